@@ -1,0 +1,1 @@
+"""Trainers assembled from the det packages. Not published: recipes promise no API."""

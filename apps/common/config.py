@@ -1,0 +1,86 @@
+"""The configuration of a run: one frozen dataclass, made whole by a recipe and changed by command-line options.
+
+Modules of the packages take plain arguments; only the apps see this tree.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import cattrs
+from cattrs.gen import make_dict_structure_fn
+from det_engine import SolverConfig, TrainSettings
+from det_heads import DetectorConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackboneConfig:
+    """A residual network with a feature pyramid."""
+
+    depth: Literal[18, 34, 50, 101, 152] = 50
+    width: int = 64
+    """Channels of the stem; the stages scale with it."""
+    norm: Literal["frozen_bn", "frozen_statistics_bn", "bn", "sync_bn", "gn"] = "frozen_bn"
+    norm_eps: float = 1e-5
+    stride_in_1x1: bool = True
+    """Stride in the first 1x1 convolution (MSRA, Caffe2) or in the 3x3 one (torchvision)."""
+    groups: int = 1
+    width_per_group: int = 64
+    freeze_at: int = 2
+    """Number of frozen parts, counted from the stem: 0 none, 1 stem, 2 stem and first stage, ..."""
+    pyramid_channels: int = 256
+    weights: str = "none"
+    """Name of the ImageNet weights this recipe starts from, `none` for a start from scratch."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """How images become static batches."""
+
+    batch: int = 16
+    """Images per optimiser step, over all devices; rates and steps follow it by the linear scaling rule."""
+    train_sizes: tuple[int, ...] = (640, 672, 704, 736, 768, 800)
+    """Shorter side, one drawn per image."""
+    test_size: int = 800
+    max_size: int = 1333
+    rounding: Literal["detectron2", "maskrcnn_benchmark", "torchvision"] = "detectron2"
+    buckets: tuple[tuple[int, int], ...] = ((800, 1344), (1344, 800), (1344, 1344))
+    """Padded shapes (height, width): the smallest that holds a batch is taken."""
+    flip: float = 0.5
+    max_instances: int = 100
+    """Slots for objects per image; an image with more is an error unless `drop_excess`."""
+    max_polygons: int = 512
+    max_edges: int = 16384
+    drop_excess: bool = False
+    filter_empty: bool = True
+    """Leave images without a usable object out of training."""
+    workers: int = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Everything that determines a run but the data, the weights and the place of its output."""
+
+    name: str
+    summary: str
+    """System it reproduces and the result to expect."""
+    backbone: BackboneConfig
+    detector: DetectorConfig
+    data: DataConfig
+    solver: SolverConfig
+    train: TrainSettings
+
+
+def _converter() -> cattrs.Converter:
+    converter = cattrs.Converter(forbid_extra_keys=True)
+    return converter
+
+
+def to_dict(recipe: Recipe) -> dict[str, Any]:
+    """Plain JSON values of a recipe."""
+    return dataclasses.asdict(recipe)
+
+
+def from_dict(values: dict[str, Any]) -> Recipe:
+    """The recipe that :func:`to_dict` wrote; unknown or missing fields raise ``cattrs.ClassValidationError``."""
+    return _converter().structure(values, Recipe)
