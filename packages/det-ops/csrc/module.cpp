@@ -1,5 +1,5 @@
-#include <pybind11/pybind11.h>
+#include "registers.h"
 
 PYBIND11_MODULE(_C, module) {
-  module.doc() = "CPU kernels of det_ops over raw buffers.";
+  module.doc() = "CPU kernels of det_ops over raw buffers: addresses and sizes in, nothing checked (det_ops checks).";
 }

@@ -1,0 +1,12 @@
+// DET_OPS_CLONES before a function compiles it for several instruction sets; the best one is chosen when it is loaded.
+// The loops inside are plain C++ that the compiler vectorises. Wheels stay portable: the default clone runs anywhere.
+#pragma once
+
+#include <cstdint>  // defines __GLIBC__, where there is one
+
+// Needs GNU indirect functions: glibc has them, musl has not.
+#if defined(__GNUC__) && !defined(__clang__) && defined(__x86_64__) && defined(__GLIBC__)
+#define DET_OPS_CLONES __attribute__((target_clones("arch=skylake-avx512", "arch=haswell", "default")))
+#else
+#define DET_OPS_CLONES
+#endif

@@ -1,0 +1,34 @@
+"""`python -m det_ops`: which kernel serves each operator on each kind of device, and why."""
+
+import torch
+
+import det_ops
+from det_ops import _kernels
+
+
+def present() -> dict[str, str]:
+    """Device types mapped to the name of the first such device of this machine."""
+    found = {"cpu": f"{torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}"}
+    if torch.cuda.is_available():
+        found["cuda"] = torch.cuda.get_device_name(0)
+    npu = getattr(torch, "npu", None)
+    if npu is not None and npu.is_available():
+        found["npu"] = npu.get_device_name(0)
+    return found
+
+
+def main() -> None:
+    """Print the table."""
+    devices = present()
+    print(f"det_ops {det_ops.__version__}, torch {torch.__version__}")
+    rows = _kernels.table()
+    width = max(len(row.operator) for row in rows)
+    for device in ("cpu", "cuda", "npu"):
+        print(f"\n{device}: {devices.get(device, 'not on this machine; what it would get')}")
+        for row in rows:
+            if row.device == device:
+                print(f"  {row.operator:{width}}  {row.name:10}  {row.reason}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,92 @@
+"""Which kernel serves which operator on which device, and how to force the reference.
+
+`auto` takes the fast kernel where there is one. `reference` takes the plain PyTorch code everywhere: the oracle of the
+tests, and what tracers see on devices without a kernel. The environment variable `DET_OPS_KERNELS` sets the choice at
+import, `kernels("reference")` for the length of a block.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+try:
+    from det_ops import _C
+except ImportError as error:  # pragma: no cover - an installation without the extension
+    _C = None
+    missing_extension: str | None = str(error)
+else:
+    missing_extension = None
+
+LIBRARY = torch.library.Library("det_ops", "DEF")
+"""Where every operator of the package is defined; kept alive as long as the module."""
+
+CHOICES = ("auto", "reference")
+
+
+def _checked(choice: str, origin: str) -> str:
+    if choice not in CHOICES:
+        raise ValueError(f"{origin} must be one of {', '.join(CHOICES)}, got {choice!r}")
+    return choice
+
+
+_choice = _checked(os.environ.get("DET_OPS_KERNELS", "auto"), "the environment variable DET_OPS_KERNELS")
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """One row of the table: `operator` is served by `name` on devices of type `device`, because of `reason`."""
+
+    operator: str
+    device: str
+    name: str
+    reason: str
+
+
+_table: dict[tuple[str, str], Kernel] = {}
+
+
+def register(operator: str, device: str, name: str, reason: str) -> None:
+    """Add a row to the table `python -m det_ops` prints."""
+    _table[operator, device] = Kernel(operator, device, name, reason)
+
+
+def native(tensor: Tensor) -> bool:
+    """Whether the C++ kernels serve operators on the device of `tensor`: on the CPU, unless the reference is forced."""
+    return _choice == "auto" and _C is not None and tensor.device.type == "cpu"
+
+
+@contextmanager
+def kernels(choice: str) -> Iterator[None]:
+    """Force a choice of kernels inside a `with` block, for all threads.
+
+    Args:
+        choice: `"auto"` or `"reference"`.
+
+    Raises:
+        ValueError: Another choice.
+    """
+    global _choice
+    before, _choice = _choice, _checked(choice, "choice")
+    try:
+        yield
+    finally:
+        _choice = before
+
+
+def table() -> list[Kernel]:
+    """All rows as they stand now (forced reference and a missing extension taken into account), by operator."""
+    rows = [_table[key] for key in sorted(_table)]
+    if _choice == "reference":
+        return [Kernel(row.operator, row.device, "reference", "forced: DET_OPS_KERNELS or kernels()") for row in rows]
+    if missing_extension is not None:
+        return [
+            Kernel(row.operator, row.device, "reference", f"extension not importable: {missing_extension}")
+            if row.name == "C++"
+            else row
+            for row in rows
+        ]
+    return rows
