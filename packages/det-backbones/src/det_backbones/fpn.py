@@ -1,0 +1,120 @@
+"""Feature pyramid network (Lin et al. 2016) over the stages of a backbone.
+
+Legend: `N` images, `C` channels of every pyramid level, `H_l, W_l` size of level l.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from det_backbones.initialization import caffe2_xavier, xavier_uniform
+from det_backbones.norm import Norm, convolve_and_normalize, make_norm
+from det_backbones.resnet import ResNet
+
+
+class FPN(nn.Module):
+    """Lateral 1 x 1 convolutions, a top-down sum and 3 x 3 output convolutions; no activation.
+
+    The coarser map is enlarged to the size of the lateral (nearest neighbour), which for sizes that 32 divides is the
+    factor 2 of detectron2 and maskrcnn-benchmark, and for others what torchvision and mmdetection do. With
+    `max_pool_level` the coarsest output is subsampled by 2 for one more level (P6).
+
+    Args:
+        in_channels: Channels of the inputs, fine to coarse.
+        out_channels: C.
+        norm: Normalisation after each convolution (which then has no bias), or None.
+        norm_eps: Its epsilon.
+        max_pool_level: Whether to append the subsampled level.
+        initialization: "caffe2_xavier" (detectron2, maskrcnn-benchmark, torchvision) or "xavier" (mmdetection).
+    """
+
+    def __init__(
+        self,
+        in_channels: Sequence[int],
+        out_channels: int = 256,
+        *,
+        norm: Norm | None = None,
+        norm_eps: float = 1e-5,
+        max_pool_level: bool = True,
+        initialization: Literal["caffe2_xavier", "xavier"] = "caffe2_xavier",
+    ) -> None:
+        super().__init__()
+        if not in_channels:
+            raise ValueError("in_channels must name the channels of at least one feature map, got none")
+        initializers = {"caffe2_xavier": caffe2_xavier, "xavier": xavier_uniform}
+        if initialization not in initializers:
+            raise ValueError(f"initialization must be one of {', '.join(initializers)}, got {initialization!r}")
+        self.in_channels = tuple(in_channels)
+        self.out_channels = out_channels
+        self.max_pool_level = max_pool_level
+        bias = norm is None
+        self.lateral = nn.ModuleList(nn.Conv2d(channels, out_channels, 1, bias=bias) for channels in in_channels)
+        self.output = nn.ModuleList(nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=bias) for _ in in_channels)
+        self.lateral_norm = nn.ModuleList()
+        self.output_norm = nn.ModuleList()
+        if norm is not None:
+            self.lateral_norm.extend(make_norm(norm, out_channels, norm_eps) for _ in in_channels)
+            self.output_norm.extend(make_norm(norm, out_channels, norm_eps) for _ in in_channels)
+        for convolution in (*self.lateral, *self.output):
+            initializers[initialization](convolution)
+
+    def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
+        """Mixes the features of all levels.
+
+        Args:
+            features: `Tensor[N, in_channels[l], H_l, W_l]`, fine to coarse.
+
+        Returns:
+            `Tensor[N, C, H_l, W_l]` for each input, and with `max_pool_level` one more, subsampled by 2 (rounded up).
+
+        Raises:
+            ValueError: There are not as many features as `in_channels`.
+        """
+        if len(features) != len(self.lateral):
+            raise ValueError(f"features must be {len(self.lateral)} maps, fine to coarse, got {len(features)}")
+        laterals = [
+            self._convolve(feature, self.lateral[level], self.lateral_norm, level)
+            for level, feature in enumerate(features)
+        ]
+        merged = laterals[-1]
+        outputs = [self._convolve(merged, self.output[-1], self.output_norm, len(laterals) - 1)]
+        for level in range(len(laterals) - 2, -1, -1):
+            lateral = laterals[level]
+            merged = lateral + F.interpolate(merged, size=lateral.shape[-2:], mode="nearest")
+            outputs.insert(0, self._convolve(merged, self.output[level], self.output_norm, level))
+        if self.max_pool_level:
+            outputs.append(F.max_pool2d(outputs[-1], 1, 2))
+        return outputs
+
+    @staticmethod
+    def _convolve(x: Tensor, convolution: nn.Module, norms: nn.ModuleList, level: int) -> Tensor:
+        return convolve_and_normalize(x, convolution, norms[level]) if len(norms) else convolution(x)
+
+
+class ResNetFPN(nn.Module):
+    """A body and the pyramid on its last stages.
+
+    Attributes:
+        out_channels: Channels of every level.
+        strides: Stride of every level in pixels of the input: 4, 8, 16, 32, 64.
+    """
+
+    def __init__(self, body: ResNet, fpn: FPN) -> None:
+        super().__init__()
+        levels = len(fpn.in_channels)
+        if tuple(body.out_channels[-levels:]) != fpn.in_channels:
+            raise ValueError(
+                f"the pyramid's in_channels must be the last channels of the body, {body.out_channels}, "
+                f"got {fpn.in_channels}"
+            )
+        self.body = body
+        self.fpn = fpn
+        self.out_channels = fpn.out_channels
+        strides = body.strides[-levels:]
+        self.strides = (*strides, strides[-1] * 2) if fpn.max_pool_level else strides
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """`Tensor[N, 3, H, W]` to P2, ..., P6: `Tensor[N, out_channels, H / strides[l], W / strides[l]]`."""
+        return self.fpn(self.body(x)[-len(self.fpn.in_channels) :])

@@ -1,0 +1,135 @@
+"""Normalisation layers of the backbones, and their folding into the convolution before them.
+
+Legend: `N` images, `C` channels, `H, W` height and width.
+"""
+
+import math
+from typing import Any, Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Norm = Literal["frozen_bn", "frozen_statistics_bn", "bn", "sync_bn", "gn"]
+"""Kinds of normalisation: all constant; statistics constant but affine trained (mmdetection's `norm_eval`); batch
+statistics; batch statistics over all processes; group normalisation (statistics of the image alone)."""
+
+
+class FrozenBatchNorm2d(nn.Module):
+    """Batch normalisation whose statistics never change, in `train()` as in `eval()`.
+
+    `weight`, `bias`, `running_mean` and `running_var` are `Tensor[C]` under the names `nn.BatchNorm2d` uses, so that
+    checkpoints fit; a stored `num_batches_tracked` is ignored. Fresh layers are the identity exactly: `running_var`
+    starts as `1 - eps`.
+
+    Args:
+        channels: C.
+        eps: Added to `running_var`. detectron2: 1e-5; torchvision's published detectors and maskrcnn-benchmark: 0.
+        affine: Whether `weight` and `bias` are parameters to train (else buffers).
+    """
+
+    weight: Tensor
+    bias: Tensor
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(self, channels: int, eps: float = 1e-5, *, affine: bool = False) -> None:
+        super().__init__()
+        self.channels = channels
+        self.eps = eps
+        self.affine = affine
+        if affine:
+            self.weight = nn.Parameter(torch.ones(channels))
+            self.bias = nn.Parameter(torch.zeros(channels))
+        else:
+            self.register_buffer("weight", torch.ones(channels))
+            self.register_buffer("bias", torch.zeros(channels))
+        self.register_buffer("running_mean", torch.zeros(channels))
+        self.register_buffer("running_var", torch.ones(channels) - eps)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalises `x` (`Tensor[N, C, H, W]`) in its own dtype; a convolution before it is better folded."""
+        scale, shift = scale_and_shift(self)
+        return x * scale.to(x.dtype).view(1, -1, 1, 1) + shift.to(x.dtype).view(1, -1, 1, 1)
+
+    def extra_repr(self) -> str:
+        """The arguments that differ between layers."""
+        return f"{self.channels}, eps={self.eps}, affine={self.affine}"
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        state_dict.pop(prefix + "num_batches_tracked", None)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def make_norm(kind: Norm, channels: int, eps: float = 1e-5) -> nn.Module:
+    """A layer that normalises `channels` channels.
+
+    Group normalisation takes 32 groups (Wu and He, 2018), fewer where a group would have fewer than two channels or
+    the channels do not divide: a group of one channel would be instance normalisation, which loses the channel's mean.
+
+    Raises:
+        ValueError: `kind` is not one of :data:`Norm`.
+    """
+    if kind == "frozen_bn":
+        return FrozenBatchNorm2d(channels, eps)
+    if kind == "frozen_statistics_bn":
+        return FrozenBatchNorm2d(channels, eps, affine=True)
+    if kind == "bn":
+        return nn.BatchNorm2d(channels, eps)
+    if kind == "sync_bn":
+        return nn.SyncBatchNorm(channels, eps)
+    if kind == "gn":
+        groups = 32 if channels % 32 == 0 and channels >= 64 else math.gcd(32, max(channels // 2, 1))
+        return nn.GroupNorm(groups, channels, eps)
+    raise ValueError(f"norm must be one of {', '.join(get_args(Norm))}, got {kind!r}")
+
+
+def scale_and_shift(norm: nn.Module) -> tuple[Tensor, Tensor]:
+    """The affine map that a batch normalisation with constant statistics is: y = x * scale + shift.
+
+    Args:
+        norm: :class:`FrozenBatchNorm2d` or `nn.BatchNorm2d`.
+
+    Returns:
+        `Tensor[C]`, `Tensor[C]`, in float32 at least, differentiable in `weight` and `bias`.
+    """
+    dtype = torch.promote_types(norm.running_var.dtype, torch.float32)
+    scale = norm.weight.to(dtype) * (norm.running_var.to(dtype) + norm.eps).rsqrt()
+    return scale, norm.bias.to(dtype) - norm.running_mean.to(dtype) * scale
+
+
+def convolve_and_normalize(x: Tensor, convolution: nn.Conv2d, norm: nn.Module) -> Tensor:
+    """`norm(convolution(x))`, as one convolution wherever the statistics of `norm` are constant.
+
+    Constant are those of :class:`FrozenBatchNorm2d`, and of `nn.BatchNorm2d` in `eval()`. Then
+    `(w * x) * scale + shift == (w * scale) * x + shift` is computed by the right side: the pass over the activations
+    becomes a multiplication of the weights. It is exact up to rounding, autograd gives the gradients of `w` and of a
+    trained affine, and costs no graph where nothing is trained. Folding happens in float32 and is rounded once, by
+    autocast or to the dtype of the weights.
+
+    Args:
+        x: `Tensor[N, C, H, W]`.
+        convolution: A convolution with zero padding.
+        norm: The normalisation of its output.
+
+    Returns:
+        `Tensor[N, C', H', W']`
+    """
+    constant = isinstance(norm, FrozenBatchNorm2d) or (
+        isinstance(norm, nn.modules.batchnorm._BatchNorm) and not norm.training and norm.track_running_stats
+    )
+    if not constant:
+        return norm(convolution(x))
+    scale, shift = scale_and_shift(norm)
+    weight = (convolution.weight * scale.view(-1, 1, 1, 1)).to(convolution.weight.dtype)
+    if convolution.bias is not None:
+        shift = shift + convolution.bias * scale
+    return F.conv2d(
+        x,
+        weight,
+        shift.to(weight.dtype),
+        convolution.stride,
+        convolution.padding,
+        convolution.dilation,
+        convolution.groups,
+    )
