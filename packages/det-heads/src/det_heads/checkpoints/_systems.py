@@ -1,0 +1,129 @@
+"""Reference systems: what they call our modules. The tables are read in both directions.
+
+Sources: the `state_dict`s of detectron2 0.6, torchvision 0.28 (the v1 detectors; older files spell some names in
+another way) and maskrcnn-benchmark 57eec25.
+"""
+
+import re
+from dataclasses import dataclass
+
+from det_heads.checkpoints._layouts import BACKGROUND_BOX_FIRST, BACKGROUND_FIRST, BACKGROUND_MASK_FIRST
+from det_heads.checkpoints._rules import Rule, rules
+
+
+@dataclass(frozen=True)
+class System:
+    """Where a checkpoint comes from.
+
+    Attributes:
+        name: What users call it.
+        rules: Names and layouts. The first that fits wins, so spellings that are only read come last.
+        ignored: Names of tensors which the program computes by itself (anchors, pixel statistics).
+    """
+
+    name: str
+    rules: tuple[Rule, ...]
+    ignored: re.Pattern[str]
+
+
+_BACKGROUND_FIRST = {"classes": BACKGROUND_FIRST, "boxes": BACKGROUND_BOX_FIRST, "masks": BACKGROUND_MASK_FIRST}
+
+_TORCHVISION_BLOCKS = """
+    layer{stage}.{block}.conv{conv}
+    layer{stage}.{block}.bn{conv}
+    layer{stage}.{block}.downsample.{part}
+"""
+
+DETECTRON2 = System(
+    "detectron2",
+    rules(
+        "backbone.body.",
+        "backbone.bottom_up.",
+        """
+        conv1                              stem.conv1
+        bn1                                stem.conv1.norm
+        layer{stage}.{block}.conv{conv}    res{stage+1}.{block}.conv{conv}
+        layer{stage}.{block}.bn{conv}      res{stage+1}.{block}.conv{conv}.norm
+        layer{stage}.{block}.downsample.0  res{stage+1}.{block}.shortcut
+        layer{stage}.{block}.downsample.1  res{stage+1}.{block}.shortcut.norm
+        """,
+    )
+    + rules(
+        "",
+        "",
+        """
+        backbone.fpn.lateral.{level}       backbone.fpn_lateral{level+2}
+        backbone.fpn.output.{level}        backbone.fpn_output{level+2}
+        backbone.fpn.lateral_norm.{level}  backbone.fpn_lateral{level+2}.norm
+        backbone.fpn.output_norm.{level}   backbone.fpn_output{level+2}.norm
+        rpn.conv                           proposal_generator.rpn_head.conv
+        rpn.objectness                     proposal_generator.rpn_head.objectness_logits
+        rpn.deltas                         proposal_generator.rpn_head.anchor_deltas
+        box_head.fc{layer}                 roi_heads.box_head.fc{layer}
+        box_head.cls_score                 roi_heads.box_predictor.cls_score
+        box_head.bbox_pred                 roi_heads.box_predictor.bbox_pred
+        mask_head.convs.{layer}            roi_heads.mask_head.mask_fcn{layer+1}
+        mask_head.deconv                   roi_heads.mask_head.deconv
+        mask_head.predictor                roi_heads.mask_head.predictor
+        """,
+    ),
+    ignored=re.compile(r"pixel_(mean|std)|proposal_generator\.anchor_generator\.cell_anchors\.\d+"),
+)
+
+TORCHVISION = System(
+    "torchvision",
+    rules("backbone.body.", "backbone.body.", "conv1 \n bn1" + _TORCHVISION_BLOCKS)
+    + rules(
+        "",
+        "",
+        """
+        backbone.fpn.lateral.{level}       backbone.fpn.inner_blocks.{level}.0
+        backbone.fpn.output.{level}        backbone.fpn.layer_blocks.{level}.0
+        backbone.fpn.lateral_norm.{level}  backbone.fpn.inner_blocks.{level}.1
+        backbone.fpn.output_norm.{level}   backbone.fpn.layer_blocks.{level}.1
+        rpn.conv                           rpn.head.conv.0.0
+        rpn.objectness                     rpn.head.cls_logits
+        rpn.deltas                         rpn.head.bbox_pred
+        box_head.fc{layer}                 roi_heads.box_head.fc{layer+5}
+        box_head.cls_score                 roi_heads.box_predictor.cls_score         classes
+        box_head.bbox_pred                 roi_heads.box_predictor.bbox_pred         boxes
+        mask_head.convs.{layer}            roi_heads.mask_head.{layer}.0
+        mask_head.deconv                   roi_heads.mask_predictor.conv5_mask
+        mask_head.predictor                roi_heads.mask_predictor.mask_fcn_logits  masks
+
+        backbone.fpn.lateral.{level}       backbone.fpn.inner_blocks.{level}
+        backbone.fpn.output.{level}        backbone.fpn.layer_blocks.{level}
+        rpn.conv                           rpn.head.conv
+        mask_head.convs.{layer}            roi_heads.mask_head.mask_fcn{layer+1}
+        """,
+        _BACKGROUND_FIRST,
+    ),
+    ignored=re.compile(r"rpn\.anchor_generator\.cell_anchors\.\d+"),
+)
+
+MASKRCNN_BENCHMARK = System(
+    "maskrcnn-benchmark",
+    rules("backbone.body.", "backbone.body.", "conv1 stem.conv1 \n bn1 stem.bn1" + _TORCHVISION_BLOCKS)
+    + rules(
+        "",
+        "",
+        """
+        backbone.fpn.lateral.{level}  backbone.fpn.fpn_inner{level+1}
+        backbone.fpn.output.{level}   backbone.fpn.fpn_layer{level+1}
+        rpn.conv                      rpn.head.conv
+        rpn.objectness                rpn.head.cls_logits
+        rpn.deltas                    rpn.head.bbox_pred
+        box_head.fc{layer}            roi_heads.box.feature_extractor.fc{layer+5}
+        box_head.cls_score            roi_heads.box.predictor.cls_score                   classes
+        box_head.bbox_pred            roi_heads.box.predictor.bbox_pred                   boxes
+        mask_head.convs.{layer}       roi_heads.mask.feature_extractor.mask_fcn{layer+1}
+        mask_head.deconv              roi_heads.mask.predictor.conv5_mask
+        mask_head.predictor           roi_heads.mask.predictor.mask_fcn_logits            masks
+        """,
+        _BACKGROUND_FIRST,
+    ),
+    ignored=re.compile(r"rpn\.anchor_generator\.cell_anchors\.\d+"),
+)
+
+SYSTEMS: dict[str, System] = {system.name: system for system in (DETECTRON2, TORCHVISION, MASKRCNN_BENCHMARK)}
+"""All systems by name."""
