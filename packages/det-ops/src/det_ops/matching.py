@@ -1,0 +1,105 @@
+"""Assignment of anchors or proposals to ground truth by IoU.
+
+`B` images, `N` anchors, `M` slots for truth of which `valid` says which are used.
+"""
+
+import torch
+from torch import Tensor
+
+from det_ops._checks import check_boxes, check_device, check_shape, expect
+from det_ops._kernels import LIBRARY, native, register
+from det_ops.boxes import iou, upcast
+
+LIBRARY.define(
+    "match(Tensor anchors, Tensor truth, Tensor valid, float high, float low, bool allow_low_quality, float offset)"
+    " -> (Tensor, Tensor)"
+)
+
+
+def match(
+    anchors: Tensor,
+    truth: Tensor,
+    valid: Tensor,
+    *,
+    high: float,
+    low: float,
+    allow_low_quality: bool,
+    offset: float = 0.0,
+) -> tuple[Tensor, Tensor]:
+    """Find the best truth for every anchor and label the anchor by its IoU with it.
+
+    As `Matcher` of detectron2, torchvision and maskrcnn-benchmark on the valid truths alone: among equal IoUs the first
+    truth wins; a low-quality match keeps the anchor's own best truth. A truth that meets no anchor has the maximum 0,
+    shared by all anchors, and so makes all of them positive where low-quality matches are allowed: theirs do that too.
+
+    Args:
+        anchors: `[N, 4]`, the same for all images, or `[B, N, 4]`.
+        truth: `[B, M, 4]`.
+        valid: `[B, M]` bool; other truths never match.
+        high: IoU from which an anchor is positive.
+        low: IoU below which an anchor is negative.
+        allow_low_quality: Make every anchor positive that has the largest IoU of some truth.
+        offset: 1.0 for the legacy inclusive box convention.
+
+    Returns:
+        `index [B, N]` int64, the slot of the truth with the largest IoU (the first valid one where all are 0, and 0
+        where no truth is valid), and `label [B, N]` int8: 1 positive, 0 negative, -1 neither.
+
+    Raises:
+        ValueError: Wrong shape, dtype, device or thresholds.
+    """
+    check_boxes(truth, "truth", 3, "B, M")
+    check_boxes(anchors, "anchors", shape="[B,] N")
+    if anchors.ndim != 2 and (anchors.ndim != 3 or anchors.shape[0] != truth.shape[0]):
+        expect(False, "anchors", f"Tensor[N, 4] or Tensor[{truth.shape[0]}, N, 4]", anchors)
+    check_shape(valid, "valid", truth.shape[:2])
+    expect(valid.dtype == torch.bool, "valid", "bool", valid)
+    check_device(truth, "truth", anchors, "anchors")
+    check_device(valid, "valid", anchors, "anchors")
+    expect(low <= high, "low", f"at most high ({high})", low)
+    if native(anchors):
+        return torch.ops.det_ops.match(anchors, truth, valid, high, low, allow_low_quality, offset)
+    return _reference(anchors, truth, valid, high, low, allow_low_quality, offset)
+
+
+TRUTHS_AT_ONCE = 16
+"""How many rows of the IoU matrix the reference holds: `[B, 16, N]` instead of `[B, M, N]`."""
+
+
+def _reference(
+    anchors: Tensor, truth: Tensor, valid: Tensor, high: float, low: float, allow_low_quality: bool, offset: float
+) -> tuple[Tensor, Tensor]:
+    """A running maximum over slices of the IoU matrix."""
+    anchors, truth = upcast(anchors), upcast(truth)
+    n, (b, m) = anchors.shape[-2], truth.shape[:2]
+    best = truth.new_full((b, n), -1.0)
+    index = torch.zeros((b, n), dtype=torch.int64, device=truth.device)
+    forced = torch.zeros((b, n), dtype=torch.bool, device=truth.device)
+    for start in range(0, m if n else 0, TRUTHS_AT_ONCE):
+        some = slice(start, start + TRUTHS_AT_ONCE)
+        quality = torch.where(valid[:, some, None], iou(truth[:, some], anchors, offset), -1)  # [B, T, N]
+        # Not max(dim): which of equal values it returns is not defined; argmax returns the first.
+        largest, first = quality.amax(1), quality.argmax(1)
+        better = largest > best
+        best = torch.where(better, largest, best)
+        index = torch.where(better, first + start, index)
+        if allow_low_quality:
+            forced |= ((quality == quality.amax(2, keepdim=True)) & valid[:, some, None]).any(1)
+    positive = (best >= high) | forced
+    label = torch.where(positive, 1, torch.where(best < low, 0, -1))
+    return index, torch.where(valid.any(1, keepdim=True), label, 0).to(torch.int8)
+
+
+LIBRARY.impl("match", _reference, "CompositeExplicitAutograd")
+
+
+@torch.library.register_fake("det_ops::match")
+def _fake(
+    anchors: Tensor, truth: Tensor, _valid: Tensor, _high: float, _low: float, _low_quality: bool, _offset: float
+) -> tuple[Tensor, Tensor]:
+    shape = (truth.shape[0], anchors.shape[-2])
+    return truth.new_empty(shape, dtype=torch.int64), truth.new_empty(shape, dtype=torch.int8)
+
+
+for _device in ("cpu", "cuda", "npu"):
+    register("match", _device, "reference", "running maximum over 16 rows of the IoU matrix at a time")

@@ -1,0 +1,182 @@
+"""Greedy non-maximum suppression of fixed output length, over a batch.
+
+`N` boxes, `K` slots of the result, `*` any leading dimensions (images, or nothing).
+"""
+
+import math
+from typing import overload
+
+import torch
+from torch import Tensor
+
+from det_ops import _nms_reference
+from det_ops._checks import check_boxes, check_device, check_shape, expect
+from det_ops._kernels import LIBRARY, native, register
+
+LIBRARY.define(
+    "nms(Tensor boxes, Tensor scores, Tensor? groups, Tensor? valid, float iou_threshold, int max_output, float offset)"
+    " -> (Tensor, Tensor)"
+)
+LIBRARY.impl("nms", _nms_reference.nms, "CompositeExplicitAutograd")
+
+
+@overload
+def nms(
+    boxes: Tensor,
+    scores: Tensor,
+    iou_threshold: float,
+    *,
+    max_output: int,
+    valid: Tensor | None = None,
+    offset: float = 0.0,
+) -> tuple[Tensor, Tensor]: ...
+@overload
+def nms(
+    boxes: Tensor,
+    scores: Tensor,
+    iou_threshold: float,
+    *,
+    max_output: None = None,
+    valid: Tensor | None = None,
+    offset: float = 0.0,
+) -> Tensor | tuple[Tensor, Tensor]: ...
+def nms(
+    boxes: Tensor,
+    scores: Tensor,
+    iou_threshold: float,
+    *,
+    max_output: int | None = None,
+    valid: Tensor | None = None,
+    offset: float = 0.0,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """Keep the best boxes, none of which overlaps a better kept one by more than a threshold.
+
+    Args:
+        boxes: `[*, N, 4]`, floating.
+        scores: `[*, N]`, floating. Equal scores: the lower index goes first. NaN counts as the largest score.
+        iou_threshold: A box is dropped where its IoU with a better kept box is greater than this.
+        max_output: At most so many boxes are kept (and no more are looked for).
+        valid: `[*, N]` bool; other boxes neither stay nor suppress.
+        offset: 1.0 for the legacy inclusive box convention.
+
+    Returns:
+        `indices [*, K]` int64 by falling score, padded with 0, and `valid [*, K]` bool, with K = min(max_output, N),
+        or N without `max_output`. A single set of boxes `[N, 4]` without `max_output` gives what `torchvision.ops.nms`
+        gives instead: the kept indices `[n]` alone. That length depends on the data: it works eagerly only.
+
+    Raises:
+        ValueError: Wrong shape, dtype or device.
+    """
+    return _nms(boxes, scores, None, iou_threshold, max_output, valid, offset)
+
+
+@overload
+def batched_nms(
+    boxes: Tensor,
+    scores: Tensor,
+    groups: Tensor,
+    iou_threshold: float,
+    *,
+    max_output: int,
+    valid: Tensor | None = None,
+    offset: float = 0.0,
+) -> tuple[Tensor, Tensor]: ...
+@overload
+def batched_nms(
+    boxes: Tensor,
+    scores: Tensor,
+    groups: Tensor,
+    iou_threshold: float,
+    *,
+    max_output: None = None,
+    valid: Tensor | None = None,
+    offset: float = 0.0,
+) -> Tensor | tuple[Tensor, Tensor]: ...
+def batched_nms(
+    boxes: Tensor,
+    scores: Tensor,
+    groups: Tensor,
+    iou_threshold: float,
+    *,
+    max_output: int | None = None,
+    valid: Tensor | None = None,
+    offset: float = 0.0,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """`nms` in which boxes of different groups (classes, feature levels) do not suppress each other.
+
+    Groups are compared, boxes are not moved apart: the result does not depend on the range of the coordinates, as it
+    does with the usual trick of adding a multiple of the largest one.
+
+    Args:
+        boxes: `[*, N, 4]`, floating.
+        scores: `[*, N]`, floating.
+        groups: `[*, N]` int64, any values.
+        iou_threshold: As for `nms`.
+        max_output: At most so many boxes are kept of all groups together, the best ones.
+        valid: `[*, N]` bool; other boxes neither stay nor suppress.
+        offset: 1.0 for the legacy inclusive box convention.
+
+    Returns:
+        As `nms`, all groups together by falling score.
+
+    Raises:
+        ValueError: Wrong shape, dtype or device.
+    """
+    check_shape(groups, "groups", scores.shape)
+    expect(groups.dtype == torch.int64, "groups", "int64", groups)
+    check_device(groups, "groups", scores, "scores")
+    return _nms(boxes, scores, groups, iou_threshold, max_output, valid, offset)
+
+
+def _nms(
+    boxes: Tensor,
+    scores: Tensor,
+    groups: Tensor | None,
+    iou_threshold: float,
+    max_output: int | None,
+    valid: Tensor | None,
+    offset: float,
+) -> Tensor | tuple[Tensor, Tensor]:
+    check_boxes(boxes, "boxes", shape="*, N")
+    expect(boxes.ndim >= 2, "boxes", "Tensor[*, N, 4]", boxes)
+    check_shape(scores, "scores", boxes.shape[:-1])
+    expect(scores.is_floating_point(), "scores", "floating", scores)
+    check_device(scores, "scores", boxes, "boxes")
+    if valid is not None:
+        check_shape(valid, "valid", scores.shape)
+        expect(valid.dtype == torch.bool, "valid", "bool", valid)
+        check_device(valid, "valid", boxes, "boxes")
+    expect(not math.isnan(iou_threshold), "iou_threshold", "a number", iou_threshold)
+    n = boxes.shape[-2]
+    if max_output is None:
+        slots = n
+    else:
+        expect(max_output >= 0, "max_output", "None or not negative", max_output)
+        slots = min(max_output, n)
+    if native(boxes):
+        result = torch.ops.det_ops.nms(boxes, scores, groups, valid, iou_threshold, slots, offset)
+    else:
+        result = _nms_reference.nms(boxes, scores, groups, valid, iou_threshold, slots, offset)
+    if max_output is None and boxes.ndim == 2:
+        indices, kept = result
+        return indices[kept]
+    return result
+
+
+@torch.library.register_fake("det_ops::nms")
+def _fake(
+    boxes: Tensor,
+    _scores: Tensor,
+    _groups: Tensor | None,
+    _valid: Tensor | None,
+    _iou_threshold: float,
+    max_output: int,
+    _offset: float,
+) -> tuple[Tensor, Tensor]:
+    shape = (*boxes.shape[:-2], max_output)
+    return boxes.new_empty(shape, dtype=torch.int64), boxes.new_empty(shape, dtype=torch.bool)
+
+
+for _operator in ("batched_nms", "nms"):
+    for _device in ("cpu", "cuda", "npu"):
+        register(_operator, _device, "reference", "exact greedy rounds of PyTorch operators, static, no host read")
