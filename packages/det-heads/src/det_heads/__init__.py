@@ -1,3 +1,70 @@
-from det_heads.__about__ import __version__
+"""Static-shape two-stage detectors: Faster R-CNN and Mask R-CNN."""
 
-__all__ = ["__version__"]
+from det_heads.__about__ import __version__
+from det_heads.anchors import Anchors, cell_anchors, inside_image
+from det_heads.assignment import Assignment, Samples, Truth, assign, draw, label_all, truth_of
+from det_heads.box_head import BoxHead
+from det_heads.checkpoints import CheckpointError
+from det_heads.config import (
+    AnchorConfig,
+    BoxCodingConfig,
+    BoxHeadConfig,
+    DetectorConfig,
+    MaskHeadConfig,
+    PixelConfig,
+    PoolConfig,
+    RPNConfig,
+)
+from det_heads.conventions import detectron2_config, maskrcnn_benchmark_config, torchvision_config
+from det_heads.detections import select_detections
+from det_heads.losses import box_losses, mask_loss, regression_loss, rpn_losses
+from det_heads.mask_head import MaskHead, mask_targets
+from det_heads.pixels import Normalize
+from det_heads.pooling import pool_boxes
+from det_heads.postprocess import ImageDetections, to_image
+from det_heads.proposals import Proposals, select_proposals
+from det_heads.rpn import RPNHead, flatten_levels
+from det_heads.two_stage import TwoStageDetector
+
+__all__ = [
+    "AnchorConfig",
+    "Anchors",
+    "Assignment",
+    "BoxCodingConfig",
+    "BoxHead",
+    "BoxHeadConfig",
+    "CheckpointError",
+    "DetectorConfig",
+    "ImageDetections",
+    "MaskHead",
+    "MaskHeadConfig",
+    "Normalize",
+    "PixelConfig",
+    "PoolConfig",
+    "Proposals",
+    "RPNConfig",
+    "RPNHead",
+    "Samples",
+    "Truth",
+    "TwoStageDetector",
+    "__version__",
+    "assign",
+    "box_losses",
+    "cell_anchors",
+    "detectron2_config",
+    "draw",
+    "flatten_levels",
+    "inside_image",
+    "label_all",
+    "mask_loss",
+    "mask_targets",
+    "maskrcnn_benchmark_config",
+    "pool_boxes",
+    "regression_loss",
+    "rpn_losses",
+    "select_detections",
+    "select_proposals",
+    "to_image",
+    "torchvision_config",
+    "truth_of",
+]

@@ -1,0 +1,166 @@
+"""Which candidate boxes stand for which objects, and which of them train the heads.
+
+Anchors, proposals and the refined boxes of a cascade all go through :func:`assign`, then :func:`draw` (or
+:func:`label_all` where a stage does not sample again).
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from det_ops import match, sample
+
+__all__ = ["Assignment", "Samples", "Truth", "assign", "draw", "label_all", "truth_of"]
+
+
+class Truth(NamedTuple):
+    """Objects of a batch in the detector's width convention.
+
+    Attributes:
+        boxes: [B, M, 4] float32.
+        labels: [B, M] int64.
+        usable: [B, M] bool; crowd regions and empty slots are not.
+    """
+
+    boxes: Tensor
+    labels: Tensor
+    usable: Tensor
+
+
+class Assignment(NamedTuple):
+    """What :func:`assign` found for every candidate.
+
+    Attributes:
+        truth_index: [B, N] int64, the object of largest IoU.
+        label: [B, N] int8: 1 object, 0 background, -1 neither.
+    """
+
+    truth_index: Tensor
+    label: Tensor
+
+
+class Samples(NamedTuple):
+    """Candidates that train a head; positives first where they were drawn.
+
+    Attributes:
+        index: [B, S] int64 into the candidates.
+        boxes: [B, S, 4] float32, the candidates.
+        truth_boxes: [B, S, 4] float32, their objects (meaningless unless positive).
+        truth_index: [B, S] int64, slot of the object.
+        labels: [B, S] int64: class of the object; ``num_classes`` for background.
+        positive: [B, S] bool.
+        valid: [B, S] bool; the other slots are padding and carry no loss.
+    """
+
+    index: Tensor
+    boxes: Tensor
+    truth_boxes: Tensor
+    truth_index: Tensor
+    labels: Tensor
+    positive: Tensor
+    valid: Tensor
+
+
+def truth_of(batch: Mapping[str, Tensor], offset: float = 0.0) -> Truth:
+    """The objects of a batch that two-stage detectors learn from.
+
+    Args:
+        batch: ``boxes``, ``labels``, ``valid``, ``crowd``, and ``scales`` where ``offset`` is 1.
+        offset: 1 turns x2, y2 into the last pixel of the object. That is one pixel of the original image, and so one
+            ``scale`` in the resized one (maskrcnn-benchmark converts before it resizes).
+
+    Returns:
+        The truth, with crowd regions unusable.
+    """
+    boxes = batch["boxes"].float()
+    if offset:
+        last = boxes[..., 2:] - offset * batch["scales"].flip(-1)[:, None]
+        boxes = torch.cat([boxes[..., :2], torch.maximum(last, boxes[..., :2])], dim=-1)
+    return Truth(boxes, batch["labels"], batch["valid"] & ~batch["crowd"])
+
+
+def assign(
+    boxes: Tensor,
+    valid: Tensor | None,
+    truth: Truth,
+    *,
+    positive_iou: float,
+    negative_iou: float,
+    low_quality: bool,
+    offset: float,
+) -> Assignment:
+    """Labels candidates by their IoU with the objects.
+
+    Args:
+        boxes: [N, 4], shared by all images, or [B, N, 4].
+        valid: [B, N] bool, candidates that may be used; None: all.
+        truth: Objects.
+        positive_iou: From here on a candidate is positive.
+        negative_iou: Below, it is background.
+        low_quality: Each object's best candidates are positive in any case.
+        offset: Width convention.
+
+    Returns:
+        The assignment; candidates that are not valid have label -1.
+    """
+    index, label = match(
+        boxes,
+        truth.boxes,
+        truth.usable,
+        high=positive_iou,
+        low=negative_iou,
+        allow_low_quality=low_quality,
+        offset=offset,
+    )
+    return Assignment(index, label if valid is None else torch.where(valid, label, -1))
+
+
+def draw(
+    boxes: Tensor, assignment: Assignment, truth: Truth, keys: Tensor, *, count: int, fraction: float, num_classes: int
+) -> Samples:
+    """Draws candidates at random, objects up to a fraction and background for the rest.
+
+    Args:
+        boxes: [N, 4] or [B, N, 4] candidates.
+        assignment: Their labels.
+        truth: Objects.
+        keys: [B, N] random numbers; the largest are drawn.
+        count: Samples per image.
+        fraction: Largest share of positives.
+        num_classes: Label of background.
+
+    Returns:
+        ``S = min(count, N)`` samples per image, positives first.
+    """
+    index, positive, valid = sample(assignment.label, keys, count, fraction)
+    chosen = boxes[index] if boxes.ndim == 2 else boxes.gather(1, index[..., None].expand(-1, -1, 4))
+    return _samples(index, chosen, assignment.truth_index.gather(1, index), positive, valid, truth, num_classes)
+
+
+def label_all(boxes: Tensor, assignment: Assignment, truth: Truth, *, num_classes: int) -> Samples:
+    """All candidates [B, N, 4] as samples in their order, for cascade stages that do not sample again."""
+    index = torch.arange(boxes.shape[1], device=boxes.device).expand(boxes.shape[:2])
+    label = assignment.label
+    return _samples(index, boxes, assignment.truth_index, label == 1, label >= 0, truth, num_classes)
+
+
+def _samples(
+    index: Tensor,
+    boxes: Tensor,
+    truth_index: Tensor,
+    positive: Tensor,
+    valid: Tensor,
+    truth: Truth,
+    num_classes: int,
+) -> Samples:
+    return Samples(
+        index=index,
+        boxes=boxes,
+        truth_boxes=truth.boxes.gather(1, truth_index[..., None].expand(-1, -1, 4)),
+        truth_index=truth_index,
+        labels=torch.where(positive, truth.labels.gather(1, truth_index), num_classes),
+        positive=positive,
+        valid=valid,
+    )

@@ -1,0 +1,307 @@
+"""Every decision in which two-stage detectors differ, as typed fields.
+
+The defaults are the modern ones (detectron2); :mod:`det_heads.conventions` holds one complete set per reference system.
+Sources in the docstrings: `d2` is facebookresearch/detectron2, `mrb` facebookresearch/maskrcnn-benchmark (and
+mlcommons Mask R-CNN, which is the same model), `tv` torchvision.models.detection.
+"""
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal
+
+__all__ = [
+    "AnchorConfig",
+    "BoxCodingConfig",
+    "BoxHeadConfig",
+    "DetectorConfig",
+    "MaskHeadConfig",
+    "PixelConfig",
+    "PoolConfig",
+    "RPNConfig",
+]
+
+
+def _require(condition: bool, name: str, expected: str, got: object) -> None:
+    if not condition:
+        raise ValueError(f"{name} must be {expected}, got {got!r}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PixelConfig:
+    """How uint8 RGB pixels become the network's input: ``(pixel / scale - mean) / std``, then zero in the padding.
+
+    Attributes:
+        order: Channel order the weights expect. `bgr`: d2 and mrb with MSRA weights; `rgb`: tv.
+        scale: Divisor applied first. 1 (d2, mrb) or 255 (tv).
+        mean: Per channel, in ``order`` and in units after ``scale``.
+        std: Per channel, in ``order`` and in units after ``scale``.
+    """
+
+    order: Literal["rgb", "bgr"] = "bgr"
+    scale: float = 1.0
+    mean: tuple[float, float, float] = (103.53, 116.28, 123.675)
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+
+    def __post_init__(self) -> None:
+        _require(self.order in ("rgb", "bgr"), "pixels.order", "'rgb' or 'bgr'", self.order)
+        _require(self.scale > 0, "pixels.scale", "positive", self.scale)
+        _require(all(s > 0 for s in self.std), "pixels.std", "positive in every channel", self.std)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AnchorConfig:
+    """Anchor boxes of the pyramid.
+
+    Attributes:
+        sizes: Square roots of the anchor areas in pixels, one tuple per pyramid level.
+        ratios: Height divided by width.
+        rounding: `none`: exact (d2); `round`: corners rounded to integers around the cell origin (tv);
+            `legacy`: Faster R-CNN's integer windows of inclusive pixels centred on ``(stride - 1) / 2`` (mrb).
+        grid: `stride`: cells are the backbone's strides apart (d2, mrb); `image`: padded image size divided by grid
+            size, rounded down, which is 61 and not 64 for P6 of an image 800 pixels high (tv anchor_utils.py).
+        straddle: Anchors reaching more than this many pixels over the image's border take no part in the RPN loss
+            (mrb: 0). None keeps all (d2 BOUNDARY_THRESH -1, tv).
+    """
+
+    sizes: tuple[tuple[float, ...], ...] = ((32.0,), (64.0,), (128.0,), (256.0,), (512.0,))
+    ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
+    rounding: Literal["none", "round", "legacy"] = "none"
+    grid: Literal["stride", "image"] = "stride"
+    straddle: float | None = None
+
+    def __post_init__(self) -> None:
+        counts = {len(s) for s in self.sizes}
+        _require(
+            len(counts) == 1 and 0 not in counts, "anchors.sizes", "equally many per level, at least one", self.sizes
+        )
+        _require(len(self.ratios) > 0 and min(self.ratios) > 0, "anchors.ratios", "positive, at least one", self.ratios)
+        _require(
+            self.rounding in ("none", "round", "legacy"), "anchors.rounding", "none, round or legacy", self.rounding
+        )
+        _require(self.grid in ("stride", "image"), "anchors.grid", "stride or image", self.grid)
+
+    @property
+    def per_cell(self) -> int:
+        """Anchors per grid cell."""
+        return len(self.sizes[0]) * len(self.ratios)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BoxCodingConfig:
+    """Box regression coding (R-CNN, appendix C).
+
+    Attributes:
+        weights: Multipliers of dx, dy, dw, dh: 1 in the RPN, (10, 10, 5, 5) in the box head, in all systems.
+        max_log_scale: Upper clamp of dw and dh before the exponential.
+        clamp_below: Clamp dw and dh from below too (mmdetection only).
+    """
+
+    weights: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0)
+    max_log_scale: float = math.log(1000.0 / 16.0)
+    clamp_below: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PoolConfig:
+    """RoIAlign over the pyramid.
+
+    Attributes:
+        size: Output height and width.
+        sampling_ratio: Samples per bin and axis; 0 = adaptive, ``ceil(RoI / size)`` (d2); 2 (mrb, tv).
+        aligned: Half-pixel shift and no minimum RoI size (d2 "ROIAlignV2"); False: mrb, tv.
+        levels: How many of the finest levels are pooled from (P2..P5).
+        level_epsilon: 1e-8 (d2) or 1e-6 (mrb, tv) in ``floor(4 + log2(sqrt(area) / 224))``.
+        level_epsilon_inside_log: Added to the argument of log2 (d2, mrb) or to its result (tv poolers.py).
+    """
+
+    size: int = 7
+    sampling_ratio: int = 0
+    aligned: bool = True
+    levels: int = 4
+    level_epsilon: float = 1e-8
+    level_epsilon_inside_log: bool = True
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RPNConfig:
+    """Region proposal network (Faster R-CNN, section 3.1).
+
+    Attributes:
+        anchors: Anchor boxes.
+        coding: Box coding.
+        positive_iou: Anchors at or above this IoU are positive.
+        negative_iou: Anchors below this IoU are negative, between the two they are ignored.
+        low_quality_matches: The best anchors of each object are positive whatever their IoU.
+        samples: Anchors per image in the loss.
+        positive_fraction: Largest share of positives among them.
+        beta: Where smooth L1 becomes linear: 0, plain L1 (d2); 1/9 (mrb, tv).
+        normalizer: Both losses are divided by `configured`: ``samples`` times images (d2), or `sampled`: the number of
+            anchors actually sampled (mrb, tv).
+        pre_nms_train: Best anchors kept per level before NMS, in training.
+        pre_nms_test: The same at inference.
+        post_nms_train: Proposals kept after NMS over all levels, in training; see ``post_nms_train_scope``.
+        post_nms_test: Proposals kept per image at inference.
+        post_nms_train_scope: `image` (d2, tv), or `batch`: the best ``post_nms_train`` proposals of all images of the
+            process together (mrb FPN_POST_NMS_PER_BATCH, Detectron's behaviour).
+        nms_threshold: IoU above which a proposal of the same level is suppressed.
+        min_size: Smallest side of a clipped proposal in pixels (measured with ``DetectorConfig.offset``).
+        min_size_inclusive: Proposals of exactly ``min_size`` stay (mrb >= 0, tv >= 1e-3) or go (d2 > 0).
+        pre_nms_scores: Rank before NMS by `logit` (d2, tv) or `sigmoid` (mrb; large logits become ties).
+        nms_scores: Rank in NMS and after it by `logit` (d2) or `sigmoid` (mrb, tv).
+    """
+
+    anchors: AnchorConfig = field(default_factory=AnchorConfig)
+    coding: BoxCodingConfig = field(default_factory=BoxCodingConfig)
+    positive_iou: float = 0.7
+    negative_iou: float = 0.3
+    low_quality_matches: bool = True
+    samples: int = 256
+    positive_fraction: float = 0.5
+    beta: float = 0.0
+    normalizer: Literal["configured", "sampled"] = "configured"
+    pre_nms_train: int = 2000
+    pre_nms_test: int = 1000
+    post_nms_train: int = 1000
+    post_nms_test: int = 1000
+    post_nms_train_scope: Literal["image", "batch"] = "image"
+    nms_threshold: float = 0.7
+    min_size: float = 0.0
+    min_size_inclusive: bool = False
+    pre_nms_scores: Literal["logit", "sigmoid"] = "logit"
+    nms_scores: Literal["logit", "sigmoid"] = "logit"
+
+    def __post_init__(self) -> None:
+        for name in ("samples", "pre_nms_train", "pre_nms_test", "post_nms_train", "post_nms_test"):
+            _require(getattr(self, name) > 0, f"rpn.{name}", "positive", getattr(self, name))
+        _require(self.negative_iou <= self.positive_iou, "rpn.negative_iou", "at most positive_iou", self.negative_iou)
+        _require(
+            self.normalizer in ("configured", "sampled"), "rpn.normalizer", "configured or sampled", self.normalizer
+        )
+        _require(
+            self.post_nms_train_scope in ("image", "batch"),
+            "rpn.post_nms_train_scope",
+            "image or batch",
+            self.post_nms_train_scope,
+        )
+        for name in ("pre_nms_scores", "nms_scores"):
+            _require(
+                getattr(self, name) in ("logit", "sigmoid"), f"rpn.{name}", "logit or sigmoid", getattr(self, name)
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BoxHeadConfig:
+    """Second stage: classification and box refinement of proposals (Fast R-CNN).
+
+    Attributes:
+        pool: RoIAlign.
+        coding: Box coding.
+        channels: Width of the two hidden layers.
+        positive_iou: Proposals at or above this IoU are positive, all others are background. (tv and mrb have two
+            thresholds, both 0.5: no proposal is ever ignored.)
+        samples: Proposals per image in the loss.
+        positive_fraction: Largest share of positives among them.
+        add_truth: Append the true boxes to the proposals in training (all systems).
+        class_agnostic: One box per proposal instead of one per class (Cascade).
+        beta: Where smooth L1 becomes linear: 0, plain L1 (d2); 1 (mrb); 1/9 (tv).
+        label_smoothing: Share of the classification target spread evenly over all classes and background. 0 in every
+            reference.
+        score_threshold: Detections need a larger probability.
+        nms_threshold: IoU above which a detection of the same class is suppressed.
+        max_detections: Best detections kept per image. (mrb cuts at the score of the last one, so that exact ties
+            could give more than this many; here ties are cut.)
+        min_size: Smallest side of a clipped detection in pixels: 1e-2, inclusive (tv); None: no filter (d2, mrb).
+    """
+
+    pool: PoolConfig = field(default_factory=PoolConfig)
+    coding: BoxCodingConfig = field(default_factory=lambda: BoxCodingConfig(weights=(10.0, 10.0, 5.0, 5.0)))
+    channels: int = 1024
+    positive_iou: float = 0.5
+    samples: int = 512
+    positive_fraction: float = 0.25
+    add_truth: bool = True
+    class_agnostic: bool = False
+    beta: float = 0.0
+    label_smoothing: float = 0.0
+    score_threshold: float = 0.05
+    nms_threshold: float = 0.5
+    max_detections: int = 100
+    min_size: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("channels", "samples", "max_detections"):
+            _require(getattr(self, name) > 0, f"box.{name}", "positive", getattr(self, name))
+        _require(0 <= self.label_smoothing < 1, "box.label_smoothing", "in [0, 1)", self.label_smoothing)
+        _require(0 <= self.score_threshold < 1, "box.score_threshold", "in [0, 1)", self.score_threshold)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MaskHeadConfig:
+    """Mask branch (Mask R-CNN, section 3).
+
+    Attributes:
+        pool: RoIAlign; the mask has twice its size.
+        convs: Number of 3x3 convolutions.
+        channels: Their width.
+        target: What the mask is trained on. `polygon`: polygons cut to the RoI and rasterised by COCO's rule (d2);
+            `polygon_legacy`: the same with maskrcnn-benchmark's integer crop box (mrb); `bitmap`: RoIAlign of the
+            full-size bitmap (tv; d2 with bitmask input).
+        bitmap_aligned: RoIAlign alignment of bitmap targets: True in d2, False in tv.
+        bitmap_threshold: Binarise bitmap targets at this value (d2: 0.5); None keeps fractions (tv).
+        paste: Mapping of the mask onto the image: `grid_sample` (d2) or `expanded`: one pixel of padding, the box
+            enlarged accordingly, truncated to integers, + 1 (mrb, tv).
+        paste_threshold: Probability from which a pixel belongs to the mask.
+    """
+
+    pool: PoolConfig = field(default_factory=lambda: PoolConfig(size=14))
+    convs: int = 4
+    channels: int = 256
+    target: Literal["polygon", "polygon_legacy", "bitmap"] = "polygon"
+    bitmap_aligned: bool = True
+    bitmap_threshold: float | None = 0.5
+    paste: Literal["grid_sample", "expanded"] = "grid_sample"
+    paste_threshold: float = 0.5
+
+    def __post_init__(self) -> None:
+        _require(
+            self.target in ("polygon", "polygon_legacy", "bitmap"),
+            "mask.target",
+            "polygon, polygon_legacy or bitmap",
+            self.target,
+        )
+        _require(self.paste in ("grid_sample", "expanded"), "mask.paste", "grid_sample or expanded", self.paste)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DetectorConfig:
+    """A complete two-stage detector without its backbone.
+
+    Attributes:
+        num_classes: Object classes, background not counted.
+        pixels: Input normalisation.
+        rpn: First stage.
+        box: Second stage.
+        mask: Mask branch, or None for Faster R-CNN.
+        offset: 0: a box is as wide as ``x2 - x1`` (d2, tv). 1: coordinates are inclusive pixels, the width is
+            ``x2 - x1 + 1`` in areas, IoU, NMS, coding, clipping and level assignment (mrb). The batch and
+            :func:`det_heads.to_image` always use the first; the detector converts at its borders.
+        init: Whose random initialisation the heads get.
+    """
+
+    num_classes: int
+    pixels: PixelConfig = field(default_factory=PixelConfig)
+    rpn: RPNConfig = field(default_factory=RPNConfig)
+    box: BoxHeadConfig = field(default_factory=BoxHeadConfig)
+    mask: MaskHeadConfig | None = field(default_factory=MaskHeadConfig)
+    offset: float = 0.0
+    init: Literal["detectron2", "torchvision", "maskrcnn_benchmark"] = "detectron2"
+
+    def __post_init__(self) -> None:
+        _require(self.num_classes > 0, "num_classes", "positive", self.num_classes)
+        _require(self.offset in (0.0, 1.0), "offset", "0 (modern widths) or 1 (inclusive pixels)", self.offset)
+        _require(
+            self.init in ("detectron2", "torchvision", "maskrcnn_benchmark"),
+            "init",
+            "detectron2, torchvision or maskrcnn_benchmark",
+            self.init,
+        )

@@ -1,0 +1,82 @@
+"""From class probabilities and box deltas to a fixed number of detections."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from det_heads.config import BoxHeadConfig
+from det_ops import batched_nms, clip_boxes, decode_boxes
+
+__all__ = ["select_detections"]
+
+
+def select_detections(
+    probabilities: Tensor,
+    deltas: Tensor,
+    boxes: Tensor,
+    valid: Tensor,
+    image_sizes: Tensor,
+    config: BoxHeadConfig,
+    *,
+    offset: float = 0.0,
+) -> dict[str, Tensor]:
+    """Score threshold, decoding of the candidates left, clipping, NMS per class, best of all classes.
+
+    The number of candidates is bounded without looking at the scores: the probabilities of a box sum to one, so at most
+    ``1 / score_threshold`` of its classes can pass.
+
+    Args:
+        probabilities: [B, R, C + 1] float32, background last.
+        deltas: [B, R, 4C], or [B, R, 4] when class-agnostic.
+        boxes: [B, R, 4] that the deltas refine.
+        valid: [B, R] bool.
+        image_sizes: [B, 2] (height, width).
+        config: Conventions.
+        offset: Width convention.
+
+    Returns:
+        ``boxes`` [B, K, 4], ``scores`` [B, K], ``labels`` [B, K] int64 and ``valid`` [B, K] bool in network
+        coordinates, best first, zero where not valid; ``K = min(max_detections, candidates)``.
+    """
+    batch, count, classes = probabilities.shape[0], probabilities.shape[1], probabilities.shape[2] - 1
+    usable = valid & boxes.isfinite().all(-1)
+    scores = probabilities[..., :classes].float().nan_to_num(0.0)
+    scores = torch.where(usable[..., None], scores, 0.0).reshape(batch, -1)
+    bound = count * classes
+    if config.score_threshold > 0:
+        bound = min(bound, math.floor(count / config.score_threshold))
+    scores, candidate = scores.topk(bound, dim=1)
+    row, label = candidate // classes, candidate % classes
+
+    column = row if config.class_agnostic else candidate
+    decoded = decode_boxes(
+        deltas.reshape(batch, -1, 4).gather(1, column[..., None].expand(-1, -1, 4)).float(),
+        boxes.gather(1, row[..., None].expand(-1, -1, 4)),
+        config.coding.weights,
+        offset=offset,
+        max_log_scale=config.coding.max_log_scale,
+        clamp_below=config.coding.clamp_below,
+    )
+    decoded = clip_boxes(decoded, image_sizes, offset=offset)
+    passed = (scores > config.score_threshold) & decoded.isfinite().all(-1) & usable.gather(1, row)
+    if config.min_size is not None:
+        sides = decoded[..., 2:] - decoded[..., :2] + offset
+        passed = passed & (sides >= config.min_size).all(-1)
+    decoded = torch.where(passed[..., None], decoded, 0.0)
+
+    index, kept = batched_nms(
+        decoded,
+        scores,
+        label,
+        config.nms_threshold,
+        max_output=min(config.max_detections, bound),
+        valid=passed,
+        offset=offset,
+    )
+    return {
+        "boxes": torch.where(kept[..., None], decoded.gather(1, index[..., None].expand(-1, -1, 4)), 0.0),
+        "scores": torch.where(kept, scores.gather(1, index), 0.0),
+        "labels": torch.where(kept, label.gather(1, index), 0),
+        "valid": kept,
+    }

@@ -1,0 +1,76 @@
+"""Random initialisation of the heads as each reference system does it."""
+
+import math
+
+from torch import nn
+
+__all__ = ["init_box_head", "init_mask_head", "init_rpn"]
+
+_Layer = nn.Linear | nn.Conv2d | nn.ConvTranspose2d
+
+
+def _normal(layer: _Layer, std: float) -> None:
+    nn.init.normal_(layer.weight, std=std)
+    _zero_bias(layer)
+
+
+def _zero_bias(layer: _Layer) -> None:
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+
+
+def _caffe2_xavier(layer: _Layer) -> None:
+    nn.init.kaiming_uniform_(layer.weight, a=1)
+    _zero_bias(layer)
+
+
+def _msra(layer: _Layer) -> None:
+    nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+    _zero_bias(layer)
+
+
+def init_rpn(conv: nn.Conv2d, objectness: nn.Conv2d, deltas: nn.Conv2d) -> None:
+    """N(0, 0.01) and zero biases, in all systems."""
+    for layer in (conv, objectness, deltas):
+        _normal(layer, 0.01)
+
+
+def init_box_head(fc1: nn.Linear, fc2: nn.Linear, cls_score: nn.Linear, bbox_pred: nn.Linear, system: str) -> None:
+    """Hidden layers and predictors of the box head.
+
+    Args:
+        fc1: First hidden layer.
+        fc2: Second hidden layer.
+        cls_score: Classifier.
+        bbox_pred: Box regressor.
+        system: `torchvision` leaves PyTorch's default for linear layers; `detectron2` and `maskrcnn_benchmark` use
+            uniform Xavier by fan-in for the hidden layers, N(0, 0.01) and N(0, 0.001) for the predictors.
+    """
+    if system == "torchvision":
+        for layer in (fc1, fc2, cls_score, bbox_pred):
+            layer.reset_parameters()
+        return
+    _caffe2_xavier(fc1)
+    _caffe2_xavier(fc2)
+    _normal(cls_score, 0.01)
+    _normal(bbox_pred, 0.001)
+
+
+def init_mask_head(convs: nn.ModuleList, deconv: nn.ConvTranspose2d, predictor: nn.Conv2d, system: str) -> None:
+    """Convolutions and predictor of the mask head.
+
+    Args:
+        convs: 3x3 convolutions.
+        deconv: 2x2 transposed convolution.
+        predictor: 1x1 convolution to the classes.
+        system: All use Kaiming normal by fan-out; `detectron2` has N(0, 0.001) in the predictor, `torchvision` keeps
+            PyTorch's default biases in the transposed convolution and the predictor.
+    """
+    for layer in (*convs, deconv, predictor):
+        _msra(layer)
+    if system == "detectron2":
+        _normal(predictor, 0.001)
+    if system == "torchvision":
+        for layer in (deconv, predictor):
+            fan_in = layer.weight[0].numel()
+            nn.init.uniform_(layer.bias, -1 / math.sqrt(fan_in), 1 / math.sqrt(fan_in))

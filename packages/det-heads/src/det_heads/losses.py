@@ -1,0 +1,102 @@
+"""Losses of the two stages. Padding has weight zero, and all arithmetic is float32 whatever the autocast type."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from det_heads.assignment import Samples
+from det_heads.config import BoxCodingConfig, BoxHeadConfig, RPNConfig
+from det_ops import encode_boxes
+
+__all__ = ["box_losses", "mask_loss", "regression_loss", "rpn_losses"]
+
+
+def regression_loss(deltas: Tensor, samples: Samples, coding: BoxCodingConfig, *, beta: float, offset: float) -> Tensor:
+    """Smooth L1 between deltas and the coded objects, summed over the positive samples.
+
+    Args:
+        deltas: [B, S, 4] predictions for each sample's own class.
+        samples: Boxes and their objects.
+        coding: Box coding.
+        beta: Where the loss becomes linear; 0: L1.
+        offset: Width convention.
+
+    Returns:
+        Scalar float32, not normalised.
+    """
+    positive = samples.positive[..., None]
+    targets = encode_boxes(samples.truth_boxes, samples.boxes, coding.weights, offset=offset)
+    # Padding may encode to infinities, which a zero weight would turn into NaN.
+    targets = torch.where(positive, targets, 0.0)
+    loss = F.smooth_l1_loss(deltas.float(), targets, reduction="none", beta=beta)
+    return (loss * positive).sum()
+
+
+def rpn_losses(
+    logits: Tensor, deltas: Tensor, samples: Samples, config: RPNConfig, *, offset: float
+) -> tuple[Tensor, Tensor]:
+    """Objectness and box loss of the RPN.
+
+    Args:
+        logits: [B, S] at the sampled anchors.
+        deltas: [B, S, 4] at the sampled anchors.
+        samples: The sampled anchors.
+        config: Conventions.
+        offset: Width convention.
+
+    Returns:
+        Two float32 scalars.
+    """
+    if config.normalizer == "configured":
+        normalizer: Tensor | int = config.samples * logits.shape[0]
+    else:
+        normalizer = samples.valid.sum().clamp(min=1)
+    objectness = F.binary_cross_entropy_with_logits(logits.float(), samples.positive.float(), reduction="none")
+    regression = regression_loss(deltas, samples, config.coding, beta=config.beta, offset=offset)
+    return (objectness * samples.valid).sum() / normalizer, regression / normalizer
+
+
+def box_losses(
+    logits: Tensor, deltas: Tensor, samples: Samples, config: BoxHeadConfig, *, offset: float
+) -> tuple[Tensor, Tensor]:
+    """Classification and box loss of a box head; both are means over the sampled boxes, background included.
+
+    Args:
+        logits: [B, S, C + 1], background last.
+        deltas: [B, S, 4C], or [B, S, 4] when class-agnostic.
+        samples: The sampled boxes.
+        config: Conventions.
+        offset: Width convention.
+
+    Returns:
+        Two float32 scalars.
+    """
+    batch, count, classes = logits.shape
+    normalizer = samples.valid.sum().clamp(min=1)
+    classification = F.cross_entropy(
+        logits.float().flatten(0, 1),
+        samples.labels.flatten(),
+        reduction="none",
+        label_smoothing=config.label_smoothing,
+    )
+    classification = (classification * samples.valid.flatten()).sum() / normalizer
+    if not config.class_agnostic:
+        own_class = samples.labels.clamp(max=classes - 2)[..., None, None].expand(-1, -1, 1, 4)
+        deltas = deltas.reshape(batch, count, classes - 1, 4).gather(2, own_class).squeeze(2)
+    regression = regression_loss(deltas, samples, config.coding, beta=config.beta, offset=offset)
+    return classification, regression / normalizer
+
+
+def mask_loss(logits: Tensor, targets: Tensor, used: Tensor) -> Tensor:
+    """Binary cross entropy, the mean over the pixels of all used rows.
+
+    Args:
+        logits: [R, P, P] of each row's class.
+        targets: [R, P, P] in 0..1.
+        used: [R] bool.
+
+    Returns:
+        Scalar float32, zero where no row is used.
+    """
+    loss = F.binary_cross_entropy_with_logits(logits.float(), targets, reduction="none").mean(dim=(1, 2))
+    return (loss * used).sum() / used.sum().clamp(min=1)

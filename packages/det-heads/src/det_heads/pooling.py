@@ -1,0 +1,60 @@
+"""RoIAlign over a feature pyramid."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from det_heads.config import PoolConfig
+from det_ops.levels import fpn_levels
+from det_ops.roi_align import multilevel_roi_align
+
+__all__ = ["pool_boxes"]
+
+
+def pool_boxes(
+    features: Sequence[Tensor],
+    strides: Sequence[int],
+    boxes: Tensor,
+    image_index: Tensor,
+    valid: Tensor,
+    config: PoolConfig,
+    *,
+    offset: float = 0.0,
+) -> Tensor:
+    """Features of boxes, each from the level that fits its size (FPN, equation 1).
+
+    Args:
+        features: Per level [B, C, H, W], finest first; only the first ``config.levels`` are read.
+        strides: Pixels per cell of each level.
+        boxes: [R, 4] in image pixels.
+        image_index: [R] int64, the image each box belongs to.
+        valid: [R] bool; the others give zeros and cost nothing.
+        config: RoIAlign conventions.
+        offset: Width convention.
+
+    Returns:
+        [R, C, P, P].
+    """
+    count = config.levels
+    if len(features) < count:
+        raise ValueError(f"features must have at least {count} levels to pool from, got {len(features)}")
+    finest = strides[0].bit_length() - 1
+    levels = fpn_levels(
+        boxes,
+        num_levels=count,
+        min_level=finest,
+        epsilon=config.level_epsilon,
+        epsilon_inside_log=config.level_epsilon_inside_log,
+        offset=offset,
+    )
+    return multilevel_roi_align(
+        list(features[:count]),
+        boxes,
+        image_index,
+        torch.where(valid, levels, -1),
+        output_size=config.size,
+        scales=[1.0 / stride for stride in strides[:count]],
+        sampling_ratio=config.sampling_ratio,
+        aligned=config.aligned,
+    )

@@ -1,0 +1,98 @@
+"""From network coordinates to the original images: boxes, and masks as COCO run lengths.
+
+This is where the static program ends: results have as many rows as there are detections.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from det_ops.paste import paste_to_rle
+
+__all__ = ["ImageDetections", "to_image"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImageDetections:
+    """Detections of one image, on the CPU, best first.
+
+    Attributes:
+        boxes: [n, 4] float32, x1, y1, x2, y2 in pixels of the original image, no +1.
+        scores: [n] float32.
+        labels: [n] int64, 0..C-1.
+        masks: n COCO run-length encodings ``{"size": [h, w], "counts": str}``, or None for a box detector.
+    """
+
+    boxes: Tensor
+    scores: Tensor
+    labels: Tensor
+    masks: list[dict[str, Any]] | None
+
+
+def to_image(
+    detections: Mapping[str, Tensor],
+    scales: Tensor,
+    original_sizes: Sequence[tuple[int, int]],
+    *,
+    offset: float = 0.0,
+    paste: Literal["grid_sample", "expanded"] = "grid_sample",
+    paste_threshold: float = 0.5,
+) -> list[ImageDetections]:
+    """Scales detections back, clips them to the image, drops empty ones and pastes their masks.
+
+    Args:
+        detections: What a detector returned: ``boxes`` [B, K, 4], ``scores``, ``labels``, ``valid`` [B, K] and
+            perhaps ``masks`` [B, K, S, S].
+        scales: [B, 2] (y, x), resized / original.
+        original_sizes: (height, width) of each original image.
+        offset: 1 where the boxes' x2, y2 are the last pixel of the object (maskrcnn-benchmark).
+        paste: How masks map onto the image, see :class:`~det_heads.config.MaskHeadConfig`.
+        paste_threshold: Probability from which a pixel belongs to the mask.
+
+    Returns:
+        One entry per image.
+
+    Raises:
+        ValueError: The number of images differs between the arguments.
+    """
+    images = detections["boxes"].shape[0]
+    if scales.shape != (images, 2) or len(original_sizes) != images:
+        raise ValueError(
+            f"scales must be [{images}, 2] and original_sizes have {images} entries, "
+            f"got {tuple(scales.shape)} and {len(original_sizes)}"
+        )
+    host = {
+        name: value.detach().float().cpu() if value.is_floating_point() else value.cpu()
+        for name, value in detections.items()
+    }
+    factors = scales.float().cpu().flip(1).repeat(1, 2)  # x, y, x, y
+    results = []
+    for image, (height, width) in enumerate(original_sizes):
+        valid = host["valid"][image]
+        inner = host["boxes"][image][valid] / factors[image]
+        outer = inner.clone()
+        outer[:, 2:] += offset
+        outer = torch.minimum(outer.clamp(min=0), torch.tensor([width, height, width, height], dtype=outer.dtype))
+        keep = (outer[:, 2:] > outer[:, :2]).all(dim=1)
+        masks = None
+        if "masks" in host:
+            masks = paste_to_rle(
+                host["masks"][image][valid][keep],
+                (inner if offset else outer)[keep],
+                height,
+                width,
+                threshold=paste_threshold,
+                mode=paste,
+            )
+        results.append(
+            ImageDetections(
+                boxes=outer[keep],
+                scores=host["scores"][image][valid][keep],
+                labels=host["labels"][image][valid][keep],
+                masks=masks,
+            )
+        )
+    return results

@@ -1,0 +1,124 @@
+"""The region proposal head and its outputs at chosen anchors.
+
+Shapes: `B` images, `C` channels, `A` anchors per cell, `N` anchors of an image over all levels, `S` chosen anchors.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from det_heads.initialization import init_rpn
+
+__all__ = ["RPNHead", "flatten_levels"]
+
+
+def flatten_levels(maps: Sequence[Tensor], per_anchor: int) -> Tensor:
+    """Joins the output maps of all levels in anchor order.
+
+    Args:
+        maps: Per level [B, A * per_anchor, H, W], channel ``a * per_anchor + k``.
+        per_anchor: Values per anchor: 1 for objectness, 4 for deltas.
+
+    Returns:
+        [B, N, per_anchor]: levels, then y, x, then anchor.
+    """
+    return torch.cat([m.permute(0, 2, 3, 1).reshape(m.shape[0], -1, per_anchor) for m in maps], dim=1)
+
+
+class RPNHead(nn.Module):
+    """3x3 convolution, ReLU, and two 1x1 convolutions, shared by all levels (Faster R-CNN, section 3.1).
+
+    Args:
+        channels: Channels of the pyramid.
+        per_cell: Anchors per cell, ``A``.
+    """
+
+    def __init__(self, channels: int, per_cell: int) -> None:
+        super().__init__()
+        self.per_cell = per_cell
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+        self.objectness = nn.Conv2d(channels, per_cell, 1)
+        self.deltas = nn.Conv2d(channels, 4 * per_cell, 1)
+        init_rpn(self.conv, self.objectness, self.deltas)
+
+    def forward(self, features: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """Dense outputs.
+
+        Args:
+            features: Per level [B, C, H, W].
+
+        Returns:
+            Per level objectness logits [B, A, H, W], and per level deltas [B, 4A, H, W] with channel ``4a + k``.
+        """
+        hidden = [F.relu_(self.conv(feature)) for feature in features]
+        return [self.objectness(h) for h in hidden], [self.deltas(h) for h in hidden]
+
+    def at(self, features: Sequence[Tensor], index: Tensor) -> tuple[Tensor, Tensor]:
+        """Outputs at chosen anchors, for the loss.
+
+        The loss sees a few hundred of some 200 000 anchors, and the gradient of the rest is exactly zero. So the head
+        is computed again on the chosen anchors' 3x3 surroundings only, and its backward pass costs a hundredth of
+        that of the dense maps. Where most anchors are chosen, the dense maps are cheaper and are used.
+
+        Args:
+            features: Per level [B, C, H, W].
+            index: [B, S] int64, anchors in the order of :func:`flatten_levels`.
+
+        Returns:
+            Objectness logits [B, S] and deltas [B, S, 4].
+        """
+        positions = sum(f.shape[-2] * f.shape[-1] for f in features)
+        if index.shape[1] * 4 > positions:
+            return self._at_dense(features, index)
+        return self._at_sparse(features, index)
+
+    def _at_dense(self, features: Sequence[Tensor], index: Tensor) -> tuple[Tensor, Tensor]:
+        logits, deltas = self(features)
+        chosen_logits = flatten_levels(logits, 1).squeeze(2).gather(1, index)
+        chosen_deltas = flatten_levels(deltas, 4).gather(1, index[:, :, None].expand(-1, -1, 4))
+        return chosen_logits, chosen_deltas
+
+    def _at_sparse(self, features: Sequence[Tensor], index: Tensor) -> tuple[Tensor, Tensor]:
+        batch, chosen = index.shape
+        anchor = index % self.per_cell
+        patches = _surroundings(features, index // self.per_cell)  # [B, S, 9C]
+        weight = self.conv.weight.permute(0, 2, 3, 1).flatten(1)  # [C, 9C]
+        hidden = F.relu(F.linear(patches, weight, self.conv.bias))
+        logits = F.linear(hidden, self.objectness.weight.flatten(1), self.objectness.bias)  # [B, S, A]
+        deltas = F.linear(hidden, self.deltas.weight.flatten(1), self.deltas.bias)
+        deltas = deltas.reshape(batch, chosen, self.per_cell, 4)
+        chosen_logits = logits.gather(2, anchor[:, :, None]).squeeze(2)
+        return chosen_logits, deltas.gather(2, anchor[:, :, None, None].expand(-1, -1, 1, 4)).squeeze(2)
+
+
+def _surroundings(features: Sequence[Tensor], position: Tensor) -> Tensor:
+    """The zero-padded 3x3 neighbourhoods of positions counted over all levels.
+
+    Args:
+        features: Per level [B, C, H, W].
+        position: [B, S] int64, counted level by level, row by row.
+
+    Returns:
+        [B, S, 9C], the neighbours in row order, each with its channels.
+    """
+    batch, channels = features[0].shape[:2]
+    neighbour = torch.arange(9, device=position.device)
+    down, right = neighbour // 3 - 1, neighbour % 3 - 1
+    image = torch.arange(batch, device=position.device)[:, None, None]
+    patches = None
+    start = 0
+    for feature in features:
+        height, width = feature.shape[-2:]
+        local = (position - start)[:, :, None]
+        y, x = local // width + down, local % width + right  # [B, S, 9]
+        inside = (local >= 0) & (local < height * width) & (y >= 0) & (y < height) & (x >= 0) & (x < width)
+        row = (image * height + y.clamp(0, height - 1)) * width + x.clamp(0, width - 1)
+        rows = feature.permute(0, 2, 3, 1).reshape(-1, channels).index_select(0, row.flatten())
+        part = rows.view(*row.shape, channels) * inside[..., None]
+        patches = part if patches is None else patches + part
+        start += height * width
+    if patches is None:
+        raise ValueError("features must have at least one level, got none")
+    return patches.flatten(2)
