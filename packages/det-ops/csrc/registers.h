@@ -1,6 +1,12 @@
-// One registration function per file of kernels; module.cpp calls them.
+// One registration function per file of kernels, sorted; module.cpp calls them.
 #pragma once
 
 #include <pybind11/pybind11.h>
 
-namespace det_ops {}  // namespace det_ops
+namespace det_ops {
+
+void register_matching(pybind11::module_& module);
+void register_nms(pybind11::module_& module);
+void register_sampling(pybind11::module_& module);
+
+}  // namespace det_ops

@@ -10,3 +10,10 @@
 #else
 #define DET_OPS_CLONES
 #endif
+
+// What a function with clones calls in its hot loop: inlined, it is compiled for the instruction set of each clone.
+#if defined(__GNUC__)
+#define DET_OPS_INLINE __attribute__((always_inline)) inline
+#else
+#define DET_OPS_INLINE inline
+#endif

@@ -59,6 +59,11 @@ def native(tensor: Tensor) -> bool:
     return _choice == "auto" and _C is not None and tensor.device.type == "cpu"
 
 
+def float_type(*tensors: Tensor) -> torch.dtype:
+    """What the C++ kernels compute in: float64 where an argument has it, else float32 (half precision included)."""
+    return torch.float64 if any(tensor.dtype == torch.float64 for tensor in tensors) else torch.float32
+
+
 @contextmanager
 def kernels(choice: str) -> Iterator[None]:
     """Force a choice of kernels inside a `with` block, for all threads.

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from det_ops._checks import check_boxes, check_device, check_shape, expect
-from det_ops._kernels import LIBRARY, native, register
+from det_ops._kernels import _C, LIBRARY, float_type, native, register
 from det_ops.boxes import iou, upcast
 
 LIBRARY.define(
@@ -93,6 +93,39 @@ def _reference(
 LIBRARY.impl("match", _reference, "CompositeExplicitAutograd")
 
 
+def _cpu(
+    anchors: Tensor, truth: Tensor, valid: Tensor, high: float, low: float, allow_low_quality: bool, offset: float
+) -> tuple[Tensor, Tensor]:
+    if _C is None:
+        return _reference(anchors, truth, valid, high, low, allow_low_quality, offset)
+    dtype = float_type(anchors, truth)
+    anchors, truth, valid = anchors.to(dtype).contiguous(), truth.to(dtype).contiguous(), valid.contiguous()
+    n, (b, m) = anchors.shape[-2], truth.shape[:2]
+    index = torch.empty((b, n), dtype=torch.int64)
+    label = torch.empty((b, n), dtype=torch.int8)
+    kernel = _C.match_float64 if dtype == torch.float64 else _C.match_float32
+    kernel(
+        anchors.data_ptr(),
+        anchors.ndim == 2,
+        n,
+        truth.data_ptr(),
+        valid.data_ptr(),
+        b,
+        m,
+        high,
+        low,
+        allow_low_quality,
+        offset,
+        torch.get_num_threads(),
+        index.data_ptr(),
+        label.data_ptr(),
+    )
+    return index, label
+
+
+LIBRARY.impl("match", _cpu, "CPU")
+
+
 @torch.library.register_fake("det_ops::match")
 def _fake(
     anchors: Tensor, truth: Tensor, _valid: Tensor, _high: float, _low: float, _low_quality: bool, _offset: float
@@ -101,5 +134,6 @@ def _fake(
     return truth.new_empty(shape, dtype=torch.int64), truth.new_empty(shape, dtype=torch.int8)
 
 
-for _device in ("cpu", "cuda", "npu"):
+register("match", "cpu", "C++", "blocks of anchors in cache, no matrix of IoUs; threads over blocks")
+for _device in ("cuda", "npu"):
     register("match", _device, "reference", "running maximum over 16 rows of the IoU matrix at a time")

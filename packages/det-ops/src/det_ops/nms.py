@@ -11,13 +11,53 @@ from torch import Tensor
 
 from det_ops import _nms_reference
 from det_ops._checks import check_boxes, check_device, check_shape, expect
-from det_ops._kernels import LIBRARY, native, register
+from det_ops._kernels import _C, LIBRARY, float_type, native, register
 
 LIBRARY.define(
     "nms(Tensor boxes, Tensor scores, Tensor? groups, Tensor? valid, float iou_threshold, int max_output, float offset)"
     " -> (Tensor, Tensor)"
 )
 LIBRARY.impl("nms", _nms_reference.nms, "CompositeExplicitAutograd")
+
+
+def _cpu(
+    boxes: Tensor,
+    scores: Tensor,
+    groups: Tensor | None,
+    valid: Tensor | None,
+    iou_threshold: float,
+    max_output: int,
+    offset: float,
+) -> tuple[Tensor, Tensor]:
+    if _C is None:
+        return _nms_reference.nms(boxes, scores, groups, valid, iou_threshold, max_output, offset)
+    dtype = float_type(boxes, scores)
+    boxes, scores = boxes.to(dtype).contiguous(), scores.to(dtype).contiguous()
+    # Names hold the copies as long as their addresses are in use.
+    groups = None if groups is None else groups.contiguous()
+    valid = None if valid is None else valid.contiguous()
+    lead, n = boxes.shape[:-2], boxes.shape[-2]
+    indices = torch.empty((*lead, max_output), dtype=torch.int64)
+    kept = torch.empty((*lead, max_output), dtype=torch.bool)
+    kernel = _C.nms_float64 if dtype == torch.float64 else _C.nms_float32
+    kernel(
+        boxes.data_ptr(),
+        scores.data_ptr(),
+        0 if groups is None else groups.data_ptr(),
+        0 if valid is None else valid.data_ptr(),
+        lead.numel(),
+        n,
+        iou_threshold,
+        max_output,
+        offset,
+        torch.get_num_threads(),
+        indices.data_ptr(),
+        kept.data_ptr(),
+    )
+    return indices, kept
+
+
+LIBRARY.impl("nms", _cpu, "CPU")
 
 
 @overload
@@ -178,5 +218,6 @@ def _fake(
 
 
 for _operator in ("batched_nms", "nms"):
-    for _device in ("cpu", "cuda", "npu"):
+    register(_operator, "cpu", "C++", "kept boxes as structure of arrays, stops at max_output; threads over images")
+    for _device in ("cuda", "npu"):
         register(_operator, _device, "reference", "exact greedy rounds of PyTorch operators, static, no host read")

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from det_ops._checks import check_device, check_shape, expect
-from det_ops._kernels import LIBRARY, register
+from det_ops._kernels import _C, LIBRARY, float_type, native, register
 
 LIBRARY.define("sample(Tensor labels, Tensor keys, int num, int max_positive) -> (Tensor, Tensor, Tensor)")
 
@@ -39,7 +39,10 @@ def sample(labels: Tensor, keys: Tensor, num: int, positive_fraction: float) -> 
     check_device(keys, "keys", labels, "labels")
     expect(num >= 0, "num", "not negative", num)
     expect(0.0 <= positive_fraction <= 1.0, "positive_fraction", "between 0 and 1", positive_fraction)
-    return _reference(labels, keys, num, int(num * positive_fraction))
+    max_positive = int(num * positive_fraction)
+    if native(labels):
+        return torch.ops.det_ops.sample(labels, keys, num, max_positive)
+    return _reference(labels, keys, num, max_positive)
 
 
 def _reference(labels: Tensor, keys: Tensor, num: int, max_positive: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -64,6 +67,35 @@ def _reference(labels: Tensor, keys: Tensor, num: int, max_positive: int) -> tup
 LIBRARY.impl("sample", _reference, "CompositeExplicitAutograd")
 
 
+def _cpu(labels: Tensor, keys: Tensor, num: int, max_positive: int) -> tuple[Tensor, Tensor, Tensor]:
+    if _C is None:
+        return _reference(labels, keys, num, max_positive)
+    dtype = float_type(keys)
+    labels, keys = labels.contiguous(), keys.to(dtype).contiguous()
+    b, n = labels.shape
+    slots = min(num, n)
+    index = torch.empty((b, slots), dtype=torch.int64)
+    positive = torch.empty((b, slots), dtype=torch.bool)
+    valid = torch.empty((b, slots), dtype=torch.bool)
+    kernel = _C.sample_float64 if dtype == torch.float64 else _C.sample_float32
+    kernel(
+        labels.data_ptr(),
+        keys.data_ptr(),
+        b,
+        n,
+        slots,
+        max_positive,
+        torch.get_num_threads(),
+        index.data_ptr(),
+        positive.data_ptr(),
+        valid.data_ptr(),
+    )
+    return index, positive, valid
+
+
+LIBRARY.impl("sample", _cpu, "CPU")
+
+
 @torch.library.register_fake("det_ops::sample")
 def _fake(labels: Tensor, _keys: Tensor, num: int, _max_positive: int) -> tuple[Tensor, Tensor, Tensor]:
     shape = (labels.shape[0], min(num, labels.shape[1]))
@@ -71,5 +103,6 @@ def _fake(labels: Tensor, _keys: Tensor, num: int, _max_positive: int) -> tuple[
     return labels.new_empty(shape, dtype=torch.int64), flag, torch.empty_like(flag)
 
 
-for _device in ("cpu", "cuda", "npu"):
+register("sample", "cpu", "C++", "one pass over the keys; threads over images")
+for _device in ("cuda", "npu"):
     register("sample", _device, "reference", "two top-k selections of PyTorch")
