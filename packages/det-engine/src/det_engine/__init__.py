@@ -1,3 +1,40 @@
-from det_engine.__about__ import __version__
+"""Training engine: device, precision, loop, exact resume, checkpoints, logging, command-line base."""
 
-__all__ = ["__version__"]
+from det_engine.__about__ import __version__
+from det_engine.device import describe_environment, resolve_device
+from det_engine.errors import EngineError, Interrupted
+from det_engine.metrics import read_metrics
+from det_engine.optim import build_optimizer
+from det_engine.plain import to_plain
+from det_engine.precision import PRECISIONS, Precision
+from det_engine.progress import make_display
+from det_engine.random_state import capture_random_state, lent_random_state, restore_random_state, seed_all
+from det_engine.run import RunDirectory
+from det_engine.solver import SolverConfig, check_solver, lr_at, scale_to_batch
+from det_engine.train import TrainResult, TrainSettings, train
+
+__all__ = [
+    "PRECISIONS",
+    "EngineError",
+    "Interrupted",
+    "Precision",
+    "RunDirectory",
+    "SolverConfig",
+    "TrainResult",
+    "TrainSettings",
+    "__version__",
+    "build_optimizer",
+    "capture_random_state",
+    "check_solver",
+    "describe_environment",
+    "lent_random_state",
+    "lr_at",
+    "make_display",
+    "read_metrics",
+    "resolve_device",
+    "restore_random_state",
+    "scale_to_batch",
+    "seed_all",
+    "to_plain",
+    "train",
+]

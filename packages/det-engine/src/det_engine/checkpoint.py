@@ -1,0 +1,214 @@
+"""Checkpoint files: written whole or not at all, checked when read, loaded without running code.
+
+A file is what `torch.save` writes followed by a seal (a mark and the SHA-256 of everything before it), so that
+`torch.load(path, weights_only=True)` reads it too. Its content is a dict of tensors and plain values.
+"""
+
+import contextlib
+import hashlib
+import os
+import pickle
+import shutil
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+from torch import nn
+
+from det_engine.__about__ import __version__
+from det_engine.errors import EngineError
+
+FORMAT = "det-engine checkpoint"
+_MARK = b"det-engine sha256:"
+_SEAL_BYTES = len(_MARK) + hashlib.sha256().digest_size
+
+
+class _SealingWriter:
+    """File-like object that hashes what passes through and remembers the first error of the disk."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._hash = hashlib.sha256()
+        self.error: OSError | None = None
+
+    def write(self, data: bytes) -> int:
+        try:
+            written = self._file.write(data)
+        except OSError as error:
+            self.error = error
+            raise
+        self._hash.update(data)
+        return written
+
+    def flush(self) -> None:
+        self._file.flush()
+
+    def seal(self) -> None:
+        self._file.write(_MARK + self._hash.digest())
+
+
+def save(path: Path, state: Mapping[str, Any], *, keep: Path | None = None) -> None:
+    """Write a checkpoint so that at every moment `path` is either the old file or the complete new one.
+
+    The new file is written beside `path`, forced to disk, and put in its place by one rename.
+
+    Args:
+        path: the file.
+        state: tensors (of any device), plain values, and dicts, lists and tuples of them.
+        keep: where the file that `path` held until now is kept.
+
+    Raises:
+        EngineError: the disk is full or the folder cannot be written; the old files are intact.
+    """
+    path = Path(path)
+    temporary = path.with_name(f"{path.name}.writing")
+    whole = {"format": FORMAT, "version": 1, "written_by": f"det-engine {__version__}", **state}
+    writer = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            writer = _SealingWriter(file)
+            torch.save(whole, writer)
+            writer.seal()
+            file.flush()
+            os.fsync(file.fileno())
+        if keep is not None and path.exists():
+            link(path, keep)
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+    except (OSError, RuntimeError) as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        # torch wraps an error of the disk in a RuntimeError of its own while it closes the archive.
+        cause = writer.error if writer is not None and writer.error is not None else error
+        if not isinstance(cause, OSError):
+            raise
+        old = "the checkpoint written before is intact" if path.exists() else "no checkpoint was written"
+        raise EngineError(
+            f"Cannot write the checkpoint {path}: {cause.strerror or cause}; {old}. Free space or make the folder "
+            f"writable, then resume."
+        ) from error
+
+
+def link(source: Path, target: Path) -> None:
+    """Give `source` the second name `target` (a copy where the file system has no links), replacing it atomically."""
+    temporary = target.with_name(f"{target.name}.linking")
+    temporary.unlink(missing_ok=True)
+    try:
+        os.link(source, temporary)
+    except OSError:
+        shutil.copyfile(source, temporary)
+    os.replace(temporary, target)
+
+
+def _sync_folder(folder: Path) -> None:
+    # Makes the rename itself survive a power cut; not possible on Windows.
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Read a checkpoint onto the CPU, without running any code that it might hold.
+
+    Raises:
+        EngineError: the file is missing, cannot be read, is truncated or damaged, or is no checkpoint of this engine.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise EngineError(f"Checkpoint {path} is not there{' (it is a folder)' if path.is_dir() else ''}.")
+    try:
+        if not _seal_holds(path):
+            raise EngineError(f"Checkpoint {path} is damaged: its content does not match its checksum. Use another.")
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise EngineError(f"Checkpoint {path} cannot be read: {error.strerror or error}.") from error
+    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError, AttributeError) as error:
+        if isinstance(error, EngineError):
+            raise
+        kind = "is no checkpoint of det-engine" if zipfile.is_zipfile(path) else "is truncated or no checkpoint at all"
+        reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
+        raise EngineError(f"File {path} {kind} ({reason}).") from error
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        held = f"keys {', '.join(map(str, list(state)[:4]))}" if isinstance(state, dict) else type(state).__name__
+        raise EngineError(f"File {path} is no checkpoint of det-engine: it holds {held}.")
+    return state
+
+
+def _seal_holds(path: Path) -> bool:
+    """Whether the seal fits the content; True for a file without seal (torch.load decides about that)."""
+    size = path.stat().st_size
+    if size <= _SEAL_BYTES:
+        return True
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        remaining = size - _SEAL_BYTES
+        while remaining:
+            block = file.read(min(1 << 22, remaining))
+            digest.update(block)
+            remaining -= len(block)
+        seal = file.read()
+    return not seal.startswith(_MARK) or seal[len(_MARK) :] == digest.digest()
+
+
+def load_first(paths: list[Path]) -> tuple[dict[str, Any], Path, list[str]]:
+    """The first of several checkpoints that can be read, its path, and the messages of those that could not.
+
+    Raises:
+        EngineError: none can be read.
+    """
+    failures: list[str] = []
+    for path in paths:
+        try:
+            return load(path), path, failures
+        except EngineError as error:
+            failures.append(str(error))
+    raise EngineError(" ".join(failures))
+
+
+def load_model(model: nn.Module, tensors: Mapping[str, torch.Tensor], source: Path | str) -> None:
+    """Give `model` the parameters and buffers of a checkpoint, all of them and nothing else.
+
+    Args:
+        model: the module that takes them.
+        tensors: a state dict.
+        source: where it came from, for the message.
+
+    Raises:
+        EngineError: names or shapes differ, so the checkpoint is of another architecture; names the first of each.
+    """
+    own = model.state_dict()
+    differences = [f"{name} is not in the file" for name in own if name not in tensors][:3]
+    differences += [f"{name} is not in the model" for name in tensors if name not in own][:3]
+    differences += [
+        f"{name} is {tuple(tensors[name].shape)} in the file and {tuple(own[name].shape)} in the model"
+        for name in own
+        if name in tensors and tensors[name].shape != own[name].shape
+    ][:3]
+    if differences:
+        raise EngineError(f"Checkpoint {source} is of another architecture: {'; '.join(differences)}.")
+    model.load_state_dict(dict(tensors))
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any], source: Path | str) -> None:
+    """Give `optimizer` the per-parameter state of a checkpoint; its own hyper-parameters stay.
+
+    Raises:
+        EngineError: the checkpoint was trained with other parameters or another grouping of them.
+    """
+    own = optimizer.state_dict()["param_groups"]
+    theirs = state["param_groups"]
+    names = [group.get("names") for group in own]
+    if names != [group.get("names") for group in theirs]:
+        counts = [sum(len(group["params"]) for group in groups) for groups in (theirs, own)]
+        raise EngineError(
+            f"The optimizer state in {source} does not fit: it is of {counts[0]} parameters in {len(theirs)} groups, "
+            f"the model trains {counts[1]} in {len(own)}. Resume with the frozen layers, norm and bias rules of the "
+            f"run, or start a new run from its weights."
+        )
+    optimizer.load_state_dict({"state": state["state"], "param_groups": own})

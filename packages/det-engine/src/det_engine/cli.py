@@ -1,0 +1,213 @@
+"""Command line: subcommands, typed options over a default configuration, one message for wrong use.
+
+An app reads its command (`dispatch`), takes the options it needs first (`take_option`, such as `--recipe`), lets the
+rest override the recipe's dataclass (`override`), and runs under `run_main`, which turns errors into exit statuses.
+"""
+
+import contextlib
+import dataclasses
+import difflib
+import io
+import os
+import re
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import tyro
+
+from det_engine.errors import EngineError, Interrupted
+
+T = TypeVar("T")
+DEBUG_VARIABLE = "DET_DEBUG"
+
+
+class UsageError(EngineError):
+    """A wrong command line."""
+
+
+def run_main(main: Callable[[], int | None], errors: tuple[type[Exception], ...] = (EngineError,)) -> int:
+    """Run a command and return its exit status.
+
+    | status | when |
+    |---|---|
+    | 0, or what `main` returns | done |
+    | 2 | one of `errors`, or `EngineError`: its message goes to stderr, without traceback |
+    | 130 | Ctrl-C |
+    | 143 | SIGTERM during training |
+
+    With `DET_DEBUG=1` in the environment the traceback is shown as well.
+
+    Args:
+        main: the command.
+        errors: exceptions whose message is for the user.
+    """
+    try:
+        return main() or 0
+    except Interrupted as error:
+        _say(str(error))
+        return error.status
+    except KeyboardInterrupt:
+        _say("interrupted")
+        return 130
+    except (*errors, EngineError) as error:
+        if os.environ.get(DEBUG_VARIABLE):
+            traceback.print_exc()
+        _say(f"error: {error}")
+        return 2
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def dispatch(commands: Mapping[str, Callable[[list[str]], int | None]], args: Sequence[str], prog: str) -> int | None:
+    """Call the command that `args` begins with, giving it the arguments after its name.
+
+    Args:
+        commands: functions by name; the first line of a function's docstring is its help.
+        args: as in `sys.argv[1:]`; without any, or with `--help`, the commands are listed.
+        prog: program name, for messages.
+
+    Raises:
+        UsageError: there is no such command; names the nearest.
+    """
+    if not args or args[0] in ("-h", "--help"):
+        print(f"usage: {prog} COMMAND [OPTIONS]\n\ncommands:")
+        for name, function in commands.items():
+            print(
+                f"  {name:<12} {(function.__doc__ or '').strip().splitlines()[0] if function.__doc__ else ''}".rstrip()
+            )
+        print(f"\nOptions of a command: {prog} COMMAND --help")
+        return 0
+    if args[0] not in commands:
+        raise unknown("command", args[0], commands)
+    return commands[args[0]](list(args[1:]))
+
+
+def unknown(kind: str, name: str, choices: Iterable[str]) -> UsageError:
+    """The error for a name that does not exist, naming the nearest that does.
+
+    Args:
+        kind: what is named: "recipe", "command", ...
+        name: what the user wrote.
+        choices: what there is.
+    """
+    choices = list(choices)
+    near = nearest(name, choices)
+    hint = f" Did you mean {near!r}?" if near else ""
+    return UsageError(f"Unknown {kind} {name!r}.{hint} There are: {', '.join(choices)}.")
+
+
+def nearest(name: str, choices: Iterable[str], cutoff: float = 0.5) -> str | None:
+    """The choice most like `name`, compared as a whole and by the part after the last dot; None if none is near."""
+    leaf = name.rpartition(".")[2].lstrip("-")
+
+    def likeness(choice: str) -> float:
+        whole = difflib.SequenceMatcher(None, name.lower(), choice.lower()).ratio()
+        # A missing or wrong section is the smaller mistake, but an equal whole is the better answer.
+        part = difflib.SequenceMatcher(None, leaf.lower(), choice.rpartition(".")[2].lstrip("-").lower()).ratio()
+        return max(whole, 0.95 * part)
+
+    best = max(choices, key=likeness, default=None)
+    return best if best is not None and likeness(best) >= cutoff else None
+
+
+def take_option(args: Sequence[str], name: str, default: str | None = None) -> tuple[str | None, list[str]]:
+    """Take `--name VALUE` or `--name=VALUE` out of `args`, the last one if it is given several times.
+
+    Args:
+        args: arguments.
+        name: option without dashes, hyphenated.
+        default: value where the option is not given.
+
+    Returns:
+        The value and the other arguments.
+
+    Raises:
+        UsageError: the value is missing.
+    """
+    value, rest = default, []
+    flag = f"--{name}"
+    position = 0
+    while position < len(args):
+        argument = args[position]
+        if argument == flag:
+            if position + 1 == len(args) or args[position + 1].startswith("--"):
+                raise UsageError(f"Option {flag} needs a value.")
+            value = args[position + 1]
+            position += 1
+        elif argument.startswith(f"{flag}="):
+            value = argument[len(flag) + 1 :]
+        else:
+            rest.append(argument)
+        position += 1
+    return value, rest
+
+
+def override(default: T, args: Sequence[str], prog: str, description: str | None = None) -> T:
+    """A copy of the dataclass `default` with the fields that `args` name replaced.
+
+    Nested dataclasses make dotted options: `--solver.base-lr 0.01`. Tuples take several values, optional fields take
+    `None`, booleans take `True` or `False`. `--help` prints all options with the values of `default` and exits.
+
+    Args:
+        default: a dataclass instance, such as a recipe.
+        args: options.
+        prog: program name, for help and messages.
+        description: text above the options in the help.
+
+    Raises:
+        UsageError: an option does not exist (names the nearest), or a value does not fit.
+    """
+    complaints = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaints):
+            result, rest = tyro.cli(
+                type(default),
+                default=default,
+                args=list(args),
+                prog=prog,
+                description=description,
+                return_unknown_args=True,
+                config=(tyro.conf.AvoidSubcommands, tyro.conf.FlagConversionOff),
+            )
+    except SystemExit as error:
+        if not error.code:
+            raise
+        raise UsageError(f"{_sentence(complaints.getvalue())} See {prog} --help.") from None
+    if not rest:
+        return result
+    wrong = next((argument for argument in rest if argument.startswith("-")), None)
+    if wrong is None:
+        raise UsageError(f"Unexpected argument {rest[0]!r}. Options begin with --; see {prog} --help.")
+    name = wrong.partition("=")[0]
+    near = nearest(name, option_names(default))
+    raise UsageError(f"Unknown option {name}.{f' Did you mean {near}?' if near else ''} See {prog} --help.")
+
+
+def option_names(config: Any, prefix: str = "--") -> list[str]:
+    """The options that `override` takes for a dataclass instance."""
+    names = []
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        name = f"{prefix}{field.name.replace('_', '-')}"
+        if dataclasses.is_dataclass(value):
+            names += option_names(value, f"{name}.")
+        else:
+            names.append(name)
+    return names
+
+
+def _sentence(box: str) -> str:
+    """The message inside tyro's drawn box, in one line."""
+    lines = [line.strip("│ ") for line in box.splitlines() if line.startswith("│")]
+    message = []
+    for line in lines:
+        if re.fullmatch("─+", line):
+            break
+        message.append(line)
+    text = " ".join(message).strip() or box.strip()
+    text = text[:1].upper() + text[1:]
+    return text if text.endswith(".") else f"{text}."

@@ -1,0 +1,143 @@
+"""What a person sees of a training: a live display on a terminal, plain lines elsewhere."""
+
+import sys
+import time
+from collections.abc import Mapping
+from typing import Literal, Protocol, TextIO
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.text import Text
+
+DisplayName = Literal["auto", "live", "plain", "none"]
+
+
+class Display(Protocol):
+    """What the training loop tells a display. No method may read from the device."""
+
+    def step(self, step: int) -> None:
+        """A step ended; called for every step."""
+
+    def losses(self, step: int, values: Mapping[str, float]) -> None:
+        """The means of a log interval are known."""
+
+    def note(self, text: str) -> None:
+        """Something worth a line of its own happened."""
+
+    def close(self) -> None:
+        """Training ended."""
+
+
+def make_display(name: DisplayName, total: int, start: int = 0, stream: TextIO | None = None) -> Display:
+    """The display called `name` for steps `start` to `total`; `auto` is live on a terminal and plain elsewhere."""
+    stream = stream or sys.stdout
+    if name == "auto":
+        name = "live" if Console(file=stream).is_terminal else "plain"
+    return {"live": LiveDisplay, "plain": PlainDisplay, "none": NoDisplay}[name](total, start, stream)
+
+
+class Remaining:
+    """Estimates the time left from the steps of this process, breaks included."""
+
+    def __init__(self, total: int, start: int) -> None:
+        self._total, self._start = total, start
+        self._began = time.monotonic()
+
+    def at(self, step: int) -> str:
+        """Time left as `h:mm:ss`, `?` before the first step."""
+        done = step - self._start
+        if done <= 0:
+            return "?"
+        return clock((time.monotonic() - self._began) / done * (self._total - step))
+
+
+def clock(seconds: float) -> str:
+    """Seconds as `h:mm:ss`."""
+    whole = round(seconds)
+    return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
+
+
+def describe(values: Mapping[str, float]) -> str:
+    """Losses, learning rate and speed in one line."""
+    hidden = ("learning_rate", "images_per_second", "data_seconds", "step_seconds", "peak_memory_mib", "loss_scale")
+    parts = [f"{name} {value:.4f}" for name, value in values.items() if name not in hidden]
+    if "learning_rate" in values:
+        parts.append(f"lr {values['learning_rate']:.3g}")
+    if "images_per_second" in values:
+        parts.append(f"{values['images_per_second']:.2f} img/s")
+    if values.get("step_seconds"):
+        waiting = values.get("data_seconds", 0.0) / values["step_seconds"]
+        parts.append(f"data {waiting:.0%}")
+    return "  ".join(parts)
+
+
+class NoDisplay:
+    """Shows nothing."""
+
+    def __init__(self, total: int = 0, start: int = 0, stream: TextIO | None = None) -> None:
+        pass
+
+    def step(self, step: int) -> None:
+        """Nothing."""
+
+    def losses(self, step: int, values: Mapping[str, float]) -> None:
+        """Nothing."""
+
+    def note(self, text: str) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Nothing."""
+
+
+class PlainDisplay(NoDisplay):
+    """A line per log interval, for files and pipes."""
+
+    def __init__(self, total: int, start: int, stream: TextIO) -> None:
+        self._total, self._stream = total, stream
+        self._remaining = Remaining(total, start)
+
+    def losses(self, step: int, values: Mapping[str, float]) -> None:
+        """Print step, losses, speed and time left."""
+        self.note(f"step {step}/{self._total}  {describe(values)}  ETA {self._remaining.at(step)}")
+
+    def note(self, text: str) -> None:
+        """Print `text`."""
+        print(text, file=self._stream, flush=True)
+
+
+class LiveDisplay(NoDisplay):
+    """A bar with step, elapsed time and time left, and below it the losses of the last log interval."""
+
+    def __init__(self, total: int, start: int, stream: TextIO) -> None:
+        self._console = Console(file=stream)
+        self._remaining = Remaining(total, start)
+        self._bar = Progress(
+            TextColumn("training"),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("ETA {task.fields[eta]}"),
+            console=self._console,
+            expand=True,
+        )
+        self._task = self._bar.add_task("training", total=total, completed=start, eta="?")
+        self._live = Live(Group(self._bar, Text("")), console=self._console, refresh_per_second=4)
+        self._live.start()
+
+    def step(self, step: int) -> None:
+        """Move the bar."""
+        self._bar.update(self._task, completed=step, eta=self._remaining.at(step))
+
+    def losses(self, step: int, values: Mapping[str, float]) -> None:
+        """Replace the losses."""
+        self._live.update(Group(self._bar, Text(describe(values))))
+
+    def note(self, text: str) -> None:
+        """Print `text` above the bar."""
+        self._console.print(Text(text))
+
+    def close(self) -> None:
+        """Leave the last state on the screen."""
+        self._live.stop()

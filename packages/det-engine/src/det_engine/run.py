@@ -1,0 +1,131 @@
+"""The directory of a run: what lies where, and who may write there."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from det_engine.errors import EngineError
+from det_engine.plain import to_plain
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+
+class RunDirectory:
+    """Paths of a run.
+
+    Make one with `create` (new) or `open` (to resume); the constructor only names paths.
+
+    | path | content |
+    |---|---|
+    | `config.json`, `environment.json` | resolved configuration, what it ran on |
+    | `metrics.jsonl` | a line per log interval and evaluation |
+    | `tensorboard/` | the same as TensorBoard events |
+    | `checkpoints/{last,previous,best}.pt` | to resume from; the one before; the best by the chosen metric |
+    | `results.json`, `predictions.json`, `pictures/` | final metrics, detections, drawings |
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self.config = self.path / "config.json"
+        self.environment = self.path / "environment.json"
+        self.metrics = self.path / "metrics.jsonl"
+        self.results = self.path / "results.json"
+        self.predictions = self.path / "predictions.json"
+        self.pictures = self.path / "pictures"
+        self.tensorboard = self.path / "tensorboard"
+        self.checkpoints = self.path / "checkpoints"
+        self.last = self.checkpoints / "last.pt"
+        self.previous = self.checkpoints / "previous.pt"
+        self.best = self.checkpoints / "best.pt"
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    @classmethod
+    def create(
+        cls, path: Path | str, *, config: Any, environment: Mapping[str, Any], replace: bool = False
+    ) -> "RunDirectory":
+        """Make the directory of a new run and write its configuration and environment.
+
+        Args:
+            path: a directory that does not exist or is empty.
+            config: dataclass or mapping.
+            environment: from `describe_environment`.
+            replace: allow a directory that an earlier command wrote and that holds no checkpoint, such as the
+                output of an evaluation.
+
+        Raises:
+            EngineError: the directory holds something already, or cannot be written.
+        """
+        run = cls(path)
+        try:
+            entries = sorted(entry.name for entry in run.path.iterdir()) if run.path.exists() else []
+        except NotADirectoryError as error:
+            raise EngineError(f"Output {run} is a file, a directory is expected.") from error
+        except OSError as error:
+            raise EngineError(f"Output {run} cannot be read: {error.strerror}.") from error
+        if entries and run._is_ours():
+            if run.last.exists() or run.previous.exists():
+                raise EngineError(f"Output {run} holds a run already. Resume it (--resume {run}) or name another.")
+            if not replace and run.metrics.exists() and run.metrics.stat().st_size:
+                raise EngineError(f"Output {run} holds a run without checkpoint already. Delete it or name another.")
+        elif entries:
+            shown = ", ".join(entries[:3]) + (", ..." if len(entries) > 3 else "")
+            raise EngineError(
+                f"Output {run} is not empty and is not the directory of a run (it holds {shown}). Name a new or an "
+                f"empty directory; nothing was changed."
+            )
+        try:
+            run.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise EngineError(f"Cannot make the output directory {run}: {error.strerror or error}.") from error
+        run.write_json(run.environment, environment)
+        run.write_json(run.config, config)
+        return run
+
+    @classmethod
+    def open(cls, path: Path | str) -> "RunDirectory":
+        """The directory of an existing run, to resume it.
+
+        Raises:
+            EngineError: it is not there, or holds no checkpoint.
+        """
+        run = cls(path)
+        if not run.path.is_dir():
+            raise EngineError(f"There is no run to resume in {run}: no such directory.")
+        if not (run.last.exists() or run.previous.exists()):
+            raise EngineError(f"There is no run to resume in {run}: {run.last.relative_to(run.path)} is missing.")
+        return run
+
+    def _is_ours(self) -> bool:
+        try:
+            return json.loads(self.environment.read_text())["written_by"] == "det-engine"
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+
+    def write_json(self, path: Path, value: Any) -> None:
+        """Write `value` (dataclasses, mappings, tensors, ... through `to_plain`) as JSON, whole or not at all.
+
+        Raises:
+            EngineError: the file cannot be written.
+        """
+        temporary = path.with_name(f"{path.name}.writing")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.write_text(json.dumps(to_plain(value), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+            os.replace(temporary, path)
+        except OSError as error:
+            raise EngineError(f"Cannot write {path}: {error.strerror or error}.") from error
+
+    def summary_writer(self, start_step: int = 0) -> "SummaryWriter":
+        """TensorBoard writer; events of steps after `start_step`, left by an interrupted run, are hidden."""
+        # Importing it takes a second that commands without training need not wait for.
+        from torch.utils.tensorboard import SummaryWriter
+
+        try:
+            return SummaryWriter(str(self.tensorboard), purge_step=start_step + 1 if start_step else None)
+        except OSError as error:
+            raise EngineError(f"Cannot write {self.tensorboard}: {error.strerror or error}.") from error

@@ -1,0 +1,68 @@
+"""Graceful stop: the first signal asks, the second does not wait."""
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from types import FrameType
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SHOW_CURSOR = b"\x1b[?25h"
+
+
+class StopRequested(BaseException):
+    """Raised inside `StopSignals.immediately` when a signal comes."""
+
+
+class StopSignals:
+    """Turns SIGINT (Ctrl-C) and SIGTERM into a request that the training loop looks at between steps.
+
+    A second signal ends the process at once, with 128 + its number. Outside the main thread it does nothing.
+
+    Attributes:
+        requested: number of the signal that came, or None.
+    """
+
+    def __init__(self) -> None:
+        self.requested: int | None = None
+        self._raise_now = False
+        self._previous: dict[int, object] = {}
+
+    def __enter__(self) -> "StopSignals":
+        if threading.current_thread() is threading.main_thread():
+            for number in _SIGNALS:
+                self._previous[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+        self._previous.clear()
+
+    @contextlib.contextmanager
+    def immediately(self) -> Iterator[None]:
+        """A block, such as an evaluation, that a signal leaves at once with `StopRequested`."""
+        self._raise_now = True
+        try:
+            if self.requested is not None:
+                raise StopRequested
+            yield
+        finally:
+            self._raise_now = False
+
+    def _handle(self, number: int, _: FrameType | None) -> None:
+        if self.requested is not None:
+            _write(b"\n" + (_SHOW_CURSOR if sys.stderr.isatty() else b""))
+            os._exit(128 + number)
+        self.requested = number
+        _write(b"\nstopping after this step and a checkpoint; once more to leave at once\n")
+        if self._raise_now:
+            raise StopRequested
+
+
+def _write(text: bytes) -> None:
+    # Not print: the signal may have come in the middle of one.
+    with contextlib.suppress(OSError):
+        os.write(2, text)
