@@ -1,3 +1,34 @@
-from det_coco.__about__ import __version__
+"""COCO-format data: a validated index, augmentation, static batches, evaluation, pictures."""
 
-__all__ = ["__version__"]
+from det_coco.__about__ import __version__
+from det_coco.annotations import CocoIndex, check_same_categories
+from det_coco.batches import Batch, BatchShape, default_buckets
+from det_coco.errors import DataError
+from det_coco.images import list_images, load_image
+from det_coco.layout import Split, default_splits, find_splits, load_split
+from det_coco.loader import Loader, eval_loader, train_loader
+from det_coco.selection import Limits, limits
+from det_coco.transforms import Augmentation, Resize
+
+__all__ = [
+    "Augmentation",
+    "Batch",
+    "BatchShape",
+    "CocoIndex",
+    "DataError",
+    "Limits",
+    "Loader",
+    "Resize",
+    "Split",
+    "__version__",
+    "check_same_categories",
+    "default_buckets",
+    "default_splits",
+    "eval_loader",
+    "find_splits",
+    "limits",
+    "list_images",
+    "load_image",
+    "load_split",
+    "train_loader",
+]

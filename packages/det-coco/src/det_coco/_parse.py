@@ -1,0 +1,253 @@
+"""From the text of a COCO annotation file to arrays, checking everything on the way."""
+
+import json
+import logging
+import math
+from collections.abc import Iterable, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from det_coco._parse_masks import pack_masks
+from det_coco.annotations import CocoIndex
+from det_coco.errors import DataError
+
+_log = logging.getLogger("det_coco")
+
+# Boxes narrower than this have no usable width (detectron2 `Boxes.nonempty`).
+_MIN_SIDE = 1e-5
+
+
+def parse(file: Path, folder: Path, check_images: bool, require_objects: bool) -> CocoIndex:
+    """Read, check and pack; see `CocoIndex.load`."""
+    content = _read_json(file)
+    categories = _categories(file, content["categories"])
+    images = _records(file, content["images"], "image", {"id": int, "file_name": str, "height": int, "width": int})
+    images.sort(key=lambda image: image["id"])
+    image_ids = np.array([image["id"] for image in images], dtype=np.int64)
+    _refuse_duplicates(file, "image", image_ids)
+    heights = np.array([image["height"] for image in images], dtype=np.int32)
+    widths = np.array([image["width"] for image in images], dtype=np.int32)
+    if len(images) and min(heights.min(), widths.min()) < 1:
+        bad = image_ids[(heights < 1) | (widths < 1)]
+        raise DataError(f"{file}: image {bad[0]} has no size (height and width must be at least 1 pixel).")
+    names = [image["file_name"] for image in images]
+    if check_images:
+        _check_files(file, folder, names)
+
+    records = _records(file, content["annotations"], "annotation", {"id": int, "image_id": int, "category_id": int})
+    ids = np.array([record["id"] for record in records], dtype=np.int64)
+    _refuse_duplicates(file, "annotation", ids)
+    position = _image_positions(file, records, image_ids)
+    labels = _labels(file, records, categories)
+    crowd = np.array([bool(record.get("iscrowd", 0)) for record in records], dtype=bool)
+    xywh = _boxes(file, records)
+    areas = _areas(records, xywh)
+
+    # Grouped by image, the file's order kept within an image.
+    order = np.argsort(position, kind="stable")
+    corners = np.concatenate((xywh[:, :2], xywh[:, :2] + xywh[:, 2:]), axis=1)
+    limits = np.stack((widths, heights, widths, heights), axis=1)[position].astype(np.float64)
+    clipped = corners.clip(0, limits)
+    usable = ((clipped[:, 2:] - clipped[:, :2]) > _MIN_SIDE).all(axis=1)
+    _warn_boxes(file, ids, usable, np.abs(clipped - corners).max(axis=1, initial=0) > 1)
+    order = order[usable[order]]
+    if require_objects and not (~crowd[order]).any():
+        what = (
+            "no annotation"
+            if not records
+            else f"{len(records)} annotations, but none with a usable box that is no crowd"
+        )
+        raise DataError(f"{file} has no object to learn from or evaluate on: {what}. Check how it was exported.")
+
+    sizes = np.stack((heights, widths), axis=1)[position]
+    masks = pack_masks(file, [records[i] for i in order], sizes[order])
+    counts = np.bincount(position[order], minlength=len(images))
+    return CocoIndex(
+        annotation_file=file,
+        image_folder=folder,
+        categories=categories,
+        image_ids=image_ids,
+        heights=heights,
+        widths=widths,
+        file_names=np.array(names, dtype=np.str_),
+        image_instances=np.concatenate(([0], np.cumsum(counts))).astype(np.int64),
+        annotation_ids=ids[order],
+        boxes=clipped[order].astype(np.float32),
+        labels=labels[order],
+        crowd=crowd[order],
+        areas=areas[order].astype(np.float32),
+        masks=masks,
+    )
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        raw = file.read_bytes()
+    except FileNotFoundError:
+        raise DataError(f"The annotation file {file} does not exist.") from None
+    except OSError as error:
+        raise DataError(f"The annotation file {file} cannot be read: {error.strerror or error}.") from None
+    try:
+        content = json.loads(raw)
+    except UnicodeDecodeError as error:
+        raise DataError(f"{file} is not JSON: byte {error.start} is not UTF-8 text.") from None
+    except json.JSONDecodeError as error:
+        end = (
+            "it ends too early, so it is probably truncated" if error.pos >= len(error.doc.rstrip()) - 1 else error.msg
+        )
+        raise DataError(
+            f"{file} is not valid JSON: {end} (line {error.lineno}, column {error.colno}, character {error.pos} of "
+            f"{len(error.doc)}). Copy or export the file again."
+        ) from None
+    except RecursionError:
+        raise DataError(f"{file} is not a COCO annotation file: its JSON is nested too deeply.") from None
+    if not isinstance(content, dict):
+        raise DataError(
+            f"{file} is not a COCO annotation file: it holds a {_kind(content)}, not an object with the keys images, "
+            "annotations and categories."
+            + (" A list is what predictions look like." if isinstance(content, list) else "")
+        )
+    for key in ("images", "annotations", "categories"):
+        if key not in content:
+            raise DataError(
+                f"{file} is not a COCO annotation file: the key '{key}' is missing (it has: "
+                f"{', '.join(map(str, list(content)[:8])) or 'none'})."
+            )
+        if not isinstance(content[key], list):
+            raise DataError(f"{file}: '{key}' must be a list, got a {_kind(content[key])}.")
+    return content
+
+
+def _records(file: Path, records: list[Any], what: str, fields: dict[str, type]) -> list[dict[str, Any]]:
+    """Check that each record is an object with the fields, of the right type."""
+    for number, record in enumerate(records):
+        if not isinstance(record, dict):
+            raise DataError(f"{file}: {what} number {number} must be an object, got a {_kind(record)}.")
+        name = f"{what} {record['id']}" if "id" in record else f"{what} number {number}"
+        for key, kind in fields.items():
+            if key not in record:
+                raise DataError(f"{file}: {name} has no '{key}'.")
+            if type(record[key]) is not kind:
+                value = record[key]
+                if kind is int and type(value) is float and value.is_integer():
+                    record[key] = int(value)
+                    continue
+                expected = "an integer" if kind is int else "a text"
+                raise DataError(f"{file}: '{key}' of {name} must be {expected}, got {value!r}.")
+    return records
+
+
+def _categories(file: Path, records: list[Any]) -> dict[int, str]:
+    records = _records(file, records, "category", {"id": int, "name": str})
+    if not records:
+        raise DataError(f"{file} has no category. List the classes under 'categories'.")
+    _refuse_duplicates(file, "category", np.array([record["id"] for record in records], dtype=np.int64))
+    return {record["id"]: record["name"] for record in sorted(records, key=lambda record: record["id"])}
+
+
+def _refuse_duplicates(file: Path, what: str, ids: np.ndarray) -> None:
+    values, counts = np.unique(ids, return_counts=True)
+    twice = values[counts > 1]
+    if twice.size:
+        raise DataError(f"{file}: {twice.size} {what} ids appear more than once ({_some(twice)}). Ids must be unique.")
+
+
+def _check_files(file: Path, folder: Path, names: list[str]) -> None:
+    if not folder.is_dir():
+        raise DataError(f"The image folder {folder} of {file} does not exist.")
+    present = {entry.name for entry in folder.iterdir()}
+    missing = [name for name in names if name not in present and not (folder / name).is_file()]
+    if missing:
+        raise DataError(
+            f"{len(missing)} of the {len(names)} images of {file} are missing from {folder} ({_some(missing)}). "
+            "Add them, or remove their entries from the annotation file."
+        )
+
+
+def _image_positions(file: Path, records: list[dict[str, Any]], image_ids: np.ndarray) -> np.ndarray:
+    wanted = np.array([record["image_id"] for record in records], dtype=np.int64)
+    found = np.searchsorted(image_ids, wanted)
+    known = np.isin(wanted, image_ids)
+    if not known.all():
+        first = int(np.flatnonzero(~known)[0])
+        raise DataError(
+            f"{file}: {int((~known).sum())} annotations belong to images that are not in the file, the first is annotation "
+            f"{records[first]['id']} with image_id {wanted[first]}."
+        )
+    return found
+
+
+def _labels(file: Path, records: list[dict[str, Any]], categories: dict[int, str]) -> np.ndarray:
+    label = {category: i for i, category in enumerate(categories)}
+    try:
+        return np.array([label[record["category_id"]] for record in records], dtype=np.int64)
+    except KeyError:
+        bad = [record for record in records if record["category_id"] not in label]
+        raise DataError(
+            f"{file}: {len(bad)} annotations have an unknown category id, the first is annotation {bad[0]['id']} with "
+            f"category_id {bad[0]['category_id']} (known: {_some(list(categories), 12)}). Add the category to "
+            "'categories' or correct the annotations."
+        ) from None
+
+
+def _boxes(file: Path, records: list[dict[str, Any]]) -> np.ndarray:
+    if not records:
+        return np.zeros((0, 4))
+    try:
+        flat = np.fromiter(chain.from_iterable(record["bbox"] for record in records), dtype=np.float64)
+        if flat.size == 4 * len(records) and np.isfinite(flat).all() and all(len(r["bbox"]) == 4 for r in records):
+            return flat.reshape(-1, 4)
+    except (KeyError, TypeError, ValueError):
+        pass
+    return np.array([_box(file, record) for record in records], dtype=np.float64)
+
+
+def _box(file: Path, record: dict[str, Any]) -> Sequence[float]:
+    """Say what is wrong with a box, or give it back."""
+    name = f"{file}: annotation {record['id']}"
+    if "bbox" not in record:
+        raise DataError(f"{name} has no 'bbox'.")
+    box = record["bbox"]
+    numbers = isinstance(box, list) and all(isinstance(v, int | float) and not isinstance(v, bool) for v in box)
+    if not numbers or len(box) != 4:
+        raise DataError(f"{name}: 'bbox' must be four numbers [x, y, width, height], got {box!r}.")
+    if not all(math.isfinite(v) for v in box):
+        raise DataError(f"{name} (image {record['image_id']}) has a box with NaN or infinite coordinates: {box}.")
+    return box
+
+
+def _areas(records: list[dict[str, Any]], xywh: np.ndarray) -> np.ndarray:
+    given = [record.get("area") for record in records]
+    box_areas = xywh[:, 2] * xywh[:, 3]
+    numbers = [
+        a if isinstance(a, int | float) and math.isfinite(a) else b for a, b in zip(given, box_areas, strict=True)
+    ]
+    return np.array(numbers, dtype=np.float64)
+
+
+def _warn_boxes(file: Path, ids: np.ndarray, usable: np.ndarray, moved: np.ndarray) -> None:
+    dropped, clipped = ids[~usable], ids[usable & moved]
+    parts = []
+    if dropped.size:
+        parts.append(
+            f"{dropped.size} boxes without area inside their image were dropped (annotations {_some(dropped)})"
+        )
+    if clipped.size:
+        parts.append(
+            f"{clipped.size} boxes reached outside their image and were clipped (annotations {_some(clipped)})"
+        )
+    if parts:
+        _log.warning("%s: %s.", file, "; ".join(parts))
+
+
+def _kind(value: Any) -> str:
+    names = {dict: "object", list: "list", str: "text", int: "number", float: "number", bool: "truth value"}
+    return names.get(type(value), "null")
+
+
+def _some(values: Iterable[Any], limit: int = 5) -> str:
+    values = list(values)
+    return ", ".join(str(value) for value in values[:limit]) + (", ..." if len(values) > limit else "")

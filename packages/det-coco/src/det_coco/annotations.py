@@ -1,0 +1,209 @@
+"""COCO annotations packed into a few arrays."""
+
+import hashlib
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from det_coco.errors import DataError
+from det_coco.rle import runs_to_edges
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Polygons:
+    """Masks in compressed rows: instance -> polygons -> points, and instance -> runs.
+
+    Attributes:
+        instance_polygons: int64 `[N + 1]`; instance n owns polygons `[n]:[n + 1]`.
+        polygon_points: int64 `[Q + 1]`; polygon q owns points `[q]:[q + 1]`.
+        points: float32 `[P, 2]` x, y in original pixels.
+        instance_runs: int64 `[N + 1]`; instance n owns runs `[n]:[n + 1]`, none where its mask is polygons.
+        runs: uint32 `[R]` run lengths, column by column, zeros first.
+    """
+
+    instance_polygons: np.ndarray
+    polygon_points: np.ndarray
+    points: np.ndarray
+    instance_runs: np.ndarray
+    runs: np.ndarray
+
+
+@dataclass(frozen=True, kw_only=True)
+class CocoIndex:
+    """One split of a COCO-format data set: validated, packed, ready to share between processes.
+
+    `I` images by ascending id, `N` instances grouped by image in file order, `C` classes by ascending category id.
+    No Python object is kept per instance, so worker processes do not copy the annotations by counting references.
+
+    Attributes:
+        annotation_file: the JSON file.
+        image_folder: where the pictures are.
+        categories: category id -> class name, by ascending id.
+        image_ids: int64 `[I]`.
+        heights: int32 `[I]` pixels.
+        widths: int32 `[I]` pixels.
+        file_names: `[I]` fixed-width text, relative to `image_folder`.
+        image_instances: int64 `[I + 1]`; image i owns instances `[i]:[i + 1]`.
+        annotation_ids: int64 `[N]`.
+        boxes: float32 `[N, 4]` x1, y1, x2, y2 in original pixels, clipped to the image, never empty.
+        labels: int64 `[N]` contiguous classes 0 .. C - 1.
+        crowd: bool `[N]`.
+        areas: float32 `[N]` the file's own area in square pixels.
+        masks: polygons and runs.
+    """
+
+    annotation_file: Path
+    image_folder: Path
+    categories: dict[int, str]
+    image_ids: np.ndarray
+    heights: np.ndarray
+    widths: np.ndarray
+    file_names: np.ndarray
+    image_instances: np.ndarray
+    annotation_ids: np.ndarray
+    boxes: np.ndarray
+    labels: np.ndarray
+    crowd: np.ndarray
+    areas: np.ndarray
+    masks: Polygons = field(repr=False)
+
+    @staticmethod
+    def load(
+        annotation_file: str | Path,
+        image_folder: str | Path,
+        *,
+        check_images: bool = True,
+        require_objects: bool = True,
+    ) -> "CocoIndex":
+        """Read, check and pack an annotation file.
+
+        Boxes are clipped to their image; those left without area are dropped and counted in one warning. Polygons of
+        fewer than three points are dropped.
+
+        Args:
+            annotation_file: COCO `instances_*.json`.
+            image_folder: folder the file names are relative to.
+            check_images: look whether every picture is there.
+            require_objects: refuse a file without a single usable object.
+
+        Returns:
+            the index.
+
+        Raises:
+            DataError: anything that would make training wrong or stop it later; the message says what and where.
+        """
+        # Here, because the parser builds what this module defines.
+        from det_coco._parse import parse
+
+        return parse(Path(annotation_file), Path(image_folder), check_images, require_objects)
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Class names by contiguous label."""
+        return tuple(self.categories.values())
+
+    @property
+    def category_ids(self) -> tuple[int, ...]:
+        """Category ids by contiguous label."""
+        return tuple(self.categories)
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return len(self.categories)
+
+    @property
+    def num_instances(self) -> int:
+        """Number of usable instances, crowd regions included."""
+        return len(self.labels)
+
+    def path(self, position: int) -> Path:
+        """Path of the picture at a position."""
+        return self.image_folder / str(self.file_names[position])
+
+    def instances(self, position: int) -> slice:
+        """Rows of the instance arrays that belong to the image at a position."""
+        return slice(int(self.image_instances[position]), int(self.image_instances[position + 1]))
+
+    def position(self, image_id: int) -> int:
+        """Position of an image id.
+
+        Raises:
+            DataError: no image has this id.
+        """
+        found = int(np.searchsorted(self.image_ids, image_id))
+        if found == len(self) or self.image_ids[found] != image_id:
+            raise DataError(f"{self.annotation_file} has no image with id {image_id}.")
+        return found
+
+    def image_size(self, image_id: int) -> tuple[int, int]:
+        """(height, width) of an image id in pixels.
+
+        Raises:
+            DataError: no image has this id.
+        """
+        position = self.position(image_id)
+        return int(self.heights[position]), int(self.widths[position])
+
+    @cached_property
+    def edge_counts(self) -> np.ndarray:
+        """int64 `[N]` line segments per instance mask, independent of scale; 0 where there is no mask."""
+        m = self.masks
+        counts = m.polygon_points[m.instance_polygons[1:]] - m.polygon_points[m.instance_polygons[:-1]]
+        image_of = np.repeat(np.arange(len(self)), np.diff(self.image_instances))
+        for n in np.flatnonzero(np.diff(m.instance_runs)):
+            runs = m.runs[m.instance_runs[n] : m.instance_runs[n + 1]]
+            counts[n] = len(runs_to_edges(runs, int(self.heights[image_of[n]])))
+        return counts
+
+    @cached_property
+    def polygon_counts(self) -> np.ndarray:
+        """int64 `[N]` polygons per instance mask; a run-length mask counts as one."""
+        m = self.masks
+        return np.where(np.diff(m.instance_runs) > 0, 1, np.diff(m.instance_polygons))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of the content: images, categories, objects. Equal for equal data wherever it lies."""
+        digest = hashlib.blake2b(digest_size=16)
+        digest.update(repr(list(self.categories.items())).encode())
+        digest.update("\n".join(self.file_names.tolist()).encode())
+        m = self.masks
+        for array in (
+            self.image_ids, self.heights, self.widths, self.image_instances, self.annotation_ids, self.boxes,
+            self.labels, self.crowd, m.instance_polygons, m.polygon_points, m.points, m.instance_runs, m.runs,
+        ):  # fmt: skip
+            digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()
+
+
+def check_same_categories(train: CocoIndex, val: CocoIndex) -> None:
+    """Refuse two splits whose categories differ, which would make the evaluation meaningless.
+
+    Args:
+        train: the split trained on.
+        val: the split evaluated on.
+
+    Raises:
+        DataError: lists every id or name that differs.
+    """
+    differences = []
+    for category in sorted(set(train.categories) | set(val.categories)):
+        first, second = train.categories.get(category), val.categories.get(category)
+        if first != second:
+            differences.append(f"id {category}: {_quote(first)} in the first, {_quote(second)} in the second")
+    if differences:
+        shown = "; ".join(differences[:10]) + ("; ..." if len(differences) > 10 else "")
+        raise DataError(
+            f"{train.annotation_file} and {val.annotation_file} have different categories ({shown}). "
+            "Give both files the same list of categories."
+        )
+
+
+def _quote(name: str | None) -> str:
+    return "missing" if name is None else f"'{name}'"

@@ -1,0 +1,215 @@
+"""Static batches: every shape follows from configuration.
+
+`B` images, `H x W` bucket, `M` instance slots, `V` line segments, `Q` polygons.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+
+from det_coco.errors import DataError
+from det_coco.mask_codec import ImageEdges
+from det_coco.transforms import Resize
+
+MaskForm = Literal["none", "polygons", "bitmaps"]
+Batch = dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BatchShape:
+    """The shapes a batch may have.
+
+    Attributes:
+        buckets: (height, width) of padded images; a batch takes the smallest one that holds all its images.
+        masks: form of the instance masks; "none" for box detectors.
+        max_instances: M, instance slots per image, crowd regions included.
+        max_edges: V, line segments per image over all its masks.
+        max_polygons: Q, polygons per image over all its masks.
+        drop_excess: leave out the smallest instances of an image that has more than fits, and say how many, instead
+            of refusing the data.
+    """
+
+    buckets: tuple[tuple[int, int], ...] = ((800, 1344), (1344, 800))
+    masks: MaskForm = "polygons"
+    max_instances: int = 128
+    max_edges: int = 8192
+    max_polygons: int = 512
+    drop_excess: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.buckets or min(min(bucket) for bucket in self.buckets) < 1:
+            raise ValueError(f"buckets must be one or more (height, width) pairs, got {self.buckets}")
+        if self.masks not in ("none", "polygons", "bitmaps"):
+            raise ValueError(f"masks must be none, polygons or bitmaps, got {self.masks!r}")
+        for name in ("max_instances", "max_edges", "max_polygons"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+
+    def bucket(self, height: int, width: int) -> tuple[int, int]:
+        """Give the smallest bucket that holds a size.
+
+        Raises:
+            DataError: there is none.
+        """
+        fitting = [bucket for bucket in self.buckets if bucket[0] >= height and bucket[1] >= width]
+        if not fitting:
+            raise DataError(
+                f"No bucket holds images of {height} x {width} pixels (height x width): the buckets are "
+                f"{', '.join(f'{h} x {w}' for h, w in self.buckets)}. Add one of at least {_up(height)} x {_up(width)}, "
+                "or resize to less."
+            )
+        return min(fitting, key=lambda bucket: (bucket[0] * bucket[1], bucket))
+
+
+def default_buckets(resize: Resize, divisor: int = 32) -> tuple[tuple[int, int], ...]:
+    """Give the two buckets, landscape and portrait, that hold every image a resize makes.
+
+    Args:
+        resize: the resize.
+        divisor: both sides are rounded up to a multiple of it, as feature pyramids want.
+
+    Returns:
+        one bucket if it is square, else two.
+    """
+    long = _up(resize.longest, divisor)
+    short = min(_up(max(resize.shortest), divisor), long)
+    return ((short, long),) if short == long else ((short, long), (long, short))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sample:
+    """One image with its truth, before padding.
+
+    Attributes:
+        image: uint8 `[3, h, w]` RGB.
+        image_id: the data set's own id.
+        scale: (y, x) resized / original size.
+        boxes: float32 `[m, 4]` x1, y1, x2, y2 in resized pixels.
+        labels: int64 `[m]`.
+        crowd: bool `[m]`.
+        edges: masks as outlines, or None.
+        bitmaps: masks as uint8 `[m, h, w]`, or None.
+    """
+
+    image: torch.Tensor
+    image_id: int
+    scale: tuple[float, float]
+    boxes: np.ndarray
+    labels: np.ndarray
+    crowd: np.ndarray
+    edges: ImageEdges | None = None
+    bitmaps: np.ndarray | None = None
+
+
+def make_batch(
+    samples: Sequence[Sample], shape: BatchShape, batch_size: int | None = None, *, truth: bool = True
+) -> Batch:
+    """Pad samples to a static batch.
+
+    Args:
+        samples: one or more images.
+        shape: the shapes allowed.
+        batch_size: B; slots beyond the samples get image id -1, a black image of full bucket size and no truth.
+        truth: include ground truth.
+
+    Returns:
+        the batch: `images` uint8 `[B, 3, H, W]`, `image_sizes` int32 `[B, 2]`, `scales` float32 `[B, 2]`, `image_ids`
+        int64 `[B]`; with truth `boxes` float32 `[B, M, 4]`, `labels` int64 `[B, M]`, `valid` and `crowd` bool
+        `[B, M]`, and the masks: `mask_edges` float32 `[B, V, 4]`, `mask_polygons` int32 `[B, Q + 1]`,
+        `mask_instances` int32 `[B, M + 1]`, or `mask_bitmaps` uint8 `[B, M, H, W]`.
+
+    Raises:
+        DataError: an image does not fit the shapes.
+    """
+    size = len(samples) if batch_size is None else batch_size
+    height, width = shape.bucket(
+        max(sample.image.shape[1] for sample in samples), max(sample.image.shape[2] for sample in samples)
+    )
+    batch: Batch = {
+        "images": torch.zeros((size, 3, height, width), dtype=torch.uint8),
+        "image_sizes": torch.tensor([[height, width]], dtype=torch.int32).repeat(size, 1),
+        "scales": torch.ones((size, 2), dtype=torch.float32),
+        "image_ids": torch.full((size,), -1, dtype=torch.int64),
+    }
+    for b, sample in enumerate(samples):
+        _, h, w = sample.image.shape
+        batch["images"][b, :, :h, :w] = sample.image
+        batch["image_sizes"][b] = torch.tensor([h, w], dtype=torch.int32)
+        batch["scales"][b] = torch.tensor(sample.scale, dtype=torch.float32)
+        batch["image_ids"][b] = sample.image_id
+    if truth:
+        batch |= _boxes(samples, shape, size)
+        if shape.masks == "polygons":
+            batch |= _edges(samples, shape, size)
+        elif shape.masks == "bitmaps":
+            batch["mask_bitmaps"] = _bitmaps(samples, shape, size, height, width)
+    return batch
+
+
+def _boxes(samples: Sequence[Sample], shape: BatchShape, size: int) -> Batch:
+    slots = shape.max_instances
+    boxes = np.zeros((size, slots, 4), dtype=np.float32)
+    labels = np.zeros((size, slots), dtype=np.int64)
+    valid = np.zeros((size, slots), dtype=bool)
+    crowd = np.zeros((size, slots), dtype=bool)
+    for b, sample in enumerate(samples):
+        n = len(sample.labels)
+        _check(sample, n, slots, "instances", "max_instances")
+        boxes[b, :n], labels[b, :n], valid[b, :n], crowd[b, :n] = sample.boxes, sample.labels, True, sample.crowd
+    arrays = {"boxes": boxes, "labels": labels, "valid": valid, "crowd": crowd}
+    return {name: torch.from_numpy(array) for name, array in arrays.items()}
+
+
+def _edges(samples: Sequence[Sample], shape: BatchShape, size: int) -> Batch:
+    edges = np.zeros((size, shape.max_edges, 4), dtype=np.float32)
+    polygons = np.zeros((size, shape.max_polygons + 1), dtype=np.int32)
+    instances = np.zeros((size, shape.max_instances + 1), dtype=np.int32)
+    for b, sample in enumerate(samples):
+        masks = sample.edges
+        if masks is None:
+            raise ValueError("polygon masks were asked for, but a sample has none")
+        count = len(masks.edges)
+        _check(sample, count, shape.max_edges, "mask edges", "max_edges")
+        _check(sample, len(masks.polygon_edges), shape.max_polygons, "mask polygons", "max_polygons")
+        edges[b, :count] = masks.edges
+        _fill_offsets(polygons[b], masks.polygon_edges)
+        _fill_offsets(instances[b], masks.instance_polygons)
+    arrays = {"mask_edges": edges, "mask_polygons": polygons, "mask_instances": instances}
+    return {name: torch.from_numpy(array) for name, array in arrays.items()}
+
+
+def _bitmaps(samples: Sequence[Sample], shape: BatchShape, size: int, height: int, width: int) -> torch.Tensor:
+    bitmaps = torch.zeros((size, shape.max_instances, height, width), dtype=torch.uint8)
+    for b, sample in enumerate(samples):
+        if sample.bitmaps is None:
+            raise ValueError("bitmap masks were asked for, but a sample has none")
+        n, h, w = sample.bitmaps.shape
+        bitmaps[b, :n, :h, :w] = torch.from_numpy(sample.bitmaps)
+    return bitmaps
+
+
+def _fill_offsets(out: np.ndarray, counts: np.ndarray) -> None:
+    """Write running sums behind the leading 0 and repeat the last one to the end."""
+    total = np.cumsum(counts)
+    out[1 : len(total) + 1] = total
+    out[len(total) + 1 :] = total[-1] if len(total) else 0
+
+
+def _check(sample: Sample, count: int, limit: int, what: str, option: str) -> None:
+    if count > limit:
+        raise DataError(excess_message(f"Image {sample.image_id}", count, limit, what, option))
+
+
+def excess_message(image: str, count: int, limit: int, what: str, option: str) -> str:
+    """Say that an image has more than fits, and what to do."""
+    return (
+        f"{image} has {count} {what}, more than the {limit} that {option} allows. Raise {option} to {count} or more, or "
+        "set drop_excess to leave out the smallest objects."
+    )
+
+
+def _up(length: int, divisor: int = 32) -> int:
+    return -(-length // divisor) * divisor

@@ -1,0 +1,131 @@
+"""From image positions to static batches."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from det_coco.annotations import CocoIndex
+from det_coco.batches import Batch, BatchShape, Sample, make_batch
+from det_coco.errors import DataError
+from det_coco.images import load_image
+from det_coco.mask_codec import image_bitmaps, image_edges
+from det_coco.selection import Selection, select_instances
+from det_coco.transforms import Augmentation
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BatchKey:
+    """Which images make a batch.
+
+    Attributes:
+        number: the batch's number, from 0.
+        positions: images of the index.
+        epochs: how often each image has been used before, which seeds its augmentation; None in evaluation.
+    """
+
+    number: int
+    positions: tuple[int, ...]
+    epochs: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A data error on its way from a worker process, which would otherwise dress it in a traceback."""
+
+    message: str
+
+
+class BatchDataset(Dataset[Batch | Failure]):
+    """Makes the batch of a key; picklable, the same in every process.
+
+    Args:
+        index: the data.
+        augmentation: resize, flip and coordinate rule.
+        shape: shapes of the batches.
+        batch_size: images per batch.
+        seed: with the epoch and the image it determines an augmentation.
+        truth: include ground truth.
+        selection: instances in use; by default chosen (and checked) here.
+    """
+
+    def __init__(
+        self,
+        index: CocoIndex,
+        augmentation: Augmentation,
+        shape: BatchShape,
+        *,
+        batch_size: int,
+        seed: int = 0,
+        truth: bool = True,
+        selection: Selection | None = None,
+    ) -> None:
+        self.index = index
+        self.augmentation = augmentation
+        self.shape = shape
+        self.batch_size = batch_size
+        self.seed = seed
+        self.truth = truth
+        if selection is None and truth:
+            selection = select_instances(index, shape, legacy=augmentation.legacy)
+        self.selection = selection
+
+    def sample(self, position: int, epoch: int | None = None) -> Sample:
+        """Load one image with its truth.
+
+        Args:
+            position: the image.
+            epoch: seeds the augmentation; None for none.
+
+        Returns:
+            the sample, depending on nothing but the arguments, the seed and the data.
+
+        Raises:
+            DataError: the picture cannot be read or has another size than the annotation file says.
+        """
+        index = self.index
+        height, width = int(index.heights[position]), int(index.widths[position])
+        random = None if epoch is None else np.random.default_rng([self.seed, epoch, position])
+        geometry = self.augmentation.draw(height, width, random)
+        pixels = load_image(index.path(position), size=(height, width))
+        image = self.augmentation.resize.apply(pixels, geometry.height, geometry.width)
+        if geometry.flip:
+            image = image.flip(-1)
+        rows = self.selection.of(position) if self.truth and self.selection is not None else np.zeros(0, dtype=np.int64)
+        masks = self.shape.masks if self.truth else "none"
+        return Sample(
+            image=image,
+            image_id=int(index.image_ids[position]),
+            scale=(geometry.scale_y, geometry.scale_x),
+            boxes=geometry.boxes(index.boxes[rows]),
+            labels=index.labels[rows],
+            crowd=index.crowd[rows],
+            edges=image_edges(index, rows, position, geometry) if masks == "polygons" else None,
+            bitmaps=image_bitmaps(index, rows, position, geometry) if masks == "bitmaps" else None,
+        )
+
+    def __getitem__(self, key: BatchKey) -> Batch | Failure:
+        epochs = key.epochs or (None,) * len(key.positions)
+        try:
+            samples = [self.sample(p, e) for p, e in zip(key.positions, epochs, strict=True)]
+            if not samples:
+                return self._padding()
+            return make_batch(samples, self.shape, self.batch_size, truth=self.truth)
+        except DataError as error:
+            return Failure(str(error))
+
+    def _padding(self) -> Batch:
+        """A batch of nothing, for the process that has one batch less than the others."""
+        smallest = min(self.shape.buckets, key=lambda bucket: bucket[0] * bucket[1])
+        nothing = Sample(
+            image=torch.zeros((3, *smallest), dtype=torch.uint8),
+            image_id=-1,
+            scale=(1.0, 1.0),
+            boxes=np.zeros((0, 4), dtype=np.float32),
+            labels=np.zeros(0, dtype=np.int64),
+            crowd=np.zeros(0, dtype=bool),
+            edges=image_edges(self.index, np.zeros(0, dtype=np.int64), 0, self.augmentation.draw(1, 1, None)),
+            bitmaps=np.zeros((0, *smallest), dtype=np.uint8),
+        )
+        return make_batch([nothing], self.shape, self.batch_size, truth=self.truth)

@@ -1,0 +1,113 @@
+"""Reading pictures as RGB arrays."""
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torchvision.io import ImageReadMode, decode_jpeg
+
+from det_coco.errors import DataError
+
+_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".jpe", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+
+
+def load_image(path: str | Path, *, size: tuple[int, int] | None = None) -> np.ndarray:
+    """Read a picture as 8-bit RGB, turned upright as its EXIF orientation says.
+
+    Grey, CMYK, palette and 16-bit pictures become RGB, transparency is dropped. JPEG files go through torchvision's
+    decoder, whose pixels equal Pillow's; everything else through Pillow.
+
+    Args:
+        path: the file.
+        size: (height, width) the picture must have.
+
+    Returns:
+        uint8 `[height, width, 3]`.
+
+    Raises:
+        DataError: the file is missing, is no picture, is truncated, or does not have `size`.
+    """
+    path = Path(path)
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise DataError(f"The image {path} does not exist.") from None
+    except OSError as error:
+        raise DataError(f"The image {path} cannot be read: {error.strerror or error}.") from None
+    if not data:
+        raise DataError(f"The image {path} is an empty file. Copy or download it again.")
+    image = _decode_jpeg(data) if data[:2] == b"\xff\xd8" else None
+    if image is None:
+        image = _decode_with_pillow(path)
+    if size is not None and image.shape[:2] != tuple(size):
+        raise DataError(_size_message(path, image.shape, size))
+    return image
+
+
+def list_images(path: str | Path) -> list[Path]:
+    """List the pictures a path stands for: itself, or those in a folder, sorted by name.
+
+    Args:
+        path: a picture or a folder (not searched below its first level).
+
+    Returns:
+        one or more paths.
+
+    Raises:
+        DataError: the path does not exist, or the folder holds no picture.
+    """
+    path = Path(path)
+    if path.is_dir():
+        found = sorted(p for p in path.iterdir() if p.suffix.lower() in _SUFFIXES and p.is_file())
+        if not found:
+            raise DataError(f"The folder {path} holds no picture ({', '.join(sorted(_SUFFIXES))}).")
+        return found
+    if not path.exists():
+        raise DataError(f"{path} does not exist. Give a picture or a folder of pictures.")
+    return [path]
+
+
+def _decode_jpeg(data: bytes) -> np.ndarray | None:
+    # The decoder only reads, so the warning about read-only memory does not matter.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        buffer = torch.frombuffer(data, dtype=torch.uint8)
+    try:
+        image = decode_jpeg(buffer, ImageReadMode.RGB, apply_exif_orientation=True)
+    except RuntimeError:
+        return None  # Pillow knows more kinds of JPEG, and says better what is wrong.
+    return image.permute(1, 2, 0).contiguous().numpy()
+
+
+def _decode_with_pillow(path: Path) -> np.ndarray:
+    try:
+        with Image.open(path) as image:
+            image.load()
+            upright = ImageOps.exif_transpose(image)
+            if upright.mode.startswith("I"):
+                # Pillow clips 16-bit grey at 255; the high byte is the picture.
+                grey = (np.asarray(upright).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
+                return np.repeat(grey[:, :, None], 3, axis=2)
+            if upright.mode == "P" and "transparency" in upright.info:
+                upright = upright.convert("RGBA")
+            return np.array(upright.convert("RGB"))
+    except Exception as error:
+        # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error and more for broken files.
+        raise DataError(
+            f"The image {path} cannot be read: {error}. It is damaged, truncated or no picture; copy or download it again."
+        ) from None
+
+
+def _size_message(path: Path, shape: tuple[int, ...], size: tuple[int, int]) -> str:
+    message = (
+        f"The image {path} is {shape[1]} x {shape[0]} pixels (width x height, turned upright), but the annotation file "
+        f"says {size[1]} x {size[0]}."
+    )
+    if (shape[1], shape[0]) == tuple(size):
+        return (
+            message + " It is turned by a quarter: its EXIF orientation was ignored when it was annotated. Remove the "
+            "EXIF orientation from the file, or annotate the upright picture."
+        )
+    return message + " The boxes would be wrong; use the picture that was annotated, or correct the annotation file."

@@ -1,0 +1,187 @@
+"""Loaders: the data set, the sampler and worker processes together."""
+
+import signal
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+
+from det_coco.annotations import CocoIndex
+from det_coco.batches import Batch, BatchShape
+from det_coco.dataset import BatchDataset, Failure
+from det_coco.errors import DataError
+from det_coco.sampler import EvalSampler, Grouping, TrainSampler, group_images
+from det_coco.transforms import Augmentation, Resize
+
+
+class Loader:
+    """Iterates over static batches; a data error in a worker process is raised here as it was there.
+
+    Attributes:
+        dataset: makes the batches.
+        sampler: says which images make which batch.
+    """
+
+    def __init__(
+        self,
+        dataset: BatchDataset,
+        sampler: TrainSampler | EvalSampler,
+        *,
+        workers: int = 0,
+        pin_memory: bool = False,
+        start_method: str | None = None,
+    ) -> None:
+        self.dataset = dataset
+        self.sampler = sampler
+        self._loader: DataLoader[Batch | Failure] = DataLoader(
+            dataset,
+            sampler=sampler,
+            batch_size=None,
+            num_workers=workers,
+            pin_memory=pin_memory,
+            persistent_workers=workers > 0 and isinstance(sampler, EvalSampler),
+            multiprocessing_context=start_method if workers > 0 else None,
+            prefetch_factor=4 if workers > 0 else None,
+            worker_init_fn=_start_worker,
+        )
+
+    @property
+    def batches_per_epoch(self) -> float:
+        """Batches in which as many images are used as the data set has; exact in evaluation."""
+        return float(len(self.sampler)) if isinstance(self.sampler, EvalSampler) else self.sampler.batches_per_epoch
+
+    @property
+    def num_images(self) -> int:
+        """Images in use by all processes together, before padding."""
+        return self.sampler.num_images
+
+    def __len__(self) -> int:
+        """Batches of an evaluation.
+
+        Raises:
+            TypeError: the loader is endless.
+        """
+        if isinstance(self.sampler, EvalSampler):
+            return len(self.sampler)
+        raise TypeError("a training loader is endless")
+
+    def __iter__(self) -> Iterator[Batch]:
+        for batch in self._loader:
+            if isinstance(batch, Failure):
+                raise DataError(batch.message)
+            yield batch
+
+
+def train_loader(
+    index: CocoIndex,
+    *,
+    augmentation: Augmentation,
+    shape: BatchShape,
+    batch_size: int,
+    seed: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+    start_batch: int = 0,
+    workers: int = 0,
+    pin_memory: bool = False,
+    filter_empty: bool = False,
+    grouping: Grouping = "orientation",
+    start_method: str | None = None,
+) -> Loader:
+    """Make the endless loader of a training.
+
+    Everything that could fail for lack of room (instances, mask edges, buckets) is checked here, before the first
+    batch. Batch k and its augmentation follow from the seed and k alone, whatever the workers do.
+
+    Args:
+        index: the data.
+        augmentation: resize, flip, coordinate rule.
+        shape: shapes of the batches.
+        batch_size: images per process and batch.
+        seed: seed of order and augmentation.
+        rank: this process.
+        world_size: number of processes.
+        start_batch: number of the first batch, for a resumed training.
+        workers: worker processes; 0 loads in this one.
+        pin_memory: put batches into page-locked memory, for copies to an accelerator.
+        filter_empty: leave out images without an object in use that is no crowd region.
+        grouping: which images may share a batch, see `group_images`.
+        start_method: how worker processes start ("fork", "spawn", "forkserver"), the platform's default by default.
+
+    Returns:
+        the loader.
+
+    Raises:
+        DataError: the data does not fit the shapes, or nothing is left to train on.
+    """
+    dataset = BatchDataset(index, augmentation, shape, batch_size=batch_size, seed=seed)
+    positions = np.arange(len(index))
+    if filter_empty:
+        selection = dataset.selection
+        image = np.repeat(positions, np.diff(selection.image_rows))
+        objects = np.bincount(image, ~index.crowd[selection.rows], minlength=len(index))
+        positions = positions[objects > 0]
+    if len(positions) == 0:
+        raise DataError(f"{index.annotation_file} has no image to train on.")
+    groups = group_images(index, positions, augmentation.resize, shape, grouping)
+    sampler = TrainSampler(
+        positions, groups, batch_size=batch_size, seed=seed, rank=rank, world_size=world_size, start=start_batch
+    )
+    return Loader(dataset, sampler, workers=workers, pin_memory=pin_memory, start_method=start_method)
+
+
+def eval_loader(
+    index: CocoIndex,
+    *,
+    resize: Resize,
+    shape: BatchShape,
+    batch_size: int,
+    rank: int = 0,
+    world_size: int = 1,
+    workers: int = 0,
+    pin_memory: bool = False,
+    truth: bool = False,
+    legacy: bool = False,
+    limit: int | None = None,
+    grouping: Grouping = "orientation",
+    start_method: str | None = None,
+) -> Loader:
+    """Make the loader of an evaluation: each image once, at the last size of `resize`, not flipped.
+
+    Incomplete batches are padded with images of id -1. Every process gets equally many batches.
+
+    Args:
+        index: the data.
+        resize: the resize.
+        shape: shapes of the batches.
+        batch_size: images per process and batch.
+        rank: this process.
+        world_size: number of processes.
+        workers: worker processes; 0 loads in this one.
+        pin_memory: put batches into page-locked memory.
+        truth: include ground truth, for a loss on held-out images.
+        legacy: coordinate rule of that truth, see `Augmentation`.
+        limit: only this many images, the first ones.
+        grouping: which images may share a batch, see `group_images`.
+        start_method: how worker processes start.
+
+    Returns:
+        the loader; its length is the number of batches.
+
+    Raises:
+        DataError: the data does not fit the shapes.
+    """
+    augmentation = Augmentation(resize=resize, flip=0.0, legacy=legacy)
+    dataset = BatchDataset(index, augmentation, shape, batch_size=batch_size, truth=truth)
+    positions = np.arange(len(index) if limit is None else min(limit, len(index)))
+    last = Resize(shortest=resize.shortest[-1:], longest=resize.longest, rule=resize.rule)
+    groups = group_images(index, positions, last, shape, grouping)
+    sampler = EvalSampler(positions, groups, batch_size=batch_size, rank=rank, world_size=world_size)
+    return Loader(dataset, sampler, workers=workers, pin_memory=pin_memory, start_method=start_method)
+
+
+def _start_worker(_: int) -> None:
+    # An interrupt from the keyboard reaches the whole process group; the main process decides what to do about it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(1)

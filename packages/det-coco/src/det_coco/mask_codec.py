@@ -1,0 +1,133 @@
+"""Instance masks of one image, scaled and mirrored with it, in the two static forms of a batch."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from pycocotools import mask as coco_mask
+
+from det_coco.annotations import CocoIndex
+from det_coco.rle import runs_to_bitmap, runs_to_edges
+from det_coco.transforms import Geometry
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImageEdges:
+    """Masks of one image as outlines: instances -> polygons -> line segments.
+
+    Attributes:
+        edges: float32 `[E, 4]` segments x1, y1, x2, y2 in resized pixels; each polygon is closed. A mask given as
+            run-length code is one polygon of horizontal segments on pixel boundaries.
+        polygon_edges: int64 `[Q]` segments per polygon.
+        instance_polygons: int64 `[M]` polygons per instance.
+    """
+
+    edges: np.ndarray
+    polygon_edges: np.ndarray
+    instance_polygons: np.ndarray
+
+
+def image_edges(index: CocoIndex, rows: np.ndarray, position: int, geometry: Geometry) -> ImageEdges:
+    """Encode the masks of some instances of one image as line segments.
+
+    Crowd regions are left empty: no recipe learns their masks.
+
+    Args:
+        index: the data.
+        rows: int64 `[M]` instance rows, all of the image at `position`.
+        position: the image.
+        geometry: what was done to the picture.
+
+    Returns:
+        the outlines, instance m being `rows[m]`.
+    """
+    m = index.masks
+    height = int(index.heights[position])
+    parts: list[np.ndarray] = []
+    polygon_edges: list[np.ndarray] = []
+    instance_polygons = np.zeros(len(rows), dtype=np.int64)
+    for slot, row in enumerate(rows):
+        if index.crowd[row]:
+            continue
+        runs = m.runs[m.instance_runs[row] : m.instance_runs[row + 1]]
+        if runs.size:
+            # Mirrored by the full width also under legacy rules: these are pixel boundaries, not pixel centres.
+            part = geometry.edges(runs_to_edges(runs, height), offset=0.0)
+            lengths = np.array([len(part)], dtype=np.int64)
+        else:
+            first, last = m.instance_polygons[row], m.instance_polygons[row + 1]
+            bounds = m.polygon_points[first : last + 1]
+            part = geometry.edges(_close(m.points[bounds[0] : bounds[-1]], bounds - bounds[0]))
+            lengths = np.diff(bounds)
+        parts.append(part)
+        polygon_edges.append(lengths)
+        instance_polygons[slot] = len(lengths)
+    return ImageEdges(
+        edges=np.concatenate(parts) if parts else np.zeros((0, 4), dtype=np.float32),
+        polygon_edges=np.concatenate(polygon_edges) if parts else np.zeros(0, dtype=np.int64),
+        instance_polygons=instance_polygons,
+    )
+
+
+def image_bitmaps(index: CocoIndex, rows: np.ndarray, position: int, geometry: Geometry) -> np.ndarray:
+    """Encode the masks of some instances of one image as bitmaps of the resized image.
+
+    As torchvision's references do: rasterised at the original size (pycocotools), mirrored, resized to the nearest
+    pixel below (`floor(target * original / resized)`). Crowd regions are left empty.
+
+    Args:
+        index: the data.
+        rows: int64 `[M]` instance rows, all of the image at `position`.
+        position: the image.
+        geometry: what was done to the picture.
+
+    Returns:
+        uint8 `[M, height, width]` of 0 and 1, resized pixels.
+    """
+    height, width = int(index.heights[position]), int(index.widths[position])
+    out = np.zeros((len(rows), geometry.height, geometry.width), dtype=np.uint8)
+    y = np.arange(geometry.height) * height // geometry.height
+    x = np.arange(geometry.width) * width // geometry.width
+    if geometry.flip:
+        x = width - 1 - x
+    for slot, row in enumerate(rows):
+        if not index.crowd[row]:
+            out[slot] = instance_bitmap(index, int(row), height, width)[y[:, None], x[None, :]]
+    return out
+
+
+def instance_bitmap(index: CocoIndex, row: int, height: int, width: int) -> np.ndarray:
+    """Rasterise one instance at the original size, as pycocotools does.
+
+    Args:
+        index: the data.
+        row: the instance.
+        height: original height of its image.
+        width: original width of its image.
+
+    Returns:
+        uint8 `[height, width]` of 0 and 1; all 0 where the instance has no mask.
+    """
+    m = index.masks
+    runs = m.runs[m.instance_runs[row] : m.instance_runs[row + 1]]
+    if runs.size:
+        return runs_to_bitmap(runs, height, width)
+    bounds = m.polygon_points[m.instance_polygons[row] : m.instance_polygons[row + 1] + 1]
+    polygons = [m.points[a:b].astype(np.float64).reshape(-1) for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
+    if not polygons:
+        return np.zeros((height, width), dtype=np.uint8)
+    return coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects([p.tolist() for p in polygons], height, width)))
+
+
+def _close(points: np.ndarray, bounds: np.ndarray) -> np.ndarray:
+    """Join each point with the next of its polygon, the last with the first.
+
+    Args:
+        points: `[P, 2]`.
+        bounds: `[Q + 1]` first point of each polygon, then P.
+
+    Returns:
+        `[P, 4]`.
+    """
+    following = np.arange(1, len(points) + 1)
+    following[bounds[1:] - 1] = bounds[:-1]
+    return np.concatenate((points, points[following]), axis=1)

@@ -1,0 +1,123 @@
+"""Run-length encoded masks: COCO's text form to run lengths, run lengths to horizontal edges.
+
+`R` runs of one mask, `E` edges. Runs alternate zeros and ones, zeros first, through the image column by column.
+"""
+
+import numpy as np
+
+
+def decode_counts(text: str | bytes) -> np.ndarray:
+    """Read COCO's compressed `counts` text.
+
+    Each number takes one or more characters of 6 bits (offset 48): 5 bits of value, lowest first, and a bit that says
+    whether more follow; the highest bit of the last one is the sign. From the fourth number on, the difference to the
+    number before the last is stored (pycocotools, `maskApi.c`, `rleFrString`).
+
+    Args:
+        text: compressed counts.
+
+    Returns:
+        int64 `[R]` run lengths, not checked against an image size.
+
+    Raises:
+        ValueError: the text has characters outside the code or ends inside a number.
+    """
+    raw = text.encode("ascii", "replace") if isinstance(text, str) else bytes(text)
+    code = np.frombuffer(raw, dtype=np.uint8).astype(np.int64) - 48
+    if code.size == 0:
+        return np.zeros(0, dtype=np.int64)
+    if code.min() < 0 or code.max() > 63:
+        raise ValueError("it has characters outside COCO's code")
+    last = (code & 0x20) == 0
+    if not last[-1]:
+        raise ValueError("it ends inside a number")
+    ends = np.flatnonzero(last)
+    starts = np.concatenate(([0], ends[:-1] + 1))
+    digits = ends - starts + 1
+    if digits.max() > 12:
+        raise ValueError("it has a number of more than 60 bits")
+    place = np.arange(code.size) - np.repeat(starts, digits)
+    values = np.add.reduceat((code & 0x1F) << (5 * place), starts)
+    values = np.where((code[ends] & 0x10) != 0, values - (np.int64(1) << (5 * digits)), values)
+    # The first three numbers are plain, each later one adds to the second before it.
+    values[1::2] = np.cumsum(values[1::2])
+    values[2::2] = np.cumsum(values[2::2])
+    return values
+
+
+def runs_to_edges(runs: np.ndarray, height: int) -> np.ndarray:
+    """Turn run lengths into the horizontal edges of the mask's outline.
+
+    COCO's polygon rasterisation looks only at where the outline crosses the middle of each pixel column. So the
+    horizontal parts of the outline say everything: below an odd number of them a pixel is inside. Vertical parts are
+    left out; neighbouring columns that change at the same height share one edge.
+
+    Args:
+        runs: integer `[R]` run lengths that sum to height * width.
+        height: image height in pixels.
+
+    Returns:
+        float32 `[E, 4]` edges x1, y1, x2, y2 with y1 = y2 and x1 < x2, on pixel boundaries, ordered by (y, x).
+    """
+    ends = np.cumsum(runs, dtype=np.int64)
+    stops = ends[1::2]
+    starts = ends[0::2][: stops.size]
+    keep = stops > starts
+    starts, stops = starts[keep], stops[keep]
+    if starts.size == 0:
+        return np.zeros((0, 4), dtype=np.float32)
+    # A zero run of length 0 separates two runs of ones that are really one.
+    apart = starts[1:] > stops[:-1]
+    starts = starts[np.concatenate(([True], apart))]
+    stops = stops[np.concatenate((apart, [True]))]
+
+    first = starts // height
+    columns = (stops - 1) // height - first + 1
+    begin = np.cumsum(columns) - columns
+    column = np.arange(columns.sum()) - np.repeat(begin - first, columns)
+    top = np.zeros(column.size, dtype=np.int64)
+    top[begin] = starts % height
+    bottom = np.full(column.size, height, dtype=np.int64)
+    bottom[begin + columns - 1] = (stops - 1) % height + 1
+
+    y = np.concatenate((top, bottom))
+    x = np.concatenate((column, column))
+    order = np.lexsort((x, y))
+    y, x = y[order], x[order]
+    new = np.concatenate(([True], (y[1:] != y[:-1]) | (x[1:] != x[:-1] + 1)))
+    head = np.flatnonzero(new)
+    tail = np.concatenate((head[1:], [y.size])) - 1
+    return np.stack((x[head], y[head], x[tail] + 1, y[head]), axis=1).astype(np.float32)
+
+
+def runs_to_bitmap(runs: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Decode run lengths to a bitmap.
+
+    Args:
+        runs: integer `[R]` run lengths that sum to height * width.
+        height: image height.
+        width: image width.
+
+    Returns:
+        uint8 `[height, width]` of 0 and 1.
+    """
+    bits = np.repeat((np.arange(len(runs)) & 1).astype(np.uint8), runs)
+    return np.ascontiguousarray(bits.reshape(width, height).T)
+
+
+def bitmap_to_runs(bitmap: np.ndarray) -> np.ndarray:
+    """Encode a bitmap as run lengths, column by column, zeros first.
+
+    Args:
+        bitmap: `[height, width]`, zero outside and non-zero inside.
+
+    Returns:
+        int64 `[R]` run lengths that sum to height * width.
+    """
+    flat = np.asarray(bitmap).astype(bool).T.reshape(-1)
+    if flat.size == 0:
+        return np.zeros(0, dtype=np.int64)
+    change = np.flatnonzero(flat[1:] != flat[:-1]) + 1
+    bounds = np.concatenate(([0], change, [flat.size]))
+    runs = np.diff(bounds)
+    return np.concatenate(([0], runs)) if flat[0] else runs

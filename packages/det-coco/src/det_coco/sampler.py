@@ -1,0 +1,199 @@
+"""Which images make batch k: a pure function of the seed and k."""
+
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from typing import Literal
+
+import numpy as np
+
+from det_coco.annotations import CocoIndex
+from det_coco.batches import BatchShape
+from det_coco.dataset import BatchKey
+from det_coco.errors import DataError
+from det_coco.transforms import Resize
+
+Grouping = Literal["orientation", "bucket", "none"]
+
+# Separates the two uses of one seed.
+_PERMUTATION, _INTERLEAVING = 1, 2
+
+
+class TrainSampler:
+    """Endless shuffled batches, each from one group of images, without a state to save.
+
+    Every group (landscape, portrait) is an endless row of permutations, a new one each epoch, cut into global batches
+    of `batch_size * world_size` images; the processes take consecutive parts. Groups take turns in proportion to their
+    sizes: over as many batches as there are images each group is drawn from exactly as often as it has images, and
+    on the way it is never more than about a batch early or late. Batch k follows from the seed and k alone, so a
+    resumed run starts at any k, and the global batches do not depend on how many processes share them.
+
+    Args:
+        positions: images to draw from.
+        groups: group number of each of them.
+        batch_size: images per process and batch.
+        seed: seed of the shuffling.
+        rank: this process.
+        world_size: number of processes.
+        start: number of the first batch of an iteration.
+    """
+
+    def __init__(
+        self,
+        positions: np.ndarray,
+        groups: np.ndarray,
+        *,
+        batch_size: int,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        start: int = 0,
+    ) -> None:
+        if len(positions) == 0:
+            raise DataError("There is no image to train on.")
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        if not 0 <= rank < world_size:
+            raise ValueError(f"rank must be between 0 and world_size - 1 = {world_size - 1}, got {rank}")
+        self.batch_size, self.seed, self.rank, self.world_size, self.start = batch_size, seed, rank, world_size, start
+        self.num_images = len(positions)
+        self._members = [np.asarray(positions)[groups == g] for g in np.unique(groups)]
+        self._period = len(positions)
+        self._permutation = lru_cache(maxsize=4 * len(self._members))(self._draw_permutation)
+        self._turns = lru_cache(maxsize=2)(self._draw_turns)
+
+    @property
+    def batches_per_epoch(self) -> float:
+        """Batches in which as many images are used as there are."""
+        return self._period / (self.batch_size * self.world_size)
+
+    def batch(self, number: int) -> BatchKey:
+        """Give this process's part of global batch `number`."""
+        period, step = divmod(number, self._period)
+        groups, turns = self._turns(period)
+        group = int(groups[step])
+        members = len(self._members[group])
+        # Each period takes as many batches from a group as it has images.
+        first = (period * members + int(turns[step])) * self.batch_size * self.world_size + self.rank * self.batch_size
+        epochs, places = np.divmod(np.arange(first, first + self.batch_size), members)
+        positions = [int(self._permutation(group, int(e))[p]) for e, p in zip(epochs, places, strict=True)]
+        return BatchKey(number=number, positions=tuple(positions), epochs=tuple(int(e) for e in epochs))
+
+    def __iter__(self) -> Iterator[BatchKey]:
+        number = self.start
+        while True:
+            yield self.batch(number)
+            number += 1
+
+    def __getstate__(self) -> dict[str, object]:
+        return {k: v for k, v in self.__dict__.items() if k not in ("_permutation", "_turns")}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        self.__dict__.update(state)
+        self._permutation = lru_cache(maxsize=4 * len(self._members))(self._draw_permutation)
+        self._turns = lru_cache(maxsize=2)(self._draw_turns)
+
+    def _draw_permutation(self, group: int, epoch: int) -> np.ndarray:
+        random = np.random.default_rng([self.seed, _PERMUTATION, group, epoch])
+        return random.permutation(self._members[group])
+
+    def _draw_turns(self, period: int) -> tuple[np.ndarray, np.ndarray]:
+        """Order the batches of a period.
+
+        Batch j of a group of n comes at time (j + u) / n, u uniform: random, yet evenly spread.
+
+        Returns:
+            group of each step, and which batch of that group it is within the period.
+        """
+        random = np.random.default_rng([self.seed, _INTERLEAVING, period])
+        sizes = [len(members) for members in self._members]
+        times = np.concatenate([(np.arange(n) + random.random(n)) / n for n in sizes])
+        order = np.argsort(times, kind="stable")
+        groups = np.repeat(np.arange(len(sizes)), sizes)[order]
+        turns = np.concatenate([np.arange(n) for n in sizes])[order]
+        return groups, turns
+
+
+class EvalSampler:
+    """Every image once, in batches from one group each; every process gets equally many batches.
+
+    Args:
+        positions: images to evaluate on.
+        groups: group number of each of them.
+        batch_size: images per process and batch; the last batch of a group may have fewer.
+        rank: this process.
+        world_size: number of processes; those that run out get keys without images.
+    """
+
+    def __init__(
+        self, positions: np.ndarray, groups: np.ndarray, *, batch_size: int, rank: int = 0, world_size: int = 1
+    ) -> None:
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        if not 0 <= rank < world_size:
+            raise ValueError(f"rank must be between 0 and world_size - 1 = {world_size - 1}, got {rank}")
+        self.num_images = len(positions)
+        batches: list[tuple[int, ...]] = []
+        for group in np.unique(groups):
+            members = [int(p) for p in np.asarray(positions)[groups == group]]
+            batches += [tuple(members[i : i + batch_size]) for i in range(0, len(members), batch_size)]
+        batches += [()] * (-len(batches) % world_size)
+        self._keys = [BatchKey(number=n, positions=b) for n, b in enumerate(batches[rank::world_size])]
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def __iter__(self) -> Iterator[BatchKey]:
+        return iter(self._keys)
+
+
+def group_images(
+    index: CocoIndex, positions: Sequence[int] | np.ndarray, resize: Resize, shape: BatchShape, grouping: Grouping
+) -> np.ndarray:
+    """Sort images into groups whose members can share a batch, and check that every such batch has a bucket.
+
+    Args:
+        index: the data.
+        positions: images in use.
+        resize: their resize.
+        shape: the buckets.
+        grouping: by orientation (wider than high, or not: the reference systems' aspect grouping), by the smallest
+            bucket that always holds the image, or not at all.
+
+    Returns:
+        int64, one group number per image.
+
+    Raises:
+        DataError: images that may meet in a batch have no common bucket; names one and the option.
+    """
+    positions = np.asarray(positions, dtype=np.int64)
+    sizes = np.stack((index.heights[positions], index.widths[positions]), axis=1)
+    unique, first, inverse = np.unique(sizes, axis=0, return_index=True, return_inverse=True)
+    largest = np.array([_largest(resize, int(h), int(w)) for h, w in unique], dtype=np.int64).reshape(-1, 2)
+    names = [f"Image {index.image_ids[positions[i]]} ({index.file_names[positions[i]]}): " for i in first]
+    buckets = []
+    for (height, width), name in zip(largest, names, strict=True):
+        try:
+            buckets.append(shape.bucket(int(height), int(width)))
+        except DataError as error:
+            raise DataError(name + str(error)) from None
+    if grouping == "orientation":
+        group = (unique[:, 1] > unique[:, 0]).astype(np.int64)
+    elif grouping == "bucket":
+        order = {bucket: n for n, bucket in enumerate(dict.fromkeys(shape.buckets))}
+        group = np.array([order[bucket] for bucket in buckets], dtype=np.int64)
+    elif grouping == "none":
+        group = np.zeros(len(unique), dtype=np.int64)
+    else:
+        raise ValueError(f"grouping must be orientation, bucket or none, got {grouping!r}")
+    for g in np.unique(group):
+        height, width = largest[group == g].max(axis=0)
+        try:
+            shape.bucket(int(height), int(width))
+        except DataError as error:
+            raise DataError(f"Images grouped by {grouping} may meet in a batch. {error}") from None
+    return group[inverse.reshape(-1)]
+
+
+def _largest(resize: Resize, height: int, width: int) -> tuple[int, int]:
+    drawn = [resize.output_size(height, width, shortest) for shortest in resize.shortest]
+    return max(size[0] for size in drawn), max(size[1] for size in drawn)

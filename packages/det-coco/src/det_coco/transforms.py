@@ -1,0 +1,195 @@
+"""Resizing and flipping: each reference system's rule, drawn at random or fixed."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+SizeRule = Literal["detectron2", "maskrcnn_benchmark", "torchvision"]
+_RULES = ("detectron2", "maskrcnn_benchmark", "torchvision")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Resize:
+    """Resize the shorter side to a length, unless the longer side would pass a limit.
+
+    Attributes:
+        shortest: lengths of the shorter side in pixels; training draws one per image, evaluation takes the last.
+        longest: limit of the longer side in pixels.
+        rule: whose rounding. detectron2 rounds both sides to the nearest; maskrcnn-benchmark rounds the shorter side
+            at the limit and truncates the longer; torchvision truncates both and resizes without antialiasing.
+    """
+
+    shortest: tuple[int, ...] = (800,)
+    longest: int = 1333
+    rule: SizeRule = "detectron2"
+
+    def __post_init__(self) -> None:
+        if not self.shortest or min(self.shortest) < 1:
+            raise ValueError(f"shortest must hold one or more lengths of at least 1 pixel, got {self.shortest}")
+        if self.longest < 1:
+            raise ValueError(f"longest must be at least 1 pixel, got {self.longest}")
+        if self.rule not in _RULES:
+            raise ValueError(f"rule must be one of {', '.join(_RULES)}, got {self.rule!r}")
+
+    def output_size(self, height: int, width: int, shortest: int | None = None) -> tuple[int, int]:
+        """Give the size an image is resized to.
+
+        Args:
+            height: original height.
+            width: original width.
+            shortest: length of the shorter side, the last of `self.shortest` by default.
+
+        Returns:
+            (height, width), at least 1 each. Sources: detectron2 `ResizeShortestEdge.get_output_shape`,
+            maskrcnn-benchmark `Resize.get_size`, torchvision `_resize_image_and_masks`.
+        """
+        shortest = self.shortest[-1] if shortest is None else shortest
+        if self.rule == "detectron2":
+            size = _detectron2_size(height, width, shortest, self.longest)
+        elif self.rule == "maskrcnn_benchmark":
+            size = _maskrcnn_benchmark_size(height, width, shortest, self.longest)
+        else:
+            scale = min(shortest / min(height, width), self.longest / max(height, width))
+            size = int(height * scale), int(width * scale)
+        return max(size[0], 1), max(size[1], 1)
+
+    def apply(self, image: np.ndarray, height: int, width: int) -> torch.Tensor:
+        """Resize a picture, bilinear, as Pillow does (within one level); torchvision's rule: without antialiasing.
+
+        Args:
+            image: uint8 `[h, w, 3]`.
+            height: new height.
+            width: new width.
+
+        Returns:
+            uint8 `[3, height, width]`.
+        """
+        tensor = torch.from_numpy(image).permute(2, 0, 1)
+        if image.shape[:2] == (height, width):
+            return tensor
+        antialias = self.rule != "torchvision"
+        return F.interpolate(tensor[None], (height, width), mode="bilinear", align_corners=False, antialias=antialias)[
+            0
+        ]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Augmentation:
+    """What training does to an image.
+
+    Attributes:
+        resize: the sizes to draw from.
+        flip: probability of a horizontal flip.
+        legacy: boxes and flips in maskrcnn-benchmark's inclusive pixels: x2 = x + w - 1 before resizing, flipped
+            x = width - 1 - x, and boxes of at most one pixel are left out.
+    """
+
+    resize: Resize = Resize()
+    flip: float = 0.5
+    legacy: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.flip <= 1:
+            raise ValueError(f"flip must be a probability between 0 and 1, got {self.flip}")
+
+    def draw(self, height: int, width: int, random: np.random.Generator | None) -> "Geometry":
+        """Draw the geometry of one image.
+
+        Args:
+            height: original height.
+            width: original width.
+            random: source of randomness; None gives the last size and no flip, as evaluation wants.
+
+        Returns:
+            what to do with the picture, its boxes and its masks.
+        """
+        if random is None:
+            shortest, flip = self.resize.shortest[-1], False
+        else:
+            shortest = self.resize.shortest[int(random.integers(len(self.resize.shortest)))]
+            flip = bool(random.random() < self.flip)
+        new_height, new_width = self.resize.output_size(height, width, shortest)
+        return Geometry(
+            height=new_height,
+            width=new_width,
+            scale_y=new_height / height,
+            scale_x=new_width / width,
+            flip=flip,
+            offset=1.0 if self.legacy else 0.0,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Geometry:
+    """A drawn resize and flip.
+
+    Attributes:
+        height: new height in pixels.
+        width: new width in pixels.
+        scale_y: new height / original height.
+        scale_x: new width / original width.
+        flip: mirror left and right, after the resize.
+        offset: 0 for modern coordinates, 1 for legacy inclusive ones.
+    """
+
+    height: int
+    width: int
+    scale_y: float
+    scale_x: float
+    flip: bool
+    offset: float
+
+    def boxes(self, boxes: np.ndarray) -> np.ndarray:
+        """Carry boxes along.
+
+        Args:
+            boxes: `[N, 4]` x1, y1, x2, y2 in original pixels, continuous coordinates.
+
+        Returns:
+            float32 `[N, 4]` x1, y1, x2, y2 in resized pixels; inclusive where `offset` is 1.
+        """
+        out = boxes.astype(np.float64)
+        out[:, 2:] -= self.offset
+        out *= np.array([self.scale_x, self.scale_y, self.scale_x, self.scale_y])
+        if self.flip:
+            out[:, [0, 2]] = self.width - self.offset - out[:, [2, 0]]
+        return out.astype(np.float32)
+
+    def edges(self, edges: np.ndarray, offset: float | None = None) -> np.ndarray:
+        """Carry line segments along.
+
+        Args:
+            edges: `[E, 4]` x1, y1, x2, y2 in original pixels.
+            offset: taken from the width when mirroring, `self.offset` by default.
+
+        Returns:
+            float32 `[E, 4]` in resized pixels, point order kept.
+        """
+        out = edges.astype(np.float64)
+        out *= np.array([self.scale_x, self.scale_y, self.scale_x, self.scale_y])
+        if self.flip:
+            out[:, [0, 2]] = self.width - (self.offset if offset is None else offset) - out[:, [0, 2]]
+        return out.astype(np.float32)
+
+
+def _detectron2_size(height: int, width: int, shortest: int, longest: int) -> tuple[int, int]:
+    scale = shortest * 1.0 / min(height, width)
+    new_height, new_width = (shortest, scale * width) if height < width else (scale * height, shortest)
+    if max(new_height, new_width) > longest:
+        scale = longest * 1.0 / max(new_height, new_width)
+        new_height, new_width = new_height * scale, new_width * scale
+    return int(new_height + 0.5), int(new_width + 0.5)
+
+
+def _maskrcnn_benchmark_size(height: int, width: int, shortest: int, longest: int) -> tuple[int, int]:
+    small, large = float(min(height, width)), float(max(height, width))
+    if large / small * shortest > longest:
+        shortest = round(longest * small / large)
+    if (width <= height and width == shortest) or (height <= width and height == shortest):
+        return height, width
+    if width < height:
+        return int(shortest * height / width), shortest
+    return shortest, int(shortest * width / height)
