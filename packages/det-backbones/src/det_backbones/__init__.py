@@ -1,24 +1,46 @@
 """ResNet / ResNeXt backbones with feature pyramids, and readers of pretrained weights."""
 
 from det_backbones.__about__ import __version__
+from det_backbones.catalogue import (
+    CAFFE2_PIXELS,
+    TORCHVISION_PIXELS,
+    WEIGHTS,
+    PixelConvention,
+    PretrainedWeights,
+)
+from det_backbones.download import cache_directory, find_weights
+from det_backbones.errors import WeightsError
 from det_backbones.fpn import FPN, ResNetFPN
 from det_backbones.initialization import caffe2_xavier, kaiming_normal, xavier_uniform
+from det_backbones.loading import LoadReport, load_imagenet_weights
 from det_backbones.norm import FrozenBatchNorm2d, Norm, convolve_and_normalize, make_norm
+from det_backbones.reading import read_arrays
 from det_backbones.resnet import BasicBlock, Bottleneck, ResNet, resnet, resnext101_32x8d
 
 __all__ = [
+    "CAFFE2_PIXELS",
     "FPN",
+    "TORCHVISION_PIXELS",
+    "WEIGHTS",
     "BasicBlock",
     "Bottleneck",
     "FrozenBatchNorm2d",
+    "LoadReport",
     "Norm",
+    "PixelConvention",
+    "PretrainedWeights",
     "ResNet",
     "ResNetFPN",
+    "WeightsError",
     "__version__",
+    "cache_directory",
     "caffe2_xavier",
     "convolve_and_normalize",
+    "find_weights",
     "kaiming_normal",
+    "load_imagenet_weights",
     "make_norm",
+    "read_arrays",
     "resnet",
     "resnext101_32x8d",
     "xavier_uniform",

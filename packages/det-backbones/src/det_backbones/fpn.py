@@ -4,7 +4,7 @@ Legend: `N` images, `C` channels of every pyramid level, `H_l, W_l` size of leve
 """
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, cast
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -58,7 +58,7 @@ class FPN(nn.Module):
             self.lateral_norm.extend(make_norm(norm, out_channels, norm_eps) for _ in in_channels)
             self.output_norm.extend(make_norm(norm, out_channels, norm_eps) for _ in in_channels)
         for convolution in (*self.lateral, *self.output):
-            initializers[initialization](convolution)
+            initializers[initialization](cast(nn.Conv2d, convolution))
 
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
         """Mixes the features of all levels.
@@ -90,7 +90,7 @@ class FPN(nn.Module):
 
     @staticmethod
     def _convolve(x: Tensor, convolution: nn.Module, norms: nn.ModuleList, level: int) -> Tensor:
-        return convolve_and_normalize(x, convolution, norms[level]) if len(norms) else convolution(x)
+        return convolve_and_normalize(x, cast(nn.Conv2d, convolution), norms[level]) if len(norms) else convolution(x)
 
 
 class ResNetFPN(nn.Module):

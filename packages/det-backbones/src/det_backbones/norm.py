@@ -4,11 +4,12 @@ Legend: `N` images, `C` channels, `H, W` height and width.
 """
 
 import math
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeGuard, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 Norm = Literal["frozen_bn", "frozen_statistics_bn", "bn", "sync_bn", "gn"]
 """Kinds of normalisation: all constant; statistics constant but affine trained (mmdetection's `norm_eval`); batch
@@ -46,6 +47,7 @@ class FrozenBatchNorm2d(nn.Module):
             self.register_buffer("bias", torch.zeros(channels))
         self.register_buffer("running_mean", torch.zeros(channels))
         self.register_buffer("running_var", torch.ones(channels) - eps)
+        self.register_load_state_dict_pre_hook(_drop_batch_count)
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalises `x` (`Tensor[N, C, H, W]`) in its own dtype; a convolution before it is better folded."""
@@ -56,9 +58,9 @@ class FrozenBatchNorm2d(nn.Module):
         """The arguments that differ between layers."""
         return f"{self.channels}, eps={self.eps}, affine={self.affine}"
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        state_dict.pop(prefix + "num_batches_tracked", None)
-        super()._load_from_state_dict(state_dict, prefix, *args)
+
+def _drop_batch_count(module: nn.Module, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:  # noqa: ARG001
+    state_dict.pop(prefix + "num_batches_tracked", None)
 
 
 def make_norm(kind: Norm, channels: int, eps: float = 1e-5) -> nn.Module:
@@ -84,11 +86,22 @@ def make_norm(kind: Norm, channels: int, eps: float = 1e-5) -> nn.Module:
     raise ValueError(f"norm must be one of {', '.join(get_args(Norm))}, got {kind!r}")
 
 
-def scale_and_shift(norm: nn.Module) -> tuple[Tensor, Tensor]:
+def has_constant_statistics(norm: nn.Module) -> TypeGuard[FrozenBatchNorm2d]:
+    """Whether `norm` is, at this moment, a fixed affine map per channel.
+
+    That is :class:`FrozenBatchNorm2d`, and `nn.BatchNorm2d` (or `nn.SyncBatchNorm`) in `eval()`, which has the same
+    attributes.
+    """
+    if isinstance(norm, _BatchNorm):
+        return not norm.training and norm.track_running_stats and norm.affine
+    return isinstance(norm, FrozenBatchNorm2d)
+
+
+def scale_and_shift(norm: FrozenBatchNorm2d) -> tuple[Tensor, Tensor]:
     """The affine map that a batch normalisation with constant statistics is: y = x * scale + shift.
 
     Args:
-        norm: :class:`FrozenBatchNorm2d` or `nn.BatchNorm2d`.
+        norm: A layer that :func:`has_constant_statistics`.
 
     Returns:
         `Tensor[C]`, `Tensor[C]`, in float32 at least, differentiable in `weight` and `bias`.
@@ -101,11 +114,10 @@ def scale_and_shift(norm: nn.Module) -> tuple[Tensor, Tensor]:
 def convolve_and_normalize(x: Tensor, convolution: nn.Conv2d, norm: nn.Module) -> Tensor:
     """`norm(convolution(x))`, as one convolution wherever the statistics of `norm` are constant.
 
-    Constant are those of :class:`FrozenBatchNorm2d`, and of `nn.BatchNorm2d` in `eval()`. Then
-    `(w * x) * scale + shift == (w * scale) * x + shift` is computed by the right side: the pass over the activations
-    becomes a multiplication of the weights. It is exact up to rounding, autograd gives the gradients of `w` and of a
-    trained affine, and costs no graph where nothing is trained. Folding happens in float32 and is rounded once, by
-    autocast or to the dtype of the weights.
+    Then (see :func:`has_constant_statistics`) `(w * x) * scale + shift == (w * scale) * x + shift` is computed by the
+    right side: the pass over the activations becomes a multiplication of the weights. It is exact up to rounding,
+    autograd gives the gradients of `w` and of a trained affine, and there is no graph where nothing is trained.
+    Folding happens in float32 and is rounded once, by autocast or to the dtype of the weights.
 
     Args:
         x: `Tensor[N, C, H, W]`.
@@ -115,10 +127,7 @@ def convolve_and_normalize(x: Tensor, convolution: nn.Conv2d, norm: nn.Module) -
     Returns:
         `Tensor[N, C', H', W']`
     """
-    constant = isinstance(norm, FrozenBatchNorm2d) or (
-        isinstance(norm, nn.modules.batchnorm._BatchNorm) and not norm.training and norm.track_running_stats
-    )
-    if not constant:
+    if not has_constant_statistics(norm):
         return norm(convolution(x))
     scale, shift = scale_and_shift(norm)
     weight = (convolution.weight * scale.view(-1, 1, 1, 1)).to(convolution.weight.dtype)

@@ -5,7 +5,7 @@ Legend: `N` images, `C` channels, `H, W` height and width of the input.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +16,7 @@ from det_backbones.norm import Norm, convolve_and_normalize, make_norm
 
 Depth = Literal[18, 34, 50, 101, 152]
 
-_BLOCKS: dict[int, tuple[int, int, int, int]] = {
+BLOCKS: dict[int, tuple[int, int, int, int]] = {
     18: (2, 2, 2, 2),
     34: (3, 4, 6, 3),
     50: (3, 4, 6, 3),
@@ -59,11 +59,6 @@ class BasicBlock(nn.Module):
         self.bn2 = make_norm(shape.norm, shape.out_channels, shape.norm_eps)
         self.downsample = _downsample(shape)
 
-    @property
-    def last_norm(self) -> nn.Module:
-        """The normalisation right before the sum."""
-        return self.bn2
-
     def forward(self, x: Tensor) -> Tensor:
         """`Tensor[N, C, H, W]` to `Tensor[N, C', H / stride, W / stride]`."""
         out = F.relu_(convolve_and_normalize(x, self.conv1, self.bn1))
@@ -85,11 +80,6 @@ class Bottleneck(nn.Module):
         self.bn3 = make_norm(shape.norm, shape.out_channels, shape.norm_eps)
         self.downsample = _downsample(shape)
 
-    @property
-    def last_norm(self) -> nn.Module:
-        """The normalisation right before the sum."""
-        return self.bn3
-
     def forward(self, x: Tensor) -> Tensor:
         """`Tensor[N, C, H, W]` to `Tensor[N, C', H / stride, W / stride]`."""
         out = F.relu_(convolve_and_normalize(x, self.conv1, self.bn1))
@@ -99,8 +89,9 @@ class Bottleneck(nn.Module):
 
 
 def _add_shortcut(out: Tensor, x: Tensor, downsample: nn.Sequential | None) -> Tensor:
-    shortcut = x if downsample is None else convolve_and_normalize(x, downsample[0], downsample[1])
-    return F.relu_(out.add_(shortcut))
+    if downsample is not None:
+        x = convolve_and_normalize(x, cast(nn.Conv2d, downsample[0]), downsample[1])
+    return F.relu_(out.add_(x))
 
 
 class ResNet(nn.Module):
@@ -148,14 +139,14 @@ class ResNet(nn.Module):
 
         self.conv1 = nn.Conv2d(3, width, 7, 2, 3, bias=False)
         self.bn1 = make_norm(stage_norm(0), width, norm_eps)
-        channels = width
-        for stage, count in enumerate(blocks):
+
+        def make_layer(stage: int) -> nn.Sequential:
             layer = nn.Sequential()
-            for index in range(count):
+            for index in range(blocks[stage]):
                 shape = _Shape(
-                    in_channels=channels,
+                    in_channels=self.out_channels[stage] if index else (width, *self.out_channels)[stage],
                     channels=width * 2**stage * width_per_group // 64 * groups,
-                    out_channels=width * 2**stage * expansion,
+                    out_channels=self.out_channels[stage],
                     stride=2 if stage > 0 and index == 0 else 1,
                     groups=groups,
                     stride_in_1x1=stride_in_1x1,
@@ -163,20 +154,22 @@ class ResNet(nn.Module):
                     norm_eps=norm_eps,
                 )
                 layer.append(block(shape))
-                channels = shape.out_channels
-            self.add_module(f"layer{stage + 1}", layer)
+            return layer
+
+        self.layer1 = make_layer(0)
+        self.layer2 = make_layer(1)
+        self.layer3 = make_layer(2)
+        self.layer4 = make_layer(3)
 
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 kaiming_normal(module)
             elif zero_init_residual and isinstance(module, BasicBlock | Bottleneck):
-                nn.init.zeros_(module.last_norm.weight)
-        for stage in self._stages()[:freeze_at]:
-            for module in stage:
-                module.requires_grad_(False)
-
-    def _stages(self) -> list[tuple[nn.Module, ...]]:
-        return [(self.conv1, self.bn1), (self.layer1,), (self.layer2,), (self.layer3,), (self.layer4,)]
+                last = module.bn3 if isinstance(module, Bottleneck) else module.bn2
+                nn.init.zeros_(cast(Tensor, last.weight))
+        frozen = [(self.conv1, self.bn1), (self.layer1,), (self.layer2,), (self.layer3,), (self.layer4,)][:freeze_at]
+        for module in (module for stage in frozen for module in stage):
+            module.requires_grad_(False)
 
     def stem(self, x: Tensor) -> Tensor:
         """`Tensor[N, 3, H, W]` to `Tensor[N, width, H / 4, W / 4]`."""
@@ -234,10 +227,10 @@ def resnet(
     Raises:
         ValueError: An argument outside the values above.
     """
-    if depth not in _BLOCKS:
-        raise ValueError(f"depth must be one of {', '.join(map(str, _BLOCKS))}, got {depth}")
+    if depth not in BLOCKS:
+        raise ValueError(f"depth must be one of {', '.join(map(str, BLOCKS))}, got {depth}")
     return ResNet(
-        _BLOCKS[depth],
+        BLOCKS[depth],
         Bottleneck if depth >= 50 else BasicBlock,
         norm=norm,
         norm_eps=norm_eps,

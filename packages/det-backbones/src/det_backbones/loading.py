@@ -1,0 +1,156 @@
+"""Puts ImageNet weights into a ResNet."""
+
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from det_backbones.catalogue import CAFFE2_PIXELS, TORCHVISION_PIXELS, PixelConvention
+from det_backbones.errors import WeightsError
+from det_backbones.naming import Format, translate
+from det_backbones.norm import FrozenBatchNorm2d
+from det_backbones.reading import read_arrays
+from det_backbones.resnet import BLOCKS, ResNet
+
+_SHOWN = 3  # mismatches in a message
+_STATISTICS = ("running_mean", "running_var")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LoadReport:
+    """What :func:`load_imagenet_weights` did.
+
+    Attributes:
+        format: Whose names the file has.
+        matched: Names of the body that the file set.
+        ignored: Names of the file that the body has no use for: the classifier, other parts of a detector, momenta.
+        missing: Names of the body that the file lacks: the statistics of Caffe2's affine layers, set to the identity.
+        pixels: The input that files of this format usually expect.
+        stride_in_1x1: Where their bottlenecks usually have the stride, which no shape tells; None where that varies.
+    """
+
+    format: Format
+    matched: tuple[str, ...]
+    ignored: tuple[str, ...]
+    missing: tuple[str, ...]
+    pixels: PixelConvention
+    stride_in_1x1: bool | None
+
+
+def load_imagenet_weights(body: ResNet, path: str | os.PathLike[str]) -> LoadReport:
+    """Loads pretrained weights into a body, or changes nothing and says why.
+
+    Reads Caffe2's pickles (MSRA's R-50.pkl and R-101.pkl, also inside "blobs" or detectron2's "model"), detectron2's
+    own and torchvision's; the format follows from the content, and nothing in the file is run. The body of a detector
+    is read too. Caffe2 folds its batch normalisation into scale and bias, so mean and variance become those for which
+    the layer multiplies by exactly the scale: 0 and 1 - eps.
+
+    Args:
+        body: The network; its device and dtype stay.
+        path: The file.
+
+    Returns:
+        What was set and what was left out.
+
+    Raises:
+        WeightsError: The file is missing, damaged or unsafe, has numbers that are not finite, or is of another
+            architecture; the message then names the first tensors that differ, with both shapes.
+    """
+    arrays = read_arrays(path)
+    kind, names = translate(arrays)
+    if kind is None:
+        raise WeightsError(
+            f"{path} is not the weights of a ResNet: it starts with {', '.join(list(arrays)[:_SHOWN])}, "
+            f"expected the names of Caffe2 (conv1_w), detectron2 (stem.conv1.weight) or torchvision (conv1.weight)."
+        )
+    found = {new: arrays[name] for new, name in names.items()}
+    wanted = {name: value for name, value in body.state_dict().items() if not name.endswith(".num_batches_tracked")}
+    missing = [name for name in wanted if name not in found]
+    batch_norm = any(name.endswith("bn_s") for name in arrays) or _has_statistics(found)
+    if batch_norm != _has_statistics(wanted):
+        kinds = ("batch", "group") if batch_norm else ("group", "batch")
+        raise WeightsError(
+            f"{path} has the weights of another network: one with {kinds[0]} normalisation, "
+            f"while this one has {kinds[1]} normalisation."
+        )
+    if batch_norm and not _has_statistics(found):
+        affine = [
+            name for name in missing if name.endswith(_STATISTICS) and f"{name.rpartition('.')[0]}.weight" in found
+        ]
+        found |= {name: _identity(body, name) for name in affine}
+    _check_architecture(path, found, wanted)
+    for name in wanted:
+        if not torch.isfinite(found[name]).all():
+            raise WeightsError(f"{path} has numbers that are not finite, first in {names[name]}.")
+    body.load_state_dict({name: found[name] for name in wanted}, strict=False)
+    matched = tuple(name for name in wanted if name not in missing)
+    used = {names[name] for name in matched}
+    return LoadReport(
+        format=kind,
+        matched=matched,
+        ignored=tuple(name for name in arrays if name not in used),
+        missing=tuple(missing),
+        pixels=CAFFE2_PIXELS if kind == "caffe2" else TORCHVISION_PIXELS,
+        stride_in_1x1={"caffe2": True, "torchvision": False}.get(kind),
+    )
+
+
+def _has_statistics(names: Iterable[str]) -> bool:
+    return any(name.endswith(_STATISTICS) for name in names)
+
+
+def _identity(body: ResNet, name: str) -> Tensor:
+    owner, _, statistic = name.rpartition(".")
+    norm = cast(FrozenBatchNorm2d, body.get_submodule(owner))
+    value = 0.0 if statistic == "running_mean" else 1 - norm.eps
+    return torch.full_like(body.state_dict()[name], value, device="cpu")
+
+
+def _check_architecture(
+    path: str | os.PathLike[str], found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]
+) -> None:
+    # MSRA's ResNet-50 has a bias in conv1, which no reference system uses.
+    surplus = [name for name in found if name not in wanted and name != "conv1.bias"]
+    differences = []
+    for name in (*wanted, *surplus):
+        have, want = found.get(name), wanted.get(name)
+        if have is None or want is None or have.shape != want.shape:
+            differences.append(f"{name} is {_size(have)} in the file and {_size(want)} in the network")
+    if not differences:
+        return
+    more = f", and {len(differences) - _SHOWN} more differ" if len(differences) > _SHOWN else ""
+    raise WeightsError(
+        f"{path} has the weights of another network: {_describe(found)}, while this one is {_describe(wanted)}. "
+        f"{'; '.join(differences[:_SHOWN])}{more}."
+    )
+
+
+def _size(tensor: Tensor | None) -> str:
+    if tensor is None:
+        return "absent"
+    return "x".join(map(str, tensor.shape)) or "a number"
+
+
+def _describe(tensors: Mapping[str, Tensor]) -> str:
+    """In words, the ResNet that has these tensors."""
+    blocks: dict[int, int] = {}
+    for name in tensors:
+        if match := re.match(r"layer([1-4])\.(\d+)\.", name):
+            stage = int(match[1])
+            blocks[stage] = max(blocks.get(stage, 0), int(match[2]) + 1)
+    counts = tuple(blocks.get(stage, 0) for stage in range(1, 5))
+    bottleneck = "layer1.0.conv3.weight" in tensors
+    depths = [depth for depth, known in BLOCKS.items() if known == counts and (depth >= 50) == bottleneck]
+    kind = f"ResNet-{depths[0]}" if depths else f"a ResNet with {', '.join(map(str, counts))} blocks"
+    grouped = tensors.get("layer1.0.conv2.weight")
+    if grouped is not None and grouped.dim() == 4 and grouped.shape[0] != grouped.shape[1]:
+        width = grouped.shape[1]
+        kind = f"{kind.replace('ResNet', 'ResNeXt')} {grouped.shape[0] // width}x{width}d"
+    stem = tensors.get("conv1.weight")
+    if stem is not None and stem.shape[0] != 64:
+        kind += f" of width {stem.shape[0]}"
+    return kind

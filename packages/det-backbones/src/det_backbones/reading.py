@@ -1,0 +1,106 @@
+"""Reads the arrays of a weights file without running what is in it.
+
+Which format it is follows from the content. Pickles run code when loaded, so those of Caffe2 and detectron2 go through
+an unpickler that knows numpy arrays and containers only, those of PyTorch through `torch.load(weights_only=True)`.
+"""
+
+import os
+import pickle
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from det_backbones import unpickling
+from det_backbones.errors import WeightsError
+
+# A legacy (not zip) torch.save starts with a pickled magic number.
+_TORCH_LEGACY = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)
+_ZIP = b"PK\x03\x04"
+
+
+def read_arrays(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    """The named arrays of a weights file, on the CPU, under the file's own names.
+
+    Reads Caffe2's pickles (flat, or in "blobs"), detectron2's (in "model") and what `torch.save` wrote (a state dict,
+    also in "model" or "state_dict"). Entries that are not arrays are left out, and so are Caffe2's momenta.
+
+    Raises:
+        WeightsError: The file does not exist, is damaged, is not of these formats, holds other objects than arrays
+            or has no array.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            head = file.read(64)
+    except OSError as error:
+        raise WeightsError(f"The weights file {path} cannot be read ({error.strerror or error}).") from error
+    if not head:
+        raise WeightsError(f"{path} is empty.")
+    if head.startswith((_ZIP, _TORCH_LEGACY)):
+        content = _read_torch(path)
+    elif head[0] == 0x80 or head[:1] in b"(}]c":
+        content = _read_pickle(path)
+    else:
+        hint = " It is a pointer of Git LFS; fetch the file it stands for." if b"git-lfs" in head else ""
+        raise WeightsError(f"{path} is not a weights file: it starts with {head[:16]!r}.{hint}")
+    arrays = {}
+    for name, value in _inner(content).items():
+        if isinstance(value, np.ndarray) and not name.endswith("_momentum"):
+            # Native byte order and own memory: what torch can hold.
+            arrays[name] = torch.from_numpy(np.array(value, dtype=value.dtype.newbyteorder("=")))
+        elif isinstance(value, Tensor) and not value.is_sparse and not value.is_quantized:
+            arrays[name] = value.detach()
+    if not arrays:
+        raise WeightsError(f"{path} holds no weights: no arrays by name were found in it.")
+    return arrays
+
+
+def _inner(content: Any) -> Mapping[str, Any]:
+    """The dictionary of names, out of the wrappings of the formats."""
+    for key in ("blobs", "model", "state_dict"):
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+    if not isinstance(content, Mapping):
+        return {}
+    return {name: value for name, value in content.items() if isinstance(name, str)}
+
+
+def _read_pickle(path: Path) -> Any:
+    try:
+        with path.open("rb") as file:
+            return unpickling.load(file)
+    except unpickling.UnsafeError as error:
+        raise WeightsError(_unsafe(path, str(error))) from error
+    except Exception as error:
+        # Broken opcodes meet arbitrary operands, which raise anything.
+        raise WeightsError(_damaged(path, error)) from error
+
+
+def _read_torch(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        if isinstance(error, pickle.UnpicklingError) and "nsupported" in str(error):
+            named = re.search(r"GLOBAL ([\w.]+)", str(error))
+            raise WeightsError(_unsafe(path, named[1] if named else "other objects than tensors")) from error
+        raise WeightsError(_damaged(path, error)) from error
+
+
+def _unsafe(path: Path, what: str) -> str:
+    return (
+        f"{path} is not only weights: loading it would run {what}. It was not loaded; "
+        f"save its tensors alone, for instance torch.save(model.state_dict(), file), where you trust its origin."
+    )
+
+
+def _damaged(path: Path, error: BaseException) -> str:
+    return f"{path} is truncated or damaged ({_first_line(str(error)) or type(error).__name__}); get it again."
+
+
+def _first_line(text: str) -> str:
+    return text.strip().partition("\n")[0][:160]

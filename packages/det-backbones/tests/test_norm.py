@@ -1,0 +1,102 @@
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from det_backbones import FrozenBatchNorm2d, convolve_and_normalize, make_norm
+
+
+def unfolded(x, convolution, norm):
+    y = convolution(x)
+    mean, var, weight, bias = (
+        t.view(1, -1, 1, 1) for t in (norm.running_mean, norm.running_var, norm.weight, norm.bias)
+    )
+    return (y - mean) / (var + norm.eps).sqrt() * weight + bias
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    groups=st.sampled_from([1, 2, 4]),
+    kernel=st.sampled_from([1, 3]),
+    stride=st.sampled_from([1, 2]),
+    affine=st.booleans(),
+    bias=st.booleans(),
+    eps=st.sampled_from([0.0, 1e-5, 1e-3]),
+    live=st.booleans(),
+    seed=st.integers(0, 1000),
+)
+def test_folded_equals_plain_with_gradients(groups, kernel, stride, affine, bias, eps, live, seed):
+    torch.manual_seed(seed)
+    convolution = nn.Conv2d(4, 8, kernel, stride, kernel // 2, groups=groups, bias=bias).double()
+    norm = (nn.BatchNorm2d(8, eps).eval() if live else FrozenBatchNorm2d(8, eps, affine=affine)).double()
+    with torch.no_grad():
+        norm.weight.normal_()
+        norm.bias.normal_()
+        norm.running_mean.normal_()
+        norm.running_var.uniform_(0.1, 2)
+    x = torch.randn(2, 4, 6, 5, dtype=torch.float64, requires_grad=True)
+    variables = [x, *convolution.parameters(), *norm.parameters()]
+    expected = unfolded(x, convolution, norm)
+    actual = convolve_and_normalize(x, convolution, norm)
+    torch.testing.assert_close(actual, expected)
+    upstream = torch.randn_like(expected)
+    for a, b in zip(
+        torch.autograd.grad(actual, variables, upstream),
+        torch.autograd.grad(expected, variables, upstream),
+        strict=True,
+    ):
+        torch.testing.assert_close(a, b)
+    torch.testing.assert_close(norm(convolution(x)), expected)
+
+
+def test_training_keeps_frozen_statistics():
+    norm = FrozenBatchNorm2d(3, affine=True).train()
+    before = {name: value.clone() for name, value in norm.state_dict().items()}
+    norm(torch.randn(4, 3, 5, 5) * 7 + 3)
+    for name, value in norm.state_dict().items():
+        assert torch.equal(value, before[name])
+
+
+def test_fresh_layer_is_exactly_the_identity():
+    x = torch.randn(2, 3, 4, 4)
+    assert torch.equal(FrozenBatchNorm2d(3)(x), x)
+    assert torch.equal(FrozenBatchNorm2d(3, eps=0.0)(x), x)
+
+
+def test_live_batch_norm_is_not_folded_in_training():
+    convolution, norm = nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4).train()
+    x = torch.randn(2, 3, 8, 8)
+    expected = F.batch_norm(convolution(x), None, None, norm.weight, norm.bias, training=True)
+    torch.testing.assert_close(convolve_and_normalize(x, convolution, norm), expected)
+    assert norm.num_batches_tracked == 1
+
+
+def test_state_dict_takes_batch_norm_checkpoints():
+    state = nn.BatchNorm2d(5).state_dict()
+    FrozenBatchNorm2d(5).load_state_dict(state, strict=True)
+    assert "num_batches_tracked" in state
+    assert set(FrozenBatchNorm2d(5).state_dict()) == set(state) - {"num_batches_tracked"}
+
+
+def test_folding_under_autocast_rounds_once():
+    convolution, norm = nn.Conv2d(16, 8, 3, bias=False), FrozenBatchNorm2d(8)
+    norm.weight.uniform_(0.5, 1.5)
+    x = torch.randn(1, 16, 9, 9)
+    with torch.autocast("cpu", torch.bfloat16):
+        actual = convolve_and_normalize(x, convolution, norm)
+    assert actual.dtype == torch.bfloat16
+    scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
+    weight = (convolution.weight * scale.view(-1, 1, 1, 1)).bfloat16()
+    torch.testing.assert_close(actual, F.conv2d(x.bfloat16(), weight, norm.bias.bfloat16()), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(("channels", "groups"), [(64, 32), (256, 32), (96, 32), (48, 8), (32, 16), (16, 8), (3, 1)])
+def test_group_norm_groups(channels, groups):
+    assert make_norm("gn", channels).num_groups == groups
+
+
+def test_unknown_norm():
+    with pytest.raises(ValueError, match=r"norm must be one of frozen_bn, .* got 'ln'"):
+        make_norm("ln", 8)
