@@ -4,10 +4,13 @@ from det_coco.__about__ import __version__
 from det_coco.annotations import CocoIndex, check_same_categories
 from det_coco.batches import Batch, BatchShape, default_buckets
 from det_coco.errors import DataError
+from det_coco.evaluation import evaluate, save_results, to_results
 from det_coco.images import list_images, load_image
 from det_coco.layout import Split, default_splits, find_splits, load_split
 from det_coco.loader import Loader, eval_loader, train_loader
+from det_coco.pictures import Drawn, detections_of, draw, save_picture, side_by_side, truth_of
 from det_coco.selection import Limits, limits
+from det_coco.synthetic import cache_folder, synthetic_dataset
 from det_coco.transforms import Augmentation, Resize
 
 __all__ = [
@@ -16,19 +19,30 @@ __all__ = [
     "BatchShape",
     "CocoIndex",
     "DataError",
+    "Drawn",
     "Limits",
     "Loader",
     "Resize",
     "Split",
     "__version__",
+    "cache_folder",
     "check_same_categories",
     "default_buckets",
     "default_splits",
+    "detections_of",
+    "draw",
     "eval_loader",
+    "evaluate",
     "find_splits",
     "limits",
     "list_images",
     "load_image",
     "load_split",
+    "save_picture",
+    "save_results",
+    "side_by_side",
+    "synthetic_dataset",
+    "to_results",
     "train_loader",
+    "truth_of",
 ]

@@ -1,0 +1,242 @@
+"""Drawing boxes, masks and names on pictures."""
+
+import colorsys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+from pycocotools import mask as coco_mask
+
+from det_coco.annotations import CocoIndex
+from det_coco.mask_codec import instance_bitmap
+
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Drawn:
+    """What to draw on one picture, `K` objects.
+
+    Attributes:
+        boxes: `[K, 4]` x1, y1, x2, y2 in the picture's pixels.
+        labels: `[K]` contiguous classes.
+        scores: `[K]`, or None for truth.
+        masks: bool `[K, height, width]`, or None.
+        crowd: bool `[K]`, or None where nothing is crowd.
+    """
+
+    boxes: np.ndarray
+    labels: np.ndarray
+    scores: np.ndarray | None = None
+    masks: np.ndarray | None = None
+    crowd: np.ndarray | None = None
+
+
+def truth_of(index: CocoIndex, image_id: int) -> Drawn:
+    """Collect the ground truth of an image, to draw it.
+
+    Args:
+        index: the data.
+        image_id: the data set's own id.
+
+    Returns:
+        boxes, labels, crowd flags and bitmaps at the original size.
+    """
+    position = index.position(image_id)
+    height, width = index.image_size(image_id)
+    rows = index.instances(position)
+    masks = [instance_bitmap(index, n, height, width) for n in range(rows.start, rows.stop)]
+    return Drawn(
+        boxes=index.boxes[rows],
+        labels=index.labels[rows],
+        masks=np.array(masks, dtype=bool).reshape(-1, height, width),
+        crowd=index.crowd[rows],
+    )
+
+
+def detections_of(
+    index_or_ids: CocoIndex | Sequence[int], rows: Sequence[Mapping[str, Any]], *, min_score: float = 0.5
+) -> Drawn:
+    """Collect COCO result rows of one image, to draw them.
+
+    Args:
+        index_or_ids: an index, or the category ids by contiguous label.
+        rows: as `evaluation.to_results` gives them.
+        min_score: leave out rows below.
+
+    Returns:
+        boxes, labels, scores, and bitmaps where the rows have masks.
+    """
+    ids = index_or_ids.category_ids if isinstance(index_or_ids, CocoIndex) else tuple(index_or_ids)
+    kept = [row for row in rows if row["score"] >= min_score]
+    boxes = np.array([row["bbox"] for row in kept], dtype=np.float64).reshape(-1, 4)
+    boxes[:, 2:] += boxes[:, :2]
+    masks = None
+    if kept and all("segmentation" in row for row in kept):
+        masks = np.stack([coco_mask.decode(dict(row["segmentation"])).astype(bool) for row in kept])
+    return Drawn(
+        boxes=boxes,
+        labels=np.array([ids.index(row["category_id"]) for row in kept], dtype=np.int64),
+        scores=np.array([row["score"] for row in kept], dtype=np.float64),
+        masks=masks,
+    )
+
+
+def draw(image: np.ndarray, drawn: Drawn, class_names: Sequence[str], *, min_side: int = 480) -> Image.Image:
+    """Draw objects on a picture.
+
+    Masks are translucent with an outline, a colour per class varied per object; labels keep clear of each other where
+    there is room. Small pictures are enlarged first, so that the text is legible.
+
+    Args:
+        image: uint8 `[height, width, 3]` RGB.
+        drawn: the objects.
+        class_names: names by contiguous label.
+        min_side: the longer side is enlarged by a whole factor to at least this many pixels.
+
+    Returns:
+        an RGB picture.
+    """
+    height, width = image.shape[:2]
+    factor = max(1, -(-min_side // max(height, width)))
+    # Large objects first, so that small ones on top of them stay visible.
+    area = (drawn.boxes[:, 2] - drawn.boxes[:, 0]) * (drawn.boxes[:, 3] - drawn.boxes[:, 1])
+    order = np.argsort(-area, kind="stable")
+    canvas = np.array(Image.fromarray(image).resize((width * factor, height * factor), Image.Resampling.BICUBIC))
+    colours = [_colour(int(label), n) for n, label in enumerate(drawn.labels)]
+    if drawn.masks is not None:
+        for n in order:
+            mask = drawn.masks[n].repeat(factor, axis=0).repeat(factor, axis=1)
+            _blend(canvas, mask, colours[n], crowd=drawn.crowd is not None and bool(drawn.crowd[n]))
+    picture = Image.fromarray(canvas)
+    pen = ImageDraw.Draw(picture)
+    size = _text_size(*picture.size)
+    line = max(1, size // 8)
+    for n in order:
+        x1, y1, x2, y2 = (float(v) * factor for v in drawn.boxes[n])
+        pen.rectangle((x1, y1, max(x2 - 1, x1), max(y2 - 1, y1)), outline=colours[n], width=line)
+    taken: list[tuple[float, float, float, float]] = []
+    for n in order[::-1]:
+        name = class_names[int(drawn.labels[n])]
+        if drawn.crowd is not None and drawn.crowd[n]:
+            name += " (crowd)"
+        if drawn.scores is not None:
+            name += f" {drawn.scores[n]:.2f}"
+        box = tuple(float(v) * factor for v in drawn.boxes[n])
+        _write(pen, name, box, colours[n], _font(size), picture.size, taken)
+    return picture
+
+
+def side_by_side(
+    image: np.ndarray, truth: Drawn, prediction: Drawn, class_names: Sequence[str], *, min_side: int = 480
+) -> Image.Image:
+    """Draw the truth at the left and the prediction at the right of one picture.
+
+    Args:
+        image: uint8 `[height, width, 3]` RGB.
+        truth: left.
+        prediction: right.
+        class_names: names by contiguous label.
+        min_side: as for `draw`.
+
+    Returns:
+        an RGB picture, with a heading above each half.
+    """
+    halves = [draw(image, drawn, class_names, min_side=min_side) for drawn in (truth, prediction)]
+    width, height = halves[0].size
+    size = _text_size(width, height)
+    head, gap = size * 2, max(4, size // 3)
+    out = Image.new("RGB", (2 * width + gap, height + head), "white")
+    pen = ImageDraw.Draw(out)
+    titles = (f"truth: {_count(truth)}", f"prediction: {_count(prediction)}")
+    for n, (half, title) in enumerate(zip(halves, titles, strict=True)):
+        left = n * (width + gap)
+        out.paste(half, (left, head))
+        pen.text((left + gap, head / 2), title, fill="black", font=_font(size), anchor="lm")
+    return out
+
+
+def save_picture(picture: Image.Image, path: str | Path) -> Path:
+    """Save a picture in the format its suffix names (JPEG, PNG).
+
+    Args:
+        picture: the picture.
+        path: the file; its folder is made.
+
+    Returns:
+        the path.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture.save(path, quality=92)
+    return path
+
+
+def _count(drawn: Drawn) -> str:
+    count = len(drawn.labels)
+    return f"{count} object{'' if count == 1 else 's'}"
+
+
+def _blend(canvas: np.ndarray, mask: np.ndarray, colour: tuple[int, int, int], *, crowd: bool) -> None:
+    inner = _eroded(mask)
+    outline = mask & ~inner
+    if crowd:
+        # Hatched, so that it does not look like one object.
+        y, x = np.ogrid[: mask.shape[0], : mask.shape[1]]
+        inner = inner & ((x + y) % 8 < 3)
+    canvas[inner] = (0.55 * canvas[inner] + 0.45 * np.array(colour)).astype(np.uint8)
+    canvas[outline] = colour
+
+
+def _eroded(mask: np.ndarray) -> np.ndarray:
+    """Pixels of a mask whose four neighbours are in it; beyond the border counts as outside."""
+    padded = np.pad(mask, 1)
+    return mask & padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
+
+
+def _write(
+    pen: ImageDraw.ImageDraw,
+    text: str,
+    box: tuple[float, ...],
+    colour: tuple[int, int, int],
+    font: Font,
+    size: tuple[int, int],
+    taken: list[tuple[float, float, float, float]],
+) -> None:
+    left, top, right, bottom = pen.textbbox((0, 0), text, font=font)
+    width, height = right - left + 4, bottom - top + 4
+    # Above the box, inside at its top, inside at its bottom, below.
+    places = [(box[0], box[1] - height), (box[0], box[1]), (box[0], box[3] - height), (box[0], box[3])]
+    spots = []
+    for x, y in places:
+        x, y = min(max(x, 0), size[0] - width), min(max(y, 0), size[1] - height)
+        spots.append((x, y, x + width, y + height))
+    spot = next((s for s in spots if not any(_overlap(s, t) for t in taken)), spots[0])
+    taken.append(spot)
+    pen.rectangle(spot, fill=colour)
+    bright = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2] > 140
+    pen.text((spot[0] + 2 - left, spot[1] + 2 - top), text, fill="black" if bright else "white", font=font)
+
+
+def _overlap(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+
+
+def _colour(label: int, instance: int) -> tuple[int, int, int]:
+    """A strong colour: hue by class, spread by the golden ratio; brightness varied by object."""
+    hue = (0.02 + label * 0.618034) % 1
+    red, green, blue = colorsys.hsv_to_rgb(hue, 0.85 - 0.2 * (instance % 2), 1.0 - 0.12 * (instance % 3))
+    return int(255 * red), int(255 * green), int(255 * blue)
+
+
+def _text_size(width: int, height: int) -> int:
+    return int(min(max(max(width, height) / 45, 12), 40))
+
+
+@lru_cache(maxsize=8)
+def _font(size: int) -> Font:
+    return ImageFont.load_default(size)
