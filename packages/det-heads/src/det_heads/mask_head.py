@@ -9,8 +9,7 @@ from torch import Tensor, nn
 
 from det_heads.config import MaskHeadConfig
 from det_heads.initialization import init_mask_head
-from det_ops.mask_targets import bitmap_targets, rasterize_polygons
-from det_ops.rows import convolution_rows
+from det_ops import bitmap_targets, convolution_rows, rasterize_polygons
 
 __all__ = ["MaskHead", "mask_targets"]
 

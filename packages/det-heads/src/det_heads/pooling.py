@@ -6,8 +6,7 @@ import torch
 from torch import Tensor
 
 from det_heads.config import PoolConfig
-from det_ops.levels import fpn_levels
-from det_ops.roi_align import multilevel_roi_align
+from det_ops import fpn_levels, multilevel_roi_align
 
 __all__ = ["pool_boxes"]
 

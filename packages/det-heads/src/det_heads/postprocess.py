@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from det_ops.paste import paste_to_rle
+from det_ops import paste_to_rle
 
 __all__ = ["ImageDetections", "to_image"]
 

@@ -4,6 +4,7 @@ Shapes: `B` images, `C` channels, `A` anchors per cell, `N` anchors of an image 
 """
 
 from collections.abc import Sequence
+from functools import reduce
 
 import torch
 import torch.nn.functional as F
@@ -107,7 +108,7 @@ def _surroundings(features: Sequence[Tensor], position: Tensor) -> Tensor:
     neighbour = torch.arange(9, device=position.device)
     down, right = neighbour // 3 - 1, neighbour % 3 - 1
     image = torch.arange(batch, device=position.device)[:, None, None]
-    patches = None
+    parts = []
     start = 0
     for feature in features:
         height, width = feature.shape[-2:]
@@ -116,9 +117,6 @@ def _surroundings(features: Sequence[Tensor], position: Tensor) -> Tensor:
         inside = (local >= 0) & (local < height * width) & (y >= 0) & (y < height) & (x >= 0) & (x < width)
         row = (image * height + y.clamp(0, height - 1)) * width + x.clamp(0, width - 1)
         rows = feature.permute(0, 2, 3, 1).reshape(-1, channels).index_select(0, row.flatten())
-        part = rows.view(*row.shape, channels) * inside[..., None]
-        patches = part if patches is None else patches + part
+        parts.append(rows.view(*row.shape, channels) * inside[..., None])
         start += height * width
-    if patches is None:
-        raise ValueError("features must have at least one level, got none")
-    return patches.flatten(2)
+    return reduce(torch.add, parts).flatten(2)

@@ -1,0 +1,264 @@
+"""The assembled detectors: the static contract, padding, truth that is missing, precision, stages."""
+
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten
+
+from det_heads import flatten_levels, mask_targets, pool_boxes, rpn_losses, truth_of
+
+SYSTEMS = ["detectron2", "torchvision", "maskrcnn_benchmark"]
+KEYS = ["loss_rpn_cls", "loss_rpn_box", "loss_cls", "loss_box", "loss_mask"]
+
+# Operators that read a value back to the host or whose shapes depend on data.
+FORBIDDEN = (
+    "_local_scalar_dense", "item", "is_nonzero", "equal", "nonzero", "nonzero_static", "masked_select", "unique",
+    "_unique2", "unique_consecutive", "unique_dim", "randperm", "bincount", "repeat_interleave.Tensor", "argwhere",
+)  # fmt: skip
+
+
+def first_keys(shape, device):
+    """Falling keys, the same for a candidate however many follow it: the first ones are sampled."""
+    return torch.linspace(0.99, 0.0, 8192, device=device)[: shape[1]].expand(shape)
+
+
+class Recorder(TorchDispatchMode):
+    """Writes down every operator with the shapes and types of its tensors; refuses the forbidden ones."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        name = str(func)
+        base = name.split("::")[-1].removeprefix("aten.")
+        assert not any(base == f or base.startswith(f + ".") for f in FORBIDDEN), f"{name} depends on data"
+        if base.startswith(("index.", "index_put", "_index_put", "index_fill")):
+            index = [t for t in tree_flatten(args[1])[0] if isinstance(t, torch.Tensor)]
+            assert all(t.dtype not in (torch.bool, torch.uint8) for t in index), f"{name} with a mask"
+        out = func(*args, **kwargs)
+        tensors = [t for t in tree_flatten((args, kwargs, out))[0] if isinstance(t, torch.Tensor)]
+        self.calls.append((name, tuple((tuple(t.shape), t.dtype) for t in tensors)))
+        return out
+
+
+def record(model, batch):
+    """All operators of a step: forward and, in training, backward."""
+    model.zero_grad()
+    with Recorder() as recorder, torch.set_grad_enabled(model.training):
+        out = model(batch)
+        if model.training:
+            sum(out.values()).backward()
+    return recorder.calls
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("mask", [True, False])
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_two_batches_run_the_same_operators_with_the_same_shapes(
+    make_config, make_detector, make_batch, system, mask, training
+):
+    model = make_detector(make_config(system, mask=mask)).train(training)
+    crowded = make_batch(objects=300, crowds=20, slots=400, seed=1)
+    empty = make_batch(objects=0, crowds=3, slots=400, seed=2)
+    empty["images"].zero_()
+    empty["image_sizes"] = torch.tensor([[20, 31], [64, 5]], dtype=torch.int32)
+    model(crowded)  # anchors are made once per shape
+    first, second = record(model, crowded), record(model, empty)
+    for one, other in zip(first, second, strict=True):
+        assert one == other
+
+
+def test_the_recorder_sees_what_it_must_refuse():
+    values = torch.arange(4)
+    for broken in (
+        lambda: int(values[0]),
+        lambda: values[values > 1],
+        lambda: values.nonzero(),
+        lambda: values.unique(),
+        lambda: torch.randperm(4),
+        lambda: bool((values > 1).any()),
+    ):
+        with pytest.raises(AssertionError), Recorder():
+            broken()
+
+
+@pytest.mark.parametrize("mask", [True, False])
+@pytest.mark.parametrize("system", SYSTEMS)
+@pytest.mark.parametrize("objects", [6, 0])
+def test_losses_are_finite_and_reach_every_parameter(make_config, make_detector, make_batch, system, mask, objects):
+    model = make_detector(make_config(system, mask=mask)).train()
+    losses = model(make_batch(objects=objects, crowds=2))
+    assert list(losses) == (KEYS if mask else KEYS[:-1])
+    assert all(loss.shape == () and loss.dtype == torch.float32 and loss.isfinite() for loss in losses.values())
+    zero = {name for name, loss in losses.items() if loss == 0}
+    assert zero == (set() if objects else {"loss_rpn_box", "loss_box", "loss_mask"} & set(losses))
+    sum(losses.values()).backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+        if objects and not name.startswith("backbone."):
+            assert (parameter.grad != 0).any(), name
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_more_slots_and_crowds_change_nothing(make_config, make_detector, make_batch, system):
+    model = make_detector(make_config(system)).train()
+    model.random_keys = first_keys
+    few, many = make_batch(objects=5, slots=5), make_batch(objects=5, slots=5)
+    for name in ("boxes", "labels", "valid", "crowd", "mask_bitmaps"):
+        # slots of junk that are not valid, and a crowd region over everything
+        junk = torch.full_like(few[name][:, :1], 1)
+        many[name] = torch.cat([few[name], junk, junk], dim=1)
+    many["boxes"][:, 5:] = torch.tensor([0.0, 0, 128, 96])
+    many["valid"][:, 5] = False
+    many["crowd"][:, 5] = False
+    for name in ("mask_instances", "mask_polygons"):
+        many[name] = torch.cat([few[name], few[name][:, -1:], few[name][:, -1:]], dim=1)
+    losses = model(few)
+    for name, loss in model(many).items():
+        torch.testing.assert_close(loss, losses[name], msg=name)
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_an_image_is_detected_alone_as_in_a_batch(make_config, make_detector, make_batch, system):
+    model = make_detector(make_config(system)).eval()
+    batch = make_batch()
+    with torch.no_grad():
+        both = model(batch)
+        for image in range(2):
+            alone = model({name: value[image : image + 1] for name, value in batch.items()})
+            for name, value in alone.items():
+                torch.testing.assert_close(value[0], both[name][image], rtol=1e-4, atol=1e-4, msg=name)
+
+
+@pytest.mark.parametrize("mask", [True, False])
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_detections_need_only_images_and_sizes(make_config, make_detector, make_batch, system, mask):
+    model = make_detector(make_config(system, mask=mask)).eval()
+    batch = make_batch()
+    with torch.no_grad():
+        got = model({"images": batch["images"], "image_sizes": batch["image_sizes"]})
+    shapes = {name: tuple(value.shape) for name, value in got.items()}
+    expected = {"boxes": (2, 10, 4), "scores": (2, 10), "labels": (2, 10), "valid": (2, 10)}
+    assert shapes == (expected | {"masks": (2, 10, 28, 28)} if mask else expected)
+    assert got["valid"].any(1).all()
+    assert (got["scores"].diff(dim=1) <= 0).all()
+    offset = model.config.offset
+    limit = batch["image_sizes"].flip(1).repeat(1, 2)[:, None] - offset
+    assert ((got["boxes"] >= 0) & (got["boxes"] <= limit)).all()
+    if mask:
+        assert ((got["masks"] >= 0) & (got["masks"] <= 1)).all()
+        assert (got["masks"][~got["valid"]] == 0).all()
+    results = model.to_image(got, batch["scales"], [(96, 128), (58, 79)])
+    assert [len(r.boxes) for r in results] == [len(r.masks) if mask else len(r.scores) for r in results]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_autocast_keeps_losses_and_boxes_in_float32(make_config, make_detector, make_batch, system, dtype):
+    model = make_detector(make_config(system)).train()
+    batch = make_batch()
+    model.random_keys = first_keys
+    full = model(batch)
+    with torch.autocast("cpu", dtype=dtype):
+        half = model(batch)
+        sum(half.values()).backward()
+        model.eval()
+        with torch.no_grad():
+            detections = model(batch)
+    for name in ("loss_rpn_cls", "loss_rpn_box"):  # the same anchors whatever the precision
+        torch.testing.assert_close(half[name], full[name], rtol=0.05, atol=0.02)
+    assert {loss.dtype for loss in half.values()} == {torch.float32}
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+    assert {detections[name].dtype for name in ("boxes", "scores", "masks")} == {torch.float32}
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_stages_compose_to_the_losses(make_config, make_detector, make_batch, system):
+    """The dense RPN and every class's mask, selected afterwards, give the losses and gradients of the detector."""
+    model = make_detector(make_config(system)).train()
+    model.random_keys = first_keys
+    batch = make_batch()
+    ours = model(batch)
+    gradients = torch.autograd.grad(sum(ours.values()), list(model.parameters()))
+
+    features = model.backbone(model.normalize(batch))
+    anchors = model.anchors([tuple(f.shape[-2:]) for f in features], (96, 128))
+    truth = truth_of(batch, model.config.offset)
+    samples = model.sample_anchors(anchors, truth, batch["image_sizes"])
+    raw = model.rpn(features)
+    logits = flatten_levels(raw[0], 1).squeeze(2).gather(1, samples.index)
+    deltas = flatten_levels(raw[1], 4).gather(1, samples.index[..., None].expand(-1, -1, 4))
+    losses = dict(
+        zip(KEYS[:2], rpn_losses(logits, deltas, samples, model.config.rpn, offset=model.config.offset), strict=True)
+    )
+    proposals = model.propose(*raw, anchors, batch["image_sizes"])
+    samples = model.sample_proposals(proposals.boxes, proposals.valid, truth)
+    losses |= model.box_losses(features, samples)
+    image, slot = samples.positive.nonzero(as_tuple=True)
+    pooled = pool_boxes(
+        features, model.strides, samples.boxes[image, slot], image, image >= 0, model.config.mask.pool,
+        offset=model.config.offset,
+    )  # fmt: skip
+    hidden = pooled
+    for conv in model.mask_head.convs:
+        hidden = conv(hidden).relu()
+    masks = model.mask_head.predictor(model.mask_head.deconv(hidden).relu())
+    targets = mask_targets(
+        batch, samples.boxes[image, slot], image, samples.truth_index[image, slot], model.config.mask
+    )
+    own = masks[torch.arange(len(image)), samples.labels[image, slot]]
+    losses["loss_mask"] = F.binary_cross_entropy_with_logits(own, targets)
+
+    assert list(losses) == list(ours)
+    for name in losses:
+        torch.testing.assert_close(ours[name], losses[name], rtol=1e-4, atol=1e-5, msg=name)
+    expected = torch.autograd.grad(sum(losses.values()), list(model.parameters()))
+    for (name, _), one, other in zip(model.named_parameters(), gradients, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5 * other.abs().max().item() + 1e-7, msg=name)
+
+
+def test_label_smoothing_reaches_the_classification_loss_only(make_config, make_detector, make_batch):
+    config = make_config("detectron2")
+    batch = make_batch()
+    losses = []
+    for smoothing in (0.0, 0.1):
+        model = make_detector(replace(config, box=replace(config.box, label_smoothing=smoothing))).train()
+        model.random_keys = first_keys
+        losses.append(model(batch))
+    assert {name for name in KEYS if losses[0][name] != losses[1][name]} == {"loss_cls"}
+
+
+def test_learning_overfits_a_batch(make_config, make_detector, make_batch):
+    model = make_detector(make_config("detectron2")).train()
+    batch = make_batch(objects=2)
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    totals = []
+    for _ in range(25):
+        loss = sum(model(batch).values())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        totals.append(loss.item())
+    assert sum(totals[-5:]) < 0.6 * sum(totals[:5])
+
+
+def test_parameter_names(make_config, make_detector):
+    model = make_detector(make_config("detectron2"))
+    tops = Counter(".".join(name.split(".")[:2]) for name in model.state_dict())
+    assert {n for n in tops if not n.startswith("backbone.")} == {
+        "rpn.conv", "rpn.objectness", "rpn.deltas", "box_head.fc1", "box_head.fc2", "box_head.cls_score",
+        "box_head.bbox_pred", "mask_head.convs", "mask_head.deconv", "mask_head.predictor",
+    }  # fmt: skip
+
+
+def test_a_detector_without_masks_says_so(make_config, make_detector, make_batch):
+    model = make_detector(make_config("detectron2", mask=False))
+    with pytest.raises(ValueError, match="no mask head"):
+        model.mask_logits([], torch.zeros(1, 1, 4), torch.zeros(1, 1), torch.ones(1, 1, dtype=torch.bool))
