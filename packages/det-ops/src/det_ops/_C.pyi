@@ -1,6 +1,6 @@
 # ruff: noqa: N999
-# Kernels over raw buffers. A `*_ptr` is the address of contiguous memory (Tensor.data_ptr()), 0 where it is optional and
-# absent. Nothing is checked. All release the interpreter lock.
+# Kernels over raw buffers. A `*_ptr` is the address of contiguous memory (Tensor.data_ptr()), 0 where it is absent.
+# Nothing is checked. All release the interpreter lock.
 
 def match_float32(
     anchors_ptr: int,
