@@ -1,9 +1,8 @@
 import pytest
 import torch
 import torchvision
-from torch import nn
 
-from det_backbones import FPN, FrozenBatchNorm2d, ResNetFPN, resnet, resnext101_32x8d
+from det_backbones import FPN, FrozenBatchNorm2d, ResNetFPN, SyncBatchNorm2d, resnet, resnext101_32x8d
 
 PEERS = {
     "resnet18": lambda **kw: resnet(18, **kw),
@@ -135,7 +134,7 @@ def test_sync_bn_is_built_outside_frozen_stages():
     body = resnet(18, norm="sync_bn", freeze_at=2)
     kinds = {name: type(module) for name, module in body.named_modules() if "bn" in name}
     assert kinds["bn1"] is kinds["layer1.0.bn1"] is FrozenBatchNorm2d
-    assert kinds["layer2.0.bn1"] is kinds["layer4.1.bn2"] is nn.SyncBatchNorm
+    assert kinds["layer2.0.bn1"] is kinds["layer4.1.bn2"] is SyncBatchNorm2d
     body.train()(torch.randn(2, 3, 64, 64))
 
 

@@ -16,6 +16,7 @@ from det_backbones.loading import LoadReport, load_imagenet_weights
 from det_backbones.norm import FrozenBatchNorm2d, Norm, convolve_and_normalize, make_norm
 from det_backbones.reading import read_arrays
 from det_backbones.resnet import BasicBlock, Bottleneck, ResNet, resnet, resnext101_32x8d
+from det_backbones.sync_norm import SyncBatchNorm2d
 
 __all__ = [
     "CAFFE2_PIXELS",
@@ -31,6 +32,7 @@ __all__ = [
     "PretrainedWeights",
     "ResNet",
     "ResNetFPN",
+    "SyncBatchNorm2d",
     "WeightsError",
     "__version__",
     "cache_directory",

@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from det_backbones.sync_norm import SyncBatchNorm2d
+
 Norm = Literal["frozen_bn", "frozen_statistics_bn", "bn", "sync_bn", "gn"]
 """Kinds of normalisation: all constant; statistics constant but affine trained (mmdetection's `norm_eval`); batch
 statistics; batch statistics over all processes; group normalisation (statistics of the image alone)."""
@@ -79,7 +81,7 @@ def make_norm(kind: Norm, channels: int, eps: float = 1e-5) -> nn.Module:
     if kind == "bn":
         return nn.BatchNorm2d(channels, eps)
     if kind == "sync_bn":
-        return nn.SyncBatchNorm(channels, eps)
+        return SyncBatchNorm2d(channels, eps)
     if kind == "gn":
         groups = 32 if channels % 32 == 0 and channels >= 64 else math.gcd(32, max(channels // 2, 1))
         return nn.GroupNorm(groups, channels, eps)
@@ -108,7 +110,7 @@ def scale_and_shift(norm: FrozenBatchNorm2d) -> tuple[Tensor, Tensor]:
     """
     dtype = torch.promote_types(norm.running_var.dtype, torch.float32)
     scale = norm.weight.to(dtype) * (norm.running_var.to(dtype) + norm.eps).rsqrt()
-    return scale, norm.bias.to(dtype) - norm.running_mean.to(dtype) * scale
+    return scale, torch.addcmul(norm.bias.to(dtype), norm.running_mean.to(dtype), scale, value=-1)
 
 
 def convolve_and_normalize(x: Tensor, convolution: nn.Conv2d, norm: nn.Module) -> Tensor:
