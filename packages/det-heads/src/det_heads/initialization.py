@@ -1,6 +1,7 @@
 """Random initialisation of the heads as each reference system does it."""
 
 import math
+from collections.abc import Sequence
 
 from torch import nn
 
@@ -56,7 +57,7 @@ def init_box_head(fc1: nn.Linear, fc2: nn.Linear, cls_score: nn.Linear, bbox_pre
     _normal(bbox_pred, 0.001)
 
 
-def init_mask_head(convs: nn.ModuleList, deconv: nn.ConvTranspose2d, predictor: nn.Conv2d, system: str) -> None:
+def init_mask_head(convs: Sequence[nn.Conv2d], deconv: nn.ConvTranspose2d, predictor: nn.Conv2d, system: str) -> None:
     """Convolutions and predictor of the mask head.
 
     Args:
@@ -72,5 +73,6 @@ def init_mask_head(convs: nn.ModuleList, deconv: nn.ConvTranspose2d, predictor: 
         _normal(predictor, 0.001)
     if system == "torchvision":
         for layer in (deconv, predictor):
-            fan_in = layer.weight[0].numel()
-            nn.init.uniform_(layer.bias, -1 / math.sqrt(fan_in), 1 / math.sqrt(fan_in))
+            bound = 1 / math.sqrt(layer.weight[0].numel())
+            if layer.bias is not None:
+                nn.init.uniform_(layer.bias, -bound, bound)

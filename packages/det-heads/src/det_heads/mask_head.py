@@ -1,7 +1,8 @@
 """The mask head: a small mask for a box of known class."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import pairwise
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -30,10 +31,11 @@ class MaskHead(nn.Module):
     def __init__(self, in_channels: int, num_classes: int, config: MaskHeadConfig, init: str = "detectron2") -> None:
         super().__init__()
         widths = [in_channels] + [config.channels] * config.convs
-        self.convs = nn.ModuleList(nn.Conv2d(before, after, 3, padding=1) for before, after in pairwise(widths))
+        convs = [nn.Conv2d(before, after, 3, padding=1) for before, after in pairwise(widths)]
+        self.convs = nn.ModuleList(convs)
         self.deconv = nn.ConvTranspose2d(widths[-1], config.channels, 2, stride=2)
         self.predictor = nn.Conv2d(config.channels, num_classes, 1)
-        init_mask_head(self.convs, self.deconv, self.predictor, init)
+        init_mask_head(convs, self.deconv, self.predictor, init)
 
     def forward(self, pooled: Tensor, labels: Tensor, count: Tensor) -> Tensor:
         """Mask logits of each row's class.
@@ -47,7 +49,7 @@ class MaskHead(nn.Module):
             [R, 2P, 2P]; padding rows hold the predictor's bias.
         """
         hidden = pooled
-        for conv in self.convs:
+        for conv in cast("Iterable[nn.Conv2d]", self.convs):
             hidden = F.relu_(convolution_rows(hidden, conv.weight, conv.bias, count, padding=1))
         hidden = convolution_rows(hidden, self.deconv.weight, self.deconv.bias, count, stride=2, transposed=True)
         hidden = F.relu_(hidden)

@@ -67,7 +67,8 @@ class TwoStageDetector(nn.Module):
         if self.training:
             return self._losses(batch, features, anchors)
         sizes = batch["image_sizes"]
-        proposals = self.propose(*self.rpn(features), anchors, sizes)
+        logits, deltas = self.rpn(features)
+        proposals = self.propose(logits, deltas, anchors, sizes)
         return self.detect(features, proposals.boxes, proposals.valid, sizes)
 
     def _losses(self, batch: Mapping[str, Tensor], features: Sequence[Tensor], anchors: Tensor) -> dict[str, Tensor]:
@@ -75,7 +76,8 @@ class TwoStageDetector(nn.Module):
         sizes = batch["image_sizes"]
         losses = self.rpn_losses(features, self.sample_anchors(anchors, truth, sizes))
         with torch.no_grad():
-            proposals = self.propose(*self.rpn(features), anchors, sizes)
+            logits, deltas = self.rpn(features)
+        proposals = self.propose(logits, deltas, anchors, sizes)
         samples = self.sample_proposals(proposals.boxes, proposals.valid, truth)
         losses |= self.box_losses(features, samples)
         if self.mask_head is not None:
