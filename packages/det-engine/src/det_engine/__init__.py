@@ -10,8 +10,9 @@ from det_engine.precision import PRECISIONS, Precision
 from det_engine.progress import make_display
 from det_engine.random_state import capture_random_state, lent_random_state, restore_random_state, seed_all
 from det_engine.run import RunDirectory
+from det_engine.settings import TrainResult, TrainSettings
 from det_engine.solver import SolverConfig, check_solver, lr_at, scale_to_batch
-from det_engine.train import TrainResult, TrainSettings, train
+from det_engine.train import train
 
 __all__ = [
     "PRECISIONS",

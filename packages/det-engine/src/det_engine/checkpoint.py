@@ -12,7 +12,7 @@ import shutil
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import torch
 from torch import nn
@@ -70,13 +70,13 @@ def save(path: Path, state: Mapping[str, Any], *, keep: Path | None = None) -> N
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
             writer = _SealingWriter(file)
-            torch.save(whole, writer)
+            torch.save(whole, cast("BinaryIO", writer))
             writer.seal()
             file.flush()
             os.fsync(file.fileno())
         if keep is not None and path.exists():
             link(path, keep)
-        os.replace(temporary, path)
+        temporary.replace(path)
         _sync_folder(path.parent)
     except (OSError, RuntimeError) as error:
         with contextlib.suppress(OSError):
@@ -100,7 +100,7 @@ def link(source: Path, target: Path) -> None:
         os.link(source, temporary)
     except OSError:
         shutil.copyfile(source, temporary)
-    os.replace(temporary, target)
+    temporary.replace(target)
 
 
 def _sync_folder(folder: Path) -> None:
@@ -123,14 +123,15 @@ def load(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise EngineError(f"Checkpoint {path} is not there{' (it is a folder)' if path.is_dir() else ''}.")
     try:
-        if not _seal_holds(path):
-            raise EngineError(f"Checkpoint {path} is damaged: its content does not match its checksum. Use another.")
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        whole = _seal_holds(path)
     except OSError as error:
         raise EngineError(f"Checkpoint {path} cannot be read: {error.strerror or error}.") from error
-    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError, AttributeError) as error:
-        if isinstance(error, EngineError):
-            raise
+    if not whole:
+        raise EngineError(f"Checkpoint {path} is damaged: its content does not match its checksum. Use another.")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    # torch seeks and parses whatever it finds in a foreign or cut file, and fails accordingly.
+    except (RuntimeError, pickle.UnpicklingError, EOFError, LookupError, ValueError, AttributeError, OSError) as error:
         kind = "is no checkpoint of det-engine" if zipfile.is_zipfile(path) else "is truncated or no checkpoint at all"
         reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
         raise EngineError(f"File {path} {kind} ({reason}).") from error

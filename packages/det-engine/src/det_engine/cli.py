@@ -106,9 +106,12 @@ def nearest(name: str, choices: Iterable[str], cutoff: float = 0.5) -> str | Non
 
     def likeness(choice: str) -> float:
         whole = difflib.SequenceMatcher(None, name.lower(), choice.lower()).ratio()
-        # A missing or wrong section is the smaller mistake, but an equal whole is the better answer.
-        part = difflib.SequenceMatcher(None, leaf.lower(), choice.rpartition(".")[2].lstrip("-").lower()).ratio()
-        return max(whole, 0.95 * part)
+        end = choice.rpartition(".")[2].lstrip("-").lower()
+        part = difflib.SequenceMatcher(None, leaf.lower(), end).ratio()
+        # A missing or wrong section is the smaller mistake, but an equal whole is the better answer. A word of the
+        # name (`lr` for `base-lr`) counts as near, however short it is.
+        word = 0.7 + 0.2 * part if leaf.lower() in end.split("-") else 0.0
+        return max(whole, 0.95 * part, word)
 
     best = max(choices, key=likeness, default=None)
     return best if best is not None and likeness(best) >= cutoff else None

@@ -10,7 +10,7 @@ from torch import Tensor
 from det_engine.errors import EngineError
 
 
-class NonFiniteLoss(Exception):
+class NonFiniteLossError(Exception):
     """The first step whose loss is not finite.
 
     Attributes:
@@ -23,7 +23,10 @@ class NonFiniteLoss(Exception):
         self.step = step
         self.terms = terms
         self.image_ids = image_ids
-        super().__init__(f"loss not finite at step {step}")
+        bad = ", ".join(f"{name} = {value}" for name, value in terms.items() if not math.isfinite(value))
+        good = ", ".join(f"{name} = {value:.4g}" for name, value in terms.items() if math.isfinite(value))
+        images = "" if image_ids is None else f" Images of that step: {', '.join(map(str, image_ids))}."
+        super().__init__(f"The loss is not finite at step {step}: {bad}{f' ({good})' if good else ''}.{images}")
 
 
 class LossRecord:
@@ -64,7 +67,7 @@ class LossRecord:
         """Read what has not been read.
 
         Raises:
-            NonFiniteLoss: a loss term is not finite.
+            NonFiniteLossError: a loss term is not finite.
         """
         if not self._on_device or self._names is None:
             return
@@ -75,14 +78,14 @@ class LossRecord:
             terms = dict(zip(self._names, row, strict=False))
             if not all(map(math.isfinite, terms.values())):
                 step = self._first_step + len(self._read)
-                raise NonFiniteLoss(step, terms, None if image_ids is None else image_ids.tolist())
+                raise NonFiniteLossError(step, terms, None if image_ids is None else image_ids.tolist())
             self._read.append(row)
 
     def take(self) -> dict[str, float]:
         """Mean of every term over the steps since the last call, their sum as `loss` first; then start anew.
 
         Raises:
-            NonFiniteLoss: as `check`.
+            NonFiniteLossError: as `check`.
         """
         self.check()
         if not self._read or self._names is None:

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,14 +26,11 @@ class MetricsLog:
     def __init__(self, path: Path, step: int = 0, evaluated_step: int = 0) -> None:
         self._path = path
         try:
-            kept = [
-                line
-                for line in read_metrics(path)
-                if line["step"] <= (step if line["kind"] == "train" else evaluated_step)
-            ]
+            limits = {"train": step, "evaluation": evaluated_step}
+            kept = [line for line in read_metrics(path) if line["step"] <= limits.get(line["kind"], step)]
             temporary = path.with_name(f"{path.name}.writing")
             temporary.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
-            os.replace(temporary, path)
+            temporary.replace(path)
             self._file = path.open("a", encoding="utf-8")
         except OSError as error:
             raise EngineError(f"Cannot write {path}: {error.strerror or error}.") from error

@@ -16,7 +16,8 @@ class Precision:
     """Autocast, loss scaling and the optimizer step in one number format.
 
     Weights and optimizer state are float32 in every format; the formats change what matrix products and
-    convolutions compute in. None of the methods reads from the device.
+    convolutions compute in. None of the methods
+    that a step calls reads from the device.
 
     | name | products and convolutions | loss scale |
     |---|---|---|
@@ -52,7 +53,7 @@ class Precision:
         self._scaler = torch.amp.GradScaler(device.type, init_scale=initial, enabled=name == "fp16")
         _set_float32_products(device, fast=name == "tf32")
 
-    def autocast(self) -> AbstractContextManager[None]:
+    def autocast(self) -> AbstractContextManager[Any]:
         """Context in which the forward pass runs, in training and in inference."""
         return torch.autocast(self.device.type, dtype=self._dtype, enabled=self._dtype is not None)
 
@@ -78,15 +79,20 @@ class Precision:
         if state and self._scaler.is_enabled():
             self._scaler.load_state_dict(state)
 
+    def scale(self) -> float | None:
+        """The loss scale, None for formats that have none; reads from the device."""
+        return self._scaler.get_scale() if self._scaler.is_enabled() else None
+
     def describe_scale(self) -> str:
         """The loss scale in words; reads from the device."""
-        return f"loss scale {self._scaler.get_scale():g}" if self._scaler.is_enabled() else "no loss scale"
+        scale = self.scale()
+        return "no loss scale" if scale is None else f"loss scale {scale:g}"
 
 
 def _set_float32_products(device: torch.device, *, fast: bool) -> None:
     if device.type == "cuda":
         torch.backends.cuda.matmul.fp32_precision = "tf32" if fast else "ieee"
-        torch.backends.cudnn.conv.fp32_precision = "tf32" if fast else "ieee"
+        torch.backends.cudnn.conv.fp32_precision = "tf32" if fast else "ieee"  # pyrefly: ignore[missing-attribute]
     elif device.type == "npu":
         # torch_npu computes float32 convolutions in HF32 unless told otherwise.
         for module in ("matmul", "conv"):

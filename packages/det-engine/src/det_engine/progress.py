@@ -130,7 +130,7 @@ class LiveDisplay(NoDisplay):
         """Move the bar."""
         self._bar.update(self._task, completed=step, eta=self._remaining.at(step))
 
-    def losses(self, step: int, values: Mapping[str, float]) -> None:
+    def losses(self, step: int, values: Mapping[str, float]) -> None:  # noqa: ARG002
         """Replace the losses."""
         self._live.update(Group(self._bar, Text(describe(values))))
 

@@ -1,7 +1,6 @@
 """The directory of a run: what lies where, and who may write there."""
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -116,7 +115,7 @@ class RunDirectory:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             temporary.write_text(json.dumps(to_plain(value), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-            os.replace(temporary, path)
+            temporary.replace(path)
         except OSError as error:
             raise EngineError(f"Cannot write {path}: {error.strerror or error}.") from error
 

@@ -1,0 +1,109 @@
+import json
+import os
+import socket
+import sys
+import types
+
+import pytest
+import torch
+
+from det_engine import EngineError, describe_environment, resolve_device
+from det_engine.device import peak_memory_mib
+
+
+@pytest.fixture
+def no_accelerator(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.delattr(torch, "npu", raising=False)
+
+
+def test_cpu():
+    assert resolve_device("cpu") == torch.device("cpu")
+
+
+def test_auto_ends_at_the_cpu(no_accelerator):
+    assert resolve_device("auto") == torch.device("cpu")
+
+
+def test_auto_takes_an_npu_where_there_is_no_cuda(no_accelerator, monkeypatch):
+    chosen = []
+    module = types.SimpleNamespace(is_available=lambda: True, device_count=lambda: 4, current_device=lambda: 1)
+    monkeypatch.setattr(torch, "npu", module, raising=False)
+    monkeypatch.setattr(torch.accelerator, "set_device_index", chosen.append)
+    # A stock torch does not know the device type npu by name.
+    monkeypatch.setattr(torch, "device", lambda kind, index: types.SimpleNamespace(type=kind, index=index))
+    assert resolve_device("auto").type == "npu"
+    assert resolve_device("npu:3").index == 3
+    assert chosen == [1, 3]
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:", "cuda:x", "cpu:1", "auto:0", ""])
+def test_names_that_mean_nothing(name):
+    with pytest.raises(EngineError, match=r"must be auto, cpu, cuda\[:index\] or npu\[:index\]"):
+        resolve_device(name)
+
+
+def test_cuda_without_driver(no_accelerator, monkeypatch):
+    def fail():
+        raise RuntimeError("Found no NVIDIA driver on your system. Please check ...\nmore")
+
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(torch.cuda, "init", fail)
+    with pytest.raises(EngineError, match=r"'cuda' is not there: no usable NVIDIA driver .*Use --device cpu"):
+        resolve_device("cuda")
+
+
+def test_torch_without_cuda(no_accelerator, monkeypatch):
+    monkeypatch.setattr(torch.version, "cuda", None)
+    monkeypatch.setattr(torch.version, "hip", None)
+    with pytest.raises(EngineError, match=r"this torch \(.*\) was built without CUDA"):
+        resolve_device("cuda:0")
+
+
+def test_cuda_hidden(no_accelerator, monkeypatch):
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(torch.cuda, "init", lambda: None)
+    with pytest.raises(EngineError, match="CUDA_VISIBLE_DEVICES may hide it"):
+        resolve_device("cuda")
+
+
+def test_an_index_beyond_the_last(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(EngineError, match=r"'cuda:2' is not there: this machine shows 2 \(0 to 1\)"):
+        resolve_device("cuda:2")
+
+
+def test_npu_without_torch_npu(no_accelerator, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(EngineError, match="torch_npu is not installed"):
+        resolve_device("npu")
+
+
+def test_npu_without_cann(no_accelerator, monkeypatch, tmp_path):
+    (tmp_path / "torch_npu.py").write_text("raise ImportError('libhccl.so: cannot open shared object file')")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(EngineError, match=r"CANN is probably missing .*set_env\.sh.*libhccl\.so"):
+        resolve_device("npu:0")
+    assert "torch_npu" not in sys.modules
+
+
+def test_npu_not_visible(no_accelerator, monkeypatch):
+    monkeypatch.setattr(torch, "npu", types.SimpleNamespace(is_available=lambda: False), raising=False)
+    with pytest.raises(EngineError, match="no NPU is visible"):
+        resolve_device("npu")
+
+
+def test_environment_is_json_and_names_nobody():
+    environment = describe_environment(torch.device("cpu"), packages=["rich", "not-a-package"])
+    text = json.dumps(environment)
+    assert {"torch", "numpy", "det-engine", "rich"} <= environment["versions"].keys()
+    assert "not-a-package" not in environment["versions"]
+    assert environment["device"] == "cpu"
+    assert environment["threads"] >= 1
+    for private in (socket.gethostname(), os.path.expanduser("~"), os.getcwd(), sys.prefix):  # noqa: PTH109, PTH111
+        assert len(private) < 4 or private not in text
+
+
+def test_peak_memory_of_this_process():
+    assert 10 < peak_memory_mib(torch.device("cpu")) < 1e6
