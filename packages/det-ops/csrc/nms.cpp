@@ -202,8 +202,8 @@ DET_OPS_INLINE void suppress(const Problem<T>& p, Scratch<T>& s, int64_t total, 
   constexpr T infinity = std::numeric_limits<T>::infinity();
   T* const base = s.kept.data();
   const Kept<T> kept{base, base + total, base + 2 * total, base + 3 * total, base + 4 * total};
-  // Below zero everything but NaN suppresses: the bound then admits all.
-  const T bound = p.threshold < 0 ? -infinity : p.threshold * (1 - 8 * std::numeric_limits<T>::epsilon());
+  const T bound = p.threshold * (1 - 8 * std::numeric_limits<T>::epsilon());
+  const bool no_bound = p.threshold < 0;  // boxes that do not meet suppress each other too
   const int64_t m = static_cast<int64_t>(s.order.size());
   int64_t found = 0;
   for (int64_t i = 0; i < m && found < p.max_output; ++i) {
@@ -215,7 +215,7 @@ DET_OPS_INLINE void suppress(const Problem<T>& p, Scratch<T>& s, int64_t total, 
     const int64_t begin = s.start[group], end = begin + s.filled[group];
     bool hit = false;
     for (int64_t j = begin; j < end && !hit; j += kBlock) {
-      hit = may_suppress(kept, j, c, legacy) && suppresses(kept, j, c);
+      hit = (no_bound || may_suppress(kept, j, c, legacy)) && suppresses(kept, j, c);
     }
     if (hit) continue;
     if (s.filled[group] % kBlock == 0) {  // a new block, of places that suppress nothing: their area is NaN

@@ -4,8 +4,9 @@
 
 #include <cstdint>  // defines __GLIBC__, where there is one
 
-// Needs GNU indirect functions: glibc has them, musl has not.
-#if defined(__GNUC__) && !defined(__clang__) && defined(__x86_64__) && defined(__GLIBC__)
+// Needs GNU indirect functions: glibc has them, musl has not. Define it empty to build without.
+#if defined(DET_OPS_CLONES)
+#elif defined(__GNUC__) && !defined(__clang__) && defined(__x86_64__) && defined(__GLIBC__)
 #define DET_OPS_CLONES __attribute__((target_clones("arch=skylake-avx512", "arch=haswell", "default")))
 #else
 #define DET_OPS_CLONES

@@ -162,9 +162,6 @@ def batched_nms(
     Raises:
         ValueError: Wrong shape, dtype or device.
     """
-    check_shape(groups, "groups", scores.shape)
-    expect(groups.dtype == torch.int64, "groups", "int64", groups)
-    check_device(groups, "groups", scores, "scores")
     return _nms(boxes, scores, groups, iou_threshold, max_output, valid, offset)
 
 
@@ -182,6 +179,10 @@ def _nms(
     check_shape(scores, "scores", boxes.shape[:-1])
     expect(scores.is_floating_point(), "scores", "floating", scores)
     check_device(scores, "scores", boxes, "boxes")
+    if groups is not None:
+        check_shape(groups, "groups", scores.shape)
+        expect(groups.dtype == torch.int64, "groups", "int64", groups)
+        check_device(groups, "groups", boxes, "boxes")
     if valid is not None:
         check_shape(valid, "valid", scores.shape)
         expect(valid.dtype == torch.bool, "valid", "bool", valid)

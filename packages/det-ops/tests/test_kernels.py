@@ -1,0 +1,52 @@
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+import det_ops
+from det_ops import _kernels
+
+
+def test_choice_is_restored_after_an_error() -> None:
+    tensor = torch.zeros(1)
+    seen = [_kernels.native(tensor)]
+
+    def fail() -> None:
+        with det_ops.kernels("reference"):
+            seen.append(_kernels.native(tensor))
+            with det_ops.kernels("auto"):
+                seen.append(_kernels.native(tensor))
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert seen[1:] == [False, True]
+    assert _kernels.native(tensor) == seen[0]
+
+
+def test_unknown_choice() -> None:
+    with pytest.raises(ValueError, match="choice must be one of auto, reference, got 'fast'"), det_ops.kernels("fast"):
+        pass
+
+
+def test_every_operator_has_a_row_per_device() -> None:
+    rows = _kernels.table()
+    operators = {row.operator for row in rows}
+    assert {(row.operator, row.device) for row in rows} == {(o, d) for o in operators for d in ("cpu", "cuda", "npu")}
+    functions = {name for name in det_ops.__all__ if not name.startswith("_")} - {"kernels"}
+    assert operators == functions
+
+
+def test_environment_forces_the_reference_and_the_table_says_so() -> None:
+    environment = os.environ | {"DET_OPS_KERNELS": "reference"}
+    run = [sys.executable, "-m", "det_ops"]
+    lines = subprocess.run(run, env=environment, capture_output=True, text=True, check=True).stdout.splitlines()
+    rows = [line for line in lines if line.startswith("  ")]
+    assert len(rows) == len(_kernels.table())
+    assert all("reference" in row and "forced" in row for row in rows)
+
+
+def test_public_names_are_sorted() -> None:
+    assert det_ops.__all__ == sorted(det_ops.__all__)
