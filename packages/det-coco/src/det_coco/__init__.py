@@ -2,7 +2,7 @@
 
 from det_coco.__about__ import __version__
 from det_coco.annotations import CocoIndex, check_same_categories
-from det_coco.batches import Batch, BatchShape, default_buckets
+from det_coco.batches import Batch, BatchShape, Sample, default_buckets, make_batch
 from det_coco.errors import DataError
 from det_coco.evaluation import evaluate, save_results, to_results
 from det_coco.images import list_images, load_image
@@ -23,6 +23,7 @@ __all__ = [
     "Limits",
     "Loader",
     "Resize",
+    "Sample",
     "Split",
     "__version__",
     "cache_folder",
@@ -38,6 +39,7 @@ __all__ = [
     "list_images",
     "load_image",
     "load_split",
+    "make_batch",
     "save_picture",
     "save_results",
     "side_by_side",

@@ -51,7 +51,7 @@ def parse(file: Path, folder: Path, check_images: bool, require_objects: bool) -
     corners = np.concatenate((xywh[:, :2], xywh[:, :2] + xywh[:, 2:]), axis=1)
     limits = np.stack((widths, heights, widths, heights), axis=1)[position].astype(np.float64)
     clipped = corners.clip(0, limits)
-    usable = ((clipped[:, 2:] - clipped[:, :2]) > _MIN_SIDE).all(axis=1)
+    usable = np.min(clipped[:, 2:] - clipped[:, :2], axis=1) > _MIN_SIDE
     _warn_boxes(file, ids, usable, np.abs(clipped - corners).max(axis=1, initial=0) > 1)
     order = order[usable[order]]
     if require_objects and not (~crowd[order]).any():
@@ -95,9 +95,8 @@ def _read_json(file: Path) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise DataError(f"{file} is not JSON: byte {error.start} is not UTF-8 text.") from None
     except json.JSONDecodeError as error:
-        end = (
-            "it ends too early, so it is probably truncated" if error.pos >= len(error.doc.rstrip()) - 1 else error.msg
-        )
+        at_end = error.pos >= len(error.doc.rstrip()) - 1 or "Unterminated" in error.msg
+        end = "it ends too early, so it is probably truncated" if at_end else error.msg
         raise DataError(
             f"{file} is not valid JSON: {end} (line {error.lineno}, column {error.colno}, character {error.pos} of "
             f"{len(error.doc)}). Copy or export the file again."
@@ -174,8 +173,8 @@ def _image_positions(file: Path, records: list[dict[str, Any]], image_ids: np.nd
     if not known.all():
         first = int(np.flatnonzero(~known)[0])
         raise DataError(
-            f"{file}: {int((~known).sum())} annotations belong to images that are not in the file, the first is annotation "
-            f"{records[first]['id']} with image_id {wanted[first]}."
+            f"{file}: {int((~known).sum())} annotations belong to images that are not in the file, the first is "
+            f"annotation {records[first]['id']} with image_id {wanted[first]}."
         )
     return found
 

@@ -45,8 +45,8 @@ def pack_masks(file: Path, records: list[dict[str, Any]], sizes: np.ndarray) -> 
                 runs_per_instance[n] = len(counts)
         else:
             raise DataError(
-                f"{file}: 'segmentation' of annotation {record['id']} must be a list of polygons or a run-length code, got "
-                f"{segmentation!r}."
+                f"{file}: 'segmentation' of annotation {record['id']} must be a list of polygons or a run-length code, "
+                f"got {segmentation!r}."
             )
     lengths = np.array([len(p) // 2 for p in polygons], dtype=np.int64)
     return Polygons(
@@ -62,7 +62,7 @@ def _points(file: Path, records: list[dict[str, Any]], polygons: list[list[float
     try:
         flat = np.fromiter(chain.from_iterable(polygons), dtype=np.float64)
         if np.isfinite(flat).all():
-            return flat.reshape(-1, 2).astype(np.float32)
+            return flat.reshape(-1, 2)
     except (TypeError, ValueError):
         pass
     for record in records:
@@ -72,8 +72,8 @@ def _points(file: Path, records: list[dict[str, Any]], polygons: list[list[float
                 raise DataError(f"{file}: annotation {record['id']} has a polygon with something that is not a number.")
             if not all(math.isfinite(v) for v in polygon):
                 raise DataError(
-                    f"{file}: annotation {record['id']} (image {record['image_id']}) has a polygon with NaN or infinite "
-                    "coordinates."
+                    f"{file}: annotation {record['id']} (image {record['image_id']}) has a polygon with NaN or "
+                    "infinite coordinates."
                 )
     raise DataError(f"{file}: a polygon holds something that is not a finite number.")
 
@@ -82,13 +82,13 @@ def _is_polygon(file: Path, record: dict[str, Any], polygon: Any) -> bool:
     """Tell a polygon from a line or a point."""
     if not isinstance(polygon, list):
         raise DataError(
-            f"{file}: 'segmentation' of annotation {record['id']} must be a list of polygons, each a list of numbers; got a "
-            f"list with {polygon!r}."
+            f"{file}: 'segmentation' of annotation {record['id']} must be a list of polygons, each a list of numbers; "
+            f"got a list with {polygon!r}."
         )
     if len(polygon) % 2:
         raise DataError(
-            f"{file}: annotation {record['id']} has a polygon with an odd number of coordinates ({len(polygon)}); x, y pairs "
-            "are expected."
+            f"{file}: annotation {record['id']} has a polygon with an odd number of coordinates ({len(polygon)}); "
+            "x, y pairs are expected."
         )
     return len(polygon) >= 6
 

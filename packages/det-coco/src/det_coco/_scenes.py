@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image, ImageDraw
-from pycocotools import mask as coco_mask
+
+from det_coco._coco_api import coco_mask
 
 # Ids with gaps, as COCO's own.
 CATEGORIES = {1: "disc", 2: "square", 4: "triangle", 7: "star", 8: "cross", 11: "ring"}

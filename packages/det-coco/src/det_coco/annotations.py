@@ -4,21 +4,24 @@ import hashlib
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from det_coco._sharing import pack, unpack
 from det_coco.errors import DataError
 from det_coco.rle import runs_to_edges
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class Polygons:
     """Masks in compressed rows: instance -> polygons -> points, and instance -> runs.
 
     Attributes:
         instance_polygons: int64 `[N + 1]`; instance n owns polygons `[n]:[n + 1]`.
         polygon_points: int64 `[Q + 1]`; polygon q owns points `[q]:[q + 1]`.
-        points: float32 `[P, 2]` x, y in original pixels.
+        points: float64 `[P, 2]` x, y in original pixels; float32 would move some points
+            across the fifths of pixels that rasterisation rounds to.
         instance_runs: int64 `[N + 1]`; instance n owns runs `[n]:[n + 1]`, none where its mask is polygons.
         runs: uint32 `[R]` run lengths, column by column, zeros first.
     """
@@ -28,6 +31,12 @@ class Polygons:
     points: np.ndarray
     instance_runs: np.ndarray
     runs: np.ndarray
+
+    def __getstate__(self) -> dict[str, Any]:
+        return pack(self.__dict__)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(unpack(state))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,6 +189,13 @@ class CocoIndex:
         ):  # fmt: skip
             digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Pack the arrays as tensors in shared memory, so that processes started by `spawn` do not copy them."""
+        return pack(self.__dict__)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(unpack(state))
 
 
 def check_same_categories(train: CocoIndex, val: CocoIndex) -> None:

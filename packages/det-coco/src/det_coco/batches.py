@@ -58,8 +58,8 @@ class BatchShape:
         if not fitting:
             raise DataError(
                 f"No bucket holds images of {height} x {width} pixels (height x width): the buckets are "
-                f"{', '.join(f'{h} x {w}' for h, w in self.buckets)}. Add one of at least {_up(height)} x {_up(width)}, "
-                "or resize to less."
+                f"{', '.join(f'{h} x {w}' for h, w in self.buckets)}. Add one of at least {_up(height)} x "
+                f"{_up(width)}, or resize to less."
             )
         return min(fitting, key=lambda bucket: (bucket[0] * bucket[1], bucket))
 
@@ -206,8 +206,8 @@ def _check(sample: Sample, count: int, limit: int, what: str, option: str) -> No
 def excess_message(image: str, count: int, limit: int, what: str, option: str) -> str:
     """Say that an image has more than fits, and what to do."""
     return (
-        f"{image} has {count} {what}, more than the {limit} that {option} allows. Raise {option} to {count} or more, or "
-        "set drop_excess to leave out the smallest objects."
+        f"{image} has {count} {what}, more than the {limit} that {option} allows. Raise {option} to {count} or more, "
+        "or set drop_excess to leave out the smallest objects."
     )
 
 

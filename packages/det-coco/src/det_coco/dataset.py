@@ -67,9 +67,9 @@ class BatchDataset(Dataset[Batch | Failure]):
         self.batch_size = batch_size
         self.seed = seed
         self.truth = truth
-        if selection is None and truth:
-            selection = select_instances(index, shape, legacy=augmentation.legacy)
-        self.selection = selection
+        if not truth:
+            selection = Selection(rows=np.zeros(0, dtype=np.int64), image_rows=np.zeros(len(index) + 1, dtype=np.int64))
+        self.selection = selection or select_instances(index, shape, legacy=augmentation.legacy)
 
     def sample(self, position: int, epoch: int | None = None) -> Sample:
         """Load one image with its truth.
@@ -92,7 +92,7 @@ class BatchDataset(Dataset[Batch | Failure]):
         image = self.augmentation.resize.apply(pixels, geometry.height, geometry.width)
         if geometry.flip:
             image = image.flip(-1)
-        rows = self.selection.of(position) if self.truth and self.selection is not None else np.zeros(0, dtype=np.int64)
+        rows = self.selection.of(position)
         masks = self.shape.masks if self.truth else "none"
         return Sample(
             image=image,
@@ -105,10 +105,10 @@ class BatchDataset(Dataset[Batch | Failure]):
             bitmaps=image_bitmaps(index, rows, position, geometry) if masks == "bitmaps" else None,
         )
 
-    def __getitem__(self, key: BatchKey) -> Batch | Failure:
-        epochs = key.epochs or (None,) * len(key.positions)
+    def __getitem__(self, index: BatchKey) -> Batch | Failure:
+        epochs = index.epochs or (None,) * len(index.positions)
         try:
-            samples = [self.sample(p, e) for p, e in zip(key.positions, epochs, strict=True)]
+            samples = [self.sample(p, e) for p, e in zip(index.positions, epochs, strict=True)]
             if not samples:
                 return self._padding()
             return make_batch(samples, self.shape, self.batch_size, truth=self.truth)

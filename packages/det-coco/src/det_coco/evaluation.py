@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
+from det_coco._coco_api import COCO, COCOeval
 from det_coco.annotations import CocoIndex
 from det_coco.errors import DataError
 
@@ -19,7 +18,7 @@ _NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "AR
 
 
 def to_results(
-    index: CocoIndex,
+    index_or_ids: CocoIndex | Sequence[int],
     image_id: int,
     boxes: np.ndarray,
     scores: np.ndarray,
@@ -31,7 +30,7 @@ def to_results(
     """Write the detections of one image as rows of a COCO results file.
 
     Args:
-        index: gives the category ids.
+        index_or_ids: an index, or the category ids by contiguous label.
         image_id: the data set's own id.
         boxes: `[K, 4]` x1, y1, x2, y2 in original pixels.
         scores: `[K]`.
@@ -44,7 +43,7 @@ def to_results(
         Python values, ready for JSON.
     """
     boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
-    categories = index.category_ids
+    categories = index_or_ids.category_ids if isinstance(index_or_ids, CocoIndex) else tuple(index_or_ids)
     sides = boxes[:, 2:] - boxes[:, :2] + offset
     rows: list[dict[str, Any]] = [
         {
@@ -108,7 +107,7 @@ def evaluate(
     return out
 
 
-def _metrics(index: CocoIndex, evaluation: COCOeval) -> dict[str, float]:
+def _metrics(index: CocoIndex, evaluation: Any) -> dict[str, float]:
     metrics = {name: float(value) for name, value in zip(_NAMES, evaluation.stats, strict=True)}
     # [IoU thresholds, recalls, classes, areas, detection limits]: all areas, 100 detections.
     precision = evaluation.eval["precision"][:, :, :, 0, -1]
@@ -119,7 +118,7 @@ def _metrics(index: CocoIndex, evaluation: COCOeval) -> dict[str, float]:
     return metrics
 
 
-def _truth(index: CocoIndex, masks: bool) -> COCO:
+def _truth(index: CocoIndex, masks: bool) -> Any:
     try:
         content = json.loads(index.annotation_file.read_bytes())
     except (OSError, ValueError) as error:
@@ -145,7 +144,7 @@ def _repair_segmentation(annotation: dict[str, Any]) -> None:
     annotation["segmentation"] = polygons
 
 
-def _detections(truth: COCO, results: Sequence[Mapping[str, Any]], iou_type: str) -> COCO:
+def _detections(truth: Any, results: Sequence[Mapping[str, Any]], iou_type: str) -> Any:
     if not results:
         return _coco({**truth.dataset, "annotations": []})
     # With both keys pycocotools would take the area, which decides small, medium or large, from the box.
@@ -153,7 +152,7 @@ def _detections(truth: COCO, results: Sequence[Mapping[str, Any]], iou_type: str
     return truth.loadRes([{k: v for k, v in row.items() if k != other} for row in results])
 
 
-def _coco(content: dict[str, Any]) -> COCO:
+def _coco(content: dict[str, Any]) -> Any:
     coco = COCO()
     coco.dataset = content
     coco.createIndex()

@@ -2,6 +2,7 @@
 
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -75,7 +76,7 @@ def _decode_jpeg(data: bytes) -> np.ndarray | None:
         warnings.simplefilter("ignore", UserWarning)
         buffer = torch.frombuffer(data, dtype=torch.uint8)
     try:
-        image = decode_jpeg(buffer, ImageReadMode.RGB, apply_exif_orientation=True)
+        image: Any = decode_jpeg(buffer, ImageReadMode.RGB, apply_exif_orientation=True)
     except RuntimeError:
         return None  # Pillow knows more kinds of JPEG, and says better what is wrong.
     return image.permute(1, 2, 0).contiguous().numpy()
@@ -96,7 +97,8 @@ def _decode_with_pillow(path: Path) -> np.ndarray:
     except Exception as error:
         # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error and more for broken files.
         raise DataError(
-            f"The image {path} cannot be read: {error}. It is damaged, truncated or no picture; copy or download it again."
+            f"The image {path} cannot be read: {error}. It is damaged, truncated or no picture; copy or download it "
+            "again."
         ) from None
 
 

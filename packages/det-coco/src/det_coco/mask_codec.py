@@ -1,10 +1,11 @@
 """Instance masks of one image, scaled and mirrored with it, in the two static forms of a batch."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
-from pycocotools import mask as coco_mask
 
+from det_coco._coco_api import coco_mask
 from det_coco.annotations import CocoIndex
 from det_coco.rle import runs_to_bitmap, runs_to_edges
 from det_coco.transforms import Geometry
@@ -112,7 +113,7 @@ def instance_bitmap(index: CocoIndex, row: int, height: int, width: int) -> np.n
     if runs.size:
         return runs_to_bitmap(runs, height, width)
     bounds = m.polygon_points[m.instance_polygons[row] : m.instance_polygons[row + 1] + 1]
-    polygons = [m.points[a:b].astype(np.float64).reshape(-1) for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
+    polygons = [m.points[a:b].reshape(-1) for a, b in pairwise(bounds)]
     if not polygons:
         return np.zeros((height, width), dtype=np.uint8)
     return coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects([p.tolist() for p in polygons], height, width)))

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
-from pycocotools import mask as coco_mask
 
+from det_coco._coco_api import coco_mask
 from det_coco.annotations import CocoIndex
 from det_coco.mask_codec import instance_bitmap
 

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import platformdirs
 from PIL import Image
-from pycocotools import mask as coco_mask
 
+from det_coco._coco_api import coco_mask
 from det_coco._scenes import CATEGORIES, Scene, draw_scene
 from det_coco.errors import DataError
 from det_coco.rle import bitmap_to_runs
