@@ -51,15 +51,17 @@ class MaskHead(nn.Module):
         hidden = pooled
         for conv in cast("Iterable[nn.Conv2d]", self.convs):
             hidden = F.relu_(convolution_rows(hidden, conv.weight, conv.bias, count, padding=1))
-        hidden = convolution_rows(hidden, self.deconv.weight, self.deconv.bias, count, stride=2, transposed=True)
-        hidden = F.relu_(hidden)
-        weight = self.predictor.weight.flatten(1)[labels]  # [R, channels]
-        # channels-last memory makes [R, 4PP, channels] a view
-        rows = hidden.permute(0, 2, 3, 1).flatten(1, 2)
-        logits = torch.bmm(rows, weight[:, :, None]).squeeze(2)
-        size = hidden.shape[-1]
-        bias = 0.0 if self.predictor.bias is None else self.predictor.bias[labels][:, None]
-        return (logits + bias).view(-1, size, size)
+        # With stride 2, each pixel of the 2x2 transposed convolution sees one input pixel: it is a 1x1 convolution to
+        # four times the channels, and only the logits need to be put in their places.
+        weight = self.deconv.weight.permute(2, 3, 1, 0).flatten(0, 2)[..., None, None]  # [4 * channels, channels, 1, 1]
+        bias = None if self.deconv.bias is None else self.deconv.bias.repeat(4)
+        hidden = F.relu_(convolution_rows(hidden, weight, bias, count))
+        rows, _, height, width = hidden.shape
+        hidden = hidden.permute(0, 2, 3, 1).reshape(rows, height * width * 4, -1)
+        own = self.predictor.weight.flatten(1)[labels]  # [R, channels]
+        logits = torch.bmm(hidden, own[:, :, None]).view(rows, height, width, 2, 2)
+        logits = logits.transpose(2, 3).reshape(rows, 2 * height, 2 * width)
+        return logits if self.predictor.bias is None else logits + self.predictor.bias[labels][:, None, None]
 
 
 def mask_targets(

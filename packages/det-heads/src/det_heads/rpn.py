@@ -5,6 +5,7 @@ Shapes: `B` images, `C` channels, `A` anchors per cell, `N` anchors of an image 
 
 from collections.abc import Sequence
 from functools import reduce
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -116,7 +117,22 @@ def _surroundings(features: Sequence[Tensor], position: Tensor) -> Tensor:
         y, x = local // width + down, local % width + right  # [B, S, 9]
         inside = (local >= 0) & (local < height * width) & (y >= 0) & (y < height) & (x >= 0) & (x < width)
         row = (image * height + y.clamp(0, height - 1)) * width + x.clamp(0, width - 1)
-        rows = feature.permute(0, 2, 3, 1).reshape(-1, channels).index_select(0, row.flatten())
+        rows = _Rows.apply(feature.permute(0, 2, 3, 1).reshape(-1, channels), row.flatten())
         parts.append(rows.view(*row.shape, channels) * inside[..., None])
         start += height * width
     return reduce(torch.add, parts).flatten(2)
+
+
+class _Rows(torch.autograd.Function):
+    """``table[index]``, [N, C] and [R] to [R, C]; PyTorch's own backward is many times slower than one index_add."""
+
+    @staticmethod
+    def forward(ctx: Any, table: Tensor, index: Tensor) -> Tensor:
+        ctx.save_for_backward(index)
+        ctx.rows = table.shape[0]
+        return table.index_select(0, index)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        (index,), (gradient,) = ctx.saved_tensors, gradients
+        return gradient.new_zeros(ctx.rows, gradient.shape[1]).index_add_(0, index, gradient), None
