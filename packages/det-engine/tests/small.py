@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from det_engine import RunDirectory, SolverConfig, TrainSettings, cli, train
+from det_engine import RunDirectory, SolverConfig, TrainSettings, checkpoint, cli, train
 
 
 class Net(nn.Module):
@@ -69,6 +69,22 @@ def make_evaluate(model, seen=None):
     return evaluate
 
 
+def differences(one, two, at=""):
+    """Where two nested structures of tensors and plain values differ, bit for bit."""
+    if isinstance(one, torch.Tensor):
+        return [] if isinstance(two, torch.Tensor) and torch.equal(one, two) else [at]
+    if isinstance(one, dict) and isinstance(two, dict) and one.keys() == two.keys():
+        return [place for key in one for place in differences(one[key], two[key], f"{at}/{key}")]
+    if isinstance(one, list | tuple) and isinstance(two, list | tuple) and len(one) == len(two):
+        return [place for i, pair in enumerate(zip(one, two, strict=True)) for place in differences(*pair, f"{at}/{i}")]
+    return [] if one == two else [at]
+
+
+def checkpoint_differences(one, two):
+    """Where two checkpoint files differ in more than the time they took."""
+    return [place for place in differences(checkpoint.load(one), checkpoint.load(two)) if place != "/seconds"]
+
+
 def make_run(path):
     return RunDirectory.create(path, config={}, environment={"written_by": "det-engine"})
 
@@ -84,6 +100,7 @@ def main(path, steps, seconds, *flags):
             time.sleep(60)
 
     def batches(step):
+        Path(path, "asked").touch()
         for batch in make_batches(step, float(seconds)):
             Path(path, "started").touch()
             yield batch

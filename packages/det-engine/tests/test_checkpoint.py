@@ -143,7 +143,7 @@ class Evil:
 def test_code_in_a_file_is_not_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     torch.save({"format": checkpoint.FORMAT, "model": Evil()}, tmp_path / "evil.pt")
-    (tmp_path / "evil.pkl").write_bytes(pickle.dumps(Evil()))
+    (tmp_path / "evil.pkl").write_bytes(pickle.dumps(Evil(), protocol=2))
     for name in ("evil.pt", "evil.pkl"):
         with pytest.raises(EngineError):
             checkpoint.load(tmp_path / name)

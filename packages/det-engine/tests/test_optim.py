@@ -43,8 +43,8 @@ def rules(optimizer):
 
 def test_groups_of_detectron2():
     found = rules(build_optimizer(make_model(), SolverConfig(base_lr=1.0, warmup_factor=1.0)))
-    set_lr_free = {name: decay for name, (_, decay) in found.items()}
-    assert set_lr_free == {
+    assert {lr for lr, _ in found.values()} == {1.0}
+    assert {name: decay for name, (_, decay) in found.items()} == {
         "conv.weight": 1e-4,
         "conv.bias": 1e-4,
         "bn.weight": 0.0,

@@ -204,13 +204,16 @@ def option_names(config: Any, prefix: str = "--") -> list[str]:
 
 
 def _sentence(box: str) -> str:
-    """The message inside tyro's drawn box, in one line."""
-    lines = [line.strip("│ ") for line in box.splitlines() if line.startswith("│")]
-    message = []
+    """The message inside tyro's box, in one line; the box is drawn with lines or, where the output has none, dashes."""
+    lines = [line.strip("│ ") for line in box.splitlines() if not line.startswith(("╭", "╰"))]
+    sections: list[list[str]] = [[]]
     for line in lines:
-        if re.fullmatch("─+", line):
-            break
-        message.append(line)
-    text = " ".join(message).strip() or box.strip()
+        if re.fullmatch("─+|-+", line):
+            sections.append([])
+        elif line:
+            sections[-1].append(line)
+    # In a box of lines the title is part of the border, in one of dashes it is a section of its own.
+    message = sections[0] if "╭" in box or len(sections) == 1 else sections[1]
+    text = " ".join(message)
     text = text[:1].upper() + text[1:]
     return text if text.endswith(".") else f"{text}."

@@ -111,7 +111,7 @@ class LossRecord:
         """Go on from a `state_dict`."""
         names, rows = tuple(state["names"]), state["rows"]
         losses = len(names) - len(self._extras)
-        if rows and names[losses:] == self._extras:
+        if losses > 0 and names[losses:] == self._extras:
             self._names = names[:losses]
             self._read = [list(row) for row in rows]
             self._first_step = state["first_step"]

@@ -74,7 +74,7 @@ def train(
     seed_all(settings.seed)
     state = TrainingState(model, solver, settings, device, data_fingerprint, config)
     notes = state.resume(resume) if resume is not None else []
-    with Reporter(run, state, batch_size) as reporter, StopSignals() as signals:
+    with StopSignals() as signals, Reporter(run, state, batch_size) as reporter:
         for note in notes:
             reporter.note(note)
         loop = _Loop(state, solver, run, reporter, signals)

@@ -1,0 +1,194 @@
+import os
+import signal
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from det_engine import EngineError, Interrupted
+from det_engine.cli import UsageError, dispatch, nearest, option_names, override, run_main, take_option, unknown
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Solver:
+    """How it learns.
+
+    Attributes:
+        base_lr: learning rate.
+    """
+
+    base_lr: float = 0.02
+    milestones: tuple[int, ...] = (60, 80)
+    clip_norm: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Mask:
+    size: int = 28
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Recipe:
+    name: str = "base"
+    solver: Solver = field(default_factory=Solver)
+    mask: Mask | None = None
+    norm: Literal["bn", "gn"] = "bn"
+    deep: bool = False
+    scales: tuple[tuple[int, int], ...] = ((32, 64),)
+    weights: tuple[float, float] = (1.0, 2.0)
+    output: Path | None = None
+
+
+RECIPE = Recipe(name="mine", mask=Mask(size=14), solver=Solver(base_lr=0.5))
+
+
+def test_nothing_changes_without_arguments():
+    assert override(RECIPE, [], "app train") == RECIPE
+
+
+def test_fields_are_overridden_and_the_others_stay_the_recipes():
+    args = "--solver.milestones 1 2 3 --solver.clip-norm 10 --mask.size 7 --norm gn --deep True --output a/b"
+    changed = override(RECIPE, [*args.split(), "--scales", "1", "2", "3", "4", "--weights", "0.5", "0.25"], "app train")
+    assert changed == Recipe(
+        name="mine",
+        solver=Solver(base_lr=0.5, milestones=(1, 2, 3), clip_norm=10.0),
+        mask=Mask(size=7),
+        norm="gn",
+        deep=True,
+        scales=((1, 2), (3, 4)),
+        weights=(0.5, 0.25),
+        output=Path("a/b"),
+    )
+    assert type(changed) is Recipe
+    assert override(changed, ["--solver.clip-norm", "None"], "app train").solver.clip_norm is None
+
+
+@pytest.mark.parametrize("spelling", [["--solver.base-lr=0.25"], ["--solver.base_lr", "0.25"]])
+def test_spellings(spelling):
+    assert override(RECIPE, spelling, "app train").solver.base_lr == 0.25
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (
+            "--solver.basel-lr 0.1",
+            "Unknown option --solver.basel-lr. Did you mean --solver.base-lr? See app train --help.",
+        ),
+        ("--base-lr 0.1", "Unknown option --base-lr. Did you mean --solver.base-lr? See app train --help."),
+        ("--lr 0.1", "Unknown option --lr. Did you mean --solver.base-lr? See app train --help."),
+        ("--solvr.milestones=3", "Unknown option --solvr.milestones. Did you mean --solver.milestones? See app"),
+        ("--xyzzyq 1", "Unknown option --xyzzyq. See app train --help."),
+        ("picture.jpg", "Unexpected argument 'picture.jpg'. Options begin with --; see app train --help."),
+        ("--norm gm", "Invalid choice 'gm' for argument '--norm'. Expected one of ('bn', 'gn'). See app train --help."),
+        ("--solver.base-lr fast", "Error parsing --solver.base-lr: could not convert string to float: 'fast'."),
+        ("--solver.base-lr", "Missing value for argument '--solver.base-lr'."),
+        ("--weights 1", "Missing value for argument '--weights'. Expected 2 values."),
+    ],
+)
+@pytest.mark.parametrize("drawn", [False, True])
+def test_wrong_options_give_one_message(args, message, drawn, capsys, monkeypatch):
+    monkeypatch.setattr("tyro._fmtlib._FORCE_UTF8_BOXES", drawn, raising=False)
+    with pytest.raises(UsageError) as error:
+        override(RECIPE, args.split(), "app train")
+    assert str(error.value).startswith(message)
+    assert "\n" not in str(error.value)
+    captured = capsys.readouterr()
+    assert captured.out + captured.err == ""
+
+
+def test_help_shows_the_recipes_values(capsys):
+    with pytest.raises(SystemExit) as ended:
+        override(RECIPE, ["--help"], "app train", description="Train.")
+    assert ended.value.code == 0
+    text = capsys.readouterr().out
+    assert "--solver.base-lr" in text
+    assert "learning rate." in text
+    assert "0.5" in text
+
+
+def test_option_names():
+    assert option_names(RECIPE)[:4] == ["--name", "--solver.base-lr", "--solver.milestones", "--solver.clip-norm"]
+    assert "--mask.size" in option_names(RECIPE)
+
+
+def test_take_option():
+    assert take_option(["--a", "1", "--recipe", "x", "--b"], "recipe") == ("x", ["--a", "1", "--b"])
+    assert take_option(["--recipe=x", "--recipe=y"], "recipe") == ("y", [])
+    assert take_option(["--a"], "recipe", "tiny") == ("tiny", ["--a"])
+    for args in (["--recipe"], ["--recipe", "--a"]):
+        with pytest.raises(UsageError, match="Option --recipe needs a value"):
+            take_option(args, "recipe")
+
+
+def test_names_near_and_far():
+    recipes = ["mask_rcnn_r50_fpn_1x", "mask_rcnn_r101_fpn_1x", "tiny"]
+    assert str(unknown("recipe", "mask_rcnn_r50_fnp_1x", recipes)) == (
+        "Unknown recipe 'mask_rcnn_r50_fnp_1x'. Did you mean 'mask_rcnn_r50_fpn_1x'? There are: "
+        "mask_rcnn_r50_fpn_1x, mask_rcnn_r101_fpn_1x, tiny."
+    )
+    assert "Did you mean" not in str(unknown("recipe", "zzz", recipes))
+    assert nearest("anything", []) is None
+
+
+def train_command(args):
+    """Train a model.
+
+    At length.
+    """
+    print("args", args)
+    return 0
+
+
+def test_dispatch(capsys):
+    commands = {"train": train_command, "eval": lambda args: 7}
+    assert dispatch(commands, ["train", "--a", "1"], "app") == 0
+    assert dispatch(commands, ["eval"], "app") == 7
+    assert "args ['--a', '1']" in capsys.readouterr().out
+    for args in ([], ["--help"], ["-h"]):
+        assert dispatch(commands, args, "app") == 0
+        assert "  train        Train a model.\n  eval\n" in capsys.readouterr().out
+    with pytest.raises(UsageError, match=r"Unknown command 'trian'. Did you mean 'train'\?"):
+        dispatch(commands, ["trian"], "app")
+
+
+def failing(error):
+    def main():
+        raise error
+
+    return main
+
+
+class DataError(ValueError):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("main", "status", "message"),
+    [
+        (lambda: None, 0, ""),
+        (lambda: 1, 1, ""),
+        (failing(EngineError("no such thing.")), 2, "error: no such thing.\n"),
+        (failing(UsageError("wrong option.")), 2, "error: wrong option.\n"),
+        (failing(DataError("bad data.")), 2, "error: bad data.\n"),
+        (failing(KeyboardInterrupt()), 130, "interrupted\n"),
+        (failing(Interrupted(signal.SIGINT, 5, None)), 130, "interrupted after step 5\n"),
+        (failing(Interrupted(signal.SIGTERM, 5, Path("x.pt"))), 143, "interrupted after step 5; checkpoint: x.pt\n"),
+    ],
+)
+def test_statuses(main, status, message, capsys, monkeypatch):
+    monkeypatch.delenv("DET_DEBUG", raising=False)
+    assert run_main(main, (DataError,)) == status
+    assert capsys.readouterr().err == message
+
+
+def test_errors_of_the_program_itself_are_not_hidden():
+    with pytest.raises(ValueError, match="ours"):
+        run_main(failing(ValueError("ours")), (DataError,))
+
+
+def test_debug_shows_the_traceback(capsys, monkeypatch):
+    monkeypatch.setitem(os.environ, "DET_DEBUG", "1")
+    assert run_main(failing(EngineError("no such thing."))) == 2
+    assert "Traceback" in capsys.readouterr().err

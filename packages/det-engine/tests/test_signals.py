@@ -1,0 +1,99 @@
+"""Stopping a training in another process by signals, and going on."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from det_engine import checkpoint, read_metrics
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
+SCRIPT = Path(__file__).with_name("small.py")
+
+
+def start(*arguments):
+    return subprocess.Popen(
+        [sys.executable, str(SCRIPT), *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+def wait_for(path, process, seconds=60):
+    end = time.monotonic() + seconds
+    while not path.exists():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end, f"{path} did not appear"
+        time.sleep(0.01)
+
+
+@pytest.fixture(scope="module")
+def whole(small, tmp_path_factory):
+    """Directory of an uninterrupted training."""
+    path = tmp_path_factory.mktemp("signals") / "whole"
+    small.main(path, 40, 0)
+    return path
+
+
+def assert_finishes_as(small, whole, path):
+    small.main(path, 40, 0, "--resume")
+    assert small.checkpoint_differences(whole / "checkpoints" / "last.pt", path / "checkpoints" / "last.pt") == []
+    steps = [line["step"] for line in read_metrics(path / "metrics.jsonl") if line["kind"] == "train"]
+    assert steps == [7, 14, 21, 28, 35, 40]
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_with_a_checkpoint_and_its_status(small, whole, tmp_path, number, status):
+    path = tmp_path / "run"
+    process = start(path, 40, 0.1)
+    wait_for(path / "started", process)
+    time.sleep(0.3)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == status
+    assert "Traceback" not in errors
+    saved = checkpoint.load(path / "checkpoints" / "last.pt")
+    assert 0 < saved["step"] < 40
+    assert f"interrupted after step {saved['step']}; checkpoint: {path}" in errors
+    assert_finishes_as(small, whole, path)
+
+
+def test_an_evaluation_is_left_at_once(tmp_path):
+    path = tmp_path / "run"
+    process = start(path, 40, 0, "--hang-in-evaluation")
+    wait_for(path / "evaluating", process)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=30)
+    assert process.returncode == 130
+    saved = checkpoint.load(path / "checkpoints" / "last.pt")
+    assert (saved["step"], saved["evaluated_step"]) == (10, 0)
+
+
+def test_the_second_ctrl_c_does_not_wait(tmp_path):
+    path = tmp_path / "run"
+    process = start(path, 40, 30)
+    wait_for(path / "asked", process)
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.3)
+    assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=10)
+    assert process.returncode == 130
+    assert "once more to leave at once" in errors
+
+
+def test_a_killed_run_goes_on_from_its_last_checkpoint(small, whole, tmp_path):
+    path = tmp_path / "run"
+    process = start(path, 40, 0.03)
+    wait_for(path / "checkpoints" / "previous.pt", process)
+    time.sleep(0.2)
+    process.kill()
+    process.communicate(timeout=10)
+    assert process.returncode == -signal.SIGKILL
+    assert_finishes_as(small, whole, path)

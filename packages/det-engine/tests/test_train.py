@@ -1,0 +1,365 @@
+import json
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from det_engine import EngineError, RunDirectory, TrainSettings, checkpoint, read_metrics, train
+
+TIMES = {"images_per_second", "step_seconds", "data_seconds", "peak_memory_mib", "seconds"}
+
+
+@pytest.fixture
+def fit(small, cpu):
+    """Train the small net; every argument of `train` can be replaced."""
+
+    def run_it(path, *, model=None, settings=None, resume=None, steps=40, evaluate=True, **changes):
+        model = model or small.make_net()
+        run = RunDirectory(path) if path.exists() else small.make_run(path)
+        fields = {"log_interval": 7, "checkpoint_interval": 0, "evaluation_interval": 10, "display": "none"}
+        arguments = {
+            "solver": small.make_solver(steps),
+            "batches": small.make_batches,
+            "batch_size": 4,
+            "device": cpu,
+            "run": run,
+            "settings": TrainSettings(**{**fields, **(settings or {})}),
+            "evaluate": small.make_evaluate(model) if evaluate is True else evaluate,
+            "resume": resume,
+        }
+        result = train(model, **{**arguments, **changes})
+        return model, result, run
+
+    return run_it
+
+
+def lines(run):
+    """The metrics without times."""
+    return [{key: value for key, value in line.items() if key not in TIMES} for line in read_metrics(run.metrics)]
+
+
+def test_it_learns_and_leaves_a_run(fit, small, tmp_path):
+    _, result, run = fit(
+        tmp_path / "run", solver=small.make_solver(200, milestones=()), config={"a": (1, 2)}, data_fingerprint="abc"
+    )
+    assert result.metrics["task/accuracy"] > 0.8
+    assert result.steps == 200
+    assert result.images_per_second == pytest.approx(800 / result.seconds)
+    results = json.loads(run.results.read_text())
+    assert results["task"] == {"accuracy": result.metrics["task/accuracy"]}
+    assert results["images_per_second"] > 0
+    assert {entry.name for entry in run.checkpoints.iterdir()} == {"last.pt", "previous.pt", "best.pt"}
+    assert any(run.tensorboard.iterdir())
+    saved = checkpoint.load(run.last)
+    assert saved["config"] == {"a": [1, 2]}
+    assert saved["data_fingerprint"] == "abc"
+    assert [entry["step"] for entry in saved["history"]] == list(range(10, 201, 10))
+
+
+def test_logged_losses_are_the_means_of_their_interval(fit, tmp_path):
+    _, _, every = fit(tmp_path / "every", settings={"log_interval": 1}, steps=20)
+    _, _, sevens = fit(tmp_path / "sevens", settings={"log_interval": 7}, steps=20)
+    single = {line["step"]: line for line in lines(every) if line["kind"] == "train"}
+    grouped = {line["step"]: line for line in lines(sevens) if line["kind"] == "train"}
+    assert list(grouped) == [7, 14, 20]
+    for last, steps in ((7, range(1, 8)), (14, range(8, 15)), (20, range(15, 21))):
+        for name in ("loss", "loss_class", "loss_size", "grad_norm"):
+            mean = sum(single[step][name] for step in steps) / len(steps)
+            assert grouped[last][name] == pytest.approx(mean)
+    assert single[8]["learning_rate"] < single[9]["learning_rate"] == 0.1
+
+
+@pytest.mark.parametrize("stop", [3, 7, 10, 13, 35])
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_resumed_equals_uninterrupted(fit, small, tmp_path, stop, precision):
+    """Momentum, warm-up, milestones, dropout, batch statistics, loss scale and half-filled log intervals included."""
+    settings = {"precision": precision}
+    _, _, whole = fit(tmp_path / "whole", settings=settings)
+
+    class Stop(Exception):
+        pass
+
+    def batches(step):
+        for batch in small.make_batches(step):
+            if step == stop + 2:
+                raise Stop
+            yield batch
+            step += 1
+
+    part = tmp_path / "part"
+    with pytest.raises(Stop):
+        fit(part, settings={**settings, "checkpoint_interval": stop}, batches=batches)
+    # Another seed in between: nothing may come from the process.
+    torch.manual_seed(99)
+    torch.rand(5)
+    _, _, resumed = fit(part, settings=settings, resume=part, model=small.make_net(seed=5))
+    assert small.checkpoint_differences(whole.last, resumed.last) == []
+    assert small.checkpoint_differences(whole.best, resumed.best) == []
+    assert lines(whole) == lines(resumed)
+
+
+def test_evaluating_and_logging_do_not_move_the_training(fit, tmp_path):
+    one, _, _ = fit(tmp_path / "one", settings={"evaluation_interval": 3, "log_interval": 1})
+    two, _, _ = fit(tmp_path / "two", evaluate=None, settings={"checkpoint_interval": 11})
+    for a, b in zip(one.state_dict().values(), two.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_the_seed_matters(fit, tmp_path):
+    one, _, _ = fit(tmp_path / "one", steps=5)
+    two, _, _ = fit(tmp_path / "two", steps=5, settings={"seed": 1})
+    assert not torch.equal(one.head.weight, two.head.weight)
+
+
+def test_resuming_a_finished_run_only_reports(fit, tmp_path):
+    path = tmp_path / "run"
+    fit(path)
+    before = lines(RunDirectory(path))
+    _, result, run = fit(path, resume=path)
+    assert result.steps == 40
+    assert lines(run) == before
+
+
+def test_a_longer_schedule_goes_on(fit, tmp_path, capsys):
+    path = tmp_path / "run"
+    fit(path, config={"solver": {"steps": 40}})
+    _, result, run = fit(path, resume=path, steps=60, config={"solver": {"steps": 60}}, settings={"display": "plain"})
+    assert result.steps == 60
+    assert "changed since that checkpoint: solver.steps 40 -> 60" in capsys.readouterr().out
+    assert [line["step"] for line in lines(run) if line["kind"] == "train"] == [7, 14, 21, 28, 35, 40, 42, 49, 56, 60]
+
+
+def test_a_damaged_last_checkpoint_falls_back_to_the_one_before(fit, small, tmp_path, capsys):
+    path = tmp_path / "run"
+    _, _, whole = fit(tmp_path / "whole")
+    fit(path)
+    run = RunDirectory(path)
+    run.last.write_bytes(run.last.read_bytes()[:-1000])
+    _, _, resumed = fit(path, resume=path, settings={"display": "plain"})
+    out = capsys.readouterr().out
+    assert "last.pt" in out
+    assert "previous.pt at step" in out
+    # The one before was written at the same step, before the last evaluation.
+    assert small.differences(checkpoint.load(whole.last)["model"], checkpoint.load(resumed.last)["model"]) == []
+    assert lines(whole) == lines(resumed)
+
+
+def test_what_cannot_be_resumed(fit, small, tmp_path):
+    path = tmp_path / "run"
+    fit(path, data_fingerprint="coco")
+    with pytest.raises(EngineError, match=r"other data \(fingerprint coco, now pennfudan\)"):
+        fit(path, resume=path, data_fingerprint="pennfudan")
+    with pytest.raises(
+        EngineError, match=r"another architecture: .*body\.0\.weight is \(16, 8\) in the file and \(5, 8\)"
+    ):
+        fit(path, resume=path, data_fingerprint="coco", model=small.make_net(width=5))
+    with pytest.raises(EngineError, match="at step 40, but the training ends at 30"):
+        fit(path, resume=path, data_fingerprint="coco", steps=30)
+    with pytest.raises(EngineError, match=r"nothing\.pt is not there"):
+        fit(path, resume=tmp_path / "nothing.pt", data_fingerprint="coco")
+    checkpoint.save(tmp_path / "weights.pt", {"model": {}})
+    with pytest.raises(EngineError, match="cannot be resumed: it holds no optimizer, scaler"):
+        fit(path, resume=tmp_path / "weights.pt")
+
+
+def test_best_is_the_best_and_not_the_last(fit, tmp_path):
+    values = iter([0.1, 0.7, math.nan, 0.7, 0.3])
+    _, result, run = fit(
+        tmp_path / "up", steps=50, evaluate=lambda: {"other": 1.0, "AP": next(values)}, settings={"best_metric": "AP"}
+    )
+    assert result.best == {"metric": "AP", "value": 0.7, "step": 20}
+    assert checkpoint.load(run.best)["step"] == 20
+    assert checkpoint.load(run.last)["step"] == 50
+    values = iter([3.0, 1.0, 2.0])
+    settings = {"best_is_highest": False}
+    _, result, _ = fit(tmp_path / "down", steps=30, evaluate=lambda: {"loss": next(values)}, settings=settings)
+    assert result.best == {"metric": "loss", "value": 1.0, "step": 20}
+
+
+def test_a_best_metric_that_is_not_evaluated(fit, tmp_path):
+    with pytest.raises(EngineError, match="best_metric is 'AP', but the evaluation gives task/accuracy"):
+        fit(tmp_path / "run", settings={"best_metric": "AP"})
+
+
+class Breaking(nn.Module):
+    """The small net, one of whose losses turns into `value` at step `step` (the first is 1)."""
+
+    def __init__(self, net, step, value):
+        super().__init__()
+        self.net, self.step, self.value, self.calls = net, step, value, 0
+
+    def forward(self, batch):
+        losses = self.net(batch)
+        if self.training:
+            self.calls += 1
+            if self.calls == self.step:
+                losses["loss_class"] = losses["loss_class"] * self.value
+        return losses
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_loss_that_is_not_finite_says_what_and_where(fit, small, tmp_path, value):
+    path = tmp_path / "run"
+    with pytest.raises(EngineError) as error:
+        fit(path, model=Breaking(small.make_net(), 17, value), settings={"log_interval": 50})
+    message = str(error.value)
+    assert f"not finite at step 17: loss_class = {value} (loss_size = 0." in message
+    assert "Images of that step: 1600, 1601, 1602, 1603." in message
+    assert "Learning rate 0.1, precision fp32, no loss scale." in message
+    assert f"the last good checkpoint is {path / 'checkpoints' / 'last.pt'}" in message
+    saved = checkpoint.load(path / "checkpoints" / "last.pt")
+    assert saved["step"] == 10
+    assert all(torch.isfinite(tensor).all() for tensor in saved["model"].values())
+
+
+def test_weights_that_are_not_finite_are_never_saved(fit, small, tmp_path):
+    class Exploding(Breaking):
+        def forward(self, batch):
+            losses = self.net(batch)
+            if self.training:
+                self.calls += 1
+                if self.calls == self.step:
+                    # Zero, but its gradient is not a number.
+                    losses["loss_size"] = losses["loss_size"] + (self.net.head.bias * 0).sum().sqrt()
+            return losses
+
+    with pytest.raises(
+        EngineError, match=r"After step 10 .* weights are not finite, the first: net\..*no checkpoint yet"
+    ):
+        fit(tmp_path / "run", model=Exploding(small.make_net(), 10, None))
+
+
+def test_nothing_is_read_from_the_device_between_log_lines(fit, small, tmp_path, monkeypatch):
+    reads = []
+    for name in ("item", "tolist", "cpu", "__bool__", "__float__", "__int__", "__index__"):
+        original = getattr(Tensor, name)
+
+        def counted(self, *args, _original=original, _name=name, **kwargs):
+            reads.append(_name)
+            return _original(self, *args, **kwargs)
+
+        monkeypatch.setattr(Tensor, name, counted)
+
+    at_step = []
+
+    class Watched(Breaking):
+        def forward(self, batch):
+            at_step.append(len(reads))
+            return self.net(batch)
+
+    def batches(step):
+        batch = small.make_batch(0)
+        while True:
+            yield batch
+
+    fit(
+        tmp_path / "run",
+        model=Watched(small.make_net(), 0, None),
+        batches=batches,
+        evaluate=None,
+        steps=12,
+        settings={"precision": "fp16", "log_interval": 6},
+    )
+    assert len(set(at_step[:6])) == 1
+    assert len(set(at_step[6:])) == 1
+    # The counter does count: the log line read.
+    assert at_step[6] > at_step[5]
+
+
+def test_data_that_end_too_early(fit, small, tmp_path):
+    with pytest.raises(EngineError, match="ended at step 3 of 40"):
+        fit(tmp_path / "run", batches=lambda step: iter([small.make_batch(0)] * 3))
+
+
+def test_the_data_iterator_is_closed(fit, small, tmp_path):
+    closed = []
+
+    def batches(step):
+        try:
+            yield from small.make_batches(step)
+        finally:
+            closed.append(True)
+
+    fit(tmp_path / "run", batches=batches)
+    assert closed == [True]
+
+
+def test_careless_random_data_are_new_in_every_step(fit, small, tmp_path):
+    seen = []
+
+    def batches(step):
+        while True:
+            seen.append(float(torch.rand(())))
+            yield small.make_batch(step)
+
+    fit(tmp_path / "run", batches=batches)
+    assert len(set(seen)) == 40
+
+
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [
+        (lambda x: x.sum(), "must return a dict of scalar losses, got Tensor"),
+        (lambda x: {}, "must return a dict of scalar losses"),
+        (lambda x: {"loss": x}, r"Loss loss must be a scalar tensor, got shape \(4, 16\)"),
+        (lambda x: {"loss": 3.0}, "Loss loss must be a scalar tensor, got float"),
+    ],
+)
+def test_models_that_return_something_else(fit, tmp_path, output, message):
+    class Odd(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(8, 16)
+
+        def forward(self, batch):
+            return output(self.layer(batch["x"]))
+
+    with pytest.raises(EngineError, match=message):
+        fit(tmp_path / "run", model=Odd(), evaluate=None)
+
+
+def test_losses_that_change_their_names(fit, tmp_path):
+    class Odd(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(8, 1)
+            self.calls = 0
+
+        def forward(self, batch):
+            self.calls += 1
+            return {f"loss_{self.calls // 3}": self.layer(batch["x"]).sum()}
+
+    with pytest.raises(EngineError, match=r"returned the losses \['loss_1'\] after \['loss_0'\]"):
+        fit(tmp_path / "run", model=Odd(), evaluate=None)
+
+
+def test_a_full_disk_ends_the_run_with_the_old_checkpoint(fit, small, tmp_path, monkeypatch):
+    path = tmp_path / "run"
+    original = checkpoint._SealingWriter.write
+    saved = []
+
+    def write(self, data):
+        if len(saved) >= 2:
+            raise OSError(28, "No space left on device")
+        return original(self, data)
+
+    def seal(self):
+        saved.append(True)
+        original_seal(self)
+
+    original_seal = checkpoint._SealingWriter.seal
+    monkeypatch.setattr(checkpoint._SealingWriter, "write", write)
+    monkeypatch.setattr(checkpoint._SealingWriter, "seal", seal)
+    with pytest.raises(EngineError, match="No space left on device; the checkpoint written before is intact"):
+        fit(path)
+    monkeypatch.undo()
+    assert checkpoint.load(path / "checkpoints" / "last.pt")["step"] == 10
+    _, result, _ = fit(path, resume=path)
+    assert result.steps == 40
+
+
+@pytest.mark.parametrize(("change", "name"), [({"log_interval": 0}, "log_interval"), ({"precision": "fp8"}, "fp8")])
+def test_wrong_settings(fit, tmp_path, change, name):
+    with pytest.raises(EngineError, match=name):
+        fit(tmp_path / "run", settings=change)
