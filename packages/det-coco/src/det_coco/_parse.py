@@ -18,6 +18,8 @@ _log = logging.getLogger("det_coco")
 
 # Boxes narrower than this have no usable width (detectron2 `Boxes.nonempty`).
 _MIN_SIDE = 1e-5
+_MAX_SIDE = 1 << 20
+_MAX_ID = 1 << 62
 
 
 def parse(file: Path, folder: Path, check_images: bool, require_objects: bool) -> CocoIndex:
@@ -28,11 +30,8 @@ def parse(file: Path, folder: Path, check_images: bool, require_objects: bool) -
     images.sort(key=lambda image: image["id"])
     image_ids = np.array([image["id"] for image in images], dtype=np.int64)
     _refuse_duplicates(file, "image", image_ids)
-    heights = np.array([image["height"] for image in images], dtype=np.int32)
-    widths = np.array([image["width"] for image in images], dtype=np.int32)
-    if len(images) and min(heights.min(), widths.min()) < 1:
-        bad = image_ids[(heights < 1) | (widths < 1)]
-        raise DataError(f"{file}: image {bad[0]} has no size (height and width must be at least 1 pixel).")
+    heights = _lengths(file, images, "height")
+    widths = _lengths(file, images, "width")
     names = [image["file_name"] for image in images]
     if check_images:
         _check_files(file, folder, names)
@@ -42,7 +41,7 @@ def parse(file: Path, folder: Path, check_images: bool, require_objects: bool) -
     _refuse_duplicates(file, "annotation", ids)
     position = _image_positions(file, records, image_ids)
     labels = _labels(file, records, categories)
-    crowd = np.array([bool(record.get("iscrowd", 0)) for record in records], dtype=bool)
+    crowd = _crowd(file, records)
     xywh = _boxes(file, records)
     areas = _areas(records, xywh)
 
@@ -136,7 +135,24 @@ def _records(file: Path, records: list[Any], what: str, fields: dict[str, type])
                     continue
                 expected = "an integer" if kind is int else "a text"
                 raise DataError(f"{file}: '{key}' of {name} must be {expected}, got {value!r}.")
+            if kind is int and abs(record[key]) > _MAX_ID:
+                raise DataError(f"{file}: '{key}' of {name} is too large: {record[key]}.")
     return records
+
+
+def _lengths(file: Path, images: list[dict[str, Any]], key: str) -> np.ndarray:
+    for image in images:
+        if not 1 <= image[key] <= _MAX_SIDE:
+            raise DataError(f"{file}: '{key}' of image {image['id']} must be 1 to {_MAX_SIDE} pixels, got {image[key]}.")
+    return np.array([image[key] for image in images], dtype=np.int32)
+
+
+def _crowd(file: Path, records: list[dict[str, Any]]) -> np.ndarray:
+    flags = [record.get("iscrowd", 0) for record in records]
+    for record, flag in zip(records, flags, strict=True):
+        if not isinstance(flag, int | float) or flag not in (0, 1):
+            raise DataError(f"{file}: 'iscrowd' of annotation {record['id']} must be 0 or 1, got {flag!r}.")
+    return np.array(flags, dtype=bool)
 
 
 def _categories(file: Path, records: list[Any]) -> dict[int, str]:
@@ -196,8 +212,11 @@ def _boxes(file: Path, records: list[dict[str, Any]]) -> np.ndarray:
     if not records:
         return np.zeros((0, 4))
     try:
-        flat = np.fromiter(chain.from_iterable(record["bbox"] for record in records), dtype=np.float64)
-        if flat.size == 4 * len(records) and np.isfinite(flat).all() and all(len(r["bbox"]) == 4 for r in records):
+        values = list(chain.from_iterable(record["bbox"] for record in records))
+        flat = np.array(values, dtype=np.float64)
+        fours = flat.size == 4 * len(records) and all(len(record["bbox"]) == 4 for record in records)
+        # numpy reads numbers from text, pycocotools does not.
+        if fours and set(map(type, values)) <= {int, float} and np.isfinite(flat).all():
             return flat.reshape(-1, 4)
     except (KeyError, TypeError, ValueError):
         pass

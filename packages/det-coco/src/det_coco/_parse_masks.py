@@ -41,7 +41,7 @@ def pack_masks(file: Path, records: list[dict[str, Any]], sizes: np.ndarray) -> 
         elif isinstance(segmentation, dict):
             counts = _runs(file, record, segmentation, (int(sizes[n, 0]), int(sizes[n, 1])))
             if counts[1::2].any():
-                runs.append(counts.astype(np.uint32))
+                runs.append(counts.astype(np.int32))
                 runs_per_instance[n] = len(counts)
         else:
             raise DataError(
@@ -54,14 +54,14 @@ def pack_masks(file: Path, records: list[dict[str, Any]], sizes: np.ndarray) -> 
         polygon_points=_offsets(lengths),
         points=_points(file, records, polygons),
         instance_runs=_offsets(runs_per_instance),
-        runs=np.concatenate(runs) if runs else np.zeros(0, dtype=np.uint32),
+        runs=np.concatenate(runs) if runs else np.zeros(0, dtype=np.int32),
     )
 
 
 def _points(file: Path, records: list[dict[str, Any]], polygons: list[list[float]]) -> np.ndarray:
     try:
         flat = np.fromiter(chain.from_iterable(polygons), dtype=np.float64)
-        if np.isfinite(flat).all():
+        if np.isfinite(flat).all() and set(map(type, chain.from_iterable(polygons))) <= {int, float}:
             return flat.reshape(-1, 2)
     except (TypeError, ValueError):
         pass
@@ -97,7 +97,7 @@ def _runs(file: Path, record: dict[str, Any], code: dict[str, Any], size: tuple[
     name = f"{file}: the run-length code of annotation {record['id']}"
     if "size" not in code or "counts" not in code:
         raise DataError(f"{name} must have 'size' and 'counts', it has: {', '.join(map(str, code)) or 'nothing'}.")
-    if list(code["size"]) != list(size):
+    if code["size"] != list(size):
         raise DataError(f"{name} is for {code['size']} pixels (height, width), but its image is {list(size)}.")
     counts = code["counts"]
     try:

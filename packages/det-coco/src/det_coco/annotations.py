@@ -13,7 +13,7 @@ from det_coco.errors import DataError
 from det_coco.rle import runs_to_edges
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Polygons:
     """Masks in compressed rows: instance -> polygons -> points, and instance -> runs.
 
@@ -23,7 +23,7 @@ class Polygons:
         points: float64 `[P, 2]` x, y in original pixels; float32 would move some points
             across the fifths of pixels that rasterisation rounds to.
         instance_runs: int64 `[N + 1]`; instance n owns runs `[n]:[n + 1]`, none where its mask is polygons.
-        runs: uint32 `[R]` run lengths, column by column, zeros first.
+        runs: int32 `[R]` run lengths, column by column, zeros first.
     """
 
     instance_polygons: np.ndarray
@@ -39,7 +39,7 @@ class Polygons:
         self.__dict__.update(unpack(state))
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class CocoIndex:
     """One split of a COCO-format data set: validated, packed, ready to share between processes.
 

@@ -61,7 +61,7 @@ def list_images(path: str | Path) -> list[Path]:
     """
     path = Path(path)
     if path.is_dir():
-        found = sorted(p for p in path.iterdir() if p.suffix.lower() in _SUFFIXES and p.is_file())
+        found = sorted(p for p in path.iterdir() if p.suffix.lower() in _SUFFIXES and p.name[0] != "." and p.is_file())
         if not found:
             raise DataError(f"The folder {path} holds no picture ({', '.join(sorted(_SUFFIXES))}).")
         return found

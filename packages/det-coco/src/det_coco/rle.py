@@ -22,7 +22,7 @@ def decode_counts(text: str | bytes) -> np.ndarray:
     Raises:
         ValueError: the text has characters outside the code or ends inside a number.
     """
-    raw = text.encode("ascii", "replace") if isinstance(text, str) else bytes(text)
+    raw = text.encode() if isinstance(text, str) else bytes(text)
     code = np.frombuffer(raw, dtype=np.uint8).astype(np.int64) - 48
     if code.size == 0:
         return np.zeros(0, dtype=np.int64)

@@ -1,0 +1,231 @@
+import json
+import logging
+import pickle
+import shutil
+
+import numpy as np
+import pytest
+from det_coco import CocoIndex, DataError, check_same_categories, default_splits, find_splits, limits, load_split
+
+
+def test_categories_with_gaps_and_images_out_of_order(content, write):
+    index = CocoIndex.load(*write(content))
+    assert index.category_ids == (4, 9)
+    assert index.class_names == ("dog", "cat")
+    assert index.image_ids.tolist() == [3, 7]
+    assert index.labels.tolist() == [0, 1]
+    assert index.annotation_ids.tolist() == [2, 1]
+    assert index.path(0).name == "a.png"
+    assert index.image_size(7) == (40, 30)
+    np.testing.assert_allclose(index.boxes[0], [2, 3, 12, 9])
+
+
+def test_order_within_an_image_is_the_files(content, write):
+    template = content["annotations"][0]
+    content["annotations"] = [{**template, "id": i, "image_id": 7 if i % 2 else 3} for i in (9, 4, 7, 2, 3)]
+    index = CocoIndex.load(*write(content))
+    assert index.annotation_ids.tolist() == [4, 2, 9, 7, 3]
+    assert index.image_instances.tolist() == [0, 2, 5]
+
+
+def test_bad_boxes_are_clipped_dropped_and_counted(content, write, caplog):
+    template = content["annotations"][0]
+    boxes = {
+        11: [5, 5, 0, 4],
+        12: [5, 5, -3, 4],
+        13: [100, 5, 4, 4],
+        14: [-5, -5, 10, 10],
+        15: [25, 30, 50, 50],
+        16: [0, 0, 30, 40.0000001],
+    }
+    content["annotations"] += [{**template, "id": i, "bbox": box} for i, box in boxes.items()]
+    with caplog.at_level(logging.WARNING, "det_coco"):
+        index = CocoIndex.load(*write(content))
+    assert len(caplog.records) == 1
+    assert "3 boxes without area inside their image were dropped (annotations 11, 12, 13)" in caplog.text
+    assert "2 boxes reached outside their image and were clipped (annotations 14, 15)" in caplog.text
+    kept = dict(zip(index.annotation_ids.tolist(), index.boxes.tolist(), strict=True))
+    assert kept[14] == [0, 0, 5, 5]
+    assert kept[15] == [25, 30, 30, 40]
+    assert kept[16] == [0, 0, 30, 40]
+    assert not {11, 12, 13} & set(kept)
+
+
+def test_thin_polygons_are_dropped(content, write):
+    content["annotations"][0]["segmentation"] = [[1, 1, 2, 2], [1, 1, 9, 1, 9, 9]]
+    index = CocoIndex.load(*write(content))
+    assert index.polygon_counts.tolist() == [1, 1]
+    assert index.edge_counts.tolist() == [4, 3]
+
+
+def _change(content, what, key, value, number=0):
+    content[what][number][key] = value
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: c.pop("categories"), "the key 'categories' is missing"),
+        (lambda c: c.pop("annotations"), r"the key 'annotations' is missing \(it has: images, categories\)"),
+        (lambda c: c.update(images={}), "'images' must be a list, got a object"),
+        (lambda c: c.update(annotations=[]), "no object to learn from"),
+        (lambda c: c.update(annotations=[1]), "annotation number 0 must be an object, got a number"),
+        (lambda c: c.update(categories=[]), "has no category"),
+        (lambda c: c["images"].append(c["images"][0]), r"1 image ids appear more than once \(7\)"),
+        (lambda c: c["annotations"].append(c["annotations"][1]), r"1 annotation ids appear more than once \(2\)"),
+        (lambda c: c["categories"].append({"id": 4, "name": "x"}), r"1 category ids appear more than once \(4\)"),
+        (lambda c: _change(c, "annotations", "category_id", 5), r"1 annotations have an unknown category id, the first "
+         r"is annotation 1 with category_id 5 \(known: 4, 9\)"),
+        (lambda c: _change(c, "annotations", "image_id", 5), "images that are not in the file, the first is annotation 1"),
+        (lambda c: _change(c, "annotations", "bbox", [1, float("nan"), 3, 4]), "annotation 1 .image 7. has a box with NaN"),
+        (lambda c: _change(c, "annotations", "bbox", [1, 2, float("inf"), 4]), "annotation 1 .image 7. has a box with NaN"),
+        (lambda c: _change(c, "annotations", "bbox", [1, 2, 3]), "'bbox' must be four numbers"),
+        (lambda c: _change(c, "annotations", "bbox", [1, 2, 3, None]), "'bbox' must be four numbers"),
+        (lambda c: _change(c, "annotations", "bbox", "1234"), "'bbox' must be four numbers"),
+        (lambda c: c["annotations"][0].pop("bbox"), "annotation 1 has no 'bbox'"),
+        (lambda c: c["annotations"][1].pop("image_id"), "annotation 2 has no 'image_id'"),
+        (lambda c: _change(c, "annotations", "id", "x"), "'id' of annotation x must be an integer, got 'x'"),
+        (lambda c: _change(c, "annotations", "id", 10**30), "is too large"),
+        (lambda c: _change(c, "annotations", "iscrowd", "0"), "'iscrowd' of annotation 1 must be 0 or 1"),
+        (lambda c: _change(c, "images", "height", 0), "'height' of image 7 must be 1 to"),
+        (lambda c: _change(c, "images", "file_name", 5), "'file_name' of image 7 must be a text, got 5"),
+        (lambda c: _change(c, "annotations", "segmentation", [[1, 1, 2, 2, float("nan"), 3]]), "annotation 1 .image 7. has a "
+         "polygon with NaN"),
+        (lambda c: _change(c, "annotations", "segmentation", [[1, 1, 2, 2, "a", 3]]), "annotation 1 has a polygon with some"),
+        (lambda c: _change(c, "annotations", "segmentation", [[1, 1, 2, 2, 3]]), "annotation 1 has a polygon with an odd"),
+        (lambda c: _change(c, "annotations", "segmentation", [1, 1, 2, 2, 3, 3]), "must be a list of polygons, each a list"),
+        (lambda c: _change(c, "annotations", "segmentation", 5), "must be a list of polygons or a run-length code"),
+        (lambda c: _change(c, "annotations", "segmentation", {"counts": [1]}), "must have 'size' and 'counts'"),
+        (lambda c: _change(c, "annotations", "segmentation", {"size": [30, 40], "counts": [1200]}), "is for .30, 40. pixels"),
+        (lambda c: _change(c, "annotations", "segmentation", {"size": [40, 30], "counts": [1]}), "covers 1 pixels"),
+        (lambda c: _change(c, "annotations", "segmentation", {"size": [40, 30], "counts": "~"}), "cannot be read"),
+        (lambda c: _change(c, "annotations", "segmentation", {"size": [40, 30], "counts": [1300, -100]}), "negative run"),
+    ],
+)  # fmt: skip
+def test_wrong_content(content, write, change, message):
+    file, folder = write(content)
+    change(content)
+    file.write_text(json.dumps(content))
+    with pytest.raises(DataError, match=message) as caught:
+        CocoIndex.load(file, folder)
+    assert str(file) in str(caught.value)
+    assert str(caught.value).endswith((".", "}", "]"))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "ends too early.*truncated.*character 0 of 0"),
+        ("hello", "is not valid JSON: Expecting value"),
+        ("[]", "holds a list, not an object.*predictions"),
+        ("null", "holds a null"),
+        ("[" * 100000, "nested too deeply"),
+        (b"\xff\xfe\xfa\x00", "is not (valid )?JSON"),
+    ],
+)
+def test_not_coco(tmp_path, text, message):
+    file = tmp_path / "x.json"
+    file.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(DataError, match=message):
+        CocoIndex.load(file, tmp_path)
+
+
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.9, 0.999])
+def test_truncated_json(content, write, share):
+    file, folder = write(content)
+    text = file.read_text()
+    file.write_text(text[: int(len(text) * share)])
+    with pytest.raises(DataError, match=r"(truncated|is not valid JSON).*line 1, column \d+"):
+        CocoIndex.load(file, folder)
+
+
+def test_missing_files(content, write, tmp_path):
+    file, folder = write(content)
+    with pytest.raises(DataError, match="annotation file .* does not exist"):
+        CocoIndex.load(tmp_path / "no.json", folder)
+    with pytest.raises(DataError, match="image folder .* does not exist"):
+        CocoIndex.load(file, tmp_path / "no")
+    (folder / "a.png").unlink()
+    with pytest.raises(DataError, match=r"1 of the 2 images of .* are missing from .*train \(a.png\)"):
+        CocoIndex.load(file, folder)
+    assert len(CocoIndex.load(file, folder, check_images=False)) == 2
+
+
+def test_images_in_sub_folders(content, write):
+    file, folder = write(content)
+    (folder / "deep").mkdir()
+    shutil.move(folder / "a.png", folder / "deep" / "a.png")
+    content["images"][1]["file_name"] = "deep/a.png"
+    file.write_text(json.dumps(content))
+    assert CocoIndex.load(file, folder).path(0).is_file()
+
+
+def test_only_crowd_is_no_object(content, write):
+    for annotation in content["annotations"]:
+        annotation["iscrowd"] = 1
+    file, folder = write(content)
+    with pytest.raises(DataError, match="2 annotations, but none with a usable box that is no crowd"):
+        CocoIndex.load(file, folder)
+    assert len(CocoIndex.load(file, folder, require_objects=False)) == 2
+
+
+def test_different_categories(content, write):
+    train = CocoIndex.load(*write(content))
+    check_same_categories(train, train)
+    content["categories"] = [{"id": 9, "name": "tiger"}, {"id": 4, "name": "dog"}, {"id": 12, "name": "owl"}]
+    val = CocoIndex.load(*write(content, "val"))
+    with pytest.raises(DataError, match="id 9: 'cat' in the first, 'tiger' in the second; id 12: missing in the first"):
+        check_same_categories(train, val)
+
+
+def test_fingerprint_follows_content_not_place(content, write, tmp_path):
+    file, folder = write(content)
+    first = CocoIndex.load(file, folder).fingerprint
+    moved = shutil.copytree(folder, tmp_path / "elsewhere")
+    file.write_text(json.dumps(content, indent=3))
+    assert CocoIndex.load(file, moved).fingerprint == first
+    content["annotations"][0]["bbox"][0] = 3
+    file.write_text(json.dumps(content))
+    assert CocoIndex.load(file, moved).fingerprint != first
+
+
+def test_layout(content, write, tmp_path):
+    with pytest.raises(DataError, match=r"data directory .*nowhere does not exist"):
+        find_splits(tmp_path / "nowhere")
+    with pytest.raises(DataError, match="is not a COCO data set: it has no annotations/instances_<split>.json"):
+        find_splits(tmp_path)
+    write(content, "train")
+    with pytest.raises(DataError, match=r"neither .* \(it has: train\)"):
+        default_splits(tmp_path)
+    write(content, "val")
+    assert default_splits(tmp_path) == ("train", "val")
+    for year in ("train2017", "val2017"):
+        write(content, year)
+    assert default_splits(tmp_path) == ("train2017", "val2017")
+    assert len(load_split(tmp_path, "val2017")) == 2
+    with pytest.raises(DataError, match=r"no split 'test' \(it has: train, train2017, val, val2017\)"):
+        load_split(tmp_path, "test")
+
+
+def test_pickled_index_is_the_same(index):
+    copy = pickle.loads(pickle.dumps(index))
+    assert copy.fingerprint == index.fingerprint
+    assert copy.file_names.tolist() == index.file_names.tolist()
+    assert copy.path(2) == index.path(2)
+
+
+def test_unknown_image(index):
+    with pytest.raises(DataError, match="no image with id 999999"):
+        index.position(999999)
+
+
+def test_photographs(coco_mini, pennfudan):
+    train, val = (load_split(coco_mini, split) for split in default_splits(coco_mini))
+    check_same_categories(train, val)
+    assert (len(train), train.num_instances, len(val), val.num_instances) == (248, 2228, 62, 488)
+    assert train.num_classes == 80
+    assert max(train.category_ids) == 90
+    assert train.crowd.sum() + val.crowd.sum() == 26
+    people = load_split(pennfudan, "train")
+    assert people.polygon_counts.tolist() == [1] * 337
+    assert limits(train, val).max_instances == 51
