@@ -1,3 +1,4 @@
+import itertools
 import json
 import math
 
@@ -40,12 +41,15 @@ def lines(run):
 
 
 def test_it_learns_and_leaves_a_run(fit, small, tmp_path):
+    def batches(step):
+        return (small.make_batch(number, size=32) for number in itertools.count(step))
+
     _, result, run = fit(
-        tmp_path / "run", solver=small.make_solver(200, milestones=()), config={"a": (1, 2)}, data_fingerprint="abc"
+        tmp_path / "run", steps=200, batches=batches, batch_size=32, config={"a": (1, 2)}, data_fingerprint="abc"
     )
     assert result.metrics["task/accuracy"] > 0.8
     assert result.steps == 200
-    assert result.images_per_second == pytest.approx(800 / result.seconds)
+    assert result.images_per_second == pytest.approx(6400 / result.seconds)
     results = json.loads(run.results.read_text())
     assert results["task"] == {"accuracy": result.metrics["task/accuracy"]}
     assert results["images_per_second"] > 0

@@ -70,7 +70,7 @@ def save(path: Path, state: Mapping[str, Any], *, keep: Path | None = None) -> N
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
             writer = _SealingWriter(file)
-            torch.save(whole, cast("BinaryIO", writer))
+            torch.save(_on_cpu(whole), cast("BinaryIO", writer))
             writer.seal()
             file.flush()
             os.fsync(file.fileno())
@@ -90,6 +90,17 @@ def save(path: Path, state: Mapping[str, Any], *, keep: Path | None = None) -> N
             f"Cannot write the checkpoint {path}: {cause.strerror or cause}; {old}. Free space or make the folder "
             f"writable, then resume."
         ) from error
+
+
+def _on_cpu(value: Any) -> Any:
+    """`value` with its tensors on the CPU, so that a file does not depend on the device that it was written on."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().cpu()
+    if isinstance(value, Mapping):
+        return {key: _on_cpu(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_on_cpu(item) for item in value)
+    return value
 
 
 def link(source: Path, target: Path) -> None:

@@ -223,7 +223,9 @@ class _Loop:
     def _save(self) -> None:
         self._check_losses()
         state = self._state
-        bad = [name for name, value in state.model.named_parameters() if not bool(torch.isfinite(value).all())]
+        names, values = zip(*state.model.named_parameters(), strict=True)
+        finite = torch.stack([torch.isfinite(value).all() for value in values]).tolist()
+        bad = [name for name, is_finite in zip(names, finite, strict=True) if not is_finite]
         if bad:
             shown = ", ".join(bad[:3])
             raise self._broken(f"After step {state.step} {len(bad)} weights are not finite, the first: {shown}.")
