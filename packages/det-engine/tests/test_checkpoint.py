@@ -135,6 +135,18 @@ def test_foreign_files(tmp_path):
         checkpoint.load(tmp_path / "text.pt")
 
 
+def test_our_files_are_recognised_by_content(tmp_path):
+    checkpoint.save(tmp_path / "ours.bin", state())
+    torch.save(torch.load(tmp_path / "ours.bin", weights_only=True), tmp_path / "again.pt")
+    torch.save({"model": {}}, tmp_path / "other.pt")
+    (tmp_path / "text.pt").write_text("hello")
+    found = [
+        checkpoint.is_checkpoint(tmp_path / name) for name in ("ours.bin", "again.pt", "other.pt", "text.pt", "no")
+    ]
+    assert found == [True, True, False, False, False]
+    assert checkpoint.load(tmp_path / "again.pt")["step"] == 3
+
+
 class Evil:
     def __reduce__(self):
         return (os.mkdir, ("evil_was_here",))

@@ -2,9 +2,10 @@ import os
 import signal
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import pytest
+import tyro
 
 from det_engine import EngineError, Interrupted
 from det_engine.cli import UsageError, dispatch, nearest, option_names, override, run_main, take_option, unknown
@@ -108,9 +109,21 @@ def test_help_shows_the_recipes_values(capsys):
     assert "0.5" in text
 
 
-def test_option_names():
-    assert option_names(RECIPE)[:4] == ["--name", "--solver.base-lr", "--solver.milestones", "--solver.clip-norm"]
-    assert "--mask.size" in option_names(RECIPE)
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    data: str = "coco"
+    recipe: Annotated[Recipe, tyro.conf.arg(name="")]
+
+
+def test_option_names(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "30")
+    own = ["--name", "--norm", "--deep", "--scales", "--weights", "--output"]
+    solver = ["--solver.base-lr", "--solver.milestones", "--solver.clip-norm"]
+    assert option_names(RECIPE) == ["--help", *own, *solver, "--mask.size"]
+    assert option_names(Options(recipe=RECIPE)) == ["--help", "--data", *own, *solver, "--mask.size"]
+    assert os.environ["COLUMNS"] == "30"
+    with pytest.raises(UsageError, match=r"--slver\.base-lr. Did you mean --solver\.base-lr\?"):
+        override(Options(recipe=RECIPE), ["--slver.base-lr", "1"], "app train")
 
 
 def test_take_option():

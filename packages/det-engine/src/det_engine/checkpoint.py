@@ -168,6 +168,21 @@ def _seal_holds(path: Path) -> bool:
     return not seal.startswith(_MARK) or seal[len(_MARK) :] == digest.digest()
 
 
+def is_checkpoint(path: Path) -> bool:
+    """Whether `path` is a checkpoint of this engine, by its content; `load` says whether it is intact."""
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - _SEAL_BYTES))
+            if file.read(len(_MARK)) == _MARK:
+                return True
+        # One that someone loaded and saved again has no seal.
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError, LookupError, ValueError, AttributeError, OSError):
+        return False
+    return isinstance(state, dict) and state.get("format") == FORMAT
+
+
 def load_first(paths: list[Path]) -> tuple[dict[str, Any], Path, list[str]]:
     """The first of several checkpoints that can be read, its path, and the messages of those that could not.
 

@@ -5,14 +5,13 @@ rest override the recipe's dataclass (`override`), and runs under `run_main`, wh
 """
 
 import contextlib
-import dataclasses
 import difflib
 import io
 import os
 import re
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import tyro
@@ -167,15 +166,7 @@ def override(default: T, args: Sequence[str], prog: str, description: str | None
     complaints = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaints):
-            result, rest = tyro.cli(
-                type(default),
-                default=default,
-                args=list(args),
-                prog=prog,
-                description=description,
-                return_unknown_args=True,
-                config=(tyro.conf.AvoidSubcommands, tyro.conf.FlagConversionOff),
-            )
+            result, rest = _parse(default, list(args), prog, description)
     except SystemExit as error:
         if not error.code:
             raise
@@ -190,17 +181,38 @@ def override(default: T, args: Sequence[str], prog: str, description: str | None
     raise UsageError(f"Unknown option {name}.{f' Did you mean {near}?' if near else ''} See {prog} --help.")
 
 
-def option_names(config: Any, prefix: str = "--") -> list[str]:
-    """The options that `override` takes for a dataclass instance."""
-    names = []
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        name = f"{prefix}{field.name.replace('_', '-')}"
-        if dataclasses.is_dataclass(value):
-            names += option_names(value, f"{name}.")
+def option_names(default: Any, prog: str = "") -> list[str]:
+    """The options that `override` takes for the dataclass instance `default`, in the order of its help."""
+    text = io.StringIO()
+    # Wide enough that no name is broken.
+    with _environment("COLUMNS", "1000"), contextlib.redirect_stdout(text), contextlib.suppress(SystemExit):
+        _parse(default, ["--help"], prog, None)
+    return list(dict.fromkeys(re.findall(r"^[\s│]*(?:-\w, )?(--[a-z][\w.-]*)", text.getvalue(), flags=re.MULTILINE)))
+
+
+def _parse(default: T, args: list[str], prog: str, description: str | None) -> tuple[T, list[str]]:
+    return tyro.cli(
+        type(default),
+        default=default,
+        args=args,
+        prog=prog,
+        description=description,
+        return_unknown_args=True,
+        config=(tyro.conf.AvoidSubcommands, tyro.conf.FlagConversionOff),
+    )
+
+
+@contextlib.contextmanager
+def _environment(name: str, value: str) -> Iterator[None]:
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
         else:
-            names.append(name)
-    return names
+            os.environ[name] = before
 
 
 def _sentence(box: str) -> str:
