@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from det_coco import CocoIndex, load_split, synthetic_dataset
 from PIL import Image
+
+from det_coco import CocoIndex, load_split, synthetic_dataset
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 

@@ -5,6 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
+
 from det_coco import CocoIndex, DataError, check_same_categories, default_splits, find_splits, limits, load_split
 
 
@@ -58,8 +59,16 @@ def test_thin_polygons_are_dropped(content, write):
     assert index.edge_counts.tolist() == [4, 3]
 
 
-def _change(content, what, key, value, number=0):
-    content[what][number][key] = value
+def _image(key, value):
+    return lambda content: content["images"][0].update({key: value})
+
+
+def _annotation(key, value):
+    return lambda content: content["annotations"][0].update({key: value})
+
+
+def _segmentation(value):
+    return _annotation("segmentation", value)
 
 
 @pytest.mark.parametrize(
@@ -74,32 +83,32 @@ def _change(content, what, key, value, number=0):
         (lambda c: c["images"].append(c["images"][0]), r"1 image ids appear more than once \(7\)"),
         (lambda c: c["annotations"].append(c["annotations"][1]), r"1 annotation ids appear more than once \(2\)"),
         (lambda c: c["categories"].append({"id": 4, "name": "x"}), r"1 category ids appear more than once \(4\)"),
-        (lambda c: _change(c, "annotations", "category_id", 5), r"1 annotations have an unknown category id, the first "
-         r"is annotation 1 with category_id 5 \(known: 4, 9\)"),
-        (lambda c: _change(c, "annotations", "image_id", 5), "images that are not in the file, the first is annotation 1"),
-        (lambda c: _change(c, "annotations", "bbox", [1, float("nan"), 3, 4]), "annotation 1 .image 7. has a box with NaN"),
-        (lambda c: _change(c, "annotations", "bbox", [1, 2, float("inf"), 4]), "annotation 1 .image 7. has a box with NaN"),
-        (lambda c: _change(c, "annotations", "bbox", [1, 2, 3]), "'bbox' must be four numbers"),
-        (lambda c: _change(c, "annotations", "bbox", [1, 2, 3, None]), "'bbox' must be four numbers"),
-        (lambda c: _change(c, "annotations", "bbox", "1234"), "'bbox' must be four numbers"),
+        (_annotation("category_id", 5), r"1 annotations have an unknown category id, the first is annotation 1 with "
+         r"category_id 5 \(known: 4, 9\)"),
+        (_annotation("image_id", 5), "images that are not in the file, the first is annotation 1"),
+        (_annotation("bbox", [1, float("nan"), 3, 4]), "annotation 1 .image 7. has a box with NaN"),
+        (_annotation("bbox", [1, 2, float("inf"), 4]), "annotation 1 .image 7. has a box with NaN"),
+        (_annotation("bbox", [1, 2, 3]), "'bbox' must be four numbers"),
+        (_annotation("bbox", [1, 2, 3, None]), "'bbox' must be four numbers"),
+        (_annotation("bbox", "1234"), "'bbox' must be four numbers"),
         (lambda c: c["annotations"][0].pop("bbox"), "annotation 1 has no 'bbox'"),
         (lambda c: c["annotations"][1].pop("image_id"), "annotation 2 has no 'image_id'"),
-        (lambda c: _change(c, "annotations", "id", "x"), "'id' of annotation x must be an integer, got 'x'"),
-        (lambda c: _change(c, "annotations", "id", 10**30), "is too large"),
-        (lambda c: _change(c, "annotations", "iscrowd", "0"), "'iscrowd' of annotation 1 must be 0 or 1"),
-        (lambda c: _change(c, "images", "height", 0), "'height' of image 7 must be 1 to"),
-        (lambda c: _change(c, "images", "file_name", 5), "'file_name' of image 7 must be a text, got 5"),
-        (lambda c: _change(c, "annotations", "segmentation", [[1, 1, 2, 2, float("nan"), 3]]), "annotation 1 .image 7. has a "
-         "polygon with NaN"),
-        (lambda c: _change(c, "annotations", "segmentation", [[1, 1, 2, 2, "a", 3]]), "annotation 1 has a polygon with some"),
-        (lambda c: _change(c, "annotations", "segmentation", [[1, 1, 2, 2, 3]]), "annotation 1 has a polygon with an odd"),
-        (lambda c: _change(c, "annotations", "segmentation", [1, 1, 2, 2, 3, 3]), "must be a list of polygons, each a list"),
-        (lambda c: _change(c, "annotations", "segmentation", 5), "must be a list of polygons or a run-length code"),
-        (lambda c: _change(c, "annotations", "segmentation", {"counts": [1]}), "must have 'size' and 'counts'"),
-        (lambda c: _change(c, "annotations", "segmentation", {"size": [30, 40], "counts": [1200]}), "is for .30, 40. pixels"),
-        (lambda c: _change(c, "annotations", "segmentation", {"size": [40, 30], "counts": [1]}), "covers 1 pixels"),
-        (lambda c: _change(c, "annotations", "segmentation", {"size": [40, 30], "counts": "~"}), "cannot be read"),
-        (lambda c: _change(c, "annotations", "segmentation", {"size": [40, 30], "counts": [1300, -100]}), "negative run"),
+        (_annotation("id", "x"), "'id' of annotation x must be an integer, got 'x'"),
+        (_annotation("id", 10**30), "is too large"),
+        (_annotation("iscrowd", "0"), "'iscrowd' of annotation 1 must be 0 or 1"),
+        (_image("height", 0), "'height' of image 7 must be 1 to"),
+        (_image("file_name", 5), "'file_name' of image 7 must be a text, got 5"),
+        (_segmentation([[1, 1, 2, 2, float("nan"), 3]]), "annotation 1 .image 7. has a polygon "
+         "with NaN"),
+        (_segmentation([[1, 1, 2, 2, "a", 3]]), "annotation 1 has a polygon with some"),
+        (_segmentation([[1, 1, 2, 2, 3]]), "annotation 1 has a polygon with an odd"),
+        (_segmentation([1, 1, 2, 2, 3, 3]), "must be a list of polygons, each a list"),
+        (_segmentation(5), "must be a list of polygons or a run-length code"),
+        (_segmentation({"counts": [1]}), "must have 'size' and 'counts'"),
+        (_segmentation({"size": [30, 40], "counts": [1200]}), "is for .30, 40. pixels"),
+        (_segmentation({"size": [40, 30], "counts": [1]}), "covers 1 pixels"),
+        (_segmentation({"size": [40, 30], "counts": "~"}), "cannot be read"),
+        (_segmentation({"size": [40, 30], "counts": [1300, -100]}), "negative run"),
     ],
 )  # fmt: skip
 def test_wrong_content(content, write, change, message):
@@ -141,9 +150,9 @@ def test_truncated_json(content, write, share):
 
 def test_missing_files(content, write, tmp_path):
     file, folder = write(content)
-    with pytest.raises(DataError, match="annotation file .* does not exist"):
+    with pytest.raises(DataError, match=r"annotation file .* does not exist"):
         CocoIndex.load(tmp_path / "no.json", folder)
-    with pytest.raises(DataError, match="image folder .* does not exist"):
+    with pytest.raises(DataError, match=r"image folder .* does not exist"):
         CocoIndex.load(file, tmp_path / "no")
     (folder / "a.png").unlink()
     with pytest.raises(DataError, match=r"1 of the 2 images of .* are missing from .*train \(a.png\)"):
@@ -174,7 +183,9 @@ def test_different_categories(content, write):
     check_same_categories(train, train)
     content["categories"] = [{"id": 9, "name": "tiger"}, {"id": 4, "name": "dog"}, {"id": 12, "name": "owl"}]
     val = CocoIndex.load(*write(content, "val"))
-    with pytest.raises(DataError, match="id 9: 'cat' in the first, 'tiger' in the second; id 12: missing in the first"):
+    with pytest.raises(
+        DataError, match=r"id 9: 'cat' in the first, 'tiger' in the second; id 12: missing in the first"
+    ):
         check_same_categories(train, val)
 
 
@@ -192,7 +203,7 @@ def test_fingerprint_follows_content_not_place(content, write, tmp_path):
 def test_layout(content, write, tmp_path):
     with pytest.raises(DataError, match=r"data directory .*nowhere does not exist"):
         find_splits(tmp_path / "nowhere")
-    with pytest.raises(DataError, match="is not a COCO data set: it has no annotations/instances_<split>.json"):
+    with pytest.raises(DataError, match=r"is not a COCO data set: it has no annotations/instances_<split>.json"):
         find_splits(tmp_path)
     write(content, "train")
     with pytest.raises(DataError, match=r"neither .* \(it has: train\)"):

@@ -1,14 +1,16 @@
 import json
 from collections.abc import Callable
+from itertools import pairwise
 
 import numpy as np
 import pytest
-from det_coco import CocoIndex, load_split
-from det_coco.mask_codec import ImageEdges, image_bitmaps, image_edges, instance_bitmap
-from det_coco.transforms import Geometry
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
+
+from det_coco import CocoIndex, load_split
+from det_coco.mask_codec import ImageEdges, image_bitmaps, image_edges, instance_bitmap
+from det_coco.transforms import Geometry
 
 
 def rasterize(edges: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -24,7 +26,7 @@ def rasterize(edges: np.ndarray, height: int, width: int) -> np.ndarray:
             points = [(x1 + t, int(y1 + slope * t + 0.5)) for t in range(dx + 1)]
         else:
             points = [(int(x1 + (x2 - x1) / dy * t + 0.5), y1 + t) for t in range(dy + 1)]
-        for (u, v), (u2, v2) in zip(points[:-1], points[1:], strict=True):
+        for (u, v), (u2, v2) in pairwise(points):
             if u == u2:
                 continue
             column, rest = divmod(min(u, u2) - 2, 5)
@@ -36,7 +38,7 @@ def rasterize(edges: np.ndarray, height: int, width: int) -> np.ndarray:
 
 def masks_of(encoded: ImageEdges, height: int, width: int) -> list[np.ndarray]:
     bounds = np.concatenate(([0], np.cumsum(encoded.polygon_edges)))
-    polygons = [rasterize(encoded.edges[a:b], height, width) for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
+    polygons = [rasterize(encoded.edges[a:b], height, width) for a, b in pairwise(bounds)]
     out, first = [], 0
     for count in encoded.instance_polygons:
         own = polygons[first : first + count]
@@ -103,7 +105,9 @@ def test_polygon_parts_are_joined(index_with):
     expected = coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(STAR, 40, 30)))
     np.testing.assert_array_equal(masks_of(encoded, 40, 30)[0], expected)
     np.testing.assert_array_equal(instance_bitmap(index, 1, 40, 30), expected)
-    np.testing.assert_array_equal(image_bitmaps(index, np.array([1]), 1, geometry(40, 30, flip=True))[0], expected[:, ::-1])
+    np.testing.assert_array_equal(
+        image_bitmaps(index, np.array([1]), 1, geometry(40, 30, flip=True))[0], expected[:, ::-1]
+    )
 
 
 def test_uncompressed_and_compressed_codes_are_the_same_mask(index_with):

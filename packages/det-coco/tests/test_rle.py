@@ -1,10 +1,11 @@
 import numpy as np
 import pytest
-from det_coco.rle import bitmap_to_runs, decode_counts, runs_to_bitmap, runs_to_edges
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from pycocotools import mask as coco_mask
+
+from det_coco.rle import bitmap_to_runs, decode_counts, runs_to_bitmap, runs_to_edges
 
 bitmaps = arrays(np.uint8, array_shapes(min_dims=2, max_dims=2, max_side=14), elements=st.integers(0, 1))
 
@@ -27,7 +28,7 @@ def test_long_runs_and_negative_differences():
 
 @pytest.mark.parametrize("text", ["abc\x01", "~~", "`", "é", "o" * 20 + "0"])
 def test_broken_counts(text):
-    with pytest.raises(ValueError, match="it (has|ends)"):
+    with pytest.raises(ValueError, match=r"it (has|ends)"):
         decode_counts(text)
 
 

@@ -143,7 +143,9 @@ def _records(file: Path, records: list[Any], what: str, fields: dict[str, type])
 def _lengths(file: Path, images: list[dict[str, Any]], key: str) -> np.ndarray:
     for image in images:
         if not 1 <= image[key] <= _MAX_SIDE:
-            raise DataError(f"{file}: '{key}' of image {image['id']} must be 1 to {_MAX_SIDE} pixels, got {image[key]}.")
+            raise DataError(
+                f"{file}: '{key}' of image {image['id']} must be 1 to {_MAX_SIDE} pixels, got {image[key]}."
+            )
     return np.array([image[key] for image in images], dtype=np.int32)
 
 

@@ -67,6 +67,8 @@ class BatchShape:
 def default_buckets(resize: Resize, divisor: int = 32) -> tuple[tuple[int, int], ...]:
     """Give the two buckets, landscape and portrait, that hold every image a resize makes.
 
+    maskrcnn-benchmark's rule can pass its limit, by half the aspect ratio at most; room is left for a ratio of 16.
+
     Args:
         resize: the resize.
         divisor: both sides are rounded up to a multiple of it, as feature pyramids want.
@@ -74,7 +76,7 @@ def default_buckets(resize: Resize, divisor: int = 32) -> tuple[tuple[int, int],
     Returns:
         one bucket if it is square, else two.
     """
-    long = _up(resize.longest, divisor)
+    long = _up(resize.longest + (8 if resize.rule == "maskrcnn_benchmark" else 0), divisor)
     short = min(_up(max(resize.shortest), divisor), long)
     return ((short, long),) if short == long else ((short, long), (long, short))
 

@@ -1,13 +1,10 @@
 """Reading pictures as RGB arrays."""
 
-import warnings
+import io
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
-from PIL import Image, ImageOps
-from torchvision.io import ImageReadMode, decode_jpeg
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from det_coco.errors import DataError
 
@@ -17,8 +14,7 @@ _SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".jpe", ".png", ".ppm", 
 def load_image(path: str | Path, *, size: tuple[int, int] | None = None) -> np.ndarray:
     """Read a picture as 8-bit RGB, turned upright as its EXIF orientation says.
 
-    Grey, CMYK, palette and 16-bit pictures become RGB, transparency is dropped. JPEG files go through torchvision's
-    decoder, whose pixels equal Pillow's; everything else through Pillow.
+    Grey, CMYK, palette and 16-bit pictures become RGB, transparency is dropped.
 
     Args:
         path: the file.
@@ -39,9 +35,7 @@ def load_image(path: str | Path, *, size: tuple[int, int] | None = None) -> np.n
         raise DataError(f"The image {path} cannot be read: {error.strerror or error}.") from None
     if not data:
         raise DataError(f"The image {path} is an empty file. Copy or download it again.")
-    image = _decode_jpeg(data) if data[:2] == b"\xff\xd8" else None
-    if image is None:
-        image = _decode_with_pillow(path)
+    image = _decode(path, data)
     if size is not None and image.shape[:2] != tuple(size):
         raise DataError(_size_message(path, image.shape, size))
     return image
@@ -70,34 +64,23 @@ def list_images(path: str | Path) -> list[Path]:
     return [path]
 
 
-def _decode_jpeg(data: bytes) -> np.ndarray | None:
-    # The decoder only reads, so the warning about read-only memory does not matter.
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
-        buffer = torch.frombuffer(data, dtype=torch.uint8)
+def _decode(path: Path, data: bytes) -> np.ndarray:
     try:
-        image: Any = decode_jpeg(buffer, ImageReadMode.RGB, apply_exif_orientation=True)
-    except RuntimeError:
-        return None  # Pillow knows more kinds of JPEG, and says better what is wrong.
-    return image.permute(1, 2, 0).contiguous().numpy()
-
-
-def _decode_with_pillow(path: Path) -> np.ndarray:
-    try:
-        with Image.open(path) as image:
-            image.load()
-            upright = ImageOps.exif_transpose(image)
-            if upright.mode.startswith("I"):
+        with Image.open(io.BytesIO(data)) as image:
+            ImageOps.exif_transpose(image, in_place=True)
+            if image.mode.startswith("I"):
                 # Pillow clips 16-bit grey at 255; the high byte is the picture.
-                grey = (np.asarray(upright).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
+                grey = (np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
                 return np.repeat(grey[:, :, None], 3, axis=2)
-            if upright.mode == "P" and "transparency" in upright.info:
-                upright = upright.convert("RGBA")
-            return np.array(upright.convert("RGB"))
+            if image.mode == "P" and "transparency" in image.info:
+                return np.array(image.convert("RGBA").convert("RGB"))
+            return np.array(image if image.mode == "RGB" else image.convert("RGB"))
     except Exception as error:
         # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error and more for broken files.
+        # An unknown format is reported with the address of the buffer, which tells nobody anything.
+        reason = "its format is unknown" if isinstance(error, UnidentifiedImageError) else error
         raise DataError(
-            f"The image {path} cannot be read: {error}. It is damaged, truncated or no picture; copy or download it "
+            f"The image {path} cannot be read: {reason}. It is damaged, truncated or no picture; copy or download it "
             "again."
         ) from None
 
