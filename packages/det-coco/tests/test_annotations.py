@@ -1,3 +1,4 @@
+import contextlib
 import json
 import logging
 import pickle
@@ -5,8 +6,22 @@ import shutil
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from det_coco import CocoIndex, DataError, check_same_categories, default_splits, find_splits, limits, load_split
+from det_coco import (
+    BatchShape,
+    CocoIndex,
+    DataError,
+    Resize,
+    check_same_categories,
+    default_splits,
+    eval_loader,
+    evaluate,
+    find_splits,
+    limits,
+    load_split,
+)
 
 
 def test_categories_with_gaps_and_images_out_of_order(content, write):
@@ -240,3 +255,31 @@ def test_photographs(coco_mini, pennfudan):
     people = load_split(pennfudan, "train")
     assert people.polygon_counts.tolist() == [1] * 337
     assert limits(train, val).max_instances == 51
+
+
+junk = st.one_of(
+    st.none(), st.booleans(), st.integers(-3, 50), st.floats(), st.text(max_size=4), st.just([]), st.just({}),
+    st.lists(st.floats(-50, 50), max_size=8), st.lists(st.lists(st.floats(-50, 50), max_size=9), max_size=3),
+    st.fixed_dictionaries(
+        {"size": st.just([40, 30]), "counts": st.one_of(st.text("0123oQ`", max_size=8), st.just([0, 1200]))}
+    ),
+)  # fmt: skip
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_any_other_value_is_refused_or_usable(content, write, data):
+    """Whatever stands in one place of the file: a `DataError`, or an index that loads."""
+    content = json.loads(json.dumps(content))
+    file, folder = write(content)
+    spot, key = content, data.draw(st.sampled_from(sorted(content)))
+    while isinstance(spot[key], list | dict) and spot[key] and data.draw(st.booleans()):
+        spot = spot[key]
+        key = data.draw(st.sampled_from(sorted(spot) if isinstance(spot, dict) else range(len(spot))))
+    spot[key] = data.draw(junk)
+    file.write_text(json.dumps(content))
+    with contextlib.suppress(DataError):
+        index = CocoIndex.load(file, folder)
+        shape = BatchShape(buckets=((64, 64),))
+        list(eval_loader(index, resize=Resize(shortest=(30,), longest=64), shape=shape, batch_size=2, truth=True))
+        evaluate(index, [])

@@ -77,7 +77,7 @@ def parse(file: Path, folder: Path, check_images: bool, require_objects: bool) -
         boxes=clipped[order].astype(np.float32),
         labels=labels[order],
         crowd=crowd[order],
-        areas=areas[order].astype(np.float32),
+        areas=areas[order],
         masks=masks,
     )
 
@@ -130,11 +130,10 @@ def _records(file: Path, records: list[Any], what: str, fields: dict[str, type])
                 raise DataError(f"{file}: {name} has no '{key}'.")
             if type(record[key]) is not kind:
                 value = record[key]
-                if kind is int and type(value) is float and value.is_integer():
-                    record[key] = int(value)
-                    continue
-                expected = "an integer" if kind is int else "a text"
-                raise DataError(f"{file}: '{key}' of {name} must be {expected}, got {value!r}.")
+                if kind is not int or type(value) is not float or not value.is_integer():
+                    expected = "an integer" if kind is int else "a text"
+                    raise DataError(f"{file}: '{key}' of {name} must be {expected}, got {value!r}.")
+                record[key] = int(value)
             if kind is int and abs(record[key]) > _MAX_ID:
                 raise DataError(f"{file}: '{key}' of {name} is too large: {record[key]}.")
     return records

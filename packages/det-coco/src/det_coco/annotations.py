@@ -59,7 +59,7 @@ class CocoIndex:
         boxes: float32 `[N, 4]` x1, y1, x2, y2 in original pixels, clipped to the image, never empty.
         labels: int64 `[N]` contiguous classes 0 .. C - 1.
         crowd: bool `[N]`.
-        areas: float32 `[N]` the file's own area in square pixels.
+        areas: float64 `[N]` the file's own area in square pixels.
         masks: polygons and runs.
     """
 

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -128,7 +129,9 @@ def _truth(index: CocoIndex, masks: bool) -> Any:
             _repair_segmentation(annotation)
     for annotation in content["annotations"]:
         annotation.setdefault("iscrowd", 0)
-        annotation.setdefault("area", annotation["bbox"][2] * annotation["bbox"][3])
+        area = annotation.get("area")
+        if not isinstance(area, int | float) or not math.isfinite(area):
+            annotation["area"] = annotation["bbox"][2] * annotation["bbox"][3]
     return _coco(content)
 
 
