@@ -5,8 +5,12 @@
 
 namespace det_ops {
 
+void register_mask_targets(pybind11::module_& module);
 void register_matching(pybind11::module_& module);
 void register_nms(pybind11::module_& module);
+void register_paste(pybind11::module_& module);
+void register_rle(pybind11::module_& module);
+void register_roi_align(pybind11::module_& module);
 void register_sampling(pybind11::module_& module);
 
 }  // namespace det_ops

@@ -7,7 +7,12 @@
 // Needs GNU indirect functions: glibc has them, musl has not. Define it empty to build without.
 #if defined(DET_OPS_CLONES)
 #elif defined(__GNUC__) && !defined(__clang__) && defined(__x86_64__) && defined(__GLIBC__)
-#define DET_OPS_CLONES __attribute__((target_clones("arch=skylake-avx512", "arch=haswell", "default")))
+// Levels, not processors: GCC takes "arch=skylake-avx512" on that one model only and leaves all later ones the default.
+#if __GNUC__ >= 12
+#define DET_OPS_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#else
+#define DET_OPS_CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
+#endif
 #else
 #define DET_OPS_CLONES
 #endif

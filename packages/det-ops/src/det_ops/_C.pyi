@@ -55,3 +55,111 @@ def sample_float32(
 ) -> None: ...
 
 sample_float64 = sample_float32
+
+def roi_align_forward_float32(
+    feature_ptrs: list[int],
+    heights: list[int],
+    widths: list[int],
+    scales: list[float],
+    batch: int,
+    channels: int,
+    boxes_ptr: int,
+    image_index_ptr: int,
+    levels_ptr: int,
+    regions: int,
+    pooled_height: int,
+    pooled_width: int,
+    sampling_ratio: int,
+    aligned: bool,
+    threads: int,
+    out_ptr: int,
+    /,
+) -> None: ...
+
+roi_align_forward_float64 = roi_align_forward_float32
+
+def roi_align_backward_float32(
+    grad_feature_ptrs: list[int],
+    heights: list[int],
+    widths: list[int],
+    scales: list[float],
+    batch: int,
+    channels: int,
+    boxes_ptr: int,
+    image_index_ptr: int,
+    levels_ptr: int,
+    regions: int,
+    pooled_height: int,
+    pooled_width: int,
+    sampling_ratio: int,
+    aligned: bool,
+    threads: int,
+    grad_ptr: int,
+    /,
+) -> None: ...
+
+roi_align_backward_float64 = roi_align_backward_float32
+
+def rasterize_polygons(
+    edges_ptr: int,
+    edges: int,
+    polygons_ptr: int,
+    polygons: int,
+    instances_ptr: int,
+    instances: int,
+    batch: int,
+    image_index_ptr: int,
+    instance_ptr: int,
+    boxes_ptr: int,
+    regions: int,
+    size: int,
+    legacy: bool,
+    threads: int,
+    out_ptr: int,
+    /,
+) -> None: ...
+def bitmap_targets(
+    bitmaps_ptr: int,
+    batch: int,
+    slots: int,
+    height: int,
+    width: int,
+    image_index_ptr: int,
+    instance_ptr: int,
+    boxes_ptr: int,
+    regions: int,
+    size: int,
+    aligned: bool,
+    threads: int,
+    out_ptr: int,
+    /,
+) -> None: ...
+def paste_masks(
+    masks_ptr: int,
+    boxes_ptr: int,
+    masks: int,
+    mask_height: int,
+    mask_width: int,
+    height: int,
+    width: int,
+    threshold: float,
+    binary: bool,
+    expanded: bool,
+    threads: int,
+    out_ptr: int,
+    /,
+) -> None: ...
+def paste_to_rle(
+    masks_ptr: int,
+    boxes_ptr: int,
+    masks: int,
+    mask_height: int,
+    mask_width: int,
+    height: int,
+    width: int,
+    threshold: float,
+    expanded: bool,
+    threads: int,
+    /,
+) -> list[str]: ...
+def encode_rle(masks_ptr: int, masks: int, height: int, width: int, threads: int, /) -> list[str]: ...

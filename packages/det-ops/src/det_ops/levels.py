@@ -7,6 +7,7 @@ the small constant against `log2(0)` goes, which moves boxes that lie exactly on
 import torch
 from torch import Tensor
 
+from det_ops import _kernels
 from det_ops._checks import check_boxes, expect
 
 __all__ = ["fpn_levels"]
@@ -61,3 +62,7 @@ def fpn_levels(
         level = torch.floor(canonical_level + torch.log2(relative) + epsilon)
     # NaN boxes must not become an index outside the pyramid either.
     return level.clamp(min_level, min_level + num_levels - 1).nan_to_num(min_level).to(torch.int64) - min_level
+
+
+for _device in ("cpu", "cuda", "npu"):
+    _kernels.register("fpn_levels", _device, "reference", "elementwise: PyTorch's own kernels, fused by torch.compile")

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from det_ops import _kernels, _mask_targets_reference
 from det_ops._checks import check_boxes, check_device, check_dtype, check_shape, describe, expect
-from det_ops._kernels import LIBRARY
+from det_ops._kernels import _C, LIBRARY
 
 __all__ = ["bitmap_targets", "rasterize_polygons"]
 
@@ -18,7 +18,8 @@ LIBRARY.define(
     "Tensor instance, Tensor boxes, int size, bool legacy) -> Tensor"
 )
 LIBRARY.define(
-    "bitmap_targets(Tensor bitmaps, Tensor image_index, Tensor instance, Tensor boxes, int size, bool aligned) -> Tensor"
+    "bitmap_targets(Tensor bitmaps, Tensor image_index, Tensor instance, Tensor boxes, int size, bool aligned) "
+    "-> Tensor"
 )
 
 
@@ -135,6 +136,29 @@ def _rasterize(
     size: int,
     legacy: bool,
 ) -> Tensor:
+    if _kernels.native(boxes):
+        edges, polygons, instances = mask_edges.contiguous(), mask_polygons.contiguous(), mask_instances.contiguous()
+        image_index, instance = image_index.contiguous(), instance.contiguous()
+        boxes = boxes.to(torch.float32).contiguous()
+        out = torch.empty((boxes.shape[0], size, size))
+        _C.rasterize_polygons(
+            edges.data_ptr(),
+            edges.shape[1],
+            polygons.data_ptr(),
+            polygons.shape[1] - 1,
+            instances.data_ptr(),
+            instances.shape[1] - 1,
+            edges.shape[0],
+            image_index.data_ptr(),
+            instance.data_ptr(),
+            boxes.data_ptr(),
+            boxes.shape[0],
+            size,
+            legacy,
+            torch.get_num_threads(),
+            out.data_ptr(),
+        )
+        return out
     return _mask_targets_reference.rasterize(
         mask_edges, mask_polygons, mask_instances, image_index, instance, boxes, size, legacy
     )
@@ -144,6 +168,23 @@ def _rasterize(
 def _bitmap_targets(
     bitmaps: Tensor, image_index: Tensor, instance: Tensor, boxes: Tensor, size: int, aligned: bool
 ) -> Tensor:
+    if _kernels.native(boxes):
+        bitmaps, image_index, instance = bitmaps.contiguous(), image_index.contiguous(), instance.contiguous()
+        boxes = boxes.to(torch.float32).contiguous()
+        out = torch.empty((boxes.shape[0], size, size))
+        _C.bitmap_targets(
+            bitmaps.data_ptr(),
+            *bitmaps.shape,
+            image_index.data_ptr(),
+            instance.data_ptr(),
+            boxes.data_ptr(),
+            boxes.shape[0],
+            size,
+            aligned,
+            torch.get_num_threads(),
+            out.data_ptr(),
+        )
+        return out
     return _mask_targets_reference.bitmap_targets(bitmaps, image_index, instance, boxes, size, aligned)
 
 
@@ -155,3 +196,10 @@ def _(_edges, _polygons, _instances, _image_index, _instance, boxes, size, _lega
 @torch.library.register_fake("det_ops::bitmap_targets", lib=LIBRARY)
 def _(_bitmaps, _image_index, _instance, boxes, size, _aligned):
     return boxes.new_empty((boxes.shape[0], size, size), dtype=torch.float32)
+
+
+_kernels.register("rasterize_polygons", "cpu", "C++", "a bit per row, a toggle per crossing; threads over regions")
+_kernels.register("bitmap_targets", "cpu", "C++", "sums of bytes by rows, then by columns; threads over regions")
+for _device in ("cuda", "npu"):
+    _kernels.register("rasterize_polygons", _device, "reference", "counts of crossings per cell, static, no host read")
+    _kernels.register("bitmap_targets", _device, "reference", "one gather per pair of taps, static, no host read")

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from det_ops import _kernels
 from det_ops._checks import check_boxes, check_device, describe, expect
-from det_ops._kernels import LIBRARY
+from det_ops._kernels import _C, LIBRARY
 from det_ops.rle import RLE, encode_rle
 
 __all__ = ["paste_masks", "paste_to_rle"]
@@ -83,6 +83,19 @@ def paste_to_rle(
     """
     _check(masks, boxes, height, width, mode)
     masks, boxes = masks.detach().cpu(), boxes.detach().cpu()
+    if _kernels.native(masks):
+        masks, boxes = masks.to(torch.float32).contiguous(), boxes.to(torch.float32).contiguous()
+        texts = _C.paste_to_rle(
+            masks.data_ptr(),
+            boxes.data_ptr(),
+            *masks.shape,
+            height,
+            width,
+            threshold,
+            mode == "expanded",
+            torch.get_num_threads(),
+        )
+        return [{"size": [height, width], "counts": text} for text in texts]
     rles: list[RLE] = []
     for mask, box in zip(masks.split(16), boxes.split(16), strict=True):
         rles += encode_rle(paste_masks(mask, box, height, width, threshold=threshold, mode=mode))
@@ -150,6 +163,22 @@ def _reference(
 
 @torch.library.impl(LIBRARY, "paste_masks", "CompositeExplicitAutograd")
 def _paste(masks: Tensor, boxes: Tensor, height: int, width: int, threshold: float | None, expanded: bool) -> Tensor:
+    if _kernels.native(masks):
+        masks, boxes = masks.to(torch.float32).contiguous(), boxes.to(torch.float32).contiguous()
+        out = torch.empty((masks.shape[0], height, width), dtype=torch.float32 if threshold is None else torch.bool)
+        _C.paste_masks(
+            masks.data_ptr(),
+            boxes.data_ptr(),
+            *masks.shape,
+            height,
+            width,
+            threshold or 0.0,
+            threshold is not None,
+            expanded,
+            torch.get_num_threads(),
+            out.data_ptr(),
+        )
+        return out
     return _reference(masks, boxes, height, width, threshold, expanded)
 
 
@@ -157,3 +186,10 @@ def _paste(masks: Tensor, boxes: Tensor, height: int, width: int, threshold: flo
 def _(masks, _boxes, height, width, threshold, _expanded):
     dtype = torch.float32 if threshold is None else torch.bool
     return masks.new_empty((masks.shape[0], height, width), dtype=dtype)
+
+
+_kernels.register("paste_masks", "cpu", "C++", "the pixels of each box alone; threads over masks")
+_kernels.register("paste_to_rle", "cpu", "C++", "run lengths without the image; threads over masks")
+for _device in ("cuda", "npu"):
+    _kernels.register("paste_masks", _device, "reference", "two batched matrix products per mask, no host read")
+    _kernels.register("paste_to_rle", _device, "C++", "masks are copied to the host: strings live there")

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from det_ops import _kernels, _roi_align_reference
 from det_ops._checks import check_boxes, check_device, check_dtype, check_shape, describe, expect
-from det_ops._kernels import LIBRARY
+from det_ops._kernels import _C, LIBRARY
 
 __all__ = ["multilevel_roi_align", "roi_align"]
 
@@ -160,7 +160,33 @@ def _forward(
     aligned: bool,
 ) -> Tensor:
     pooled = (pooled_height, pooled_width)
-    out = _empty_nhwc(features[0], boxes.shape[0], features[0].shape[1], *pooled)
+    first = features[0]
+    out = _empty_nhwc(first, boxes.shape[0], first.shape[1], *pooled)
+    if _kernels.native(first):
+        compute = torch.float64 if first.dtype == torch.float64 else torch.float32
+        maps = [_nhwc(feature.to(compute)) for feature in features]
+        kernel = _C.roi_align_forward_float64 if compute == torch.float64 else _C.roi_align_forward_float32
+        result = out if out.dtype == compute else torch.empty_like(out, dtype=compute)
+        boxes, image_index, levels = boxes.to(compute).contiguous(), image_index.contiguous(), levels.contiguous()
+        kernel(
+            [feature.data_ptr() for feature in maps],
+            [feature.shape[1] for feature in maps],
+            [feature.shape[2] for feature in maps],
+            scales,
+            first.shape[0],
+            first.shape[1],
+            boxes.data_ptr(),
+            image_index.data_ptr(),
+            levels.data_ptr(),
+            boxes.shape[0],
+            pooled_height,
+            pooled_width,
+            sampling_ratio,
+            aligned,
+            torch.get_num_threads(),
+            result.data_ptr(),
+        )
+        return result.to(first.dtype)
     return out.copy_(
         _roi_align_reference.forward(features, boxes, image_index, levels, pooled, scales, sampling_ratio, aligned)
     )
@@ -179,6 +205,31 @@ def _backward(
     sampling_ratio: int,
     aligned: bool,
 ) -> list[Tensor]:
+    if _kernels.native(grad):
+        compute = torch.float64 if grad.dtype == torch.float64 else torch.float32
+        kernel = _C.roi_align_backward_float64 if compute == torch.float64 else _C.roi_align_backward_float32
+        values = _nhwc(grad.to(compute))
+        results = [_empty_nhwc(grad, batch, grad.shape[1], h, w, compute) for h, w in zip(heights, widths, strict=True)]
+        boxes, image_index, levels = boxes.to(compute).contiguous(), image_index.contiguous(), levels.contiguous()
+        kernel(
+            [result.data_ptr() for result in results],
+            heights,
+            widths,
+            scales,
+            batch,
+            grad.shape[1],
+            boxes.data_ptr(),
+            image_index.data_ptr(),
+            levels.data_ptr(),
+            boxes.shape[0],
+            grad.shape[2],
+            grad.shape[3],
+            sampling_ratio,
+            aligned,
+            torch.get_num_threads(),
+            values.data_ptr(),
+        )
+        return [result.to(grad.dtype) for result in results]
     grads = _roi_align_reference.backward(
         grad, boxes, image_index, levels, heights, widths, batch, scales, sampling_ratio, aligned
     )
@@ -208,3 +259,10 @@ def _autograd(ctx, grad):
 
 
 torch.library.register_autograd("det_ops::multilevel_roi_align", _autograd, setup_context=_setup, lib=LIBRARY)
+
+for _operator in ("multilevel_roi_align", "roi_align"):
+    _kernels.register(
+        _operator, "cpu", "C++", "vectors of channels, regions in order of place; threads own their channels"
+    )
+    for _device in ("cuda", "npu"):
+        _kernels.register(_operator, _device, "reference", "one gather per pair of taps, static, no host read")

@@ -1,0 +1,394 @@
+// Multi-level RoIAlign, forward and backward, on channels-last maps.
+//
+// A cell is a weighted sum of feature pixels whose weights factor into rows and columns. Both lists are built once per
+// region with equal rows (columns) merged; the inner loops then run over channels alone. Backward: a thread owns an
+// image and a range of channels, so no two threads write the same address and the order of additions, hence the
+// result, does not depend on their number.
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <vector>
+
+#include <pybind11/stl.h>
+
+#include "memory.h"
+#include "parallel.h"
+#include "registers.h"
+#include "simd.h"
+
+namespace py = pybind11;
+
+namespace det_ops {
+namespace {
+
+template <class T>
+struct Tap {
+  int64_t index;
+  T weight;
+};
+
+// Rows (or columns) of all cells along one side of a region: cell p has taps[first[p]] .. taps[first[p + 1]].
+template <class T>
+struct Side {
+  std::vector<Tap<T>> taps;
+  std::vector<int> first;
+  T samples;
+
+  void add(int cell_begin, int64_t index, T weight) {
+    if (weight == T(0)) return;
+    const int size = static_cast<int>(taps.size());
+    for (int k = size - 1; k >= std::max(cell_begin, size - 2); --k) {
+      if (taps[k].index == index) {
+        taps[k].weight += weight;
+        return;
+      }
+    }
+    taps.push_back({index, weight});
+  }
+
+  // `limit` rows in the map, `start` and `end` in feature coordinates.
+  void build(T start, T end, int64_t limit, int pooled, int sampling_ratio, bool aligned) {
+    taps.clear();
+    first.assign(pooled + 1, 0);
+    T length = end - start;
+    if (!aligned) length = std::max(length, T(1));
+    samples = sampling_ratio > 0 ? T(sampling_ratio) : std::ceil(length / pooled);
+    if (!std::isfinite(start) || !std::isfinite(length) || !(samples >= T(1)) || samples > T(1 << 30)) return;
+    const T cell = length / pooled;
+    const T step = cell / samples;
+    for (int p = 0; p < pooled; ++p) {
+      const int begin = static_cast<int>(taps.size());
+      const T origin = start + p * cell;
+      // Regions far larger than the map: only samples that can fall on it.
+      int64_t lowest = 0, highest = static_cast<int64_t>(samples);
+      if (samples > T(1024)) {
+        const T a = (T(-2) - origin) / step, b = (T(limit) + T(1) - origin) / step;
+        lowest = static_cast<int64_t>(std::min(std::max(std::min(a, b) - T(2), T(0)), samples));
+        highest = static_cast<int64_t>(std::min(std::max(std::max(a, b) + T(2), T(0)), samples));
+      }
+      for (int64_t i = lowest; i < highest; ++i) {
+        T position = origin + (T(i) + T(0.5)) * cell / samples;
+        if (!(position >= T(-1) && position <= T(limit))) continue;
+        position = std::max(position, T(0));
+        const int64_t low = static_cast<int64_t>(position);
+        if (low >= limit - 1) {
+          add(begin, limit - 1, T(1));
+        } else {
+          const T fraction = position - T(low);
+          add(begin, low, T(1) - fraction);
+          add(begin, low + 1, fraction);
+        }
+      }
+      first[p + 1] = static_cast<int>(taps.size());
+    }
+  }
+};
+
+template <class T>
+struct Cell {
+  std::vector<int64_t> offset;
+  std::vector<T> weight;
+
+  // Pairs of a row and a column of one cell; returns their number.
+  int pair(const Side<T>& rows, int ph, const Side<T>& columns, int pw, int64_t width, int64_t channels, T scale) {
+    const int ny = rows.first[ph + 1] - rows.first[ph], nx = columns.first[pw + 1] - columns.first[pw];
+    const size_t n = static_cast<size_t>(ny) * nx;
+    if (offset.size() < n) {
+      offset.resize(n);
+      weight.resize(n);
+    }
+    int k = 0;
+    for (int i = rows.first[ph]; i < rows.first[ph + 1]; ++i) {
+      const int64_t row = rows.taps[i].index * width;
+      const T row_weight = rows.taps[i].weight * scale;
+      for (int j = columns.first[pw]; j < columns.first[pw + 1]; ++j, ++k) {
+        offset[k] = (row + columns.taps[j].index) * channels;
+        weight[k] = row_weight * columns.taps[j].weight;
+      }
+    }
+    return k;
+  }
+};
+
+// A vector of 64 bytes of any alignment: one AVX-512 register, or several smaller ones. The inner loops keep eight.
+#if defined(__GNUC__)
+template <class T>
+struct VectorOf;
+template <>
+struct VectorOf<float> {
+  typedef float type __attribute__((vector_size(64), aligned(4), may_alias));
+};
+template <>
+struct VectorOf<double> {
+  typedef double type __attribute__((vector_size(64), aligned(8), may_alias));
+};
+#endif
+
+template <class T>
+DET_OPS_INLINE void gather_cell(const T* base, const int64_t* offset, const T* weight, int n, int64_t channels, T* out) {
+  int64_t c = 0;
+#if defined(__GNUC__)
+  using Vector = typename VectorOf<T>::type;
+  static_assert(sizeof(Vector) == 64, "vector_size was ignored");
+  constexpr int64_t lanes = 64 / sizeof(T);
+  for (; c + 8 * lanes <= channels; c += 8 * lanes) {
+    Vector a0{}, a1{}, a2{}, a3{}, a4{}, a5{}, a6{}, a7{};
+    for (int k = 0; k < n; ++k) {
+      const Vector* p = reinterpret_cast<const Vector*>(base + offset[k] + c);
+      const T w = weight[k];
+      a0 += w * p[0];
+      a1 += w * p[1];
+      a2 += w * p[2];
+      a3 += w * p[3];
+      a4 += w * p[4];
+      a5 += w * p[5];
+      a6 += w * p[6];
+      a7 += w * p[7];
+    }
+    Vector* q = reinterpret_cast<Vector*>(out + c);
+    q[0] = a0;
+    q[1] = a1;
+    q[2] = a2;
+    q[3] = a3;
+    q[4] = a4;
+    q[5] = a5;
+    q[6] = a6;
+    q[7] = a7;
+  }
+  for (; c + lanes <= channels; c += lanes) {
+    Vector a{};
+    for (int k = 0; k < n; ++k) a += weight[k] * *reinterpret_cast<const Vector*>(base + offset[k] + c);
+    *reinterpret_cast<Vector*>(out + c) = a;
+  }
+#endif
+  for (; c < channels; ++c) {
+    T sum = 0;
+    for (int k = 0; k < n; ++k) sum += weight[k] * base[offset[k] + c];
+    out[c] = sum;
+  }
+}
+
+template <class T>
+DET_OPS_INLINE void scatter_cell(T* base, const int64_t* offset, const T* weight, int n, int64_t channels, const T* grad) {
+  int64_t c = 0;
+#if defined(__GNUC__)
+  using Vector = typename VectorOf<T>::type;
+  static_assert(sizeof(Vector) == 64, "vector_size was ignored");
+  constexpr int64_t lanes = 64 / sizeof(T);
+  for (; c + 8 * lanes <= channels; c += 8 * lanes) {
+    const Vector* g = reinterpret_cast<const Vector*>(grad + c);
+    const Vector g0 = g[0], g1 = g[1], g2 = g[2], g3 = g[3], g4 = g[4], g5 = g[5], g6 = g[6], g7 = g[7];
+    for (int k = 0; k < n; ++k) {
+      Vector* p = reinterpret_cast<Vector*>(base + offset[k] + c);
+      const T w = weight[k];
+      p[0] += w * g0;
+      p[1] += w * g1;
+      p[2] += w * g2;
+      p[3] += w * g3;
+      p[4] += w * g4;
+      p[5] += w * g5;
+      p[6] += w * g6;
+      p[7] += w * g7;
+    }
+  }
+  for (; c + lanes <= channels; c += lanes) {
+    const Vector g = *reinterpret_cast<const Vector*>(grad + c);
+    for (int k = 0; k < n; ++k) *reinterpret_cast<Vector*>(base + offset[k] + c) += weight[k] * g;
+  }
+#endif
+  for (; c < channels; ++c) {
+    for (int k = 0; k < n; ++k) base[offset[k] + c] += weight[k] * grad[c];
+  }
+}
+
+// Clones do not apply to templates.
+DET_OPS_CLONES void gather(const float* b, const int64_t* o, const float* w, int n, int64_t c, float* out) {
+  gather_cell(b, o, w, n, c, out);
+}
+DET_OPS_CLONES void gather(const double* b, const int64_t* o, const double* w, int n, int64_t c, double* out) {
+  gather_cell(b, o, w, n, c, out);
+}
+DET_OPS_CLONES void scatter(float* b, const int64_t* o, const float* w, int n, int64_t c, const float* grad) {
+  scatter_cell(b, o, w, n, c, grad);
+}
+DET_OPS_CLONES void scatter(double* b, const int64_t* o, const double* w, int n, int64_t c, const double* grad) {
+  scatter_cell(b, o, w, n, c, grad);
+}
+
+struct Pyramid {
+  std::vector<uintptr_t> maps;
+  std::vector<int64_t> heights, widths;
+  std::vector<double> scales;
+  int64_t batch, channels;
+};
+
+template <class T>
+struct Regions {
+  const T* boxes;
+  const int64_t* image_index;
+  const int64_t* levels;
+  int64_t count;
+  int pooled_height, pooled_width, sampling_ratio;
+  bool aligned;
+
+  // Level of the region, or -1 for padding.
+  int level(int64_t r, const Pyramid& pyramid) const {
+    const int64_t level = levels[r];
+    return level >= 0 && level < static_cast<int64_t>(pyramid.maps.size()) ? static_cast<int>(level) : -1;
+  }
+
+  int64_t image(int64_t r, const Pyramid& pyramid) const {
+    return std::min(std::max<int64_t>(image_index[r], 0), pyramid.batch - 1);
+  }
+
+  void build(int64_t r, int level, const Pyramid& pyramid, Side<T>& rows, Side<T>& columns) const {
+    const T scale = static_cast<T>(pyramid.scales[level]), shift = aligned ? T(0.5) : T(0);
+    const T* box = boxes + 4 * r;
+    rows.build(
+        box[1] * scale - shift, box[3] * scale - shift, pyramid.heights[level], pooled_height, sampling_ratio, aligned);
+    columns.build(
+        box[0] * scale - shift, box[2] * scale - shift, pyramid.widths[level], pooled_width, sampling_ratio, aligned);
+  }
+};
+
+// Live regions by level, image and place, so that neighbours find the pixels they share in the cache; padding last.
+template <class T>
+std::vector<int64_t> order_by_place(const Pyramid& pyramid, const Regions<T>& regions) {
+  constexpr double tile = 16;
+  std::vector<std::pair<uint64_t, int64_t>> keys(regions.count);
+  for (int64_t r = 0; r < regions.count; ++r) {
+    const int level = regions.level(r, pyramid);
+    uint64_t key = ~uint64_t{0};
+    if (level >= 0) {
+      const T* box = regions.boxes + 4 * r;
+      const double scale = pyramid.scales[level] / tile;
+      const auto cell = [](double centre) {  // NaN goes to 0
+        return static_cast<uint64_t>(centre > 0 ? std::min(centre, 65535.0) : 0.0);
+      };
+      const uint64_t y = cell(scale * (box[1] + box[3]) / 2), x = cell(scale * (box[0] + box[2]) / 2);
+      // Odd rows of tiles run backwards.
+      key = (static_cast<uint64_t>(level) << 56) | (static_cast<uint64_t>(regions.image(r, pyramid)) << 32) | y << 16 |
+            (y % 2 ? 65535 - x : x);
+    }
+    keys[r] = {key, r};
+  }
+  std::sort(keys.begin(), keys.end());
+  std::vector<int64_t> order(regions.count);
+  for (int64_t i = 0; i < regions.count; ++i) order[i] = keys[i].second;
+  return order;
+}
+
+template <class T>
+void forward(const Pyramid& pyramid, const Regions<T>& regions, int threads, T* out) {
+  const int64_t channels = pyramid.channels;
+  const int64_t size = static_cast<int64_t>(regions.pooled_height) * regions.pooled_width * channels;
+  const std::vector<int64_t> order = order_by_place(pyramid, regions);
+  advise_huge_pages(out, sizeof(T) * regions.count * size);
+  parallel_for(
+      regions.count, threads,
+      [&](int64_t begin, int64_t end) {
+        Side<T> rows, columns;
+        Cell<T> cell;
+        for (int64_t i = begin; i < end; ++i) {
+          const int64_t r = order[i];
+          T* target = out + r * size;
+          const int level = regions.level(r, pyramid);
+          if (level < 0) {
+            std::memset(target, 0, sizeof(T) * size);
+            continue;
+          }
+          regions.build(r, level, pyramid, rows, columns);
+          const int64_t width = pyramid.widths[level];
+          const T* map = reinterpret_cast<const T*>(pyramid.maps[level]) +
+                         regions.image(r, pyramid) * pyramid.heights[level] * width * channels;
+          const T scale = T(1) / (rows.samples * columns.samples);
+          for (int ph = 0; ph < regions.pooled_height; ++ph) {
+            for (int pw = 0; pw < regions.pooled_width; ++pw, target += channels) {
+              const int n = cell.pair(rows, ph, columns, pw, width, channels, scale);
+              gather(map, cell.offset.data(), cell.weight.data(), n, channels, target);
+            }
+          }
+        }
+      },
+      8);
+}
+
+template <class T>
+void backward(const Pyramid& pyramid, const Regions<T>& regions, int threads, const T* grad) {
+  const int64_t channels = pyramid.channels;
+  for (size_t level = 0; level < pyramid.maps.size(); ++level) {
+    T* map = reinterpret_cast<T*>(pyramid.maps[level]);
+    const int64_t size = pyramid.batch * pyramid.heights[level] * pyramid.widths[level] * channels;
+    advise_huge_pages(map, sizeof(T) * size);
+    parallel_for(
+        size, threads,
+        [&](int64_t begin, int64_t end) { std::memset(map + begin, 0, sizeof(T) * (end - begin)); }, 1 << 16);
+  }
+  const std::vector<int64_t> order = order_by_place(pyramid, regions);
+  const int64_t pixels = static_cast<int64_t>(regions.pooled_height) * regions.pooled_width;
+  // Parts of the channels, of at least a cache line, so that images and parts occupy all threads.
+  constexpr int64_t line = 64 / sizeof(T);
+  const int64_t wanted = (threads + pyramid.batch - 1) / std::max<int64_t>(pyramid.batch, 1);
+  const int64_t part = std::max((channels + wanted - 1) / wanted + line - 1, line) / line * line;
+  const int64_t parts = (channels + part - 1) / part;
+  parallel_for(pyramid.batch * parts, threads, [&](int64_t begin, int64_t end) {
+    Side<T> rows, columns;
+    Cell<T> cell;
+    for (int64_t item = begin; item < end; ++item) {
+      const int64_t image = item / parts, first = item % parts * part, live = std::min(part, channels - first);
+      for (const int64_t r : order) {
+        const int level = regions.level(r, pyramid);
+        if (level < 0 || regions.image(r, pyramid) != image) continue;
+        regions.build(r, level, pyramid, rows, columns);
+        const int64_t width = pyramid.widths[level];
+        T* map = reinterpret_cast<T*>(pyramid.maps[level]) +
+                 image * pyramid.heights[level] * width * channels + first;
+        const T* source = grad + r * pixels * channels + first;
+        const T scale = T(1) / (rows.samples * columns.samples);
+        for (int ph = 0; ph < regions.pooled_height; ++ph) {
+          for (int pw = 0; pw < regions.pooled_width; ++pw, source += channels) {
+            const int n = cell.pair(rows, ph, columns, pw, width, channels, scale);
+            scatter(map, cell.offset.data(), cell.weight.data(), n, live, source);
+          }
+        }
+      }
+    }
+  });
+}
+
+template <class T, bool kForward>
+void define(py::module_& module, const char* name) {
+  module.def(
+      name,
+      [](std::vector<uintptr_t> maps, std::vector<int64_t> heights, std::vector<int64_t> widths,
+         std::vector<double> scales, int64_t batch, int64_t channels, uintptr_t boxes, uintptr_t image_index,
+         uintptr_t levels, int64_t count, int pooled_height, int pooled_width, int sampling_ratio, bool aligned,
+         int threads, uintptr_t values) {
+        py::gil_scoped_release release;
+        const Pyramid pyramid{std::move(maps), std::move(heights), std::move(widths), std::move(scales), batch, channels};
+        const Regions<T> regions{reinterpret_cast<const T*>(boxes),
+                                 reinterpret_cast<const int64_t*>(image_index),
+                                 reinterpret_cast<const int64_t*>(levels),
+                                 count,
+                                 pooled_height,
+                                 pooled_width,
+                                 sampling_ratio,
+                                 aligned};
+        if constexpr (kForward) {
+          forward(pyramid, regions, threads, reinterpret_cast<T*>(values));
+        } else {
+          backward(pyramid, regions, threads, reinterpret_cast<const T*>(values));
+        }
+      });
+}
+
+}  // namespace
+
+void register_roi_align(py::module_& module) {
+  define<float, true>(module, "roi_align_forward_float32");
+  define<double, true>(module, "roi_align_forward_float64");
+  define<float, false>(module, "roi_align_backward_float32");
+  define<double, false>(module, "roi_align_backward_float64");
+}
+
+}  // namespace det_ops
