@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import cattrs
-from cattrs.gen import make_dict_structure_fn
 from det_engine import SolverConfig, TrainSettings
 from det_heads import DetectorConfig
 
@@ -17,7 +16,7 @@ from det_heads import DetectorConfig
 class BackboneConfig:
     """A residual network with a feature pyramid."""
 
-    depth: Literal[18, 34, 50, 101, 152] = 50
+    depth: int = 50
     width: int = 64
     """Channels of the stem; the stages scale with it."""
     norm: Literal["frozen_bn", "frozen_statistics_bn", "bn", "sync_bn", "gn"] = "frozen_bn"
@@ -44,8 +43,8 @@ class DataConfig:
     test_size: int = 800
     max_size: int = 1333
     rounding: Literal["detectron2", "maskrcnn_benchmark", "torchvision"] = "detectron2"
-    buckets: tuple[tuple[int, int], ...] = ((800, 1344), (1344, 800), (1344, 1344))
-    """Padded shapes (height, width): the smallest that holds a batch is taken."""
+    buckets: tuple[tuple[int, int], ...] = ()
+    """Padded shapes (height, width), the smallest that holds a batch is taken; empty: one per orientation."""
     flip: float = 0.5
     max_instances: int = 100
     """Slots for objects per image; an image with more is an error unless `drop_excess`."""
@@ -55,6 +54,10 @@ class DataConfig:
     filter_empty: bool = True
     """Leave images without a usable object out of training."""
     workers: int = 2
+    train_split: str | None = None
+    """Name of the split to train on; by default train2017, else train."""
+    val_split: str | None = None
+    """Name of the split to evaluate on; by default val2017, else val."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,16 +74,11 @@ class Recipe:
     train: TrainSettings
 
 
-def _converter() -> cattrs.Converter:
-    converter = cattrs.Converter(forbid_extra_keys=True)
-    return converter
-
-
 def to_dict(recipe: Recipe) -> dict[str, Any]:
     """Plain JSON values of a recipe."""
     return dataclasses.asdict(recipe)
 
 
 def from_dict(values: dict[str, Any]) -> Recipe:
-    """The recipe that :func:`to_dict` wrote; unknown or missing fields raise ``cattrs.ClassValidationError``."""
-    return _converter().structure(values, Recipe)
+    """The recipe that :func:`to_dict` wrote; unknown, missing or ill-typed fields raise cattrs' errors."""
+    return cattrs.Converter(forbid_extra_keys=True).structure(values, Recipe)

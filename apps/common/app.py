@@ -1,0 +1,51 @@
+"""What distinguishes one app from another."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from det_backbones import FPN, ResNetFPN, resnet
+from det_heads import TwoStageDetector
+
+from apps.common.config import BackboneConfig, Recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class App:
+    """A trainer.
+
+    Attributes:
+        name: the folder's name under apps/.
+        recipes: by name; the first is what `train` takes by default.
+        build: the network of a recipe, whose detector already has the data's number of classes.
+    """
+
+    name: str
+    recipes: Mapping[str, Callable[[], Recipe]]
+    build: Callable[[Recipe], TwoStageDetector]
+
+
+def backbone(config: BackboneConfig) -> ResNetFPN:
+    """The residual network and its pyramid."""
+    body = resnet(
+        config.depth,
+        norm=config.norm,
+        norm_eps=config.norm_eps,
+        stride_in_1x1=config.stride_in_1x1,
+        groups=config.groups,
+        width_per_group=config.width_per_group,
+        width=config.width,
+        freeze_at=config.freeze_at,
+    )
+    return ResNetFPN(body, FPN(body.out_channels, config.pyramid_channels))
+
+
+def two_stage(recipe: Recipe) -> TwoStageDetector:
+    """Backbone and heads of a recipe, randomly initialised as its system does it; NHWC, which convolutions prefer."""
+    detector = TwoStageDetector(backbone(recipe.backbone), recipe.detector)
+    return detector.to(memory_format=torch.channels_last)
+
+
+def with_classes(recipe: Recipe, num_classes: int) -> Recipe:
+    """The recipe for a data set of that many classes."""
+    return replace(recipe, detector=replace(recipe.detector, num_classes=num_classes))

@@ -1,0 +1,104 @@
+"""``benchmark``: images per second of the training step and of inference."""
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import tyro
+from det_engine import Precision, build_optimizer, resolve_device, seed_all
+from det_engine.cli import override
+
+from apps.common.app import App, with_classes
+from apps.common.config import Recipe
+from apps.common.data import open_splits, training_batches, with_buckets
+from apps.common.options import take_recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkOptions:
+    """Options of `benchmark` beside the fields of the recipe."""
+
+    data: Path | None = None
+    """Data set in the COCO layout; by default the embedded synthetic one."""
+    device: str = "auto"
+    """auto, cpu, cuda or npu."""
+    steps: int = 20
+    """Timed steps."""
+    warmup: int = 3
+    """Steps before the timing."""
+    config: Annotated[Recipe, tyro.conf.arg(name="")]
+
+
+def benchmark(app: App, args: list[str]) -> None:
+    """Measure images per second: loading, training step, inference."""
+    recipe, rest = take_recipe(app, args)
+    options = override(BenchmarkOptions(config=recipe), rest, f"apps/{app.name} benchmark", benchmark.__doc__)
+    device = resolve_device(options.device)
+    recipe = options.config
+    splits = open_splits(options.data, recipe.data)
+    recipe = with_buckets(with_classes(recipe, splits.train.num_classes))
+    seed_all(recipe.train.seed)
+    model = app.build(recipe).to(device)
+    optimizer = build_optimizer(model, recipe.solver)
+    precision = Precision(recipe.train.precision, device, recipe.train.loss_scale)
+    stream = training_batches(recipe, splits.train, 0, pin_memory=device.type != "cpu")
+
+    def load() -> dict[str, torch.Tensor]:
+        return next(stream)
+
+    loading = _times(load, options, device)
+    # A handful of batches resident on the device: the step is timed without the loader.
+    batches = [{name: value.to(device) for name, value in batch.items()} for batch in islice(stream, 4)]
+    turn = 0
+
+    def step() -> None:
+        nonlocal turn
+        turn += 1
+        optimizer.zero_grad(set_to_none=True)
+        with precision.autocast():
+            losses = model(batches[turn % len(batches)])
+        precision.backward(torch.stack([loss.float() for loss in losses.values()]).sum())
+        precision.step(optimizer)
+
+    @torch.inference_mode()
+    def infer() -> None:
+        nonlocal turn
+        turn += 1
+        with precision.autocast():
+            model({name: batches[turn % len(batches)][name] for name in ("images", "image_sizes")})
+
+    model.train()
+    training = _times(step, options, device)
+    model.eval()
+    inference = _times(infer, options, device)
+    batch = recipe.data.batch
+    print(f"{app.name} {recipe.name}, batch {batch}, {recipe.train.precision}, {device}, medians of {options.steps}")
+    for name, seconds in (("loading", loading), ("training step", training), ("inference", inference)):
+        print(f"{name:<14} {seconds * 1000:9.1f} ms/batch {batch / seconds:9.1f} images/s")
+    # Workers load beside the step; without them loading and step take turns.
+    end = max(loading, training) if recipe.data.workers else loading + training
+    bound = "loading" if loading > training else "the training step"
+    print(f"Training runs at about {batch / end:.1f} images/s, bound by {bound}.")
+
+
+def _times(action: Callable[[], object], options: BenchmarkOptions, device: torch.device) -> float:
+    """Median seconds of an action, the device's queue emptied before and after each."""
+    taken = []
+    for number in range(options.warmup + options.steps):
+        _wait(device)
+        began = time.perf_counter()
+        action()
+        _wait(device)
+        if number >= options.warmup:
+            taken.append(time.perf_counter() - began)
+    return statistics.median(taken)
+
+
+def _wait(device: torch.device) -> None:
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)

@@ -1,0 +1,129 @@
+"""``eval``, and the evaluation within a training."""
+
+import dataclasses
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import tyro
+from det_coco import CocoIndex, default_splits, load_split, to_results
+from det_coco import evaluate as coco_evaluate
+from det_engine import EngineError, Precision, RunDirectory, describe_environment, resolve_device
+from det_engine.cli import override
+from det_heads import TwoStageDetector
+
+from apps.common.app import App
+from apps.common.config import Recipe
+from apps.common.data import data_root, evaluation_loader
+from apps.common.inference import detect
+from apps.common.options import PACKAGES, default_output
+from apps.common.pictures import draw_beside_truth
+from apps.common.weights import load_trained
+
+
+class Evaluator:
+    """Evaluates a model on one split; called for the metrics, keeps the detections of the last call.
+
+    Attributes:
+        rows: detections in COCO's result format.
+        metrics: {"bbox": {"AP": ...}, "segm": {...}}, fractions.
+    """
+
+    def __init__(self, model: TwoStageDetector, recipe: Recipe, index: CocoIndex, device: torch.device) -> None:
+        self.model, self.recipe, self.index, self.device = model, recipe, index, device
+        self.rows: list[dict[str, Any]] = []
+        self.metrics: dict[str, dict[str, float]] = {}
+
+    def __call__(self) -> Mapping[str, Mapping[str, float]]:
+        precision = Precision(self.recipe.train.precision, self.device, self.recipe.train.loss_scale)
+        batches = evaluation_loader(self.recipe, self.index)
+        self.rows = []
+        for image_id, found in detect(self.model, batches, self.index, self.device, precision):
+            self.rows += to_results(
+                self.index.category_ids, image_id, found.boxes.numpy(), found.scores, found.labels, found.masks
+            )
+        tasks = ("bbox",) if self.recipe.detector.mask is None else ("bbox", "segm")
+        self.metrics = coco_evaluate(self.index, self.rows, tasks)
+        return self.metrics
+
+    def write(self, run: RunDirectory, *, pictures: int) -> None:
+        """Write predictions.json and the first pictures of predictions beside the truth."""
+        run.write_json(run.predictions, self.rows)
+        draw_beside_truth(self.index, self.rows, run.pictures, pictures)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalOptions:
+    """Options of `eval`."""
+
+    weights: Path
+    """Checkpoint of a run (checkpoints/best.pt)."""
+    data: Path | None = None
+    """Data set in the COCO layout; by default the embedded synthetic one."""
+    split: str | None = None
+    """Split to evaluate on; by default val2017, else val."""
+    output: Path | None = None
+    """Directory for results, predictions and pictures; by default runs/<app>/eval-<time>."""
+    device: str = "auto"
+    """auto, cpu, cuda or npu."""
+    batch: int | None = None
+    """Images at a time; by default as in training."""
+    precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
+    """Number format of the forward pass."""
+    pictures: int = 8
+    """Images drawn beside the truth."""
+
+
+def evaluate(app: App, args: list[str]) -> None:
+    """Evaluate a checkpoint on a split: box and mask AP."""
+    options = override(EvalOptions(weights=tyro.MISSING), args, f"apps/{app.name} eval", evaluate.__doc__)
+    device = resolve_device(options.device)
+    trained = load_trained(app, options.weights)
+    root = data_root(options.data)
+    index = load_split(root, options.split or default_splits(root)[1])
+    check_trained_categories(trained.categories, index, options.weights)
+    recipe = dataclasses.replace(
+        trained.recipe,
+        train=dataclasses.replace(trained.recipe.train, precision=options.precision),
+        data=dataclasses.replace(trained.recipe.data, batch=options.batch or trained.recipe.data.batch),
+    )
+    run = RunDirectory.create(
+        options.output or default_output(app, "eval"),
+        config=options,
+        environment=describe_environment(device, PACKAGES),
+        replace=True,
+    )
+    evaluator = Evaluator(trained.model.to(device).eval(), recipe, index, device)
+    began = time.perf_counter()
+    evaluator()
+    speed = len(index) / (time.perf_counter() - began)
+    run.write_json(run.results, {**evaluator.metrics, "images_per_second": speed})
+    evaluator.write(run, pictures=options.pictures)
+    print_metrics(evaluator.metrics)
+    print(f"{speed:.1f} images/s, loading and evaluation included. Results and pictures: {run}")
+
+
+def check_trained_categories(categories: Mapping[int, str], index: CocoIndex, weights: Path) -> None:
+    """Refuse to evaluate a model on data whose categories are not those it was trained on.
+
+    Raises:
+        EngineError: names the first differences.
+    """
+    if dict(categories) == dict(index.categories):
+        return
+    trained, there = set(categories.items()), set(index.categories.items())
+    only = ", ".join(f"{identifier} {name!r}" for identifier, name in sorted(trained ^ there)[:4])
+    raise EngineError(
+        f"Checkpoint {weights} was trained on {len(categories)} categories, {index.annotation_file} has "
+        f"{len(there)} that are not the same (they differ in {only}). Evaluate on data with the same categories."
+    )
+
+
+def print_metrics(metrics: Mapping[str, Mapping[str, float]]) -> None:
+    """Print one line per task, without the classes' own figures."""
+    for task, values in metrics.items():
+        overall = {name: value for name, value in values.items() if "/" not in name}
+        print(f"{task:<5}" + "".join(f"  {name} {value:.3f}" for name, value in overall.items()))

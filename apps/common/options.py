@@ -1,0 +1,30 @@
+"""Options that several commands share."""
+
+from datetime import datetime
+from pathlib import Path
+
+from det_engine.cli import take_option, unknown
+
+from apps.common.app import App
+from apps.common.config import Recipe
+
+PACKAGES = ("det-ops", "det-backbones", "det-heads", "det-coco", "pycocotools")
+"""Distributions whose versions every run records."""
+
+
+def take_recipe(app: App, args: list[str]) -> tuple[Recipe, list[str]]:
+    """The recipe that `--recipe` names, by default the app's first, and the other arguments.
+
+    Raises:
+        UsageError: there is no such recipe; names the nearest.
+    """
+    name, rest = take_option(args, "recipe", next(iter(app.recipes)))
+    if name not in app.recipes:
+        raise unknown("recipe", str(name), app.recipes)
+    return app.recipes[str(name)](), rest
+
+
+def default_output(app: App, what: str) -> Path:
+    """A new folder under runs/, named after the app, the recipe or command, and the time."""
+    return Path("runs") / app.name / f"{what}-{datetime.now():%Y%m%d-%H%M%S}"
+

@@ -1,0 +1,181 @@
+"""Recipes of Faster and Mask R-CNN: the published systems, and two that train from scratch on a CPU.
+
+Both apps offer the same training recipes with and without the mask branch, so they are made here once.
+"""
+
+from dataclasses import replace
+
+from det_engine import SolverConfig, TrainSettings
+from det_heads import (
+    AnchorConfig,
+    BoxHeadConfig,
+    DetectorConfig,
+    MaskHeadConfig,
+    PixelConfig,
+    PoolConfig,
+    RPNConfig,
+    detectron2_config,
+    maskrcnn_benchmark_config,
+)
+
+from apps.common.config import BackboneConfig, DataConfig, Recipe
+
+RGB_PIXELS = PixelConfig(order="rgb", scale=255.0, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+
+
+def detectron2(name: str, summary: str, *, mask: bool, depth: int = 50, schedule: int = 1) -> Recipe:
+    """detectron2's Base-RCNN-FPN: multi-scale 640-800, frozen batch norm, MSRA weights, `schedule` times 90k steps."""
+    one = SolverConfig(
+        base_lr=0.02,
+        reference_batch=16,
+        weight_decay=1e-4,
+        norm_weight_decay=0.0,
+        warmup_steps=1000,
+        warmup_factor=1 / 1000,
+        milestones=(60_000, 80_000),
+        steps=90_000,
+    )
+    return Recipe(
+        name=name,
+        summary=summary,
+        backbone=BackboneConfig(depth=depth, stride_in_1x1=True, freeze_at=2, weights=f"R-{depth}.pkl"),
+        detector=detectron2_config(mask=mask),
+        data=DataConfig(batch=16),
+        solver=one if schedule == 1 else replace(one, milestones=(210_000, 250_000), steps=270_000),
+        train=TrainSettings(log_interval=20, checkpoint_interval=5000, evaluation_interval=5000),
+    )
+
+
+def resnext101(recipe: Recipe) -> Recipe:
+    """ResNeXt-101-32x8d in place of the ResNet; torchvision's weights, since the Caffe2 file has no public licence text."""
+    return replace(
+        recipe,
+        backbone=replace(
+            recipe.backbone,
+            depth=101,
+            groups=32,
+            width_per_group=8,
+            stride_in_1x1=False,
+            weights="resnext101_32x8d-8ba56ff5.pth",
+        ),
+        detector=replace(recipe.detector, pixels=RGB_PIXELS),
+    )
+
+
+def maskrcnn_benchmark(name: str, summary: str, *, mask: bool) -> Recipe:
+    """e2e_{mask,faster}_rcnn_R_50_FPN_1x of mlcommons / maskrcnn-benchmark, legacy conventions included."""
+    return Recipe(
+        name=name,
+        summary=summary,
+        backbone=BackboneConfig(depth=50, norm_eps=0.0, stride_in_1x1=True, freeze_at=2, weights="R-50.pkl"),
+        detector=maskrcnn_benchmark_config(mask=mask),
+        data=DataConfig(batch=16, train_sizes=(800,), rounding="maskrcnn_benchmark"),
+        solver=SolverConfig(
+            base_lr=0.02,
+            reference_batch=16,
+            weight_decay=1e-4,
+            norm_weight_decay=None,
+            bias_lr_factor=2.0,
+            bias_weight_decay=0.0,
+            warmup_steps=500,
+            warmup_factor=1 / 3,
+            milestones=(60_000, 80_000),
+            steps=90_000,
+        ),
+        train=TrainSettings(log_interval=20, checkpoint_interval=2500, evaluation_interval=10_000),
+    )
+
+
+def tiny(*, mask: bool) -> Recipe:
+    """The embedded default: a network of two million parameters that learns the synthetic scenes in minutes on a CPU."""
+    pool = PoolConfig(size=7, sampling_ratio=2)
+    return Recipe(
+        name="tiny",
+        summary="small network for the embedded data set, from scratch, minutes on two CPU cores",
+        backbone=BackboneConfig(
+            depth=18, width=32, norm="bn", stride_in_1x1=False, freeze_at=0, pyramid_channels=64, weights="none"
+        ),
+        detector=DetectorConfig(
+            num_classes=80,
+            pixels=RGB_PIXELS,
+            rpn=RPNConfig(
+                anchors=AnchorConfig(sizes=((12.0,), (24.0,), (48.0,), (96.0,), (160.0,))),
+                samples=128,
+                pre_nms_train=300,
+                pre_nms_test=300,
+                post_nms_train=200,
+                post_nms_test=200,
+            ),
+            box=BoxHeadConfig(pool=pool, channels=256, samples=64, max_detections=50),
+            mask=MaskHeadConfig(pool=replace(pool, size=14), channels=64) if mask else None,
+        ),
+        data=DataConfig(
+            batch=8,
+            train_sizes=(112, 128, 144),
+            test_size=128,
+            max_size=192,
+            max_instances=32,
+            max_polygons=128,
+            max_edges=4096,
+            filter_empty=False,
+            workers=0,
+        ),
+        solver=SolverConfig(
+            base_lr=0.04,
+            reference_batch=8,
+            weight_decay=1e-4,
+            warmup_steps=100,
+            warmup_factor=0.01,
+            milestones=(550, 680),
+            steps=750,
+            clip_norm=10.0,
+        ),
+        train=TrainSettings(log_interval=10, checkpoint_interval=250, evaluation_interval=250),
+    )
+
+
+def scratch_small(*, mask: bool) -> Recipe:
+    """A few hundred real photographs from scratch on a CPU: ResNet-18 with group norm, half width, 192 pixels."""
+    recipe = tiny(mask=mask)
+    pool = PoolConfig(size=7, sampling_ratio=2)
+    return replace(
+        recipe,
+        name="scratch_small",
+        summary="real photographs from scratch on two CPU cores in under 30 minutes (Penn-Fudan: see benchmarks/)",
+        backbone=replace(recipe.backbone, norm="gn", pyramid_channels=128),
+        detector=replace(
+            recipe.detector,
+            rpn=RPNConfig(
+                anchors=AnchorConfig(sizes=((16.0,), (32.0,), (64.0,), (128.0,), (256.0,))),
+                samples=128,
+                pre_nms_train=500,
+                pre_nms_test=500,
+                post_nms_train=300,
+                post_nms_test=300,
+            ),
+            box=BoxHeadConfig(pool=pool, channels=512, samples=64),
+            mask=MaskHeadConfig(pool=replace(pool, size=14), channels=128) if mask else None,
+        ),
+        data=replace(
+            recipe.data,
+            batch=4,
+            train_sizes=(160, 176, 192, 208, 224),
+            test_size=192,
+            max_size=320,
+            max_instances=64,
+            max_polygons=256,
+            max_edges=16384,
+            workers=1,
+        ),
+        solver=SolverConfig(
+            base_lr=0.02,
+            reference_batch=4,
+            weight_decay=1e-4,
+            warmup_steps=200,
+            warmup_factor=0.01,
+            milestones=(1100, 1350),
+            steps=1500,
+            clip_norm=10.0,
+        ),
+        train=TrainSettings(log_interval=20, checkpoint_interval=500, evaluation_interval=500),
+    )

@@ -1,0 +1,110 @@
+"""``train``: data, recipe and weights in; a run directory out."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import det_engine
+import tyro
+from det_engine import RunDirectory, checkpoint, describe_environment, resolve_device, scale_to_batch, seed_all
+from det_engine.cli import override, take_option
+
+from apps.common.app import App, with_classes
+from apps.common.config import Recipe, from_dict, to_dict
+from apps.common.data import open_splits, training_batches, with_buckets
+from apps.common.evaluate import Evaluator, print_metrics
+from apps.common.options import PACKAGES, default_output, take_recipe
+from apps.common.weights import describe, initialize
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions:
+    """Options of `train` beside the fields of the recipe."""
+
+    data: Path | None = None
+    """Data set in the COCO layout; by default a small synthetic one, made in your cache on first use."""
+    weights: str | None = None
+    """Weights to start from: a file, or none; by default what the recipe names."""
+    output: Path | None = None
+    """Directory of the run; by default runs/<app>/<recipe>-<time>."""
+    device: str = "auto"
+    """auto, cpu, cuda or npu."""
+    pictures: int = 8
+    """Held-out images drawn beside the truth at the end."""
+    config: Annotated[Recipe, tyro.conf.arg(name="")]
+
+
+def train(app: App, args: list[str]) -> None:
+    """Train a detector, evaluate it, keep its checkpoints."""
+    resume, rest = take_option(args, "resume")
+    if resume is None:
+        recipe, rest = take_recipe(app, rest)
+        options, recipe, line = _parse(app, recipe, None, rest)
+        run = None
+    else:
+        run = RunDirectory.open(resume)
+        recipe, data = _resumed(run)
+        options, recipe, line = _parse(app, recipe, data, rest)
+    device = resolve_device(options.device)
+    splits = open_splits(options.data, recipe.data)
+    recipe = with_buckets(with_classes(recipe, splits.train.num_classes))
+    print(f"Data: {splits.root}: {len(splits.train)} training and {len(splits.val)} held-out images, "
+          f"{splits.train.num_classes} classes.")
+    print(line)
+
+    seed_all(recipe.train.seed)
+    model = app.build(recipe)
+    if run is None:
+        print(initialize(model, recipe, options.weights))
+    categories = splits.train.categories
+    config: dict[str, Any] = {
+        **describe(app, recipe, categories),
+        "data": None if options.data is None else str(options.data),
+    }
+    if run is None:
+        run = RunDirectory.create(
+            options.output or default_output(app, recipe.name),
+            config=config,
+            environment=describe_environment(device, PACKAGES),
+        )
+    print(f"Run: {run}", flush=True)
+
+    evaluator = Evaluator(model, recipe, splits.val, device)
+    result = det_engine.train(
+        model,
+        solver=recipe.solver,
+        batches=lambda step: training_batches(recipe, splits.train, step, pin_memory=device.type != "cpu"),
+        batch_size=recipe.data.batch,
+        device=device,
+        run=run,
+        settings=recipe.train,
+        evaluate=evaluator,
+        resume=None if resume is None else run.path,
+        data_fingerprint=splits.train.fingerprint,
+        config=config,
+    )
+    evaluator.write(run, pictures=options.pictures)
+    print_metrics(evaluator.metrics)
+    print(f"{result.images_per_second:.1f} images/s in training. Checkpoints, results and pictures: {run}")
+
+
+def _parse(app: App, recipe: Recipe, data: Path | None, args: list[str]) -> tuple[TrainOptions, Recipe, str]:
+    """Options and recipe, with rates and steps fitted to the batch before explicit options replace them."""
+    prog = f"apps/{app.name} train"
+    options = override(TrainOptions(config=recipe, data=data), args, prog, description=train.__doc__)
+    fitted, line = scale_to_batch(recipe.solver, options.config.data.batch)
+    options = override(
+        dataclasses.replace(options, config=dataclasses.replace(options.config, solver=fitted)), args, prog
+    )
+    if options.config.solver != fitted:
+        solver = options.config.solver
+        line += f" Set by options instead: learning rate {solver.base_lr:g}, {solver.steps} steps."
+    return options, options.config, line
+
+
+def _resumed(run: RunDirectory) -> tuple[Recipe, Path | None]:
+    """Recipe and data of the run to go on with."""
+    state, _, _ = checkpoint.load_first([path for path in (run.last, run.previous) if path.exists()])
+    data = state["config"]["data"]
+    return from_dict(state["config"]["recipe"]), None if data is None else Path(data)

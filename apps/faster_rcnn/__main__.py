@@ -1,0 +1,11 @@
+"""``python -m apps.faster_rcnn COMMAND``."""
+
+import sys
+
+from apps.faster_rcnn.config import RECIPES
+from apps.faster_rcnn.model import faster_rcnn
+from apps.common.app import App
+from apps.common.main import main
+
+if __name__ == "__main__":
+    sys.exit(main(App(name="faster_rcnn", recipes=RECIPES, build=faster_rcnn)))

@@ -1,0 +1,11 @@
+"""``python -m apps.mask_rcnn COMMAND``."""
+
+import sys
+
+from apps.mask_rcnn.config import RECIPES
+from apps.mask_rcnn.model import mask_rcnn
+from apps.common.app import App
+from apps.common.main import main
+
+if __name__ == "__main__":
+    sys.exit(main(App(name="mask_rcnn", recipes=RECIPES, build=mask_rcnn)))
