@@ -1,0 +1,176 @@
+"""Inference stage by stage, each from the reference's stored inputs, so that no difference is inherited."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+import det_ops
+from det_heads import pool_boxes
+from tests.parity.conftest import Inference
+from tests.parity.masks import decode_rle
+from tests.parity.reference import COORDINATE, matching
+
+
+@pytest.fixture(autouse=True)
+def without_graph() -> Iterator[None]:
+    with torch.inference_mode():
+        yield
+
+
+def test_network_input(inference: Inference) -> None:
+    inference.file.assert_sampled("eval/net_input", inference.network_input)
+    if "eval/net_input_sizes" in inference.file.keys:
+        assert inference.batch["image_sizes"].tolist() == inference.file["eval/net_input_sizes"].tolist()
+
+
+def test_pyramid(inference: Inference) -> None:
+    levels = inference.file.below("eval/fpn/")
+    assert len(levels) == len(inference.features) == 5
+    for level, feature in zip(levels, inference.features, strict=True):
+        inference.file.assert_sampled(f"eval/fpn/{level}", feature)
+
+
+def test_rpn_outputs(inference: Inference) -> None:
+    for level, (logits, deltas) in enumerate(zip(*inference.rpn_outputs, strict=True)):
+        inference.file.assert_sampled(f"eval/rpn_logits/{level}", logits)
+        inference.file.assert_sampled(f"eval/rpn_deltas/{level}", deltas)
+
+
+def test_anchors(inference: Inference) -> None:
+    file, anchors = inference.file, inference.anchors
+    if "eval/anchors0/shape" in file.keys:  # all levels in one
+        file.assert_sampled("eval/anchors0", anchors)
+        return
+    for level, part in enumerate(anchors.split([logits[0].numel() for logits in inference.rpn_outputs[0]])):
+        file.assert_sampled(f"eval/anchors/{level}", part)
+        file.assert_close(f"eval/anchors/{level}/head", part[:12])
+
+
+def test_proposals(inference: Inference) -> None:
+    file = inference.file
+    found = inference.model.propose(*inference.rpn_outputs, inference.anchors, inference.batch["image_sizes"])
+    scores_key = "proposal_logits" if "eval/proposal_logits0" in file.keys else "proposal_scores"
+    for i, expected in enumerate(inference.stored_proposals):
+        assert found.valid[i].all()
+        row = matching(found.boxes[i], expected, tolerance=file.tolerance(f"eval/proposals{i}", COORDINATE))
+        file.assert_close(f"eval/{scores_key}{i}", found.scores[i][row.argsort()])
+
+
+def test_box_head(inference: Inference) -> None:
+    """Pooled features, hidden features and both predictions of the stored proposals."""
+    file, model, stage = inference.file, inference.model, inference.case.box_stage
+    boxes = inference.stored_proposals.flatten(0, 1)
+    images = torch.arange(2).repeat_interleave(1000)
+    valid = torch.ones(2000, dtype=torch.bool)
+    pooled = pool_boxes(
+        inference.features, model.strides, boxes, images, valid, model.config.box.pool, offset=model.config.offset
+    )
+    file.assert_sampled(f"{stage}/box_pooled", pooled)
+    file.assert_sampled(f"{stage}/box_head", model.box_head.hidden(pooled))
+    logits, deltas = model.box_head(pooled)
+    if inference.case.background_first:
+        logits = logits.roll(1, -1)
+        deltas = F.pad(deltas, (4, 0), value=torch.nan)
+    file.assert_sampled(f"{stage}/cls_logits", logits)
+    file.assert_sampled(f"{stage}/box_reg", deltas)
+    file.assert_close(f"{stage}/cls_logits_first20", logits[:20])
+    if f"{stage}/box_reg_first20" in file.keys:
+        file.assert_close(f"{stage}/box_reg_first20", deltas[:20])
+
+
+def test_detections(inference: Inference) -> None:
+    boxes, labels = inference.stored_detections
+    _assert_same_detections(inference, inference.detections, boxes, labels)
+
+
+def test_detections_end_to_end(inference: Inference) -> None:
+    """From the pixels, with nothing stored in between."""
+    found = inference.model(inference.batch)
+    _assert_same_detections(inference, found, *inference.stored_detections)
+
+
+def _assert_same_detections(inference: Inference, found: dict[str, Tensor], boxes: Tensor, labels: Tensor) -> None:
+    file, key = inference.file, inference.case.detected
+    assert found["valid"].all()
+    for i in range(2):
+        row = matching(
+            found["boxes"][i],
+            boxes[i],
+            found["labels"][i],
+            labels[i],
+            tolerance=file.tolerance(f"{key}{i}", COORDINATE),
+        )
+        assert (found["scores"][i].diff() <= 0).all()
+        file.assert_close(f"det/scores{i}", found["scores"][i][row.argsort()])
+
+
+def test_mask_head(inference: Inference) -> None:
+    """Pooled features of the stored detections and the masks of their classes."""
+    file, model = inference.file, inference.model
+    boxes, labels = inference.stored_detections
+    valid = torch.ones_like(labels, dtype=torch.bool)
+    images = torch.arange(2).repeat_interleave(100)
+    pooled = pool_boxes(
+        inference.features,
+        model.strides,
+        boxes.flatten(0, 1),
+        images,
+        valid.flatten(),
+        model.config.mask.pool,
+        offset=model.config.offset,
+    )
+    file.assert_sampled("eval/mask_pooled", pooled)
+    _assert_layers(inference, pooled)
+    logits = model.mask_logits(inference.features, boxes, labels, valid)
+    for i in range(2):
+        file.assert_close(f"det/mask_logits28_{i}", logits[i, :25])
+
+
+def _assert_layers(inference: Inference, pooled: Tensor) -> None:
+    """The layers of the mask head one by one, and the masks of all classes, which the detector never computes."""
+    file, head = inference.file, inference.model.mask_head
+    hidden = pooled
+    for convolution in head.convs:
+        hidden = F.relu(convolution(hidden))
+    enlarged = head.deconv(hidden)
+    logits = head.predictor(F.relu(enlarged))
+    if inference.case.background_first:
+        logits = F.pad(logits, (0, 0, 0, 0, 1, 0), value=torch.nan)
+    for key, ours in (("mask_head", hidden), ("mask_deconv", enlarged), ("mask_logits", logits)):
+        if f"eval/{key}/shape" in file.keys:
+            file.assert_sampled(f"eval/{key}", ours)
+
+
+def test_masks(inference: Inference) -> None:
+    """Boxes and masks in the original images, of the stored detections."""
+    file, model = inference.file, inference.model
+    boxes, labels = inference.stored_detections
+    valid = torch.ones_like(labels, dtype=torch.bool)
+    detections = {
+        "boxes": boxes,
+        "labels": labels,
+        "valid": valid,
+        "scores": torch.stack(file.pair("det/scores")),
+        "masks": model.mask_logits(inference.features, boxes, labels, valid).sigmoid(),
+    }
+    sizes = [tuple(file[f"in/image{i}"].shape[:2]) for i in range(2)]
+    for i, image in enumerate(model.to_image(detections, inference.batch["scales"], sizes)):
+        expected = file.json(f"det/mask_rle{i}")
+        assert len(image.boxes) == len(expected["counts"])
+        inner = image.boxes.clone()
+        inner[:, 2:] -= model.config.offset
+        torch.testing.assert_close(inner, file.tensor(f"det/boxes{i}"), rtol=0, atol=1e-3)
+        if f"det/pasted_prob{i}/shape" in file.keys:
+            pasted = det_ops.paste_masks(
+                detections["masks"][i], image.boxes, *sizes[i], threshold=None, mode=model.config.mask.paste
+            )
+            file.assert_sampled(f"det/pasted_prob{i}", pasted)
+        areas = file[f"det/mask_area{i}"]
+        for ours, counts, area in zip(image.masks, expected["counts"], areas, strict=True):
+            mask, theirs = decode_rle(ours), decode_rle({"size": expected["size"], "counts": counts})
+            assert theirs.sum() == area
+            # Pixels whose probability is a rounding away from the threshold.
+            assert (mask != theirs).sum() <= max(2, 1e-3 * area)
