@@ -27,6 +27,8 @@ runs with oneDNN and without, since units at the kink of a ReLU change sides."""
 TABLE = 1e-3
 """Admissible relative error of losses that are known to four or five digits."""
 
+pytestmark = pytest.mark.slow
+
 VARIANTS = ("first_k", "all")
 
 
