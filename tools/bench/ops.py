@@ -9,19 +9,24 @@ take turns; the medians are reported. `--check` ends with status 1 where a ratio
 import argparse
 import ctypes
 import json
+import math
 import re
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 import torchvision
+from pycocotools import mask as coco_mask
 from torch import Tensor
 from torchvision.models.detection._utils import Matcher
+from torchvision.models.detection.roi_heads import paste_masks_in_image
 
 import det_ops
 
@@ -140,6 +145,119 @@ def match_case() -> Work:
     return Work(ours, peer, agree)
 
 
+def roi_align_case(sampling_ratio: int, backward: bool) -> Work:
+    """1,000 regions on P2 to P5 of an 800 x 1344 image, 256 channels, 7 x 7; each side in the layout it prefers."""
+    height, width, strides = 800, 1344, (4, 8, 16, 32)
+    scales = [1 / stride for stride in strides]
+    contiguous = [torch.randn(1, 256, height // stride, width // stride).requires_grad_(backward) for stride in strides]
+    channels_last = [
+        feature.detach().contiguous(memory_format=torch.channels_last).requires_grad_(backward)
+        for feature in contiguous
+    ]
+    side = torch.exp(torch.empty(1000, 2).uniform_(math.log(9), math.log(300)))
+    corner = torch.rand(1000, 2) * (torch.tensor([width, height]) - side)
+    boxes = torch.cat((corner, corner + side), 1)
+    levels = det_ops.fpn_levels(boxes)
+    image = torch.zeros(1000, dtype=torch.int64)
+    aligned = sampling_ratio <= 0  # detectron2; else torchvision
+    rois = torch.cat((image[:, None].float(), boxes), 1)
+    members = [(levels == level).nonzero()[:, 0] for level in range(4)]
+
+    def forward() -> Tensor:
+        options = {"output_size": 7, "scales": scales, "sampling_ratio": sampling_ratio, "aligned": aligned}
+        return det_ops.multilevel_roi_align(channels_last, boxes, image, levels, **options)
+
+    def peer_forward() -> Tensor:
+        out = torch.zeros(1000, 256, 7, 7)
+        for feature, scale, member in zip(contiguous, scales, members, strict=True):
+            part = torchvision.ops.roi_align(feature, rois[member], 7, scale, sampling_ratio, aligned)
+            out = out.index_put((member,), part) if backward else out.index_put_((member,), part)
+        return out
+
+    if not backward:
+        return Work(forward, peer_forward, lambda: torch.allclose(forward(), peer_forward(), atol=1e-4))
+    pooled, peer_pooled = forward(), peer_forward()
+    grad = torch.randn_like(pooled)
+    peer_grad = grad.contiguous()
+
+    def ours() -> tuple[Tensor, ...]:
+        return torch.autograd.grad(pooled, channels_last, grad, retain_graph=True)
+
+    def peer() -> tuple[Tensor, ...]:
+        return torch.autograd.grad(peer_pooled, contiguous, peer_grad, retain_graph=True)
+
+    return Work(ours, peer, lambda: all(torch.allclose(a, b, atol=1e-3) for a, b in zip(ours(), peer(), strict=True)))
+
+
+def smooth_masks(n: int) -> Tensor:
+    """Probabilities `[n, 28, 28]` of blobs as a mask head draws them."""
+    grid = torch.linspace(-1, 1, 28)
+    centre, radius = torch.rand(n, 2, 1) * 0.4 - 0.2, torch.rand(n, 1, 1) * 0.5 + 0.5
+    y, x = (grid - centre[:, 0])[:, :, None], (grid - centre[:, 1])[:, None, :]
+    return torch.sigmoid((radius - (x * x + y * y).sqrt()) * 8 + torch.randn(n, 28, 28) * 0.3)
+
+
+def paste_case(mode: str) -> Work:
+    """100 masks into an 800 x 1333 image, as run lengths."""
+    masks, (boxes, _) = smooth_masks(100), scene(100)
+    boxes = torch.cat((boxes[:, :2], torch.maximum(boxes[:, 2:], boxes[:, :2] + 4)), 1)
+
+    def ours() -> list[str]:
+        rles = det_ops.paste_to_rle(masks, boxes, 800, 1333, mode=mode)
+        return [str(rle["counts"]) for rle in rles]
+
+    def encode(images: Iterable[Tensor]) -> list[str]:
+        arrays = (np.asfortranarray(image.numpy().astype(np.uint8)) for image in images)
+        return [coco_mask.encode(array)["counts"].decode() for array in arrays]
+
+    def peer() -> list[str]:
+        if mode == "expanded":
+            return encode(paste_masks_in_image(masks[:, None], boxes, (800, 1333))[:, 0] > 0.5)
+        return encode(grid_sample(mask, box, 800, 1333) for mask, box in zip(masks, boxes, strict=True))
+
+    return Work(ours, peer, lambda: ours() == peer())
+
+
+def grid_sample(mask: Tensor, box: Tensor, height: int, width: int) -> Tensor:
+    """One mask by detectron2's formula, only around its box as its CPU path does; `[h, w]` bool."""
+    image = torch.zeros(height, width, dtype=torch.bool)
+    left, top = (box[:2].floor() - 1).clamp(min=0).int().tolist()
+    right, bottom = min(int(box[2].ceil()) + 1, width), min(int(box[3].ceil()) + 1, height)
+    x = (torch.arange(left, right) + 0.5 - box[0]) / (box[2] - box[0]) * 2 - 1
+    y = (torch.arange(top, bottom) + 0.5 - box[1]) / (box[3] - box[1]) * 2 - 1
+    grid = torch.stack((x.expand(len(y), -1), y[:, None].expand(-1, len(x))), 2)
+    image[top:bottom, left:right] = F.grid_sample(mask[None, None], grid[None], align_corners=False)[0, 0] >= 0.5
+    return image
+
+
+def rasterize_case() -> Work:
+    """Targets of 128 positive regions, 28 x 28, polygons of 60 vertices."""
+    angles = torch.linspace(0, 2 * math.pi, 61)[:-1]
+    truth = scene(20)[0]
+    centre, radius = (truth[:, :2] + truth[:, 2:]) / 2, (truth[:, 2:] - truth[:, :2]) / 2 + 2
+    wobble = 0.8 + 0.2 * torch.rand(20, 60, 1)
+    points = centre[:, None] + radius[:, None] * wobble * torch.stack((angles.cos(), angles.sin()), 1)  # [20, 60, 2]
+    edges = torch.cat((points, points.roll(-1, 1)), 2).reshape(1, -1, 4)
+    polygons = (60 * torch.arange(21, dtype=torch.int32))[None]
+    instances = torch.arange(21, dtype=torch.int32)[None]
+    owner = torch.randint(0, 20, (128,))
+    boxes = truth[owner] + torch.randn(128, 4) * 3 + torch.tensor([0, 0, 8, 8])
+    image = torch.zeros(128, dtype=torch.int64)
+
+    def ours() -> Tensor:
+        return det_ops.rasterize_polygons(edges, polygons, instances, image, owner, boxes)
+
+    def peer() -> Tensor:
+        out = torch.empty(128, 28, 28)
+        for target, box, polygon in zip(out, boxes.numpy(), points[owner].double().numpy(), strict=True):
+            side = np.maximum(box[2:] - box[:2], np.float32(0.1))
+            moved = (polygon - box[:2]) * (np.float32(28) / side)
+            target.copy_(torch.from_numpy(coco_mask.decode(coco_mask.frPyObjects([moved.ravel()], 28, 28))[:, :, 0]))
+        return out
+
+    return Work(ours, peer, lambda: torch.equal(ours(), peer()))
+
+
 CASES = [
     Case("nms, 2,000 boxes", "torchvision", 5, lambda: nms_case(2000)),
     Case("nms, 10,000 boxes", "torchvision", 8, lambda: nms_case(10_000)),
@@ -147,6 +265,18 @@ CASES = [
     Case("batched nms, 5 levels x 8 images, all", "torchvision", 8, lambda: batched_nms_case(5000)),
     Case("match, 240,000 anchors to 50 boxes", "torchvision", 4, match_case),
     Case("match, 240,000 anchors to 50 boxes", "torchvision", 10, match_case, "MB"),
+    Case(
+        "roi align, 1,000 regions 7x7, 4 levels, 2x2",
+        "torchvision",
+        8,
+        lambda: roi_align_case(2, False),
+    ),
+    Case("roi align, the same, adaptive", "torchvision", 8, lambda: roi_align_case(0, False)),
+    Case("roi align backward, 2x2", "torchvision", 5, lambda: roi_align_case(2, True)),
+    Case("roi align backward, adaptive", "torchvision", 5, lambda: roi_align_case(0, True)),
+    Case("paste 100 masks, RLE, torchvision's way", "torchvision, pycocotools", 4, lambda: paste_case("expanded")),
+    Case("paste 100 masks, RLE, detectron2's way", "PyTorch, pycocotools", 4, lambda: paste_case("grid_sample")),
+    Case("polygons of 128 regions to 28x28", "pycocotools", 1, rasterize_case),
 ]
 """The rows, in the order they are printed."""
 

@@ -108,6 +108,8 @@ def bitmap_targets(
     _check_regions(image_index, instance, boxes, size)
     _check_padded(bitmaps, "bitmaps", 4, torch.uint8, "uint8 Tensor[B, M, H, W]")
     check_device(bitmaps, "bitmaps", boxes, "boxes")
+    if boxes.shape[0] and bitmaps.numel() == 0:
+        raise ValueError(f"bitmaps must not be empty where there are boxes, got {describe(bitmaps)}")
     values = torch.ops.det_ops.bitmap_targets(bitmaps, image_index, instance, boxes, size, aligned)
     return values if threshold is None else (values >= threshold).to(torch.float32)
 

@@ -129,6 +129,8 @@ def _check(
             )
     check_boxes(boxes, "boxes", 2, "R")
     check_device(boxes, "boxes", first, "features")
+    if boxes.shape[0] and (first.shape[0] == 0 or any(0 in feature.shape[2:] for feature in features)):
+        raise ValueError(f"features must not be empty where there are boxes, got {[list(f.shape) for f in features]}")
     for tensor, name in ((image_index, "image_index"), (levels, "levels")):
         check_shape(tensor, name, (boxes.shape[0],))
         check_dtype(tensor, name, torch.int64)

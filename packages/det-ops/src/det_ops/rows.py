@@ -163,8 +163,8 @@ def _backward(
         1,
         needed,
     )
-    for target, part in zip((grad_input[:live], grad_weight, grad_bias), parts, strict=True):
-        if part is not None:
+    for target, part, need in zip((grad_input[:live], grad_weight, grad_bias), parts, needed, strict=True):
+        if need:
             target.copy_(part)
     return grad_input, grad_weight, grad_bias
 
