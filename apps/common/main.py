@@ -6,7 +6,7 @@ from functools import partial
 from det_backbones import WeightsError
 from det_coco import DataError
 from det_engine.cli import dispatch, run_main
-from det_heads import CheckpointError
+from det_heads.checkpoints import CheckpointError
 
 from apps.common.app import App
 from apps.common.benchmark import benchmark

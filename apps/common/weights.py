@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import cattrs
-from det_backbones import find_weights, load_imagenet_weights, read_arrays
+from det_backbones import LoadReport, WeightsError, find_weights, load_imagenet_weights, read_arrays
 from det_engine import EngineError, checkpoint
-from det_heads import CheckpointError, TwoStageDetector, detect_system, load_reference
+from det_heads import TwoStageDetector
+from det_heads.checkpoints import CheckpointError, detect_system, load_reference
 
 from apps.common.app import App
 from apps.common.config import Recipe, from_dict, to_dict
@@ -78,8 +79,23 @@ def initialize(model: TwoStageDetector, recipe: Recipe, weights: str | None) -> 
         arrays = read_arrays(path)
         system = detect_system(arrays)
     except CheckpointError:
-        body = model.backbone.body
-        report = load_imagenet_weights(body, path)
+        report = load_imagenet_weights(model.backbone.body, path)
+        _check_conventions(report, recipe, path)
         return f"Weights: backbone from {path} ({report.format}, {len(report.matched)} tensors)."
     report = load_reference(model, arrays, system)
     return f"Weights: {path} ({system}, {len(report.matched)} tensors)."
+
+
+def _check_conventions(report: LoadReport, recipe: Recipe, path: Path) -> None:
+    """Refuse weights that fit by shape but expect other pixels or strides: they would load, and train badly."""
+    pixels, stride = recipe.detector.pixels, report.stride_in_1x1
+    wrong = []
+    if report.pixels.order != pixels.order:
+        wrong.append(f"{report.pixels.order.upper()} pixels (the recipe feeds {pixels.order.upper()})")
+    if stride is not None and recipe.backbone.depth >= 50 and stride != recipe.backbone.stride_in_1x1:
+        wrong.append(f"the stride in the {'1x1' if stride else '3x3'} convolution (the recipe has it in the other)")
+    if wrong:
+        raise WeightsError(
+            f"{path} is of the {report.format} family, which expects {' and '.join(wrong)}. Use the recipe's own weights "
+            f"{recipe.backbone.weights}, or set --detector.pixels.* and --backbone.stride-in-1x1 to fit the file."
+        )

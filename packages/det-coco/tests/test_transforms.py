@@ -105,8 +105,8 @@ def test_boxes_and_edges_scale_and_mirror():
     legacy = Augmentation(resize=Resize(shortest=(200,)), flip=1.0, legacy=True).draw(
         100, 150, np.random.default_rng(0)
     )
-    # x2 = 49 inclusive; scaled 20, 98; mirrored 300 - 1 - x
-    np.testing.assert_allclose(legacy.boxes(box), [[201, 40, 279, 78]])
+    # x2 = 49 inclusive; scaled 20, 98; mirrored 300 - 1 - x: 201, 279; the last pixel, two wide by now, added again
+    np.testing.assert_allclose(legacy.boxes(box), [[201, 40, 281, 80]])
     np.testing.assert_allclose(legacy.edges(box), [[279, 40, 199, 80]])
     np.testing.assert_allclose(augmentation.draw(100, 150, None).boxes(box), 2 * box)
 

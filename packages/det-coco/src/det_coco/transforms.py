@@ -83,8 +83,8 @@ class Augmentation:
     Attributes:
         resize: the sizes to draw from.
         flip: probability of a horizontal flip.
-        legacy: boxes and flips in maskrcnn-benchmark's inclusive pixels: x2 = x + w - 1 before resizing, flipped
-            x = width - 1 - x, and boxes of at most one pixel are left out.
+        legacy: mirror as maskrcnn-benchmark does, whose last pixel is x + w - 1: x becomes width - 1 - x, and boxes
+            of at most one pixel are left out. The batch's boxes stay free of the +1 all the same.
     """
 
     resize: Resize = Resize()
@@ -149,13 +149,14 @@ class Geometry:
             boxes: `[N, 4]` x1, y1, x2, y2 in original pixels, continuous coordinates.
 
         Returns:
-            float32 `[N, 4]` x1, y1, x2, y2 in resized pixels; inclusive where `offset` is 1.
+            float32 `[N, 4]` x1, y1, x2, y2 in resized pixels, without +1.
         """
         out = boxes.astype(np.float64)
-        out[:, 2:] -= self.offset
         out *= np.array([self.scale_x, self.scale_y, self.scale_x, self.scale_y])
         if self.flip:
-            out[:, [0, 2]] = self.width - self.offset - out[:, [2, 0]]
+            # Legacy coordinates end one original pixel earlier while they are mirrored.
+            last = self.offset * self.scale_x
+            out[:, [0, 2]] = self.width - self.offset - out[:, [2, 0]] + last
         return out.astype(np.float32)
 
     def edges(self, edges: np.ndarray, offset: float | None = None) -> np.ndarray:

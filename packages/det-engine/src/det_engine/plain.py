@@ -46,12 +46,12 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
 
 
 def unflatten(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The inverse of `flatten`."""
+    """The inverse of `flatten` for mappings nested by one level: what follows the first slash is one key."""
     tree: dict[str, Any] = {}
     for key, value in values.items():
-        *parents, leaf = key.split("/")
-        node = tree
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[leaf] = value
+        group, slash, name = key.partition("/")
+        if slash:
+            tree.setdefault(group, {})[name] = value
+        else:
+            tree[key] = value
     return tree

@@ -69,7 +69,8 @@ class Reporter:
     def evaluation(self, metrics: Mapping[str, float], seconds: float) -> None:
         """An evaluation took `seconds`."""
         self._write("evaluation", {**metrics, "seconds": seconds})
-        shown = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+        # What has a second slash, such as the AP of a class, is a detail for the files.
+        shown = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items() if name.count("/") < 2)
         self._display.note(f"step {self._state.step}: {shown}  ({seconds:.1f} s)")
 
     def _write(self, kind: str, values: Mapping[str, float]) -> None:
