@@ -206,16 +206,16 @@ def paste_case(mode: str) -> Work:
         rles = det_ops.paste_to_rle(masks, boxes, 800, 1333, mode=mode)
         return [str(rle["counts"]) for rle in rles]
 
-    def encode(images: Iterable[Tensor]) -> list[str]:
+    def encode(images: Iterable[Tensor]) -> list[object]:
         arrays = (np.asfortranarray(image.numpy().astype(np.uint8)) for image in images)
-        return [coco_mask.encode(array)["counts"].decode() for array in arrays]
+        return [coco_mask.encode(array)["counts"] for array in arrays]
 
-    def peer() -> list[str]:
+    def peer() -> list[object]:
         if mode == "expanded":
             return encode(paste_masks_in_image(masks[:, None], boxes, (800, 1333))[:, 0] > 0.5)
         return encode(grid_sample(mask, box, 800, 1333) for mask, box in zip(masks, boxes, strict=True))
 
-    return Work(ours, peer, lambda: ours() == peer())
+    return Work(ours, peer, lambda: [text.encode() for text in ours()] == peer())
 
 
 def grid_sample(mask: Tensor, box: Tensor, height: int, width: int) -> Tensor:

@@ -138,7 +138,7 @@ def _rasterize(
     size: int,
     legacy: bool,
 ) -> Tensor:
-    if _kernels.native(boxes):
+    if _C is not None and _kernels.native(boxes):
         edges, polygons, instances = mask_edges.contiguous(), mask_polygons.contiguous(), mask_instances.contiguous()
         image_index, instance = image_index.contiguous(), instance.contiguous()
         boxes = boxes.to(torch.float32).contiguous()
@@ -170,13 +170,16 @@ def _rasterize(
 def _bitmap_targets(
     bitmaps: Tensor, image_index: Tensor, instance: Tensor, boxes: Tensor, size: int, aligned: bool
 ) -> Tensor:
-    if _kernels.native(boxes):
+    if _C is not None and _kernels.native(boxes):
         bitmaps, image_index, instance = bitmaps.contiguous(), image_index.contiguous(), instance.contiguous()
         boxes = boxes.to(torch.float32).contiguous()
         out = torch.empty((boxes.shape[0], size, size))
         _C.bitmap_targets(
             bitmaps.data_ptr(),
-            *bitmaps.shape,
+            bitmaps.shape[0],
+            bitmaps.shape[1],
+            bitmaps.shape[2],
+            bitmaps.shape[3],
             image_index.data_ptr(),
             instance.data_ptr(),
             boxes.data_ptr(),

@@ -9,7 +9,7 @@ from torch import Tensor
 from det_ops import _kernels
 from det_ops._checks import check_boxes, check_device, describe, expect
 from det_ops._kernels import _C, LIBRARY
-from det_ops.rle import RLE, encode_rle
+from det_ops.rle import RLE, encode_images
 
 __all__ = ["paste_masks", "paste_to_rle"]
 
@@ -83,12 +83,14 @@ def paste_to_rle(
     """
     _check(masks, boxes, height, width, mode)
     masks, boxes = masks.detach().cpu(), boxes.detach().cpu()
-    if _kernels.native(masks):
+    if _C is not None and _kernels.native(masks):
         masks, boxes = masks.to(torch.float32).contiguous(), boxes.to(torch.float32).contiguous()
         texts = _C.paste_to_rle(
             masks.data_ptr(),
             boxes.data_ptr(),
-            *masks.shape,
+            masks.shape[0],
+            masks.shape[1],
+            masks.shape[2],
             height,
             width,
             threshold,
@@ -98,7 +100,7 @@ def paste_to_rle(
         return [{"size": [height, width], "counts": text} for text in texts]
     rles: list[RLE] = []
     for mask, box in zip(masks.split(16), boxes.split(16), strict=True):
-        rles += encode_rle(paste_masks(mask, box, height, width, threshold=threshold, mode=mode))
+        rles += encode_images(paste_masks(mask, box, height, width, threshold=threshold, mode=mode))
     return rles
 
 
@@ -163,13 +165,15 @@ def _reference(
 
 @torch.library.impl(LIBRARY, "paste_masks", "CompositeExplicitAutograd")
 def _paste(masks: Tensor, boxes: Tensor, height: int, width: int, threshold: float | None, expanded: bool) -> Tensor:
-    if _kernels.native(masks):
+    if _C is not None and _kernels.native(masks):
         masks, boxes = masks.to(torch.float32).contiguous(), boxes.to(torch.float32).contiguous()
         out = torch.empty((masks.shape[0], height, width), dtype=torch.float32 if threshold is None else torch.bool)
         _C.paste_masks(
             masks.data_ptr(),
             boxes.data_ptr(),
-            *masks.shape,
+            masks.shape[0],
+            masks.shape[1],
+            masks.shape[2],
             height,
             width,
             threshold or 0.0,

@@ -38,15 +38,17 @@ def encode_rle(masks: Tensor) -> RLE | list[RLE]:
     )
     host = masks.detach().cpu()
     if host.ndim == 2:
-        return _encode(host[None])[0]
-    return _encode(host)
+        return encode_images(host[None])[0]
+    return encode_images(host)
 
 
-def _encode(masks: Tensor) -> list[RLE]:
-    if _kernels.native(masks):
+def encode_images(masks: Tensor) -> list[RLE]:
+    """`encode_rle` of `[K, h, w]` on the CPU, unchecked."""
+    if _C is not None and _kernels.native(masks):
         masks = masks.contiguous()
-        texts = _C.encode_rle(masks.data_ptr(), *masks.shape, torch.get_num_threads())
-        return [{"size": [masks.shape[1], masks.shape[2]], "counts": text} for text in texts]
+        count, height, width = masks.shape
+        texts = _C.encode_rle(masks.data_ptr(), count, height, width, torch.get_num_threads())
+        return [{"size": [height, width], "counts": text} for text in texts]
     return [rle_of_counts(_counts(mask.numpy()), mask.shape[0], mask.shape[1]) for mask in masks]
 
 

@@ -164,7 +164,7 @@ def _forward(
     pooled = (pooled_height, pooled_width)
     first = features[0]
     out = _empty_nhwc(first, boxes.shape[0], first.shape[1], *pooled)
-    if _kernels.native(first):
+    if _C is not None and _kernels.native(first):
         compute = torch.float64 if first.dtype == torch.float64 else torch.float32
         maps = [_nhwc(feature.to(compute)) for feature in features]
         kernel = _C.roi_align_forward_float64 if compute == torch.float64 else _C.roi_align_forward_float32
@@ -207,7 +207,7 @@ def _backward(
     sampling_ratio: int,
     aligned: bool,
 ) -> list[Tensor]:
-    if _kernels.native(grad):
+    if _C is not None and _kernels.native(grad):
         compute = torch.float64 if grad.dtype == torch.float64 else torch.float32
         kernel = _C.roi_align_backward_float64 if compute == torch.float64 else _C.roi_align_backward_float32
         values = _nhwc(grad.to(compute))
@@ -235,7 +235,10 @@ def _backward(
     grads = _roi_align_reference.backward(
         grad, boxes, image_index, levels, heights, widths, batch, scales, sampling_ratio, aligned
     )
-    return [_empty_nhwc(grad, *part.shape).copy_(part) for part in grads]
+    return [
+        _empty_nhwc(grad, batch, grad.shape[1], h, w).copy_(part)
+        for part, h, w in zip(grads, heights, widths, strict=True)
+    ]
 
 
 @torch.library.register_fake("det_ops::multilevel_roi_align", lib=LIBRARY)
