@@ -160,14 +160,14 @@ def score(model: Ours | Torchvision, recipe: Recipe, index: CocoIndex) -> dict[s
     return {f"{task} {name}": metrics[task][name] for task in ("bbox", "segm") for name in ("AP", "AP50")}
 
 
-def main() -> None:
+def main(args: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="data set in the COCO layout")
     parser.add_argument("--recipe", default="scratch_small", choices=sorted(RECIPES))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, help="shorten the schedule to this many steps")
     parser.add_argument("--json", type=Path, help="append a line per run to this file")
-    options = parser.parse_args()
+    options = parser.parse_args(args)
 
     recipe = RECIPES[options.recipe]()
     if options.steps:
