@@ -52,6 +52,8 @@ def train(app: App, args: list[str]) -> None:
     print(f"Data: {splits.root}: {len(splits.train)} training and {len(splits.val)} held-out images, "
           f"{splits.train.num_classes} classes.")
     print(line)
+    if device.type == "cpu" and recipe.train.precision == "fp16":
+        print("Note: CPUs have no fast fp16 convolutions; --train.precision bf16 is the fast one here.")
 
     seed_all(recipe.train.seed)
     model = app.build(recipe)
