@@ -4,10 +4,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import torch
-from det_backbones import FPN, ResNetFPN, resnet
-from det_heads import TwoStageDetector
 
 from apps.common.config import BackboneConfig, Recipe
+from det_backbones import FPN, ResNetFPN, resnet
+from det_heads import TwoStageDetector
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,13 +10,13 @@ from typing import Annotated
 
 import torch
 import tyro
-from det_engine import Precision, build_optimizer, resolve_device, seed_all
-from det_engine.cli import override
 
 from apps.common.app import App, with_classes
 from apps.common.config import Recipe
 from apps.common.data import open_splits, training_batches, with_buckets
 from apps.common.options import take_recipe
+from det_engine import Precision, build_optimizer, resolve_device, seed_all
+from det_engine.cli import override
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,15 +8,19 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import cattrs
+
 from det_engine import SolverConfig, TrainSettings
 from det_heads import DetectorConfig
+
+
+Depth = Literal[18, 34, 50, 101, 152]
 
 
 @dataclass(frozen=True, kw_only=True)
 class BackboneConfig:
     """A residual network with a feature pyramid."""
 
-    depth: int = 50
+    depth: Depth = 50
     width: int = 64
     """Channels of the stem; the stages scale with it."""
     norm: Literal["frozen_bn", "frozen_statistics_bn", "bn", "sync_bn", "gn"] = "frozen_bn"

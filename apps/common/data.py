@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from apps.common.config import DataConfig, Recipe
 from det_coco import (
     Augmentation,
     Batch,
@@ -20,8 +21,6 @@ from det_coco import (
     synthetic_dataset,
     train_loader,
 )
-
-from apps.common.config import DataConfig, Recipe
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,11 +9,6 @@ from typing import Any, Literal
 
 import torch
 import tyro
-from det_coco import CocoIndex, default_splits, load_split, to_results
-from det_coco import evaluate as coco_evaluate
-from det_engine import EngineError, Precision, RunDirectory, describe_environment, resolve_device
-from det_engine.cli import override
-from det_heads import TwoStageDetector
 
 from apps.common.app import App
 from apps.common.config import Recipe
@@ -22,6 +17,11 @@ from apps.common.inference import detect
 from apps.common.options import PACKAGES, default_output
 from apps.common.pictures import draw_beside_truth
 from apps.common.weights import load_trained
+from det_coco import CocoIndex, default_splits, load_split, to_results
+from det_coco import evaluate as coco_evaluate
+from det_engine import EngineError, Precision, RunDirectory, describe_environment, resolve_device
+from det_engine.cli import override
+from det_heads import TwoStageDetector
 
 
 class Evaluator:
@@ -38,12 +38,13 @@ class Evaluator:
         self.metrics: dict[str, dict[str, float]] = {}
 
     def __call__(self) -> Mapping[str, Mapping[str, float]]:
+        """Evaluate the model as it is now and return `metrics`."""
         precision = Precision(self.recipe.train.precision, self.device, self.recipe.train.loss_scale)
         batches = evaluation_loader(self.recipe, self.index)
         self.rows = []
         for image_id, found in detect(self.model, batches, self.index, self.device, precision):
             self.rows += to_results(
-                self.index.category_ids, image_id, found.boxes.numpy(), found.scores, found.labels, found.masks
+                self.index, image_id, found.boxes.numpy(), found.scores.numpy(), found.labels.numpy(), found.masks
             )
         tasks = ("bbox",) if self.recipe.detector.mask is None else ("bbox", "segm")
         self.metrics = coco_evaluate(self.index, self.rows, tasks)

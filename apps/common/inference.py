@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 
 import torch
+
 from det_coco import Batch, CocoIndex
 from det_engine import Precision
 from det_heads import ImageDetections, TwoStageDetector

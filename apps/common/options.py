@@ -3,10 +3,9 @@
 from datetime import datetime
 from pathlib import Path
 
-from det_engine.cli import take_option, unknown
-
 from apps.common.app import App
 from apps.common.config import Recipe
+from det_engine.cli import take_option, unknown
 
 PACKAGES = ("det-ops", "det-backbones", "det-heads", "det-coco", "pycocotools")
 """Distributions whose versions every run records."""
@@ -27,4 +26,3 @@ def take_recipe(app: App, args: list[str]) -> tuple[Recipe, list[str]]:
 def default_output(app: App, what: str) -> Path:
     """A new folder under runs/, named after the app, the recipe or command, and the time."""
     return Path("runs") / app.name / f"{what}-{datetime.now():%Y%m%d-%H%M%S}"
-

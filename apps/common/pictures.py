@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from det_coco import CocoIndex, detections_of, draw, load_image, save_picture, side_by_side, truth_of
 
 MIN_SCORE = 0.5

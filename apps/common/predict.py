@@ -9,9 +9,6 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import torch
 import tyro
-from det_coco import BatchShape, DataError, Resize, Sample, list_images, load_image, make_batch, to_results
-from det_engine import Precision, RunDirectory, describe_environment, resolve_device
-from det_engine.cli import override
 
 from apps.common.app import App
 from apps.common.config import Recipe
@@ -19,6 +16,9 @@ from apps.common.data import batch_shape
 from apps.common.options import PACKAGES, default_output
 from apps.common.pictures import draw_predictions
 from apps.common.weights import load_trained
+from det_coco import BatchShape, DataError, Resize, Sample, list_images, load_image, make_batch, to_results
+from det_engine import Precision, RunDirectory, describe_environment, resolve_device
+from det_engine.cli import override
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +60,11 @@ def predict(app: App, args: list[str]) -> None:
             found = model({name: batch[name].to(device) for name in ("images", "image_sizes")})
         (detections,) = model.to_image(found, batch["scales"], [image.shape[:2]])
         mine = to_results(
-            tuple(trained.categories), number, detections.boxes.numpy(), detections.scores, detections.labels,
+            tuple(trained.categories),
+            number,
+            detections.boxes.numpy(),
+            detections.scores.numpy(),
+            detections.labels.numpy(),
             detections.masks,
         )
         rows += [{**row, "file_name": str(path)} for row in mine]

@@ -5,6 +5,7 @@ Both apps offer the same training recipes with and without the mask branch, so t
 
 from dataclasses import replace
 
+from apps.common.config import BackboneConfig, DataConfig, Depth, Recipe
 from det_engine import SolverConfig, TrainSettings
 from det_heads import (
     AnchorConfig,
@@ -18,12 +19,10 @@ from det_heads import (
     maskrcnn_benchmark_config,
 )
 
-from apps.common.config import BackboneConfig, DataConfig, Recipe
-
 RGB_PIXELS = PixelConfig(order="rgb", scale=255.0, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 
 
-def detectron2(name: str, summary: str, *, mask: bool, depth: int = 50, schedule: int = 1) -> Recipe:
+def detectron2(name: str, summary: str, *, mask: bool, depth: Depth = 50, schedule: int = 1) -> Recipe:
     """detectron2's Base-RCNN-FPN: multi-scale 640-800, frozen batch norm, MSRA weights, `schedule` times 90k steps."""
     one = SolverConfig(
         base_lr=0.02,
@@ -47,7 +46,7 @@ def detectron2(name: str, summary: str, *, mask: bool, depth: int = 50, schedule
 
 
 def resnext101(recipe: Recipe) -> Recipe:
-    """ResNeXt-101-32x8d in place of the ResNet; torchvision's weights, since the Caffe2 file has no public licence text."""
+    """ResNeXt-101-32x8d in place of the ResNet, with torchvision's ImageNet weights and therefore its pixels."""
     return replace(
         recipe,
         backbone=replace(
@@ -87,7 +86,7 @@ def maskrcnn_benchmark(name: str, summary: str, *, mask: bool) -> Recipe:
 
 
 def tiny(*, mask: bool) -> Recipe:
-    """The embedded default: a network of two million parameters that learns the synthetic scenes in minutes on a CPU."""
+    """The embedded default: four million parameters, for the synthetic scenes, minutes on a CPU."""
     pool = PoolConfig(size=7, sampling_ratio=2)
     return Recipe(
         name="tiny",

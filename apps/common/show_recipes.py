@@ -2,10 +2,9 @@
 
 import json
 
-from det_engine.cli import UsageError, unknown
-
 from apps.common.app import App
 from apps.common.config import to_dict
+from det_engine.cli import UsageError, unknown
 
 
 def show_recipes(app: App, args: list[str]) -> None:

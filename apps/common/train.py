@@ -5,17 +5,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import det_engine
 import tyro
-from det_engine import RunDirectory, checkpoint, describe_environment, resolve_device, scale_to_batch, seed_all
-from det_engine.cli import override, take_option
 
+import det_engine
 from apps.common.app import App, with_classes
-from apps.common.config import Recipe, from_dict, to_dict
+from apps.common.config import Recipe, from_dict
 from apps.common.data import open_splits, training_batches, with_buckets
 from apps.common.evaluate import Evaluator, print_metrics
 from apps.common.options import PACKAGES, default_output, take_recipe
 from apps.common.weights import describe, initialize
+from det_engine import RunDirectory, checkpoint, describe_environment, resolve_device, scale_to_batch, seed_all
+from det_engine.cli import override, take_option
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,8 +49,10 @@ def train(app: App, args: list[str]) -> None:
     device = resolve_device(options.device)
     splits = open_splits(options.data, recipe.data)
     recipe = with_buckets(with_classes(recipe, splits.train.num_classes))
-    print(f"Data: {splits.root}: {len(splits.train)} training and {len(splits.val)} held-out images, "
-          f"{splits.train.num_classes} classes.")
+    print(
+        f"Data: {splits.root}: {len(splits.train)} training and {len(splits.val)} held-out images, "
+        f"{splits.train.num_classes} classes."
+    )
     print(line)
     if device.type == "cpu" and recipe.train.precision == "fp16":
         print("Note: CPUs have no fast fp16 convolutions; --train.precision bf16 is the fast one here.")

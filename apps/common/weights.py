@@ -2,16 +2,16 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import cattrs
-from det_backbones import LoadReport, WeightsError, find_weights, load_imagenet_weights, read_arrays
-from det_engine import EngineError, checkpoint
-from det_heads import TwoStageDetector
-from det_heads.checkpoints import CheckpointError, detect_system, load_reference
 
 from apps.common.app import App
 from apps.common.config import Recipe, from_dict, to_dict
+from det_backbones import LoadReport, ResNet, WeightsError, find_weights, load_imagenet_weights, read_arrays
+from det_engine import EngineError, checkpoint
+from det_heads import TwoStageDetector
+from det_heads.checkpoints import CheckpointError, detect_system, load_reference
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +79,7 @@ def initialize(model: TwoStageDetector, recipe: Recipe, weights: str | None) -> 
         arrays = read_arrays(path)
         system = detect_system(arrays)
     except CheckpointError:
-        report = load_imagenet_weights(model.backbone.body, path)
+        report = load_imagenet_weights(cast(ResNet, model.backbone.body), path)
         _check_conventions(report, recipe, path)
         return f"Weights: backbone from {path} ({report.format}, {len(report.matched)} tensors)."
     report = load_reference(model, arrays, system)
@@ -96,6 +96,7 @@ def _check_conventions(report: LoadReport, recipe: Recipe, path: Path) -> None:
         wrong.append(f"the stride in the {'1x1' if stride else '3x3'} convolution (the recipe has it in the other)")
     if wrong:
         raise WeightsError(
-            f"{path} is of the {report.format} family, which expects {' and '.join(wrong)}. Use the recipe's own weights "
-            f"{recipe.backbone.weights}, or set --detector.pixels.* and --backbone.stride-in-1x1 to fit the file."
+            f"{path} is of the {report.format} family, which expects {' and '.join(wrong)}. Use the recipe's own "
+            f"weights {recipe.backbone.weights}, or set "
+            "--detector.pixels.* and --backbone.stride-in-1x1 to fit the file."
         )

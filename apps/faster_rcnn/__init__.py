@@ -1,1 +1,1 @@
-"""Faster R-CNN (Ren et al., arXiv:1506.01497) with a feature pyramid; detectron2's recipe reaches 37.9 box AP."""
+"""Faster R-CNN (Ren et al., arXiv:1506.01497) with a feature pyramid; detectron2's 1x: 37.9 box AP."""

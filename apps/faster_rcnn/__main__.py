@@ -2,10 +2,10 @@
 
 import sys
 
-from apps.faster_rcnn.config import RECIPES
-from apps.faster_rcnn.model import faster_rcnn
 from apps.common.app import App
 from apps.common.main import main
+from apps.faster_rcnn.config import RECIPES
+from apps.faster_rcnn.model import faster_rcnn
 
 if __name__ == "__main__":
     sys.exit(main(App(name="faster_rcnn", recipes=RECIPES, build=faster_rcnn)))

@@ -1,9 +1,8 @@
 """Faster R-CNN assembled: residual network, pyramid, proposals, box head."""
 
-from det_heads import TwoStageDetector
-
 from apps.common.app import two_stage
 from apps.common.config import Recipe
+from det_heads import TwoStageDetector
 
 
 def faster_rcnn(recipe: Recipe) -> TwoStageDetector:

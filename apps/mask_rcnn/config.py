@@ -39,7 +39,7 @@ def mask_rcnn_r101_fpn_3x() -> Recipe:
 
 
 def mask_rcnn_r50_fpn_1x_mlperf() -> Recipe:
-    """mlcommons / maskrcnn-benchmark e2e_mask_rcnn_R_50_FPN_1x: MLPerf target 37.7 box AP, 33.9 mask AP."""
+    """Mlcommons / maskrcnn-benchmark e2e_mask_rcnn_R_50_FPN_1x: MLPerf target 37.7 box AP, 33.9 mask AP."""
     return recipes.maskrcnn_benchmark(
         "mask_rcnn_r50_fpn_1x_mlperf", "mlcommons / maskrcnn-benchmark: 37.7 box / 33.9 mask AP", mask=True
     )
