@@ -9,11 +9,9 @@ from typing import Any, Literal
 
 import cattrs
 
+from det_backbones.resnet import Depth
 from det_engine import SolverConfig, TrainSettings
 from det_heads import DetectorConfig
-
-
-Depth = Literal[18, 34, 50, 101, 152]
 
 
 @dataclass(frozen=True, kw_only=True)
