@@ -95,6 +95,19 @@ def test_a_batch_wide_limit_may_leave_one_image_with_more():
     assert got.valid.sum(1).min() > 40
 
 
+def test_a_batch_wide_limit_grows_with_the_batch_where_it_says_for_how_many_images_it_is():
+    config = maskrcnn_benchmark_config(3)
+    logits, deltas, anchors = outputs(config)
+    limited = replace(config.rpn, post_nms_train=40)
+    for images, expected in ((2, 40), (1, 80), (4, 20)):
+        rpn = replace(limited, post_nms_train_images=images)
+        got = select_proposals(logits, deltas, anchors, SIZES, rpn, training=True, offset=1.0)
+        assert got.valid.sum() == expected
+        plain = replace(limited, post_nms_train=expected)
+        same = select_proposals(logits, deltas, anchors, SIZES, plain, training=True, offset=1.0)
+        assert torch.equal(got.boxes, same.boxes)
+
+
 def test_every_proposal_remembers_its_level():
     config = torchvision_config(3)
     logits, deltas, anchors = outputs(config)

@@ -56,6 +56,9 @@ def select_proposals(
     """
     pre_nms = config.pre_nms_train if training else config.pre_nms_test
     post_nms = config.post_nms_train if training else config.post_nms_test
+    over_batch = training and config.post_nms_train_scope == "batch"
+    if over_batch and config.post_nms_train_images is not None:
+        post_nms = max(1, round(post_nms * logits[0].shape[0] / config.post_nms_train_images))
     scores, boxes, levels = [], [], []
     start = 0
     for level, (logit, delta) in enumerate(zip(logits, deltas, strict=True)):
@@ -94,7 +97,7 @@ def select_proposals(
         offset=offset,
     )
     kept_scores = all_scores.gather(1, index)
-    if training and config.post_nms_train_scope == "batch":
+    if over_batch:
         kept = _best_of_batch(kept_scores, kept, post_nms)
     kept_boxes = all_boxes.gather(1, index[..., None].expand(-1, -1, 4))
     return Proposals(
