@@ -23,6 +23,8 @@ from det_engine.cli import override
 class BenchmarkOptions:
     """Options of `benchmark` beside the fields of the recipe."""
 
+    recipe: str
+    """Where the fields below start from; `recipes` lists them."""
     data: Path | None = None
     """Data set in the COCO layout; by default the embedded synthetic one."""
     device: str = "auto"
@@ -37,7 +39,9 @@ class BenchmarkOptions:
 def benchmark(app: App, args: list[str]) -> None:
     """Measure images per second: loading, training step, inference."""
     recipe, rest = take_recipe(app, args)
-    options = override(BenchmarkOptions(config=recipe), rest, f"apps/{app.name} benchmark", benchmark.__doc__)
+    options = override(
+        BenchmarkOptions(recipe=recipe.name, config=recipe), rest, f"apps/{app.name} benchmark", benchmark.__doc__
+    )
     device = resolve_device(options.device)
     recipe = options.config
     splits = open_splits(options.data, recipe.data)

@@ -5,9 +5,10 @@ Modules of the packages take plain arguments; only the apps see this tree.
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import cattrs
+import tyro
 
 from det_backbones.resnet import Depth
 from det_engine import SolverConfig, TrainSettings
@@ -66,8 +67,8 @@ class DataConfig:
 class Recipe:
     """Everything that determines a run but the data, the weights and the place of its output."""
 
-    name: str
-    summary: str
+    name: Annotated[str, tyro.conf.Suppress]
+    summary: Annotated[str, tyro.conf.Suppress]
     """System it reproduces and the result to expect."""
     backbone: BackboneConfig
     detector: DetectorConfig

@@ -9,19 +9,28 @@ import tyro
 
 import det_engine
 from apps.common.app import App, with_classes
-from apps.common.config import Recipe, from_dict
+from apps.common.config import Recipe
 from apps.common.data import open_splits, training_batches, with_buckets
 from apps.common.evaluate import Evaluator, print_metrics
 from apps.common.options import PACKAGES, default_output, take_recipe
-from apps.common.weights import describe, initialize
+from apps.common.weights import describe, initialize, read_config
 from det_engine import RunDirectory, checkpoint, describe_environment, resolve_device, scale_to_batch, seed_all
-from det_engine.cli import override, take_option
+from det_engine.cli import UsageError, override, take_option
+
+HELP = """Train a detector, evaluate it, keep its checkpoints.
+
+Options with a dot are the fields of the recipe; shown are those of the chosen one. d2 is detectron2, mrb
+maskrcnn-benchmark, tv torchvision."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainOptions:
     """Options of `train` beside the fields of the recipe."""
 
+    recipe: str
+    """Where the fields below start from; `recipes` lists them."""
+    resume: Path | None = None
+    """Directory of a run to go on with, exactly where it stopped; recipe and data are the run's own."""
     data: Path | None = None
     """Data set in the COCO layout; by default a small synthetic one, made in your cache on first use."""
     weights: str | None = None
@@ -39,13 +48,14 @@ def train(app: App, args: list[str]) -> None:
     """Train a detector, evaluate it, keep its checkpoints."""
     resume, rest = take_option(args, "resume")
     if resume is None:
+        run, data = None, None
         recipe, rest = take_recipe(app, rest)
-        options, recipe, line = _parse(app, recipe, None, rest)
-        run = None
     else:
         run = RunDirectory.open(resume)
-        recipe, data = _resumed(run)
-        options, recipe, line = _parse(app, recipe, data, rest)
+        recipe, data = _resumed(app, run)
+    options, recipe, line = _parse(app, recipe, data, rest)
+    if run is not None:
+        _refuse(options, recipe, run)
     device = resolve_device(options.device)
     splits = open_splits(options.data, recipe.data)
     recipe = with_buckets(with_classes(recipe, splits.train.num_classes))
@@ -94,21 +104,43 @@ def train(app: App, args: list[str]) -> None:
 
 
 def _parse(app: App, recipe: Recipe, data: Path | None, args: list[str]) -> tuple[TrainOptions, Recipe, str]:
-    """Options and recipe, with rates and steps fitted to the batch before explicit options replace them."""
+    """Options and recipe, with rates, steps and intervals fitted to the batch before explicit options replace them."""
     prog = f"apps/{app.name} train"
-    options = override(TrainOptions(config=recipe, data=data), args, prog, description=train.__doc__)
+    options = override(TrainOptions(recipe=recipe.name, config=recipe, data=data), args, prog, description=HELP)
     fitted, line = scale_to_batch(recipe.solver, options.config.data.batch)
-    options = override(
-        dataclasses.replace(options, config=dataclasses.replace(options.config, solver=fitted)), args, prog
+    ratio = recipe.solver.reference_batch / fitted.reference_batch
+    settings = dataclasses.replace(
+        options.config.train,
+        checkpoint_interval=_scaled(recipe.train.checkpoint_interval, ratio),
+        evaluation_interval=_scaled(recipe.train.evaluation_interval, ratio),
     )
+    config = dataclasses.replace(options.config, solver=fitted, train=settings)
+    options = override(dataclasses.replace(options, config=config), args, prog)
     if options.config.solver != fitted:
         solver = options.config.solver
         line += f" Set by options instead: learning rate {solver.base_lr:g}, {solver.steps} steps."
     return options, options.config, line
 
 
-def _resumed(run: RunDirectory) -> tuple[Recipe, Path | None]:
+def _scaled(interval: int, ratio: float) -> int:
+    """The interval in steps of another batch; 0 stays 0, which has a meaning of its own."""
+    return max(1, round(interval * ratio)) if interval else 0
+
+
+def _resumed(app: App, run: RunDirectory) -> tuple[Recipe, Path | None]:
     """Recipe and data of the run to go on with."""
-    state, _, _ = checkpoint.load_first([path for path in (run.last, run.previous) if path.exists()])
-    data = state["config"]["data"]
-    return from_dict(state["config"]["recipe"]), None if data is None else Path(data)
+    state, path, _ = checkpoint.load_first([path for path in (run.last, run.previous) if path.exists()])
+    recipe, config = read_config(app, state, path)
+    return recipe, None if config.get("data") is None else Path(config["data"])
+
+
+def _refuse(options: TrainOptions, recipe: Recipe, run: RunDirectory) -> None:
+    """Options that say where a run begins would be ignored when it goes on."""
+    given = {
+        "--recipe": options.recipe != recipe.name,
+        "--weights": options.weights is not None,
+        "--output": options.output is not None,
+    }
+    wrong = ", ".join(name for name, is_given in given.items() if is_given)
+    if wrong:
+        raise UsageError(f"A resumed run keeps its recipe, weights and directory; leave out {wrong}. The run is {run}.")

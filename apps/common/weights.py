@@ -1,5 +1,6 @@
 """Trained models in and out, and whatever `--weights` names into a network."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -32,13 +33,12 @@ def describe(app: App, recipe: Recipe, categories: dict[int, str]) -> dict[str, 
     }
 
 
-def load_trained(app: App, path: Path) -> Trained:
-    """The model of a checkpoint that an app of ours wrote.
+def read_config(app: App, state: Mapping[str, Any], path: Path) -> tuple[Recipe, dict[str, Any]]:
+    """Recipe and whole configuration in a checkpoint of this app.
 
     Raises:
-        EngineError: the file is missing, damaged, not ours, of another app or of another version of the recipe.
+        EngineError: the checkpoint is of another app, of none, or of another version of the recipe.
     """
-    state = checkpoint.load(path)
     config = state.get("config") or {}
     if config.get("app") != app.name:
         raise EngineError(
@@ -46,9 +46,19 @@ def load_trained(app: App, path: Path) -> Trained:
             + (f"Use apps/{config['app']}." if config.get("app") else "Give a checkpoint of a run.")
         )
     try:
-        recipe = from_dict(config["recipe"])
-    except (cattrs.BaseValidationError, KeyError, TypeError) as error:
+        return from_dict(config["recipe"]), config
+    except (cattrs.BaseValidationError, KeyError, TypeError, ValueError) as error:
         raise EngineError(f"Checkpoint {path} was written by another version; its recipe cannot be read.") from error
+
+
+def load_trained(app: App, path: Path) -> Trained:
+    """The model of a checkpoint that an app of ours wrote.
+
+    Raises:
+        EngineError: the file is missing, damaged, not ours, of another app or of another version of the recipe.
+    """
+    state = checkpoint.load(path)
+    recipe, config = read_config(app, state, path)
     model = app.build(recipe)
     checkpoint.load_model(model, state["model"], path)
     return Trained(
