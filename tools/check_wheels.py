@@ -1,7 +1,8 @@
 """Build the five packages and install each wheel alone into a clean environment, then import it.
 
-A wheel may pull in only what it declares: siblings come from the same build, everything else from the index.
-The import test also checks that a package brings no undeclared sibling with it.
+Each wheel is built from its source distribution, so that one lacks nothing either, and must hold the licence and the
+marker of type hints. A wheel may pull in only what it declares: siblings come from the same build, everything else from
+the index. The import test also checks that a package brings no undeclared sibling with it.
 """
 
 import argparse
@@ -9,6 +10,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -38,6 +40,16 @@ def run(*command: str | Path) -> None:
     subprocess.run([str(part) for part in command], check=True, env=environment, cwd=tempfile.gettempdir())
 
 
+def check_contents(wheels: Path, module: str) -> None:
+    (wheel,) = wheels.glob(f"{module}-*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    for end in (f"{module}/py.typed", ".dist-info/licenses/LICENSE"):
+        if not any(name.endswith(end) for name in names):
+            sys.exit(f"{wheel.name} lacks {end}")
+    if foreign := {name.split("/")[0] for name in names if not name.startswith((f"{module}/", f"{module}-"))}:
+        sys.exit(f"{wheel.name} would install {', '.join(sorted(foreign))} beside {module}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("packages", nargs="*", default=list(SIBLINGS), help="default: all five")
@@ -45,7 +57,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         wheels, environment = Path(temporary) / "wheels", Path(temporary) / "environment"
         for package in SIBLINGS:
-            run("uv", "build", "-q", "--wheel", "--out-dir", wheels, ROOT / "packages" / package)
+            run("uv", "build", "-q", "--out-dir", wheels, ROOT / "packages" / package)
+            check_contents(wheels, package.replace("-", "_"))
         for package in packages:
             run("uv", "venv", "-q", "--clear", "--python", sys.executable, environment)
             python = environment / "bin" / "python"
