@@ -32,7 +32,9 @@ def surface(module: str) -> dict[str, str]:
     names = getattr(found, "__all__", None) or [
         name
         for name, value in vars(found).items()
-        if not name.startswith("_") and getattr(value, "__module__", None) == module
+        if not name.startswith("_")
+        and (inspect.isclass(value) or inspect.isfunction(value))
+        and value.__module__ == module
     ]
     return {name: _describe(getattr(found, name)) for name in sorted(names) if name != "__version__"}
 

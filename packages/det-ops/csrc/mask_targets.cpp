@@ -44,9 +44,7 @@ class Columns {
   std::vector<uint64_t> bits_;
 };
 
-int fine(double value) {
-  return static_cast<int>(5.0 * std::min(std::max(value, -1e7), 1e7) + 0.5);
-}
+int fine(double value) { return static_cast<int>(5.0 * std::min(std::max(value, -1e7), 1e7) + 0.5); }
 
 int clamped_row(int fine_row, int size) {
   const double row = (fine_row + 0.5) / 5.0 - 0.5;
@@ -149,7 +147,8 @@ void rasterize(uintptr_t edges_ptr, int64_t edges, uintptr_t polygons_ptr, int64
             const int64_t last_edge = std::min<int64_t>(bounds[q + 1], edges);
             for (int64_t e = std::max<int64_t>(bounds[q], 0); e < last_edge; ++e) {
               const float* edge = all_edges + 4 * (image * edges + e);
-              add_edge(frame.map_x(edge[0]), frame.map_y(edge[1]), frame.map_x(edge[2]), frame.map_y(edge[3]), size, one);
+              add_edge(frame.map_x(edge[0]), frame.map_y(edge[1]), frame.map_x(edge[2]), frame.map_y(edge[3]), size,
+                       one);
             }
             all.merge(one);
           }
@@ -240,7 +239,8 @@ void bitmap_targets(uintptr_t bitmaps_ptr, int64_t batch, int64_t slots, int64_t
         }
         for (int x = 0; x < size; ++x) {
           float sum = 0.0f;
-          for (size_t k = 0; k < columns[x].weight.size(); ++k) sum += columns[x].weight[k] * sums[columns[x].first + k];
+          for (size_t k = 0; k < columns[x].weight.size(); ++k)
+            sum += columns[x].weight[k] * sums[columns[x].first + k];
           target[y * size + x] = sum * scale_x;
         }
       }

@@ -101,8 +101,8 @@ struct Job {
 };
 
 template <class T>
-DET_OPS_INLINE void best_of_block(const Job<T>& job, const Anchors<T>& anchors, int64_t b,
-                                                         int64_t block, T* block_best) {
+DET_OPS_INLINE void best_of_block(const Job<T>& job, const Anchors<T>& anchors, int64_t b, int64_t block,
+                                  T* block_best) {
   const std::vector<Truth<T>>& truths = job.truths[b];
   const int64_t count = std::min(kBlock, job.n - block * kBlock);
   int64_t* index = job.index + b * job.n + block * kBlock;
@@ -228,8 +228,9 @@ void match(uintptr_t anchors, bool shared, int64_t n, uintptr_t truth, uintptr_t
     job.block_best.assign(batch * job.blocks * slots, T(0));
     job.truth_best.resize(batch * slots);
   }
-  parallel_for(shared ? job.blocks : batch * job.blocks, threads,
-               [&](int64_t begin, int64_t end) { first_pass_clones(job, begin, end); }, 16);
+  parallel_for(
+      shared ? job.blocks : batch * job.blocks, threads,
+      [&](int64_t begin, int64_t end) { first_pass_clones(job, begin, end); }, 16);
   if (low_quality) {
     parallel_for(batch, threads, [&](int64_t begin, int64_t end) {
       for (int64_t b = begin; b < end; ++b) {

@@ -284,7 +284,8 @@ void nms_batch(uintptr_t boxes, uintptr_t scores, uintptr_t groups, uintptr_t va
                    rounded,
                    static_cast<T>(offset),
                    max_output};
-      nms_one(p, reinterpret_cast<int64_t*>(indices) + max_output * b, reinterpret_cast<uint8_t*>(kept) + max_output * b);
+      nms_one(p, reinterpret_cast<int64_t*>(indices) + max_output * b,
+              reinterpret_cast<uint8_t*>(kept) + max_output * b);
     }
   });
 }

@@ -1,11 +1,11 @@
 // Masks resampled into their boxes, as images or as run lengths. Both use the same arithmetic, so they agree exactly.
+#include <pybind11/stl.h>
+
 #include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <string>
 #include <vector>
-
-#include <pybind11/stl.h>
 
 #include "memory.h"
 #include "parallel.h"
@@ -85,9 +85,9 @@ struct Paste {
 // One mask in its box: pixels resampled along x, not yet along y.
 struct Pasted {
   Axis rows, columns;
-  int stride = 0;               // rows of `cells`, padding included
-  std::vector<float> padded;    // [stride, mask width + 3]
-  std::vector<float> resampled; // [stride, pixels] or transposed
+  int stride = 0;                // rows of `cells`, padding included
+  std::vector<float> padded;     // [stride, mask width + 3]
+  std::vector<float> resampled;  // [stride, pixels] or transposed
 
   // False where nothing is to be drawn.
   bool place(const Paste& job, int64_t k) {
@@ -124,7 +124,8 @@ DET_OPS_CLONES void row_values(const float* a, const float* b, float low, float 
   for (int64_t x = 0; x < n; ++x) out[x] = low * a[x] + high * b[x];
 }
 
-DET_OPS_CLONES void row_at_least(const float* a, const float* b, float low, float high, float t, int64_t n, uint8_t* out) {
+DET_OPS_CLONES void row_at_least(const float* a, const float* b, float low, float high, float t, int64_t n,
+                                 uint8_t* out) {
   for (int64_t x = 0; x < n; ++x) out[x] = low * a[x] + high * b[x] >= t;
 }
 
@@ -204,8 +205,15 @@ std::string paste_runs(const Paste& job, int64_t k, Pasted& pasted, Changes& cha
 
 Paste make_paste(uintptr_t masks, uintptr_t boxes, int64_t count, int mask_height, int mask_width, int64_t height,
                  int64_t width, double threshold, bool expanded) {
-  return {reinterpret_cast<const float*>(masks), reinterpret_cast<const float*>(boxes), count, height, width,
-          mask_height, mask_width, static_cast<float>(threshold), expanded};
+  return {reinterpret_cast<const float*>(masks),
+          reinterpret_cast<const float*>(boxes),
+          count,
+          height,
+          width,
+          mask_height,
+          mask_width,
+          static_cast<float>(threshold),
+          expanded};
 }
 
 void paste_masks(uintptr_t masks, uintptr_t boxes, int64_t count, int mask_height, int mask_width, int64_t height,

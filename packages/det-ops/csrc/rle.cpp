@@ -1,9 +1,9 @@
 #include "rle.h"
 
+#include <pybind11/stl.h>
+
 #include <algorithm>
 #include <cstring>
-
-#include <pybind11/stl.h>
 
 #include "parallel.h"
 #include "registers.h"

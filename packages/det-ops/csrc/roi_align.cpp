@@ -4,12 +4,12 @@
 // region with equal rows (columns) merged; the inner loops then run over channels alone. Backward: a thread owns an
 // image and a range of channels, so no two threads write the same address and the order of additions, hence the
 // result, does not depend on their number.
+#include <pybind11/stl.h>
+
 #include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <vector>
-
-#include <pybind11/stl.h>
 
 #include "memory.h"
 #include "parallel.h"
@@ -125,7 +125,8 @@ struct VectorOf<double> {
 #endif
 
 template <class T>
-DET_OPS_INLINE void gather_cell(const T* base, const int64_t* offset, const T* weight, int n, int64_t channels, T* out) {
+DET_OPS_INLINE void gather_cell(const T* base, const int64_t* offset, const T* weight, int n, int64_t channels,
+                                T* out) {
   int64_t c = 0;
 #if defined(__GNUC__)
   using Vector = typename VectorOf<T>::type;
@@ -169,7 +170,8 @@ DET_OPS_INLINE void gather_cell(const T* base, const int64_t* offset, const T* w
 }
 
 template <class T>
-DET_OPS_INLINE void scatter_cell(T* base, const int64_t* offset, const T* weight, int n, int64_t channels, const T* grad) {
+DET_OPS_INLINE void scatter_cell(T* base, const int64_t* offset, const T* weight, int n, int64_t channels,
+                                 const T* grad) {
   int64_t c = 0;
 #if defined(__GNUC__)
   using Vector = typename VectorOf<T>::type;
@@ -244,10 +246,10 @@ struct Regions {
   void build(int64_t r, int level, const Pyramid& pyramid, Side<T>& rows, Side<T>& columns) const {
     const T scale = static_cast<T>(pyramid.scales[level]), shift = aligned ? T(0.5) : T(0);
     const T* box = boxes + 4 * r;
-    rows.build(
-        box[1] * scale - shift, box[3] * scale - shift, pyramid.heights[level], pooled_height, sampling_ratio, aligned);
-    columns.build(
-        box[0] * scale - shift, box[2] * scale - shift, pyramid.widths[level], pooled_width, sampling_ratio, aligned);
+    rows.build(box[1] * scale - shift, box[3] * scale - shift, pyramid.heights[level], pooled_height, sampling_ratio,
+               aligned);
+    columns.build(box[0] * scale - shift, box[2] * scale - shift, pyramid.widths[level], pooled_width, sampling_ratio,
+                  aligned);
   }
 };
 
@@ -321,8 +323,8 @@ void backward(const Pyramid& pyramid, const Regions<T>& regions, int threads, co
     const int64_t size = pyramid.batch * pyramid.heights[level] * pyramid.widths[level] * channels;
     advise_huge_pages(map, sizeof(T) * size);
     parallel_for(
-        size, threads,
-        [&](int64_t begin, int64_t end) { std::memset(map + begin, 0, sizeof(T) * (end - begin)); }, 1 << 16);
+        size, threads, [&](int64_t begin, int64_t end) { std::memset(map + begin, 0, sizeof(T) * (end - begin)); },
+        1 << 16);
   }
   const std::vector<int64_t> order = order_by_place(pyramid, regions);
   const int64_t pixels = static_cast<int64_t>(regions.pooled_height) * regions.pooled_width;
@@ -341,8 +343,7 @@ void backward(const Pyramid& pyramid, const Regions<T>& regions, int threads, co
         if (level < 0 || regions.image(r, pyramid) != image) continue;
         regions.build(r, level, pyramid, rows, columns);
         const int64_t width = pyramid.widths[level];
-        T* map = reinterpret_cast<T*>(pyramid.maps[level]) +
-                 image * pyramid.heights[level] * width * channels + first;
+        T* map = reinterpret_cast<T*>(pyramid.maps[level]) + image * pyramid.heights[level] * width * channels + first;
         const T* source = grad + r * pixels * channels + first;
         const T scale = T(1) / (rows.samples * columns.samples);
         for (int ph = 0; ph < regions.pooled_height; ++ph) {
@@ -358,28 +359,26 @@ void backward(const Pyramid& pyramid, const Regions<T>& regions, int threads, co
 
 template <class T, bool kForward>
 void define(py::module_& module, const char* name) {
-  module.def(
-      name,
-      [](std::vector<uintptr_t> maps, std::vector<int64_t> heights, std::vector<int64_t> widths,
-         std::vector<double> scales, int64_t batch, int64_t channels, uintptr_t boxes, uintptr_t image_index,
-         uintptr_t levels, int64_t count, int pooled_height, int pooled_width, int sampling_ratio, bool aligned,
-         int threads, uintptr_t values) {
-        py::gil_scoped_release release;
-        const Pyramid pyramid{std::move(maps), std::move(heights), std::move(widths), std::move(scales), batch, channels};
-        const Regions<T> regions{reinterpret_cast<const T*>(boxes),
-                                 reinterpret_cast<const int64_t*>(image_index),
-                                 reinterpret_cast<const int64_t*>(levels),
-                                 count,
-                                 pooled_height,
-                                 pooled_width,
-                                 sampling_ratio,
-                                 aligned};
-        if constexpr (kForward) {
-          forward(pyramid, regions, threads, reinterpret_cast<T*>(values));
-        } else {
-          backward(pyramid, regions, threads, reinterpret_cast<const T*>(values));
-        }
-      });
+  module.def(name, [](std::vector<uintptr_t> maps, std::vector<int64_t> heights, std::vector<int64_t> widths,
+                      std::vector<double> scales, int64_t batch, int64_t channels, uintptr_t boxes,
+                      uintptr_t image_index, uintptr_t levels, int64_t count, int pooled_height, int pooled_width,
+                      int sampling_ratio, bool aligned, int threads, uintptr_t values) {
+    py::gil_scoped_release release;
+    const Pyramid pyramid{std::move(maps), std::move(heights), std::move(widths), std::move(scales), batch, channels};
+    const Regions<T> regions{reinterpret_cast<const T*>(boxes),
+                             reinterpret_cast<const int64_t*>(image_index),
+                             reinterpret_cast<const int64_t*>(levels),
+                             count,
+                             pooled_height,
+                             pooled_width,
+                             sampling_ratio,
+                             aligned};
+    if constexpr (kForward) {
+      forward(pyramid, regions, threads, reinterpret_cast<T*>(values));
+    } else {
+      backward(pyramid, regions, threads, reinterpret_cast<const T*>(values));
+    }
+  });
 }
 
 }  // namespace

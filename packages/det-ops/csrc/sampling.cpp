@@ -57,8 +57,8 @@ class Largest {
 };
 
 template <class T>
-void sample(uintptr_t labels, uintptr_t keys, int64_t batch, int64_t n, int64_t slots, int64_t max_positive, int threads,
-            uintptr_t index, uintptr_t positive, uintptr_t valid) {
+void sample(uintptr_t labels, uintptr_t keys, int64_t batch, int64_t n, int64_t slots, int64_t max_positive,
+            int threads, uintptr_t index, uintptr_t positive, uintptr_t valid) {
   parallel_for(batch, threads, [&](int64_t begin, int64_t end) {
     thread_local Largest<T> positives, negatives;
     for (int64_t b = begin; b < end; ++b) {
