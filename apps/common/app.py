@@ -7,6 +7,7 @@ import torch
 
 from apps.common.config import BackboneConfig, Recipe
 from det_backbones import FPN, ResNetFPN, resnet
+from det_engine.cli import UsageError
 from det_heads import TwoStageDetector
 
 
@@ -23,6 +24,17 @@ class App:
     name: str
     recipes: Mapping[str, Callable[[], Recipe]]
     build: Callable[[Recipe], TwoStageDetector]
+
+    def network(self, recipe: Recipe) -> TwoStageDetector:
+        """The network of a recipe that a user may have changed.
+
+        Raises:
+            UsageError: its fields do not go together, such as more frozen stages than there are.
+        """
+        try:
+            return self.build(recipe)
+        except ValueError as error:
+            raise UsageError(f"This network cannot be built: {error}.") from error
 
 
 def backbone(config: BackboneConfig) -> ResNetFPN:

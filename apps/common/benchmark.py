@@ -47,7 +47,7 @@ def benchmark(app: App, args: list[str]) -> None:
     splits = open_splits(options.data, recipe.data)
     recipe = with_buckets(with_classes(recipe, splits.train.num_classes))
     seed_all(recipe.train.seed)
-    model = app.build(recipe).to(device)
+    model = app.network(recipe).to(device)
     optimizer = build_optimizer(model, recipe.solver)
     precision = Precision(recipe.train.precision, device, recipe.train.loss_scale)
     stream = training_batches(recipe, splits.train, 0, pin_memory=device.type != "cpu")

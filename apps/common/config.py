@@ -62,6 +62,16 @@ class DataConfig:
     val_split: str | None = None
     """Name of the split to evaluate on; by default val2017, else val."""
 
+    def __post_init__(self) -> None:
+        least = {"test_size": 1, "max_size": 1, "max_instances": 1, "max_polygons": 1, "max_edges": 1, "workers": 0}
+        for name, floor in least.items():
+            if getattr(self, name) < floor:
+                raise ValueError(f"{name} must be at least {floor}, got {getattr(self, name)}")
+        if not self.train_sizes or min(self.train_sizes) < 1:
+            raise ValueError(f"train_sizes must hold one or more lengths of at least 1 pixel, got {self.train_sizes}")
+        if not 0 <= self.flip <= 1:
+            raise ValueError(f"flip must be a probability between 0 and 1, got {self.flip}")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:

@@ -68,7 +68,7 @@ def train(app: App, args: list[str]) -> None:
         print("Note: CPUs have no fast fp16 convolutions; --train.precision bf16 is the fast one here.")
 
     seed_all(recipe.train.seed)
-    model = app.build(recipe)
+    model = app.network(recipe)
     if run is None:
         print(initialize(model, recipe, options.weights))
     categories = splits.train.categories
@@ -107,6 +107,8 @@ def _parse(app: App, recipe: Recipe, data: Path | None, args: list[str]) -> tupl
     """Options and recipe, with rates, steps and intervals fitted to the batch before explicit options replace them."""
     prog = f"apps/{app.name} train"
     options = override(TrainOptions(recipe=recipe.name, config=recipe, data=data), args, prog, description=HELP)
+    if options.config.detector.num_classes != recipe.detector.num_classes:
+        raise UsageError("The number of classes is that of the data; leave out --detector.num-classes.")
     fitted, line = scale_to_batch(recipe.solver, options.config.data.batch)
     ratio = recipe.solver.reference_batch / fitted.reference_batch
     settings = dataclasses.replace(

@@ -59,7 +59,7 @@ def load_trained(app: App, path: Path) -> Trained:
     """
     state = checkpoint.load(path)
     recipe, config = read_config(app, state, path)
-    model = app.build(recipe)
+    model = app.network(recipe)
     checkpoint.load_model(model, state["model"], path)
     return Trained(
         recipe=recipe, categories={entry["id"]: entry["name"] for entry in config["categories"]}, model=model
