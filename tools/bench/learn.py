@@ -73,8 +73,9 @@ class Torchvision(nn.Module):
             box_predictor=FastRCNNPredictor(box.channels, classes),
             mask_head=MaskRCNNHeads(levels.out_channels, [mask.channels] * mask.convs, 1),
             mask_predictor=MaskRCNNPredictor(mask.channels, mask.channels, classes),
-            _skip_resize=True,
         )
+        # Our batches are resized already, in training and in evaluation (torchvision's own switch is for training only).
+        self.model.transform.resize = lambda image, target=None: (image, target)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         targets = []
