@@ -1,3 +1,4 @@
+import dataclasses
 import os
 import signal
 from dataclasses import dataclass, field
@@ -205,3 +206,13 @@ def test_debug_shows_the_traceback(capsys, monkeypatch):
     monkeypatch.setitem(os.environ, "DET_DEBUG", "1")
     assert run_main(failing(EngineError("no such thing."))) == 2
     assert "Traceback" in capsys.readouterr().err
+
+
+def test_options_of_many_sections_are_all_known():
+    # A help so long that it is printed in several columns.
+    sections = [(f"section{number}", Solver, Solver()) for number in range(12)]
+    default = dataclasses.make_dataclass("Wide", sections, frozen=True)()
+    names = option_names(default)
+    assert len(names) == 1 + 12 * len(dataclasses.fields(Solver))
+    with pytest.raises(UsageError, match=r"Did you mean --section7\.base-lr\?"):
+        override(default, ["--section7.base-lt", "1"], "app")

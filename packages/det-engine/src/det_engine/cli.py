@@ -184,10 +184,11 @@ def override(default: T, args: Sequence[str], prog: str, description: str | None
 def option_names(default: Any, prog: str = "") -> list[str]:
     """The options that `override` takes for the dataclass instance `default`, in the order of its help."""
     text = io.StringIO()
-    # Wide enough that no name is broken.
+    # Wide enough that no name is broken; tyro then sets boxes side by side, so an option may begin in any column.
     with _environment("COLUMNS", "1000"), contextlib.redirect_stdout(text), contextlib.suppress(SystemExit):
         _parse(default, ["--help"], prog, None)
-    return list(dict.fromkeys(re.findall(r"^[\s│]*(?:-\w, )?(--[a-z][\w.-]*)", text.getvalue(), flags=re.MULTILINE)))
+    found = re.findall(r"(?:^|│|\s\s)\s*(?:-\w, )?(--[a-z][\w.-]*)", text.getvalue(), flags=re.MULTILINE)
+    return list(dict.fromkeys(found))
 
 
 def _parse(default: T, args: list[str], prog: str, description: str | None) -> tuple[T, list[str]]:
