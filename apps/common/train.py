@@ -98,6 +98,10 @@ def train(app: App, args: list[str]) -> None:
         data_fingerprint=splits.train.fingerprint,
         config=config,
     )
+    if not evaluator.metrics:
+        # The run had ended, and been evaluated, before it was resumed.
+        model.eval()
+        evaluator()
     evaluator.write(run, pictures=options.pictures)
     print_metrics(evaluator.metrics)
     print(f"{result.images_per_second:.1f} images/s in training. Checkpoints, results and pictures: {run}")
