@@ -1,0 +1,62 @@
+"""The apps as a user calls them, but in this process and small."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from apps.common.app import App
+from apps.common.main import main
+from apps.faster_rcnn.config import RECIPES as FASTER_RCNN
+from apps.faster_rcnn.model import faster_rcnn
+from apps.mask_rcnn.config import RECIPES as MASK_RCNN
+from apps.mask_rcnn.model import mask_rcnn
+
+ROOT = Path(__file__).parents[1]
+APPS = {
+    "mask_rcnn": App(name="mask_rcnn", recipes=MASK_RCNN, build=mask_rcnn),
+    "faster_rcnn": App(name="faster_rcnn", recipes=FASTER_RCNN, build=faster_rcnn),
+}
+# A tenth of a second a step; three sizes of images, so that their draw is part of what must be resumed.
+NETWORK = "--backbone.width 8 --backbone.pyramid-channels 16 --detector.box.channels 32 --detector.rpn.samples 32"
+SIZES = "--data.batch 2 --data.train-sizes 56 64 72 --data.test-size 64 --data.max-size 96"
+SMALL = f"{NETWORK} {SIZES}".split()
+STEPS = ["--solver.steps", "4", "--train.log-interval", "2"]
+MASKS = ["--detector.mask.channels", "16"]
+
+
+def call(app: str, *args: object) -> int:
+    """Status of `hatch run apps/<app> ARGS`."""
+    try:
+        return main(APPS[app], [str(arg) for arg in args])
+    except SystemExit as error:  # --help
+        return int(error.code or 0)
+
+
+def small(app: str) -> list[str]:
+    """Options for a network and images that train in a second."""
+    return SMALL + (MASKS if app == "mask_rcnn" else [])
+
+
+def train(app: str, data: Path, output: Path, *args: object) -> int:
+    """Status of a training of four small steps."""
+    return call(app, "train", "--data", data, "--output", output, *small(app), *STEPS, *args)
+
+
+def process(app: str, *args: object, **options: Any) -> subprocess.Popen[str]:
+    """The same in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", f"apps.{app}", *map(str, args)],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
+
+
+def read(path: Path) -> Any:
+    """A JSON file."""
+    return json.loads(path.read_text())

@@ -1,0 +1,30 @@
+"""A data set of 16 small pictures, and one short run of each app on it."""
+
+from pathlib import Path
+
+import pytest
+
+from det_coco import synthetic_dataset
+from tests.command_line import train
+
+
+@pytest.fixture(scope="session")
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The embedded data set's generator: 12 pictures to train on, 4 held out."""
+    return synthetic_dataset(tmp_path_factory.mktemp("shapes") / "data", train_images=12, val_images=4, size=96)
+
+
+@pytest.fixture(scope="session")
+def mask_rcnn_run(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Directory of a run of four steps."""
+    output = tmp_path_factory.mktemp("runs") / "mask_rcnn"
+    assert train("mask_rcnn", shapes, output) == 0
+    return output
+
+
+@pytest.fixture(scope="session")
+def faster_rcnn_run(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Directory of a run of four steps."""
+    output = tmp_path_factory.mktemp("runs") / "faster_rcnn"
+    assert train("faster_rcnn", shapes, output) == 0
+    return output

@@ -1,0 +1,312 @@
+"""The contract of every model: shapes and operators follow from the configuration, never from the data.
+
+Two batches that have as little in common as batches of one bucket can (nothing but crowds and empty images; dozens of
+objects) run through the recipes of both apps, narrowed so that it takes seconds. Every operator is written down with
+the shapes and types of its tensors; the two lists must be equal, and nothing may be read back to the host.
+"""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten
+
+import det_ops
+from apps.common.app import backbone, two_stage, with_classes
+from apps.common.config import Recipe
+from apps.common.data import batch_shape, training_batches, with_buckets
+from apps.faster_rcnn.config import RECIPES as FASTER_RCNN
+from apps.mask_rcnn.config import RECIPES as MASK_RCNN
+from det_coco import CocoIndex
+from det_engine import Precision, build_optimizer
+from det_heads import TwoStageDetector
+
+RECIPES = {f"mask_rcnn/{name}": make for name, make in MASK_RCNN.items()} | {
+    f"faster_rcnn/{name}": make for name, make in FASTER_RCNN.items()
+}
+# The others differ from these in depth and schedule alone.
+CONVENTIONS = [
+    "mask_rcnn/tiny",
+    "mask_rcnn/scratch_small",
+    "mask_rcnn/mask_rcnn_r50_fpn_1x",
+    "mask_rcnn/mask_rcnn_r50_fpn_1x_mlperf",
+    "faster_rcnn/tiny",
+    "faster_rcnn/faster_rcnn_r50_fpn_1x",
+    "faster_rcnn/faster_rcnn_r50_fpn_1x_smooth",
+    "faster_rcnn/faster_rcnn_x101_fpn_3x",
+]
+
+# Operators that read a value back to the host, or whose output has a shape that depends on values.
+FORBIDDEN = {
+    "_local_scalar_dense", "item", "is_nonzero", "equal", "nonzero", "nonzero_static", "masked_select", "unique",
+    "_unique", "_unique2", "unique_consecutive", "unique_dim", "randperm", "bincount", "repeat_interleave", "argwhere",
+}  # fmt: skip
+HOST_READS = (
+    "item", "tolist", "numpy", "cpu", "nonzero", "__bool__", "__int__", "__float__", "__index__", "unique",
+)  # fmt: skip
+
+
+class Recorder(TorchDispatchMode):
+    """Writes down every operator with the shapes and types of its tensors; refuses those that depend on values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[tuple] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        name = func._schema.name.partition("::")[2]
+        # repeat_interleave(x, int) is static, the overload with a tensor is not.
+        assert name not in FORBIDDEN or str(func) == "aten.repeat_interleave.self_int", f"{func} depends on values"
+        if name in ("index", "index_put", "index_put_", "_index_put_impl_", "_unsafe_index"):
+            indices = [t for t in tree_flatten(args[1])[0] if isinstance(t, Tensor)]
+            assert all(t.dtype not in (torch.bool, torch.uint8) for t in indices), f"{func} with a mask"
+        out = func(*args, **kwargs)
+        tensors = [t for t in tree_flatten((args, kwargs, out))[0] if isinstance(t, Tensor)]
+        self.calls.append((str(func), tuple((tuple(t.shape), t.dtype, t.stride()) for t in tensors)))
+        return out
+
+
+@contextmanager
+def no_host_reads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Inside the references of det_ops, which a recorder sees as one operator: the methods that read."""
+    with monkeypatch.context() as patch:
+        for name in HOST_READS:
+
+            def refuse(*_, _name=name, **__):
+                raise AssertionError(f"Tensor.{_name} was called in the step")
+
+            patch.setattr(Tensor, name, refuse)
+        yield
+
+
+def narrow(recipe: Recipe) -> Recipe:
+    """The conventions of a recipe with fewer of everything; two images of at most 96 x 128."""
+    detector = recipe.detector
+    counts = {"samples": 64, "pre_nms_train": 90, "pre_nms_test": 80, "post_nms_train": 60, "post_nms_test": 50}
+    return with_buckets(
+        replace(
+            recipe,
+            backbone=replace(
+                recipe.backbone,
+                width=8,
+                depth=18 if recipe.backbone.depth == 18 else 50,
+                groups=min(recipe.backbone.groups, 2),
+                pyramid_channels=16,
+            ),
+            detector=replace(
+                detector,
+                num_classes=3,
+                rpn=replace(detector.rpn, **counts),
+                box=replace(detector.box, channels=32, samples=48, max_detections=20),
+                mask=None if detector.mask is None else replace(detector.mask, channels=16),
+            ),
+            data=replace(
+                recipe.data,
+                batch=2,
+                train_sizes=(96,),
+                test_size=96,
+                max_size=128,
+                max_instances=64,
+                max_polygons=96,
+                max_edges=1024,
+                filter_empty=False,
+                workers=0,
+            ),
+        )
+    )
+
+
+def write_images(root: Path, objects: list[list[bool]], sizes: list[tuple[int, int]], seed: int) -> CocoIndex:
+    """A split of random rectangles; for each image one flag per object: whether it is a crowd region."""
+    random = np.random.default_rng(seed)
+    images, annotations = [], []
+    for number, (flags, (height, width)) in enumerate(zip(objects, sizes, strict=True), start=1):
+        pixels = random.integers(0, 256, (height, width, 3), dtype=np.uint8)
+        Image.fromarray(pixels if flags else pixels * 0).save(root / f"{number}.png")
+        images.append({"id": number, "file_name": f"{number}.png", "height": height, "width": width})
+        for crowd in flags:
+            w, h = (int(v) for v in random.integers(4, 40, 2))
+            x, y = int(random.integers(0, width - w)), int(random.integers(0, height - h))
+            before = x * height + y
+            runs = [before, h, *([height - h, h] * (w - 1)), height * width - before - height * (w - 1) - h]
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": number,
+                    "category_id": int(random.integers(1, 4)),
+                    "bbox": [x, y, w, h],
+                    "area": w * h,
+                    "iscrowd": int(crowd),
+                    "segmentation": {"size": [height, width], "counts": runs}
+                    if crowd
+                    else [[x, y, x + w, y, x + w, y + h, x, y + h]],
+                }
+            )
+    content = {
+        "images": images,
+        "annotations": annotations,
+        "categories": [{"id": i, "name": str(i)} for i in (1, 2, 3)],
+    }
+    (root / "instances.json").write_text(json.dumps(content))
+    return CocoIndex.load(root / "instances.json", root, require_objects=False)
+
+
+@pytest.fixture(scope="module")
+def splits(tmp_path_factory) -> tuple[CocoIndex, CocoIndex]:
+    """(an empty image and one with crowds alone; two images with 40 and 55 objects), of different sizes."""
+    crowded, bare = tmp_path_factory.mktemp("crowded"), tmp_path_factory.mktemp("bare")
+    return (
+        write_images(bare, [[], [True, True, True]], [(60, 128), (96, 97)], seed=1),
+        write_images(crowded, [[False] * 40, [False] * 50 + [True] * 5], [(96, 128), (90, 120)], seed=2),
+    )
+
+
+def batches(recipe: Recipe, splits: tuple[CocoIndex, CocoIndex]) -> list[dict[str, Tensor]]:
+    bare, crowded = (next(training_batches(recipe, index, 0, pin_memory=False)) for index in splits)
+    used = [(batch["valid"] & ~batch["crowd"]).sum().item() for batch in (bare, crowded)]
+    assert used == [0, 90]
+    assert bare["crowd"].sum() == 3
+    assert bare["images"].shape == crowded["images"].shape
+    return [bare, crowded]
+
+
+def training_step(model, optimizer, precision, batch, clip: float | None) -> None:
+    """What det_engine does between two log lines."""
+    optimizer.zero_grad(set_to_none=True)
+    with precision.autocast():
+        losses = model(batch)
+    precision.backward(torch.stack([loss.float() for loss in losses.values()]).sum())
+    if clip is not None:
+        precision.unscale(optimizer)
+        torch.nn.utils.clip_grad_norm_([p for p in model.parameters() if p.requires_grad], clip)
+    precision.step(optimizer)
+
+
+def assert_equal_calls(first: list[tuple], second: list[tuple]) -> None:
+    assert len(first) > 300
+    for number, (one, other) in enumerate(zip(first, second, strict=False)):
+        assert one == other, f"operator {number} differs"
+    assert len(first) == len(second)
+
+
+@pytest.mark.parametrize("kernels", ["auto", "reference"])
+@pytest.mark.parametrize("name", CONVENTIONS)
+def test_the_operators_of_a_training_step_do_not_depend_on_the_data(name, kernels, splits, monkeypatch):
+    recipe = narrow(RECIPES[name]())
+    torch.manual_seed(0)
+    model = two_stage(recipe).train()
+    optimizer = build_optimizer(model, recipe.solver)
+    precision = Precision("fp32", torch.device("cpu"))
+    both = batches(recipe, splits)
+    recorded = []
+    with det_ops.kernels(kernels):
+        training_step(model, optimizer, precision, both[0], recipe.solver.clip_norm)  # anchors are made once per shape
+        for batch in both:
+            with Recorder() as recorder:
+                if kernels == "reference":
+                    with no_host_reads(monkeypatch):
+                        training_step(model, optimizer, precision, batch, recipe.solver.clip_norm)
+                else:
+                    training_step(model, optimizer, precision, batch, recipe.solver.clip_norm)
+            recorded.append(recorder.calls)
+    assert_equal_calls(*recorded)
+    assert all(parameter.isfinite().all() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("kernels", ["auto", "reference"])
+@pytest.mark.parametrize("name", CONVENTIONS)
+def test_the_operators_of_inference_do_not_depend_on_the_data(name, kernels, splits, monkeypatch):
+    recipe = narrow(RECIPES[name]())
+    torch.manual_seed(0)
+    model = two_stage(recipe).eval()
+    with torch.no_grad():
+        model.box_head.cls_score.weight.mul_(30)  # so that there is something to detect
+    recorded, found = [], []
+    with det_ops.kernels(kernels), torch.inference_mode():
+        inputs = [{key: batch[key] for key in ("images", "image_sizes")} for batch in batches(recipe, splits)]
+        model(inputs[0])
+        for batch in inputs:
+            with Recorder() as recorder:
+                if kernels == "reference":
+                    with no_host_reads(monkeypatch):
+                        out = model(batch)
+                else:
+                    out = model(batch)
+            recorded.append(recorder.calls)
+            found.append(int(out["valid"].sum()))
+    assert sum(found) > 0, "nothing is detected, which proves little"
+    assert_equal_calls(*recorded)
+
+
+@pytest.mark.parametrize("name", sorted(RECIPES))
+def test_a_full_size_step_of_every_recipe_has_shapes_from_the_configuration(name):
+    """Two images in the largest bucket, without memory or arithmetic: fake tensors know nothing but shapes."""
+    recipe = with_buckets(with_classes(RECIPES[name](), 80))
+    recipe = replace(recipe, data=replace(recipe.data, batch=2))
+    shape = batch_shape(recipe)
+    height, width = max(shape.buckets)
+    if "fpn" in name:
+        assert (800, 1344) in shape.buckets  # what COCO's pictures become
+    m = shape.max_instances
+    with FakeTensorMode():
+        # Without two_stage's change to NHWC, for which fake parameters would have to be swapped.
+        model = TwoStageDetector(backbone(recipe.backbone), recipe.detector).train()
+        batch = {
+            "images": torch.zeros(2, 3, height, width, dtype=torch.uint8),
+            "image_sizes": torch.zeros(2, 2, dtype=torch.int32),
+            "scales": torch.ones(2, 2),
+            "boxes": torch.zeros(2, m, 4),
+            "labels": torch.zeros(2, m, dtype=torch.int64),
+            "valid": torch.zeros(2, m, dtype=torch.bool),
+            "crowd": torch.zeros(2, m, dtype=torch.bool),
+            "mask_edges": torch.zeros(2, shape.max_edges, 4),
+            "mask_polygons": torch.zeros(2, shape.max_polygons + 1, dtype=torch.int32),
+            "mask_instances": torch.zeros(2, m + 1, dtype=torch.int32),
+        }
+        losses = model(batch)
+        sum(losses.values()).backward()
+        with torch.no_grad():
+            found = model.eval()({"images": batch["images"], "image_sizes": batch["image_sizes"]})
+    trained = [p for p in model.parameters() if p.requires_grad]
+    assert trained
+    assert all(p.grad is not None and p.grad.shape == p.shape for p in trained)
+    k = recipe.detector.box.max_detections
+    shapes = {"boxes": (2, k, 4), "scores": (2, k), "labels": (2, k), "valid": (2, k)}
+    if recipe.detector.mask is not None:
+        shapes["masks"] = (2, k, 28, 28)
+    assert {key: tuple(value.shape) for key, value in found.items()} == shapes
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        lambda x: int(x[0]),
+        lambda x: x[x > 1],
+        lambda x: x.nonzero(),
+        lambda x: x.unique(),
+        lambda x: torch.randperm(4),
+        lambda x: bool((x > 1).any()),
+        lambda x: x.repeat_interleave(x),
+        lambda x: x.masked_select(x > 1),
+    ],
+)
+def test_the_recorder_refuses_what_depends_on_values(broken):
+    with pytest.raises(AssertionError), Recorder():
+        broken(torch.arange(4))
+
+
+def test_reads_inside_references_are_refused(monkeypatch):
+    with no_host_reads(monkeypatch):
+        for read in (Tensor.tolist, Tensor.item, Tensor.numpy, Tensor.cpu, Tensor.nonzero, bool, int, float):
+            with pytest.raises(AssertionError, match="in the step"):
+                read(torch.tensor(1))
