@@ -4,7 +4,10 @@ import importlib
 import sys
 from pathlib import Path
 
-BENCHES = {"ops": "operators beside torchvision and pycocotools", "learn": "Mask R-CNN from scratch beside torchvision's"}
+BENCHES = {
+    "ops": "operators beside torchvision and pycocotools",
+    "learn": "Mask R-CNN from scratch beside torchvision's",
+}
 
 
 def main(args: list[str]) -> int:

@@ -20,33 +20,44 @@ from typing import Any
 
 import numpy as np
 import torch
-from apps.common.app import backbone, two_stage, with_classes
-from apps.common.config import Recipe
-from apps.common.data import evaluation_loader, open_splits, training_batches, with_buckets
-from apps.mask_rcnn.config import RECIPES
-from det_coco import CocoIndex, evaluate, to_results
-from det_engine import build_optimizer, lr_at, seed_all
 from pycocotools import mask as coco_mask
 from torch import Tensor, nn
 from torchvision.models.detection import MaskRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
+
+from apps.common.app import backbone, two_stage, with_classes
+from apps.common.config import Recipe
+from apps.common.data import evaluation_loader, open_splits, training_batches, with_buckets
+from apps.mask_rcnn.config import RECIPES
+from det_backbones import ResNetFPN
+from det_coco import CocoIndex, evaluate, to_results
+from det_engine import build_optimizer, lr_at, seed_all
 
 Batch = dict[str, Tensor]
+Target = dict[str, Tensor] | None
 Detections = Iterator[tuple[int, np.ndarray, np.ndarray, np.ndarray, list[dict[str, Any]]]]
 
 
 class NamedLevels(nn.Module):
     """Our pyramid under torchvision's names; its P6 takes the place of torchvision's pooled level."""
 
-    def __init__(self, pyramid: nn.Module) -> None:
+    def __init__(self, pyramid: ResNetFPN) -> None:
         super().__init__()
         self.pyramid = pyramid
         self.out_channels = pyramid.out_channels
 
     def forward(self, x: Tensor) -> OrderedDict[str, Tensor]:
         return OrderedDict(zip(("0", "1", "2", "3", "pool"), self.pyramid(x), strict=True))
+
+
+class KeepSize(GeneralizedRCNNTransform):
+    """Our batches are resized already, in training and in evaluation; torchvision's own switch is for training only."""
+
+    def resize(self, image: Tensor, target: Target = None) -> tuple[Tensor, Target]:
+        return image, target
 
 
 class Torchvision(nn.Module):
@@ -59,8 +70,6 @@ class Torchvision(nn.Module):
         levels, classes = NamedLevels(backbone(recipe.backbone)), recipe.detector.num_classes + 1
         self.model = MaskRCNN(
             levels,
-            image_mean=list(pixels.mean),
-            image_std=list(pixels.std),
             rpn_anchor_generator=AnchorGenerator(rpn.anchors.sizes, (rpn.anchors.ratios,) * len(rpn.anchors.sizes)),
             rpn_pre_nms_top_n_train=rpn.pre_nms_train,
             rpn_pre_nms_top_n_test=rpn.pre_nms_test,
@@ -74,8 +83,8 @@ class Torchvision(nn.Module):
             mask_head=MaskRCNNHeads(levels.out_channels, [mask.channels] * mask.convs, 1),
             mask_predictor=MaskRCNNPredictor(mask.channels, mask.channels, classes),
         )
-        # Our batches are resized already, in training and in evaluation (torchvision's own switch is for training only).
-        self.model.transform.resize = lambda image, target=None: (image, target)
+        self.transform = KeepSize(1, 1, list(pixels.mean), list(pixels.std))
+        self.model.transform = self.transform
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         targets = []
@@ -91,15 +100,15 @@ class Torchvision(nn.Module):
         return self.model(_images(batch), targets)
 
     def detect(self, batch: Batch, sizes: list[tuple[int, int]]) -> Detections:
-        images, _ = self.model.transform(_images(batch))
+        images, _ = self.transform(_images(batch))
         features = self.model.backbone(images.tensors)
         proposals, _ = self.model.rpn(images, features)
         found, _ = self.model.roi_heads(features, proposals, images.image_sizes)
         for identifier, one in zip(
-            batch["image_ids"].tolist(), self.model.transform.postprocess(found, images.image_sizes, sizes), strict=True
+            batch["image_ids"].tolist(), self.transform.postprocess(found, images.image_sizes, sizes), strict=True
         ):
             masks = (one["masks"][:, 0] >= 0.5).numpy().astype(np.uint8)
-            rles = [coco_mask.encode(np.asfortranarray(mask)) for mask in masks]
+            rles = [dict(coco_mask.encode(np.asfortranarray(mask))) for mask in masks]
             yield identifier, one["boxes"].numpy(), one["scores"].numpy(), one["labels"].numpy() - 1, rles
 
 
@@ -122,7 +131,9 @@ class Ours(nn.Module):
 
 def _images(batch: Batch) -> list[Tensor]:
     sizes = batch["image_sizes"].tolist()
-    return [image[:, :height, :width].float() / 255 for image, (height, width) in zip(batch["images"], sizes, strict=True)]
+    return [
+        image[:, :height, :width].float() / 255 for image, (height, width) in zip(batch["images"], sizes, strict=True)
+    ]
 
 
 def fit(model: nn.Module, recipe: Recipe, index: CocoIndex) -> list[float]:
@@ -205,7 +216,9 @@ def main(args: list[str] | None = None) -> None:
             print(f"{name:<12} {seed:4d}  " + _cells(row), flush=True)
             if options.json:
                 with options.json.open("a") as file:
-                    file.write(json.dumps({"bench": "learn", "model": name, "seed": seed, "steps": len(taken), **row}) + "\n")
+                    file.write(
+                        json.dumps({"bench": "learn", "model": name, "seed": seed, "steps": len(taken), **row}) + "\n"
+                    )
     means = {name: {key: statistics.mean(r[key] for r in rows) for key in rows[0]} for name, rows in table.items()}
     for name, row in means.items():
         print(f"{name:<12} mean  {_cells(row)}")
@@ -213,9 +226,8 @@ def main(args: list[str] | None = None) -> None:
 
 
 def _cells(row: dict[str, float]) -> str:
-    return (
-        f"{row['bbox AP']:.3f}  {row['bbox AP50']:.3f}    {row['segm AP']:.3f}  {row['segm AP50']:.3f}   {row['s/step']:.3f}"
-    )
+    box, mask = (f"{row[f'{task} AP']:.3f}  {row[f'{task} AP50']:.3f}" for task in ("bbox", "segm"))
+    return f"{box}    {mask}   {row['s/step']:.3f}"
 
 
 if __name__ == "__main__":
