@@ -216,3 +216,20 @@ def test_options_of_many_sections_are_all_known():
     assert len(names) == 1 + 12 * len(dataclasses.fields(Solver))
     with pytest.raises(UsageError, match=r"Did you mean --section7\.base-lr\?"):
         override(default, ["--section7.base-lt", "1"], "app")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Needs:
+    weights: Path
+    batch: int = 1
+
+
+@pytest.mark.parametrize("args", ["--weigths a.pt", "--weigths=a.pt", "--weigths a.pt --batch many"])
+def test_a_misspelt_required_option_is_misspelt_rather_than_missing(args):
+    with pytest.raises(UsageError, match=r"^Unknown option --weigths\. Did you mean --weights\?"):
+        override(Needs(weights=tyro.MISSING), args.split(), "app eval")
+
+
+def test_a_required_option_that_is_missing():
+    with pytest.raises(UsageError, match=r"--weights"):
+        override(Needs(weights=tyro.MISSING), ["--batch", "2"], "app eval")

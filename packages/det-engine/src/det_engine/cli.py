@@ -170,15 +170,29 @@ def override(default: T, args: Sequence[str], prog: str, description: str | None
     except SystemExit as error:
         if not error.code:
             raise
+        # Who misspells a required option has also left it out; the spelling is what helps.
+        names = option_names(default)
+        misspelt = next((a for a in args if a.startswith("--") and _option(a) not in names), None)
+        if misspelt is not None:
+            raise _unknown_option(misspelt, names, prog) from None
         raise UsageError(f"{_sentence(complaints.getvalue())} See {prog} --help.") from None
     if not rest:
         return result
     wrong = next((argument for argument in rest if argument.startswith("-")), None)
     if wrong is None:
         raise UsageError(f"Unexpected argument {rest[0]!r}. Options begin with --; see {prog} --help.")
-    name = wrong.partition("=")[0]
-    near = nearest(name, option_names(default))
-    raise UsageError(f"Unknown option {name}.{f' Did you mean {near}?' if near else ''} See {prog} --help.")
+    raise _unknown_option(wrong, option_names(default), prog)
+
+
+def _option(argument: str) -> str:
+    """The option of `--name` or `--name=value`, spelt with hyphens."""
+    return argument.partition("=")[0].replace("_", "-")
+
+
+def _unknown_option(argument: str, names: Sequence[str], prog: str) -> UsageError:
+    name = argument.partition("=")[0]
+    near = nearest(name, names)
+    return UsageError(f"Unknown option {name}.{f' Did you mean {near}?' if near else ''} See {prog} --help.")
 
 
 def option_names(default: Any, prog: str = "") -> list[str]:
