@@ -34,6 +34,10 @@ class BackboneConfig:
     weights: str = "none"
     """Name of the ImageNet weights this recipe starts from, `none` for a start from scratch."""
 
+    def __post_init__(self) -> None:
+        if self.pyramid_channels < 1:
+            raise ValueError(f"pyramid_channels must be at least 1, got {self.pyramid_channels}")
+
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:

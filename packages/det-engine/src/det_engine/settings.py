@@ -20,7 +20,7 @@ class TrainSettings:
         evaluation_interval: steps between two evaluations; 0: only at the end.
         best_metric: name of the evaluated metric that decides on `best.pt`, such as `bbox/AP`; None: the first one.
         best_is_highest: whether a higher value of it is better.
-        seed: of every random number in the training.
+        seed: of every random number in the training, not negative.
         display: live, plain, none, or auto: live on a terminal, plain elsewhere.
     """
 
@@ -36,8 +36,8 @@ class TrainSettings:
 
 
 def check_settings(settings: TrainSettings) -> None:
-    """Raise `EngineError` naming the first interval that makes no sense."""
-    for name, least in (("log_interval", 1), ("checkpoint_interval", 0), ("evaluation_interval", 0)):
+    """Raise `EngineError` naming the first number that makes no sense."""
+    for name, least in (("log_interval", 1), ("checkpoint_interval", 0), ("evaluation_interval", 0), ("seed", 0)):
         if getattr(settings, name) < least:
             raise EngineError(f"Setting {name} must be at least {least}, got {getattr(settings, name)}.")
 

@@ -269,6 +269,8 @@ class MaskHeadConfig:
     paste_threshold: float = 0.5
 
     def __post_init__(self) -> None:
+        _require(self.convs >= 0, "mask.convs", "0 or more", self.convs)
+        _require(self.channels > 0, "mask.channels", "positive", self.channels)
         _require(
             self.target in ("polygon", "polygon_legacy", "bitmap"),
             "mask.target",
