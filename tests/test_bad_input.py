@@ -208,6 +208,13 @@ def test_a_data_set_without_objects(refuse_data, data):
     refuse_data(file, "no object")
 
 
+def test_a_data_set_without_masks_is_for_box_detectors(refuse_data, data, tmp_path):
+    for split in ("train", "val"):
+        file = edit(data, lambda content: [a.pop("segmentation") for a in content["annotations"]], split)
+    assert "without masks" in refuse_data(file.with_name("instances_train.json"), run_exists=True)
+    assert train("faster_rcnn", data, tmp_path / "boxes", "--pictures", 0) == 0
+
+
 def test_more_objects_than_slots(refuse_data, data, tmp_path, caplog):
     content = read(data / "annotations" / "instances_train.json")
     counts: dict[int, int] = {}
@@ -226,6 +233,20 @@ def test_more_objects_than_slots(refuse_data, data, tmp_path, caplog):
     logged = [record.getMessage() for record in caplog.records if "left out" in record.getMessage()]
     assert len(logged) == 1
     assert f"{images} objects in {images} images" in logged[0]
+
+
+def test_resuming_on_data_that_changed(refuse, data, tmp_path):
+    run = tmp_path / "run"
+    assert train("faster_rcnn", data, run, "--pictures", 0) == 0
+    edit(data, lambda content: content["annotations"].pop())
+    message = refuse(args=("train", "--resume", run, "--solver.steps", 5), app="faster_rcnn")
+    assert "other data" in message
+
+
+def test_an_embedded_data_set_that_cannot_be_written(refuse, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("DET_CACHE", str(tmp_path / "file" / "cache"))
+    assert "DET_CACHE" in refuse(tmp_path / "file" / "cache", args=("train",))
 
 
 # checkpoints -------------------------------------------------------------------------------------------------------
@@ -293,6 +314,32 @@ def test_a_checkpoint_that_another_version_wrote(refuse, mask_rcnn_run, shapes, 
 )
 def test_unknown_options_and_values(args, says, refuse):
     assert says in refuse(args=args)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ("--detector.rpn.samples 0", "rpn.samples must be positive"),
+        ("--detector.mask.channels 0", "mask.channels must be positive"),
+        ("--detector.pixels.std 0 1 1", "pixels.std"),
+        ("--data.train-sizes 0", "train_sizes"),
+        ("--data.flip 2", "flip"),
+        ("--data.max-instances 0", "max_instances must be at least 1"),
+        ("--data.buckets 32 32", "Add one of at least 96 x 96"),
+        ("--backbone.width 0", "width must be positive"),
+        ("--backbone.pyramid-channels 0", "pyramid_channels must be at least 1"),
+        ("--backbone.freeze-at 9", "freeze_at"),
+        ("--train.seed -1", "Setting seed must be at least 0"),
+        ("--train.log-interval 0", "Setting log_interval must be at least 1"),
+        ("--train.precision tf32", "use fp32 or bf16 on the CPU"),
+        ("--data.val-split nope", "has no split 'nope'"),
+    ],
+)
+def test_values_that_make_no_sense(options, says, refuse, shapes, tmp_path):
+    if "tf32" in options and torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    message = refuse(command=lambda: train("mask_rcnn", shapes, tmp_path / "run", *options.split()))
+    assert says in message
 
 
 @pytest.mark.parametrize("device", ["cuda", "npu", "cuda:99", "tpu"])
