@@ -35,6 +35,11 @@ class BenchmarkOptions:
     """Steps before the timing."""
     config: Annotated[Recipe, tyro.conf.arg(name="")]
 
+    def __post_init__(self) -> None:
+        for name, least in (("steps", 1), ("warmup", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+
 
 def benchmark(app: App, args: list[str]) -> None:
     """Measure images per second: loading, training step, inference."""

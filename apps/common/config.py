@@ -67,7 +67,15 @@ class DataConfig:
     """Name of the split to evaluate on; by default val2017, else val."""
 
     def __post_init__(self) -> None:
-        least = {"test_size": 1, "max_size": 1, "max_instances": 1, "max_polygons": 1, "max_edges": 1, "workers": 0}
+        least = {
+            "batch": 1,
+            "test_size": 1,
+            "max_size": 1,
+            "max_instances": 1,
+            "max_polygons": 1,
+            "max_edges": 1,
+            "workers": 0,
+        }
         for name, floor in least.items():
             if getattr(self, name) < floor:
                 raise ValueError(f"{name} must be at least {floor}, got {getattr(self, name)}")

@@ -77,6 +77,10 @@ class EvalOptions:
     pictures: int = 8
     """Images drawn beside the truth."""
 
+    def __post_init__(self) -> None:
+        if self.batch is not None and self.batch < 1:
+            raise ValueError(f"batch must be at least 1, got {self.batch}")
+
 
 def evaluate(app: App, args: list[str]) -> None:
     """Evaluate a checkpoint on a split: box and mask AP."""
