@@ -27,8 +27,9 @@ def data(shapes: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def refuse(tmp_path, capsys):
+def refuse(tmp_path, capsys, monkeypatch):
     """Call a command that must fail, and give its one message, which must name all of `names`."""
+    monkeypatch.chdir(tmp_path)  # runs/ is made in the current folder
 
     def check(*names: object, command: Callable[..., int] | None = None, args: tuple = (), app="mask_rcnn") -> str:
         capsys.readouterr()
@@ -124,6 +125,12 @@ def test_a_field_that_is_missing_or_of_another_type(refuse_data, data):
     assert "has no 'height'" in refuse_data(file)
     edit(data, lambda content: content["images"][1].update(height="tall"))
     assert "'height'" in refuse_data(file, "tall")
+
+
+def test_a_file_that_is_no_picture(refuse, mask_rcnn_run, tmp_path):
+    (tmp_path / "a.jpg").write_text("no picture")
+    weights = ("--weights", mask_rcnn_run / "checkpoints" / "best.pt", "--output", tmp_path / "out")
+    assert "no picture" in refuse(tmp_path / "a.jpg", args=("predict", *weights, tmp_path))
 
 
 # pictures ----------------------------------------------------------------------------------------------------------
@@ -303,9 +310,14 @@ def test_a_checkpoint_that_another_version_wrote(refuse, mask_rcnn_run, shapes, 
         (("train", "--data.bach", "2"), "Did you mean --data.batch?"),
         (("train", "--solver.steps", "many"), "--solver.steps"),
         (("train", "--train.precision", "fp8"), "--train.precision"),
-        (("train", "--data.batch", "0"), "at least one image"),
+        (("train", "--data.batch", "0"), "batch must be at least 1, got 0"),
         (("train", "--solver.base-lr", "nan"), "base_lr"),
         (("train", "pictures/"), "Unexpected argument 'pictures/'"),
+        (("benchmark", "--steps", "0"), "steps must be at least 1, got 0"),
+        (("benchmark", "--warmup", "-1"), "warmup must be at least 0, got -1"),
+        (("benchmark", "--data.batch", "0"), "batch must be at least 1, got 0"),
+        (("eval", "--weights", "x.pt", "--batch", "0"), "batch must be at least 1, got 0"),
+        (("eval", "--weights", "x.pt"), "x.pt"),
         (("benchmark", "--step", "2"), "Did you mean --steps?"),
         (("eval", "--weigths", "x.pt"), "Did you mean --weights?"),
         (("predict", "--wights", "x.pt", "a.jpg"), "Did you mean --weights?"),
