@@ -22,8 +22,7 @@ def start(*arguments):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        # Another number of threads adds in another order.
-        env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())},
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
 
 
@@ -33,6 +32,15 @@ def wait_for(path, process, seconds=60):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < end, f"{path} did not appear"
         time.sleep(0.01)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """As in the other process: another number of threads adds in another order."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
