@@ -55,23 +55,26 @@ def predict(app: App, args: list[str]) -> None:
     )
     model, precision = trained.model.to(device).eval(), Precision(options.precision, device)
     rows: list[dict[str, Any]] = []
-    for number, (path, image, batch) in enumerate(_batches(trained.recipe, paths), start=1):
-        with torch.inference_mode(), precision.autocast():
-            found = model({name: batch[name].to(device) for name in ("images", "image_sizes")})
-        (detections,) = model.to_image(found, batch["scales"], [image.shape[:2]])
-        mine = to_results(
-            tuple(trained.categories),
-            number,
-            detections.boxes.numpy(),
-            detections.scores.numpy(),
-            detections.labels.numpy(),
-            detections.masks,
-        )
-        rows += [{**row, "file_name": str(path)} for row in mine]
-        drawn = run.pictures / f"{number:05d}-{path.stem}.png"
-        shown = draw_predictions(image, mine, trained.categories, drawn, options.min_score)
-        print(f"{path}: {len(mine)} detections, {shown} drawn")
-    run.write_json(run.predictions, rows)
+    try:
+        for number, (path, image, batch) in enumerate(_batches(trained.recipe, paths), start=1):
+            with torch.inference_mode(), precision.autocast():
+                found = model({name: batch[name].to(device) for name in ("images", "image_sizes")})
+            (detections,) = model.to_image(found, batch["scales"], [image.shape[:2]])
+            mine = to_results(
+                tuple(trained.categories),
+                number,
+                detections.boxes.numpy(),
+                detections.scores.numpy(),
+                detections.labels.numpy(),
+                detections.masks,
+            )
+            rows += [{**row, "file_name": str(path)} for row in mine]
+            drawn = run.pictures / f"{number:05d}-{path.stem}.png"
+            shown = draw_predictions(image, mine, trained.categories, drawn, options.min_score)
+            print(f"{path}: {len(mine)} detections, {shown} drawn")
+    finally:
+        # A picture that cannot be read ends the command; what was found before it stays.
+        run.write_json(run.predictions, rows)
     print(f"Predictions and pictures: {run}")
 
 
