@@ -27,7 +27,10 @@ def test_choice_is_restored_after_an_error() -> None:
 
 
 def test_unknown_choice() -> None:
-    with pytest.raises(ValueError, match="choice must be one of auto, reference, got 'fast'"), det_ops.kernels("fast"):
+    with (
+        pytest.raises(ValueError, match="choice must be one of auto, reference, triton, got 'fast'"),
+        det_ops.kernels("fast"),
+    ):
         pass
 
 

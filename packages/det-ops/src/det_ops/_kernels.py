@@ -2,9 +2,11 @@
 
 `auto` takes the fast kernel where there is one. `reference` takes the plain PyTorch code everywhere: the oracle of the
 tests, and what tracers see on devices without a kernel. The environment variable `DET_OPS_KERNELS` sets the choice at
-import, `kernels("reference")` for the length of a block.
+import, `kernels("reference")` for the length of a block. `triton` makes Triton's interpreter run the GPU's kernels on
+the CPU, slowly: for tests, with the environment variable `TRITON_INTERPRET=1`.
 """
 
+import importlib.util
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,12 +26,23 @@ else:
 LIBRARY = torch.library.Library("det_ops", "DEF")
 """Where every operator of the package is defined; kept alive as long as the module."""
 
-CHOICES = ("auto", "reference")
+CHOICES = ("auto", "reference", "triton")
+
+HAS_TRITON = importlib.util.find_spec("triton") is not None
+"""Triton comes with PyTorch's CUDA wheels; its kernels are imported when the first tensor asks for them."""
+
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+"""Whether Triton interprets kernels; it decides when they are imported."""
 
 
 def _checked(choice: str, origin: str) -> str:
     if choice not in CHOICES:
         raise ValueError(f"{origin} must be one of {', '.join(CHOICES)}, got {choice!r}")
+    if choice == "triton" and not (HAS_TRITON and INTERPRETED):
+        raise ValueError(
+            f"{origin} is 'triton', which is for Triton's interpreter on the CPU: install Triton and set "
+            "TRITON_INTERPRET=1 in the environment; GPUs get the Triton kernels without it"
+        )
     return choice
 
 
@@ -59,6 +72,17 @@ def native(tensor: Tensor) -> bool:
     return _choice == "auto" and _C is not None and tensor.device.type == "cpu"
 
 
+def triton(*tensors: Tensor) -> bool:
+    """Whether the Triton kernels serve operators on these tensors: on CUDA devices, in all precisions but float64."""
+    served = "cpu" if _choice == "triton" else "cuda"
+    return (
+        HAS_TRITON
+        and _choice != "reference"
+        and tensors[0].device.type == served
+        and all(tensor.dtype != torch.float64 for tensor in tensors)
+    )
+
+
 def float_type(*tensors: Tensor) -> torch.dtype:
     """What the C++ kernels compute in: float64 where an argument has it, else float32 (half precision included)."""
     return torch.float64 if any(tensor.dtype == torch.float64 for tensor in tensors) else torch.float32
@@ -69,7 +93,7 @@ def kernels(choice: str) -> Iterator[None]:
     """Force a choice of kernels inside a `with` block, for all threads.
 
     Args:
-        choice: `"auto"` or `"reference"`.
+        choice: `"auto"`, `"reference"` or `"triton"`.
 
     Raises:
         ValueError: Another choice.
@@ -87,11 +111,20 @@ def table() -> list[Kernel]:
     rows = [_table[key] for key in sorted(_table)]
     if _choice == "reference":
         return [Kernel(row.operator, row.device, "reference", "forced: DET_OPS_KERNELS or kernels()") for row in rows]
-    if missing_extension is not None:
-        return [
-            Kernel(row.operator, row.device, "reference", f"extension not importable: {missing_extension}")
-            if row.name == "C++"
+    if _choice == "triton":
+        interpreted = {row.operator for row in rows if row.name == "Triton"}
+        rows = [
+            Kernel(row.operator, "cpu", "Triton", "forced; run by Triton's interpreter")
+            if row.device == "cpu" and row.operator in interpreted
             else row
             for row in rows
         ]
-    return rows
+    unavailable = {}
+    if missing_extension is not None:
+        unavailable["C++"] = f"extension not importable: {missing_extension}"
+    if not HAS_TRITON:
+        unavailable["Triton"] = "Triton is not installed (it comes with PyTorch's CUDA wheels)"
+    return [
+        Kernel(row.operator, row.device, "reference", unavailable[row.name]) if row.name in unavailable else row
+        for row in rows
+    ]

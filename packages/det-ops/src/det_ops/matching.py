@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from det_ops._checks import check_boxes, check_device, check_shape, expect
-from det_ops._kernels import _C, LIBRARY, float_type, native, register
+from det_ops._kernels import _C, LIBRARY, float_type, native, register, triton
 from det_ops.boxes import iou, upcast
 
 LIBRARY.define(
@@ -57,7 +57,7 @@ def match(
     check_device(truth, "truth", anchors, "anchors")
     check_device(valid, "valid", anchors, "anchors")
     expect(low <= high, "low", f"at most high ({high})", low)
-    if native(anchors):
+    if native(anchors) or triton(anchors, truth):
         return torch.ops.det_ops.match(anchors, truth, valid, high, low, allow_low_quality, offset)
     return _reference(anchors, truth, valid, high, low, allow_low_quality, offset)
 
@@ -90,14 +90,25 @@ def _reference(
     return index, torch.where(valid.any(1, keepdim=True), label, 0).to(torch.int8)
 
 
-LIBRARY.impl("match", _reference, "CompositeExplicitAutograd")
+def _portable(
+    anchors: Tensor, truth: Tensor, valid: Tensor, high: float, low: float, allow_low_quality: bool, offset: float
+) -> tuple[Tensor, Tensor]:
+    """Triton's kernels where they serve, else the reference."""
+    if triton(anchors, truth):
+        from det_ops import _triton_matching
+
+        return _triton_matching.match(anchors, truth, valid, high, low, allow_low_quality, offset)
+    return _reference(anchors, truth, valid, high, low, allow_low_quality, offset)
+
+
+LIBRARY.impl("match", _portable, "CompositeExplicitAutograd")
 
 
 def _cpu(
     anchors: Tensor, truth: Tensor, valid: Tensor, high: float, low: float, allow_low_quality: bool, offset: float
 ) -> tuple[Tensor, Tensor]:
-    if _C is None:
-        return _reference(anchors, truth, valid, high, low, allow_low_quality, offset)
+    if _C is None or triton(anchors, truth):
+        return _portable(anchors, truth, valid, high, low, allow_low_quality, offset)
     dtype = float_type(anchors, truth)
     anchors, truth, valid = anchors.to(dtype).contiguous(), truth.to(dtype).contiguous(), valid.contiguous()
     n, (b, m) = anchors.shape[-2], truth.shape[:2]
@@ -135,5 +146,5 @@ def _fake(
 
 
 register("match", "cpu", "C++", "blocks of anchors in cache, no matrix of IoUs; threads over blocks")
-for _device in ("cuda", "npu"):
-    register("match", _device, "reference", "running maximum over 16 rows of the IoU matrix at a time")
+register("match", "cuda", "Triton", "blocks of anchors loop over truths, no matrix of IoUs; float64: reference")
+register("match", "npu", "reference", "running maximum over 16 rows of the IoU matrix at a time")

@@ -11,13 +11,32 @@ from torch import Tensor
 
 from det_ops import _nms_reference
 from det_ops._checks import check_boxes, check_device, check_shape, expect
-from det_ops._kernels import _C, LIBRARY, float_type, native, register
+from det_ops._kernels import _C, LIBRARY, float_type, native, register, triton
 
 LIBRARY.define(
     "nms(Tensor boxes, Tensor scores, Tensor? groups, Tensor? valid, float iou_threshold, int max_output, float offset)"
     " -> (Tensor, Tensor)"
 )
-LIBRARY.impl("nms", _nms_reference.nms, "CompositeExplicitAutograd")
+
+
+def _portable(
+    boxes: Tensor,
+    scores: Tensor,
+    groups: Tensor | None,
+    valid: Tensor | None,
+    iou_threshold: float,
+    max_output: int,
+    offset: float,
+) -> tuple[Tensor, Tensor]:
+    """Triton's kernels where they serve, else the reference."""
+    if triton(boxes, scores):
+        from det_ops import _triton_nms
+
+        return _triton_nms.nms(boxes, scores, groups, valid, iou_threshold, max_output, offset)
+    return _nms_reference.nms(boxes, scores, groups, valid, iou_threshold, max_output, offset)
+
+
+LIBRARY.impl("nms", _portable, "CompositeExplicitAutograd")
 
 
 def _cpu(
@@ -29,8 +48,8 @@ def _cpu(
     max_output: int,
     offset: float,
 ) -> tuple[Tensor, Tensor]:
-    if _C is None:
-        return _nms_reference.nms(boxes, scores, groups, valid, iou_threshold, max_output, offset)
+    if _C is None or triton(boxes, scores):
+        return _portable(boxes, scores, groups, valid, iou_threshold, max_output, offset)
     dtype = float_type(boxes, scores)
     boxes, scores = boxes.to(dtype).contiguous(), scores.to(dtype).contiguous()
     # Names hold the copies as long as their addresses are in use.
@@ -194,7 +213,7 @@ def _nms(
     else:
         expect(max_output >= 0, "max_output", "None or not negative", max_output)
         slots = min(max_output, n)
-    if native(boxes):
+    if native(boxes) or triton(boxes, scores):
         result = torch.ops.det_ops.nms(boxes, scores, groups, valid, iou_threshold, slots, offset)
     else:
         result = _nms_reference.nms(boxes, scores, groups, valid, iou_threshold, slots, offset)
@@ -220,5 +239,5 @@ def _fake(
 
 for _operator in ("batched_nms", "nms"):
     register(_operator, "cpu", "C++", "kept boxes as structure of arrays, stops at max_output; threads over images")
-    for _device in ("cuda", "npu"):
-        register(_operator, _device, "reference", "exact greedy rounds of PyTorch operators, static, no host read")
+    register(_operator, "cuda", "Triton", "a bit per pair, scanned by one program per image; float64: reference")
+    register(_operator, "npu", "reference", "exact greedy rounds of PyTorch operators, static, no host read")

@@ -163,6 +163,10 @@ def _forward(
 ) -> Tensor:
     pooled = (pooled_height, pooled_width)
     first = features[0]
+    if _kernels.triton(first):
+        from det_ops import _triton_roi_align
+
+        return _triton_roi_align.forward(features, boxes, image_index, levels, pooled, scales, sampling_ratio, aligned)
     out = _empty_nhwc(first, boxes.shape[0], first.shape[1], *pooled)
     if _C is not None and _kernels.native(first):
         compute = torch.float64 if first.dtype == torch.float64 else torch.float32
@@ -207,6 +211,12 @@ def _backward(
     sampling_ratio: int,
     aligned: bool,
 ) -> list[Tensor]:
+    if _kernels.triton(grad):
+        from det_ops import _triton_roi_align
+
+        return _triton_roi_align.backward(
+            grad, boxes, image_index, levels, heights, widths, batch, scales, sampling_ratio, aligned
+        )
     if _C is not None and _kernels.native(grad):
         compute = torch.float64 if grad.dtype == torch.float64 else torch.float32
         kernel = _C.roi_align_backward_float64 if compute == torch.float64 else _C.roi_align_backward_float32
@@ -269,5 +279,7 @@ for _operator in ("multilevel_roi_align", "roi_align"):
     _kernels.register(
         _operator, "cpu", "C++", "vectors of channels, regions in order of place; threads own their channels"
     )
-    for _device in ("cuda", "npu"):
-        _kernels.register(_operator, _device, "reference", "one gather per pair of taps, static, no host read")
+    _kernels.register(
+        _operator, "cuda", "Triton", "one launch for all levels, merged samples, float32 sums; float64: reference"
+    )
+    _kernels.register(_operator, "npu", "reference", "one gather per pair of taps, static, no host read")
