@@ -1,9 +1,9 @@
-"""Operators of det_ops against their peers on the CPU, in one run: time of ours, of the peer, ratio and target.
+"""Operators of det_ops against their peers, in one run: time of ours, of the peer, ratio and target.
 
-python tools/bench/ops.py [--threads 2] [--repeat 15] [--only WORD] [--check] [--json FILE]
+python tools/bench/ops.py [--device cpu|cuda] [--threads 2] [--repeat 15] [--only WORD] [--check] [--json FILE]
 
-Both sides get the same input and the same number of threads; their results are compared before they are timed. They
-take turns; the medians are reported. `--check` ends with status 1 where a ratio misses its target.
+Both sides get the same input, device and number of threads; their results are compared before they are timed. They take
+turns; the medians are reported. `--check` ends with status 1 where a ratio misses its target (targets are the CPU's).
 """
 
 import argparse
@@ -48,6 +48,7 @@ class Case:
     target: float
     build: Callable[[], Work]
     unit: str = "ms"  # or MB: the most memory in use during the call
+    gpu: bool = True  # whether it runs on GPUs too
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,11 +275,34 @@ CASES = [
     Case("roi align, the same, adaptive", "torchvision", 8, lambda: roi_align_case(0, False)),
     Case("roi align backward, 2x2", "torchvision", 5, lambda: roi_align_case(2, True)),
     Case("roi align backward, adaptive", "torchvision", 5, lambda: roi_align_case(0, True)),
-    Case("paste 100 masks, RLE, torchvision's way", "torchvision, pycocotools", 4, lambda: paste_case("expanded")),
-    Case("paste 100 masks, RLE, detectron2's way", "PyTorch, pycocotools", 4, lambda: paste_case("grid_sample")),
-    Case("polygons of 128 regions to 28x28", "pycocotools", 1, rasterize_case),
+    Case(
+        "paste 100 masks, RLE, torchvision's way",
+        "torchvision, pycocotools",
+        4,
+        lambda: paste_case("expanded"),
+        gpu=False,
+    ),
+    Case(
+        "paste 100 masks, RLE, detectron2's way",
+        "PyTorch, pycocotools",
+        4,
+        lambda: paste_case("grid_sample"),
+        gpu=False,
+    ),
+    Case("polygons of 128 regions to 28x28", "pycocotools", 1, rasterize_case, gpu=False),
 ]
 """The rows, in the order they are printed."""
+
+
+def on_gpu() -> bool:
+    """Whether the benchmark runs on a GPU, where the cases' tensors are made by default."""
+    return torch.get_default_device().type == "cuda"
+
+
+def wait() -> None:
+    """Until the device has done all it was told to."""
+    if on_gpu():
+        torch.cuda.synchronize()
 
 
 def medians_ms(work: Work, repeat: int) -> tuple[float, float]:
@@ -286,14 +310,21 @@ def medians_ms(work: Work, repeat: int) -> tuple[float, float]:
     times: tuple[list[float], list[float]] = ([], [])
     for _ in range(repeat):
         for function, taken in zip((work.ours, work.peer), times, strict=True):
+            wait()
             start = time.perf_counter()
             function()
+            wait()
             taken.append((time.perf_counter() - start) * 1e3)
     return statistics.median(times[0]), statistics.median(times[1])
 
 
 def peak_megabytes(function: Callable[[], object]) -> float:
-    """How much the resident memory of this process grows during a call, at its highest (Linux only)."""
+    """How much memory a call takes at its highest: of the GPU, or resident memory of this process (Linux only)."""
+    if on_gpu():
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        function()
+        return (torch.cuda.max_memory_allocated() - before) / 2**20
 
     def resident(field: str) -> float:
         found = re.search(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text())
@@ -308,7 +339,7 @@ def peak_megabytes(function: Callable[[], object]) -> float:
 
 
 def measure(case: Case, repeat: int) -> Row:
-    """Compare both sides' results, then what they cost."""
+    """Compare both sides' results (which compiles GPU kernels), then what they cost."""
     torch.manual_seed(0)
     work = case.build()
     if not work.agree():
@@ -323,7 +354,8 @@ def measure(case: Case, repeat: int) -> Row:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the table; the return value is the exit status."""
-    parser = argparse.ArgumentParser(description="Operators of det_ops against their peers on the CPU.")
+    parser = argparse.ArgumentParser(description="Operators of det_ops against their peers.")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeat", type=int, default=15)
     parser.add_argument("--only", default="", help="rows whose name contains this")
@@ -331,11 +363,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, help="write the rows to this file")
     options = parser.parse_args(argv)
     torch.set_num_threads(options.threads)
+    torch.set_default_device(options.device)
     rows = []
-    print(f"{options.threads} threads, torch {torch.__version__}, torchvision {torchvision.__version__}")
+    device = torch.cuda.get_device_name() if on_gpu() else f"{options.threads} threads"
+    print(f"{device}, torch {torch.__version__}, torchvision {torchvision.__version__}")
     print(f"{'work':46} {'ours':>10} {'peer':>10} {'ratio':>8} {'target':>8}  peer")
     for case in CASES:
-        if options.only not in case.name:
+        if options.only not in case.name or (on_gpu() and not case.gpu):
             continue
         row = measure(case, options.repeat)
         rows.append(row)
@@ -346,9 +380,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             flush=True,
         )
     if options.json:
-        options.json.write_text(
-            json.dumps({"threads": options.threads, "rows": [asdict(row) for row in rows]}, indent=1)
-        )
+        options.json.write_text(json.dumps({"device": device, "rows": [asdict(row) for row in rows]}, indent=1))
     return int(options.check and any(row.ratio < row.target for row in rows))
 
 
