@@ -106,7 +106,7 @@ def test_polygon_parts_are_joined(index_with):
     np.testing.assert_array_equal(masks_of(encoded, 40, 30)[0], expected)
     np.testing.assert_array_equal(instance_bitmap(index, 1, 40, 30), expected)
     np.testing.assert_array_equal(
-        image_bitmaps(index, np.array([1]), 1, geometry(40, 30, flip=True))[0], expected[:, ::-1]
+        image_bitmaps(index, np.array([1]), 1, geometry(40, 30, flip=True))["mask_bitmaps"][0], expected[:, ::-1]
     )
 
 
@@ -128,14 +128,14 @@ def test_crowd_has_no_mask_in_a_batch(index_with):
     encoded = image_edges(index, np.array([1]), 1, geometry(40, 30))
     assert encoded.instance_polygons.tolist() == [0]
     assert encoded.edges.shape == (0, 4)
-    assert not image_bitmaps(index, np.array([1]), 1, geometry(40, 30)).any()
+    assert not image_bitmaps(index, np.array([1]), 1, geometry(40, 30))
 
 
 def test_bitmaps_are_resized_as_torchvision_does(index_with):
     torch = pytest.importorskip("torch")
     index = index_with(STAR)
     step = Geometry(height=57, width=43, scale_y=57 / 40, scale_x=43 / 30, flip=False, offset=0.0)
-    ours = image_bitmaps(index, np.array([1]), 1, step)[0]
+    ours = image_bitmaps(index, np.array([1]), 1, step)["mask_bitmaps"][0]
     original = torch.from_numpy(instance_bitmap(index, 1, 40, 30))[None, None].float()
     theirs = torch.nn.functional.interpolate(original, size=(57, 43))[0, 0].byte().numpy()
     np.testing.assert_array_equal(ours, theirs)

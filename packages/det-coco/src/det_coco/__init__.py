@@ -10,6 +10,7 @@ from det_coco.layout import Split, default_splits, find_splits, load_split
 from det_coco.loader import Loader, eval_loader, train_loader
 from det_coco.pictures import Drawn, detections_of, draw, save_picture, side_by_side, truth_of
 from det_coco.selection import Limits, limits
+from det_coco.ssd import SSDAugmentation
 from det_coco.synthetic import cache_folder, synthetic_dataset
 from det_coco.transforms import Augmentation, Resize
 
@@ -23,6 +24,7 @@ __all__ = [
     "Limits",
     "Loader",
     "Resize",
+    "SSDAugmentation",
     "Sample",
     "Split",
     "__version__",

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from det_coco.errors import DataError
-from det_coco.mask_codec import ImageEdges
+from det_coco.mask_codec import ImageEdges, bitmap_names
 from det_coco.transforms import Resize
 
 MaskForm = Literal["none", "polygons", "bitmaps"]
@@ -28,6 +28,8 @@ class BatchShape:
         max_instances: M, instance slots per image, crowd regions included.
         max_edges: V, line segments per image over all its masks.
         max_polygons: Q, polygons per image over all its masks.
+        bitmap_sizes: (height, width) that bitmaps are reduced to, for detectors that learn masks of the whole image at
+            sizes of their own, a fraction of the image's; none: bitmaps as large as the bucket.
         drop_excess: leave out the smallest instances of an image that has more than fits, and say how many, instead
             of refusing the data.
     """
@@ -37,6 +39,7 @@ class BatchShape:
     max_instances: int = 128
     max_edges: int = 8192
     max_polygons: int = 512
+    bitmap_sizes: tuple[tuple[int, int], ...] = ()
     drop_excess: bool = False
 
     def __post_init__(self) -> None:
@@ -68,6 +71,7 @@ def default_buckets(resize: Resize, divisor: int = 32) -> tuple[tuple[int, int],
     """Give the two buckets, landscape and portrait, that hold every image a resize makes.
 
     maskrcnn-benchmark's rule can pass its limit, by half the aspect ratio at most; room is left for a ratio of 16.
+    YOLACT's images all have one size, which is the bucket as it is.
 
     Args:
         resize: the resize.
@@ -76,6 +80,8 @@ def default_buckets(resize: Resize, divisor: int = 32) -> tuple[tuple[int, int],
     Returns:
         one bucket if it is square, else two.
     """
+    if resize.rule == "yolact":
+        return ((max(resize.shortest),) * 2,)
     long = _up(resize.longest + (8 if resize.rule == "maskrcnn_benchmark" else 0), divisor)
     short = min(_up(max(resize.shortest), divisor), long)
     return ((short, long),) if short == long else ((short, long), (long, short))
@@ -86,14 +92,14 @@ class Sample:
     """One image with its truth, before padding.
 
     Attributes:
-        image: uint8 `[3, h, w]` RGB.
+        image: uint8 or float32 `[3, h, w]` RGB, 0..255.
         image_id: the data set's own id.
         scale: (y, x) resized / original size.
         boxes: float32 `[m, 4]` x1, y1, x2, y2 in resized pixels.
         labels: int64 `[m]`.
         crowd: bool `[m]`.
         edges: masks as outlines, or None.
-        bitmaps: masks as uint8 `[m, h, w]`, or None.
+        bitmaps: masks as uint8 `[m, h, w]`, for each of `bitmap_names`, none where there is no mask; or None.
     """
 
     image: torch.Tensor
@@ -103,7 +109,7 @@ class Sample:
     labels: np.ndarray
     crowd: np.ndarray
     edges: ImageEdges | None = None
-    bitmaps: np.ndarray | None = None
+    bitmaps: dict[str, np.ndarray] | None = None
 
 
 def make_batch(
@@ -118,10 +124,11 @@ def make_batch(
         truth: include ground truth.
 
     Returns:
-        the batch: `images` uint8 `[B, 3, H, W]`, `image_sizes` int32 `[B, 2]`, `scales` float32 `[B, 2]`, `image_ids`
-        int64 `[B]`; with truth `boxes` float32 `[B, M, 4]`, `labels` int64 `[B, M]`, `valid` and `crowd` bool
-        `[B, M]`, and the masks: `mask_edges` float32 `[B, V, 4]`, `mask_polygons` int32 `[B, Q + 1]`,
-        `mask_instances` int32 `[B, M + 1]`, or `mask_bitmaps` uint8 `[B, M, H, W]`.
+        the batch: `images` uint8 or float32 `[B, 3, H, W]`, `image_sizes` int32 `[B, 2]`, `scales` float32 `[B, 2]`,
+        `image_ids` int64 `[B]`; with truth `boxes` float32 `[B, M, 4]`, `labels` int64 `[B, M]`, `valid` and `crowd`
+        bool `[B, M]`, and the masks: `mask_edges` float32 `[B, V, 4]`, `mask_polygons` int32 `[B, Q + 1]`,
+        `mask_instances` int32 `[B, M + 1]`, or `mask_bitmaps` uint8 `[B, M, H, W]`, or one
+        `mask_bitmaps_<h>x<w>` uint8 `[B, M, h, w]` per reduced size.
 
     Raises:
         DataError: an image does not fit the shapes.
@@ -131,7 +138,7 @@ def make_batch(
         max(sample.image.shape[1] for sample in samples), max(sample.image.shape[2] for sample in samples)
     )
     batch: Batch = {
-        "images": torch.zeros((size, 3, height, width), dtype=torch.uint8),
+        "images": torch.zeros((size, 3, height, width), dtype=samples[0].image.dtype),
         "image_sizes": torch.tensor([[height, width]], dtype=torch.int32).repeat(size, 1),
         "scales": torch.ones((size, 2), dtype=torch.float32),
         "image_ids": torch.full((size,), -1, dtype=torch.int64),
@@ -147,7 +154,7 @@ def make_batch(
         if shape.masks == "polygons":
             batch |= _edges(samples, shape, size)
         elif shape.masks == "bitmaps":
-            batch["mask_bitmaps"] = _bitmaps(samples, shape, size, height, width)
+            batch |= _bitmaps(samples, shape, size, (height, width))
     return batch
 
 
@@ -183,14 +190,17 @@ def _edges(samples: Sequence[Sample], shape: BatchShape, size: int) -> Batch:
     return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
 
-def _bitmaps(samples: Sequence[Sample], shape: BatchShape, size: int, height: int, width: int) -> torch.Tensor:
-    bitmaps = torch.zeros((size, shape.max_instances, height, width), dtype=torch.uint8)
-    for b, sample in enumerate(samples):
-        if sample.bitmaps is None:
-            raise ValueError("bitmap masks were asked for, but a sample has none")
-        n, h, w = sample.bitmaps.shape
-        bitmaps[b, :n, :h, :w] = torch.from_numpy(sample.bitmaps)
-    return bitmaps
+def _bitmaps(samples: Sequence[Sample], shape: BatchShape, size: int, bucket: tuple[int, int]) -> Batch:
+    batch: Batch = {}
+    for name, area in zip(bitmap_names(shape.bitmap_sizes), shape.bitmap_sizes or [bucket], strict=True):
+        batch[name] = torch.zeros((size, shape.max_instances, *area), dtype=torch.uint8)
+        for b, sample in enumerate(samples):
+            if sample.bitmaps is None:
+                raise ValueError("bitmap masks were asked for, but a sample has none")
+            if name in sample.bitmaps:
+                n, h, w = sample.bitmaps[name].shape
+                batch[name][b, :n, :h, :w] = torch.from_numpy(sample.bitmaps[name])
+    return batch
 
 
 def _fill_offsets(out: np.ndarray, counts: np.ndarray) -> None:

@@ -12,7 +12,7 @@ from det_coco.errors import DataError
 from det_coco.images import load_image
 from det_coco.mask_codec import image_bitmaps, image_edges
 from det_coco.selection import Selection, select_instances
-from det_coco.transforms import Augmentation
+from det_coco.transforms import Transform
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,7 +42,7 @@ class BatchDataset(Dataset[Batch | Failure]):
 
     Args:
         index: the data.
-        augmentation: resize, flip and coordinate rule.
+        augmentation: what is done to each image.
         shape: shapes of the batches.
         batch_size: images per batch.
         seed: with the epoch and the image it determines an augmentation.
@@ -53,7 +53,7 @@ class BatchDataset(Dataset[Batch | Failure]):
     def __init__(
         self,
         index: CocoIndex,
-        augmentation: Augmentation,
+        augmentation: Transform,
         shape: BatchShape,
         *,
         batch_size: int,
@@ -87,22 +87,20 @@ class BatchDataset(Dataset[Batch | Failure]):
         index = self.index
         height, width = int(index.heights[position]), int(index.widths[position])
         random = None if epoch is None else np.random.default_rng([self.seed, epoch, position])
-        geometry = self.augmentation.draw(height, width, random)
-        pixels = load_image(index.path(position), size=(height, width))
-        image = self.augmentation.resize.apply(pixels, geometry.height, geometry.width)
-        if geometry.flip:
-            image = image.flip(-1)
         rows = self.selection.of(position)
+        view = self.augmentation.draw(height, width, random, index.boxes[rows], index.crowd[rows])
+        rows = rows[view.keep(index.boxes[rows])]
         masks = self.shape.masks if self.truth else "none"
+        sizes = self.shape.bitmap_sizes
         return Sample(
-            image=image,
+            image=view.image(load_image(index.path(position), size=(height, width))),
             image_id=int(index.image_ids[position]),
-            scale=(geometry.scale_y, geometry.scale_x),
-            boxes=geometry.boxes(index.boxes[rows]),
+            scale=(view.scale_y, view.scale_x),
+            boxes=view.boxes(index.boxes[rows]),
             labels=index.labels[rows],
             crowd=index.crowd[rows],
-            edges=image_edges(index, rows, position, geometry) if masks == "polygons" else None,
-            bitmaps=image_bitmaps(index, rows, position, geometry) if masks == "bitmaps" else None,
+            edges=image_edges(index, rows, position, view) if masks == "polygons" else None,
+            bitmaps=image_bitmaps(index, rows, position, view, sizes) if masks == "bitmaps" else None,
         )
 
     def __getitem__(self, index: BatchKey) -> Batch | Failure:
@@ -118,14 +116,17 @@ class BatchDataset(Dataset[Batch | Failure]):
     def _padding(self) -> Batch:
         """A batch of nothing, for the process that has one batch less than the others."""
         smallest = min(self.shape.buckets, key=lambda bucket: bucket[0] * bucket[1])
+        none = np.zeros(0, dtype=np.int64)
+        boxes, crowd = np.zeros((0, 4), dtype=np.float32), np.zeros(0, dtype=bool)
+        view = self.augmentation.draw(1, 1, None, boxes, crowd)
         nothing = Sample(
-            image=torch.zeros((3, *smallest), dtype=torch.uint8),
+            image=torch.zeros((3, *smallest), dtype=self.augmentation.resize.dtype),
             image_id=-1,
             scale=(1.0, 1.0),
-            boxes=np.zeros((0, 4), dtype=np.float32),
-            labels=np.zeros(0, dtype=np.int64),
-            crowd=np.zeros(0, dtype=bool),
-            edges=image_edges(self.index, np.zeros(0, dtype=np.int64), 0, self.augmentation.draw(1, 1, None)),
-            bitmaps=np.zeros((0, *smallest), dtype=np.uint8),
+            boxes=boxes,
+            labels=none,
+            crowd=crowd,
+            edges=image_edges(self.index, none, 0, view),
+            bitmaps={},
         )
         return make_batch([nothing], self.shape, self.batch_size, truth=self.truth)

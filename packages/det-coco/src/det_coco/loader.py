@@ -12,7 +12,7 @@ from det_coco.batches import Batch, BatchShape
 from det_coco.dataset import BatchDataset, Failure
 from det_coco.errors import DataError
 from det_coco.sampler import EvalSampler, Grouping, TrainSampler, group_images
-from det_coco.transforms import Augmentation, Resize
+from det_coco.transforms import Augmentation, Resize, Transform
 
 
 class Loader:
@@ -76,7 +76,7 @@ class Loader:
 def train_loader(
     index: CocoIndex,
     *,
-    augmentation: Augmentation,
+    augmentation: Transform,
     shape: BatchShape,
     batch_size: int,
     seed: int = 0,
@@ -96,7 +96,7 @@ def train_loader(
 
     Args:
         index: the data.
-        augmentation: resize, flip, coordinate rule.
+        augmentation: what is done to each image: `Augmentation` or `SSDAugmentation`.
         shape: shapes of the batches.
         batch_size: images per process and batch.
         seed: seed of order and augmentation.

@@ -1,14 +1,19 @@
-"""Instance masks of one image, scaled and mirrored with it, in the two static forms of a batch."""
+"""Instance masks of one image, seen as the image is, in the two static forms of a batch."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 
 from det_coco._coco_api import coco_mask
 from det_coco.annotations import CocoIndex
 from det_coco.rle import runs_to_bitmap, runs_to_edges
-from det_coco.transforms import Geometry
+from det_coco.transforms import View
+
+Size = tuple[int, int]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,7 +32,7 @@ class ImageEdges:
     instance_polygons: np.ndarray
 
 
-def image_edges(index: CocoIndex, rows: np.ndarray, position: int, geometry: Geometry) -> ImageEdges:
+def image_edges(index: CocoIndex, rows: np.ndarray, position: int, view: View) -> ImageEdges:
     """Encode the masks of some instances of one image as line segments.
 
     Crowd regions are left empty: no recipe learns their masks.
@@ -36,7 +41,7 @@ def image_edges(index: CocoIndex, rows: np.ndarray, position: int, geometry: Geo
         index: the data.
         rows: int64 `[M]` instance rows, all of the image at `position`.
         position: the image.
-        geometry: what was done to the picture.
+        view: what was done to the picture.
 
     Returns:
         the outlines, instance m being `rows[m]`.
@@ -52,12 +57,12 @@ def image_edges(index: CocoIndex, rows: np.ndarray, position: int, geometry: Geo
         runs = m.runs[m.instance_runs[row] : m.instance_runs[row + 1]]
         if runs.size:
             # Mirrored by the full width also under legacy rules: these are pixel boundaries, not pixel centres.
-            part = geometry.edges(runs_to_edges(runs, height), offset=0.0)
+            part = view.edges(runs_to_edges(runs, height), offset=0.0)
             lengths = np.array([len(part)], dtype=np.int64)
         else:
             first, last = m.instance_polygons[row], m.instance_polygons[row + 1]
             bounds = m.polygon_points[first : last + 1]
-            part = geometry.edges(_close(m.points[bounds[0] : bounds[-1]], bounds - bounds[0]))
+            part = view.edges(_close(m.points[bounds[0] : bounds[-1]], bounds - bounds[0]))
             lengths = np.diff(bounds)
         parts.append(part)
         polygon_edges.append(lengths)
@@ -69,31 +74,47 @@ def image_edges(index: CocoIndex, rows: np.ndarray, position: int, geometry: Geo
     )
 
 
-def image_bitmaps(index: CocoIndex, rows: np.ndarray, position: int, geometry: Geometry) -> np.ndarray:
-    """Encode the masks of some instances of one image as bitmaps of the resized image.
+def image_bitmaps(
+    index: CocoIndex, rows: np.ndarray, position: int, view: View, sizes: Sequence[Size] = ()
+) -> dict[str, np.ndarray]:
+    """Encode the masks of some instances of one image as bitmaps of the resized image, or of that image reduced.
 
-    As torchvision's references do: rasterised at the original size (pycocotools), mirrored, resized to the nearest
-    pixel below (`floor(target * original / resized)`). Crowd regions are left empty.
+    Rasterised at the original size (pycocotools), then carried along by the view. A reduced bitmap holds the pixels
+    whose bilinear value in the resized one is above one half, as YOLACT reduces masks for its losses
+    (`layers/modules/multibox_loss.py`). Crowd regions are left empty.
 
     Args:
         index: the data.
         rows: int64 `[M]` instance rows, all of the image at `position`.
         position: the image.
-        geometry: what was done to the picture.
+        view: what was done to the picture.
+        sizes: (height, width) to reduce to; none: bitmaps as large as the resized image.
 
     Returns:
-        uint8 `[M, height, width]` of 0 and 1, resized pixels.
+        uint8 `[M, h, w]` of 0 and 1 for each name of `bitmap_names(sizes)`.
     """
     height, width = int(index.heights[position]), int(index.widths[position])
-    out = np.zeros((len(rows), geometry.height, geometry.width), dtype=np.uint8)
-    y = np.arange(geometry.height) * height // geometry.height
-    x = np.arange(geometry.width) * width // geometry.width
-    if geometry.flip:
-        x = width - 1 - x
+    out: dict[str, np.ndarray] = {}
     for slot, row in enumerate(rows):
-        if not index.crowd[row]:
-            out[slot] = instance_bitmap(index, int(row), height, width)[y[:, None], x[None, :]]
+        if index.crowd[row]:
+            continue
+        bitmap = view.bitmap(instance_bitmap(index, int(row), height, width))
+        for name, size in zip(bitmap_names(sizes), sizes or [(bitmap.shape[0], bitmap.shape[1])], strict=True):
+            if name not in out:
+                out[name] = np.zeros((len(rows), *size), dtype=np.uint8)
+            out[name][slot] = _reduce(bitmap, size).numpy()
     return out
+
+
+def bitmap_names(sizes: Sequence[Size]) -> list[str]:
+    """Names of bitmaps in a batch: `mask_bitmaps`, or one `mask_bitmaps_<height>x<width>` per reduced size."""
+    return [f"mask_bitmaps_{height}x{width}" for height, width in sizes] or ["mask_bitmaps"]
+
+
+def _reduce(bitmap: torch.Tensor, size: Size) -> torch.Tensor:
+    if tuple(bitmap.shape) == size:
+        return bitmap
+    return F.interpolate(bitmap[None, None].float(), size, mode="bilinear", align_corners=False)[0, 0] > 0.5
 
 
 def instance_bitmap(index: CocoIndex, row: int, height: int, width: int) -> np.ndarray:

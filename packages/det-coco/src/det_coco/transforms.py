@@ -1,14 +1,14 @@
 """Resizing and flipping: each reference system's rule, drawn at random or fixed."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-SizeRule = Literal["detectron2", "maskrcnn_benchmark", "torchvision"]
-_RULES = ("detectron2", "maskrcnn_benchmark", "torchvision")
+SizeRule = Literal["detectron2", "maskrcnn_benchmark", "torchvision", "yolact"]
+_RULES = ("detectron2", "maskrcnn_benchmark", "torchvision", "yolact")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -19,7 +19,8 @@ class Resize:
         shortest: lengths of the shorter side in pixels; training draws one per image, evaluation takes the last.
         longest: limit of the longer side in pixels.
         rule: whose rounding. detectron2 rounds both sides to the nearest; maskrcnn-benchmark rounds the shorter side
-            at the limit and truncates the longer; torchvision truncates both and resizes without antialiasing.
+            at the limit and truncates the longer; torchvision truncates both and resizes without antialiasing; yolact
+            makes both sides the shorter length whatever the aspect, without antialiasing or rounding of the pixels.
     """
 
     shortest: tuple[int, ...] = (800,)
@@ -47,6 +48,8 @@ class Resize:
             maskrcnn-benchmark `Resize.get_size`, torchvision `_resize_image_and_masks`.
         """
         shortest = self.shortest[-1] if shortest is None else shortest
+        if self.rule == "yolact":
+            return shortest, shortest
         if self.rule == "detectron2":
             size = _detectron2_size(height, width, shortest, self.longest)
         elif self.rule == "maskrcnn_benchmark":
@@ -56,8 +59,13 @@ class Resize:
             size = int(height * scale), int(width * scale)
         return max(size[0], 1), max(size[1], 1)
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of resized pixels: float32 under yolact's rule, which does not round them, else uint8."""
+        return torch.float32 if self.rule == "yolact" else torch.uint8
+
     def apply(self, image: np.ndarray, height: int, width: int) -> torch.Tensor:
-        """Resize a picture, bilinear, as Pillow does (within one level); torchvision's rule: without antialiasing.
+        """Resize a picture, bilinear, as Pillow does (within one level); torchvision's, yolact's: no antialiasing.
 
         Args:
             image: uint8 `[h, w, 3]`.
@@ -65,15 +73,71 @@ class Resize:
             width: new width.
 
         Returns:
-            uint8 `[3, height, width]`.
+            `[3, height, width]` of `dtype`, 0..255.
         """
-        tensor = torch.from_numpy(image).permute(2, 0, 1)
+        tensor = torch.from_numpy(image).permute(2, 0, 1).to(self.dtype)
         if image.shape[:2] == (height, width):
             return tensor
-        antialias = self.rule != "torchvision"
+        antialias = self.rule not in ("torchvision", "yolact")
         return F.interpolate(tensor[None], (height, width), mode="bilinear", align_corners=False, antialias=antialias)[
             0
         ]
+
+
+class View(Protocol):
+    """What was drawn for one image: how its picture, boxes and masks become those of the batch.
+
+    Attributes:
+        scale_y: resized / original height.
+        scale_x: resized / original width.
+    """
+
+    @property
+    def scale_y(self) -> float: ...  # noqa: D102
+
+    @property
+    def scale_x(self) -> float: ...  # noqa: D102
+
+    def keep(self, boxes: np.ndarray) -> np.ndarray:
+        """Say which objects stay: bool `[N]` for boxes `[N, 4]` in original pixels."""
+        ...
+
+    def image(self, pixels: np.ndarray) -> torch.Tensor:
+        """The picture: `[3, H, W]` from uint8 `[h, w, 3]`."""
+        ...
+
+    def boxes(self, boxes: np.ndarray) -> np.ndarray:
+        """Boxes in resized pixels: float32 `[N, 4]` from `[N, 4]` in original pixels."""
+        ...
+
+    def edges(self, edges: np.ndarray, offset: float | None = None) -> np.ndarray:
+        """Line segments in resized pixels: float32 `[E, 4]` from `[E, 4]` in original pixels."""
+        ...
+
+    def bitmap(self, mask: np.ndarray) -> torch.Tensor:
+        """A mask at resized size: bool `[H, W]` from uint8 `[h, w]` of 0 and 1."""
+        ...
+
+
+class Transform(Protocol):
+    """A recipe's augmentation: draws a view of each image.
+
+    Attributes:
+        resize: the sizes it makes, which say what images may share a batch.
+        legacy: inclusive pixel coordinates.
+    """
+
+    @property
+    def resize(self) -> Resize: ...  # noqa: D102
+
+    @property
+    def legacy(self) -> bool: ...  # noqa: D102
+
+    def draw(
+        self, height: int, width: int, random: np.random.Generator | None, boxes: np.ndarray, crowd: np.ndarray
+    ) -> View:
+        """Draw the view of an image with these objects; None for `random`: that of an evaluation."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,17 +159,27 @@ class Augmentation:
         if not 0 <= self.flip <= 1:
             raise ValueError(f"flip must be a probability between 0 and 1, got {self.flip}")
 
-    def draw(self, height: int, width: int, random: np.random.Generator | None) -> "Geometry":
+    def draw(
+        self,
+        height: int,
+        width: int,
+        random: np.random.Generator | None,
+        boxes: np.ndarray | None = None,
+        crowd: np.ndarray | None = None,
+    ) -> "Geometry":
         """Draw the geometry of one image.
 
         Args:
             height: original height.
             width: original width.
             random: source of randomness; None gives the last size and no flip, as evaluation wants.
+            boxes: its objects, which make no difference here.
+            crowd: which of them are crowd regions.
 
         Returns:
             what to do with the picture, its boxes and its masks.
         """
+        del boxes, crowd
         if random is None:
             shortest, flip = self.resize.shortest[-1], False
         else:
@@ -119,6 +193,7 @@ class Augmentation:
             scale_x=new_width / width,
             flip=flip,
             offset=1.0 if self.legacy else 0.0,
+            resize=self.resize,
         )
 
 
@@ -133,6 +208,7 @@ class Geometry:
         scale_x: new width / original width.
         flip: mirror left and right, after the resize.
         offset: 0 for modern coordinates, 1 for legacy inclusive ones.
+        resize: whose way of resizing pixels.
     """
 
     height: int
@@ -141,6 +217,39 @@ class Geometry:
     scale_x: float
     flip: bool
     offset: float
+    resize: Resize = Resize()
+
+    def keep(self, boxes: np.ndarray) -> np.ndarray:
+        """All objects stay: bool `[N]` for boxes `[N, 4]`."""
+        return np.ones(len(boxes), dtype=bool)
+
+    def image(self, pixels: np.ndarray) -> torch.Tensor:
+        """Resize and mirror a picture.
+
+        Args:
+            pixels: uint8 `[h, w, 3]` RGB.
+
+        Returns:
+            `[3, height, width]` of `resize.dtype`.
+        """
+        image = self.resize.apply(pixels, self.height, self.width)
+        return image.flip(-1) if self.flip else image
+
+    def bitmap(self, mask: np.ndarray) -> torch.Tensor:
+        """Mirror a mask and resize it to the nearest pixel below, as torchvision's references do.
+
+        Args:
+            mask: uint8 `[h, w]` of 0 and 1.
+
+        Returns:
+            bool `[height, width]`.
+        """
+        height, width = mask.shape
+        y = np.arange(self.height) * height // self.height
+        x = np.arange(self.width) * width // self.width
+        if self.flip:
+            x = width - 1 - x
+        return torch.from_numpy(mask[y[:, None], x[None, :]]).bool()
 
     def boxes(self, boxes: np.ndarray) -> np.ndarray:
         """Carry boxes along.
