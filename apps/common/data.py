@@ -95,12 +95,17 @@ def training_batches(recipe: Recipe, index: CocoIndex, start: int, *, pin_memory
     return iter(loader)
 
 
+def test_resize(config: DataConfig) -> Resize:
+    """The resize of evaluation and prediction."""
+    return Resize(shortest=(config.test_size,), longest=config.max_size, rule=config.rounding)
+
+
 def evaluation_loader(recipe: Recipe, index: CocoIndex, *, batch: int | None = None) -> Loader:
     """Every image of a split once, at the recipe's test size."""
     data = recipe.data
     return eval_loader(
         index,
-        resize=Resize(shortest=(data.test_size,), longest=data.max_size, rule=data.rounding),
+        resize=test_resize(data),
         shape=dataclasses.replace(batch_shape(recipe), masks="none"),
         batch_size=min(batch or data.batch, len(index)),
         workers=data.workers,

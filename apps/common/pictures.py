@@ -1,15 +1,18 @@
 """Drawings of detections, alone or beside the truth."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+from PIL import Image, ImageDraw, ImageFont
 
 from det_coco import CocoIndex, detections_of, draw, load_image, save_picture, side_by_side, truth_of
 
 MIN_SCORE = 0.5
+Part = Literal["masks", "boxes", "scores", "fps"]
 
 
 def draw_beside_truth(index: CocoIndex, rows: Sequence[Mapping[str, Any]], folder: Path, count: int) -> None:
@@ -37,9 +40,40 @@ def draw_beside_truth(index: CocoIndex, rows: Sequence[Mapping[str, Any]], folde
 
 
 def draw_predictions(
-    image: np.ndarray, rows: Sequence[Mapping[str, Any]], categories: Mapping[int, str], path: Path, min_score: float
-) -> int:
-    """Draw the detections of one picture and return how many were drawn."""
+    image: np.ndarray,
+    rows: Sequence[Mapping[str, Any]],
+    categories: Mapping[int, str],
+    *,
+    min_score: float,
+    show: Collection[Part],
+    min_side: int = 480,
+) -> tuple[Image.Image, int]:
+    """Draw the detections of one picture.
+
+    Args:
+        image: uint8 `[h, w, 3]` RGB.
+        rows: detections in COCO's result format.
+        categories: id -> name.
+        min_score: leave out detections below.
+        show: what to draw of each; the name in any case.
+        min_side: small pictures are enlarged to this.
+
+    Returns:
+        the picture, and how many detections are on it.
+    """
     drawn = detections_of(tuple(categories), rows, min_score=min_score)
-    save_picture(draw(image, drawn, tuple(categories.values())), path)
-    return len(drawn.labels)
+    if "masks" not in show:
+        drawn = replace(drawn, masks=None)
+    if "scores" not in show:
+        drawn = replace(drawn, scores=None)
+    picture = draw(image, drawn, tuple(categories.values()), min_side=min_side, boxes="boxes" in show)
+    return picture, len(drawn.labels)
+
+
+def write_corner(picture: Image.Image, text: str) -> None:
+    """Write on a dark field in the upper left corner."""
+    pen, size = ImageDraw.Draw(picture), max(12, picture.height // 24)
+    font = ImageFont.load_default(size)
+    left, top, right, bottom = pen.textbbox((size // 3, size // 3), text, font=font)
+    pen.rectangle((0, 0, right + left, bottom + top), fill=(40, 40, 40))
+    pen.text((size // 3, size // 3), text, fill="white", font=font)

@@ -1,22 +1,33 @@
-"""``predict``: pictures in, detections and drawings out."""
+"""``predict``: pictures and videos in, detections and drawings out.
+
+Reading, the network, masks with drawings, and writing are stages of a pipeline in threads of their own
+(:mod:`apps.common.background`), so that the network waits for none of the others.
+"""
 
 import dataclasses
-from collections.abc import Iterator
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from fractions import Fraction
+from itertools import chain, count, groupby
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
 import tyro
+from PIL import Image
 
 from apps.common.app import App
+from apps.common.background import background
 from apps.common.config import Recipe
-from apps.common.data import batch_shape
+from apps.common.data import batch_shape, test_resize
 from apps.common.options import PACKAGES, default_output
-from apps.common.pictures import draw_predictions
-from apps.common.weights import load_trained
-from det_coco import BatchShape, DataError, Resize, Sample, list_images, load_image, make_batch, to_results
+from apps.common.pictures import Part, draw_predictions, write_corner
+from apps.common.video import VideoFile, VideoWriter, is_video
+from apps.common.weights import Trained, load_trained
+from det_coco import Batch, DataError, Sample, list_images, load_image, make_batch, save_picture, to_results
 from det_engine import Precision, RunDirectory, describe_environment, resolve_device
 from det_engine.cli import override
 
@@ -26,26 +37,55 @@ class PredictOptions:
     """Options of `predict`."""
 
     inputs: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """Pictures or folders of pictures."""
+    """Pictures, folders of pictures, video files."""
     weights: Path
     """Checkpoint of a run (checkpoints/best.pt)."""
     output: Path | None = None
-    """Directory for predictions.json and pictures; by default runs/<app>/predict-<time>."""
+    """Directory for predictions.json, pictures and videos; by default runs/<app>/predict-<time>."""
     device: str = "auto"
     """auto, cpu, cuda or npu."""
     min_score: float = 0.5
     """Detections below it are written but not drawn."""
+    show: tuple[Part, ...] = ("masks", "boxes", "scores", "fps")
+    """What is drawn; fps, the frames per second of the whole pipeline, on videos alone."""
     precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
     """Number format of the forward pass."""
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Frame:
+    """A picture, or a frame of a video, on its way through the pipeline."""
+
+    number: int
+    """Image id in the results."""
+    path: Path
+    rate: Fraction | None
+    """Frames per second of a video, None for a picture."""
+    image: np.ndarray
+    """uint8 `[h, w, 3]` RGB."""
+    batch: Batch
+    """Batch of one, resized as in the recipe's evaluation."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Predicted:
+    """A frame with its detections, drawn."""
+
+    frame: Frame
+    rows: list[dict[str, Any]]
+    """COCO's results format, and the file's name."""
+    picture: Image.Image
+    shown: int
+    """Detections in the picture."""
+
+
 def predict(app: App, args: list[str]) -> None:
-    """Detect objects in pictures: COCO-result JSON and drawings."""
+    """Detect objects in pictures and videos: COCO-result JSON and drawings."""
     options = override(
         PredictOptions(inputs=(), weights=tyro.MISSING), args, f"apps/{app.name} predict", predict.__doc__
     )
     device = resolve_device(options.device)
-    paths = _pictures(options.inputs)
+    sources = _sources(options.inputs)
     trained = load_trained(app, options.weights)
     run = RunDirectory.create(
         options.output or default_output(app, "predict"),
@@ -53,51 +93,111 @@ def predict(app: App, args: list[str]) -> None:
         environment=describe_environment(device, PACKAGES),
         replace=True,
     )
-    model, precision = trained.model.to(device).eval(), Precision(options.precision, device)
+    trained.model.to(device).eval()
+    precision = Precision(options.precision, device)
+    frames = background(_read(trained.recipe, sources))
+    found = background(_detect(trained, frames, device, precision))
+    predicted = background(_finish(trained, found, options))
     rows: list[dict[str, Any]] = []
     try:
-        for number, (path, image, batch) in enumerate(_batches(trained.recipe, paths), start=1):
-            with torch.inference_mode(), precision.autocast():
-                found = model({name: batch[name].to(device) for name in ("images", "image_sizes")})
-            (detections,) = model.to_image(found, batch["scales"], [image.shape[:2]])
-            mine = to_results(
-                tuple(trained.categories),
-                number,
-                detections.boxes.numpy(),
-                detections.scores.numpy(),
-                detections.labels.numpy(),
-                detections.masks,
-            )
-            rows += [{**row, "file_name": str(path)} for row in mine]
-            drawn = run.pictures / f"{number:05d}-{path.stem}.png"
-            shown = draw_predictions(image, mine, trained.categories, drawn, options.min_score)
-            print(f"{path}: {len(mine)} detections, {shown} drawn")
+        for (_, rate), items in groupby(predicted, key=lambda item: (item.frame.path, item.frame.rate)):
+            write = _write_pictures if rate is None else _write_video
+            write(items, run.pictures, rows.extend)
     finally:
-        # A picture that cannot be read ends the command; what was found before it stays.
+        # A file that cannot be read ends the command; what was found before it stays.
         run.write_json(run.predictions, rows)
     print(f"Predictions and pictures: {run}")
 
 
-def _pictures(inputs: tuple[Path, ...]) -> list[Path]:
+def _sources(inputs: tuple[Path, ...]) -> list[Path | VideoFile]:
+    """Pictures and videos; all of them are looked at before the first is read."""
     if not inputs:
-        raise DataError("predict needs at least one picture or folder of pictures.")
-    return [picture for path in inputs for picture in list_images(path)]
+        raise DataError("predict needs at least one picture, folder of pictures or video.")
+    return [source for path in inputs for source in ([VideoFile(path)] if is_video(path) else list_images(path))]
 
 
-def _batches(recipe: Recipe, paths: list[Path]) -> Iterator[tuple[Path, np.ndarray, dict[str, torch.Tensor]]]:
-    """Each picture with its batch of one, resized as in the recipe's evaluation."""
-    data = recipe.data
-    resize = Resize(shortest=(data.test_size,), longest=data.max_size, rule=data.rounding)
-    shape: BatchShape = dataclasses.replace(batch_shape(recipe), masks="none")
-    for path in paths:
-        image = load_image(path)
-        height, width = resize.output_size(*image.shape[:2])
-        sample = Sample(
-            image=resize.apply(image, height, width),
-            image_id=0,
-            scale=(height / image.shape[0], width / image.shape[1]),
-            boxes=np.zeros((0, 4), dtype=np.float32),
-            labels=np.zeros(0, dtype=np.int64),
-            crowd=np.zeros(0, dtype=bool),
+def _read(recipe: Recipe, sources: list[Path | VideoFile]) -> Iterator[Frame]:
+    resize, shape = test_resize(recipe.data), dataclasses.replace(batch_shape(recipe), masks="none")
+    numbers = count(1)
+    for source in sources:
+        video = source if isinstance(source, VideoFile) else None
+        path = source.path if isinstance(source, VideoFile) else source
+        for image in [load_image(path)] if video is None else video:
+            height, width = resize.output_size(*image.shape[:2])
+            sample = Sample(
+                image=resize.apply(image, height, width),
+                image_id=0,
+                scale=(height / image.shape[0], width / image.shape[1]),
+                boxes=np.zeros((0, 4), dtype=np.float32),
+                labels=np.zeros(0, dtype=np.int64),
+                crowd=np.zeros(0, dtype=bool),
+            )
+            yield Frame(
+                number=next(numbers),
+                path=path,
+                rate=None if video is None else video.rate,
+                image=image,
+                batch=make_batch([sample], shape, truth=False),
+            )
+
+
+def _detect(
+    trained: Trained, frames: Iterable[Frame], device: torch.device, precision: Precision
+) -> Iterator[tuple[Frame, dict[str, torch.Tensor]]]:
+    for frame in frames:
+        inputs = {name: frame.batch[name].to(device) for name in ("images", "image_sizes")}
+        with torch.inference_mode(), precision.autocast():
+            detections = trained.model(inputs)
+        yield frame, detections
+
+
+def _finish(
+    trained: Trained, found: Iterable[tuple[Frame, dict[str, torch.Tensor]]], options: PredictOptions
+) -> Iterator[Predicted]:
+    """Masks at the picture's size, rows, drawings."""
+    times: deque[float] = deque(maxlen=30)
+    for frame, detections in found:
+        with torch.inference_mode():
+            (mine,) = trained.model.to_image(detections, frame.batch["scales"], [frame.image.shape[:2]])
+        rows = to_results(
+            tuple(trained.categories),
+            frame.number,
+            mine.boxes.numpy(),
+            mine.scores.numpy(),
+            mine.labels.numpy(),
+            mine.masks,
         )
-        yield path, image, make_batch([sample], shape, truth=False)
+        picture, shown = draw_predictions(
+            frame.image,
+            rows,
+            trained.categories,
+            min_score=options.min_score,
+            show=options.show,
+            min_side=480 if frame.rate is None else 1,
+        )
+        times.append(time.perf_counter())
+        if frame.rate is not None and "fps" in options.show and len(times) > 1:
+            write_corner(picture, f"{(len(times) - 1) / (times[-1] - times[0]):.1f} fps")
+        yield Predicted(
+            frame=frame, rows=[{**row, "file_name": str(frame.path)} for row in rows], picture=picture, shown=shown
+        )
+
+
+def _write_pictures(items: Iterable[Predicted], folder: Path, keep: Callable[[list[dict[str, Any]]], None]) -> None:
+    for item in items:
+        keep(item.rows)
+        save_picture(item.picture, folder / f"{item.frame.number:05d}-{item.frame.path.stem}.png")
+        print(f"{item.frame.path}: {len(item.rows)} detections, {item.shown} drawn")
+
+
+def _write_video(items: Iterator[Predicted], folder: Path, keep: Callable[[list[dict[str, Any]]], None]) -> None:
+    first = next(items)
+    path, rate = first.frame.path, first.frame.rate or Fraction(25)
+    began, frames, detections = time.perf_counter(), 0, 0
+    with VideoWriter(folder / f"{first.frame.number:05d}-{path.stem}.mp4", rate) as writer:
+        for item in chain([first], items):
+            keep([{**row, "frame": frames} for row in item.rows])
+            writer.write(np.asarray(item.picture))
+            frames, detections = frames + 1, detections + len(item.rows)
+    speed = frames / (time.perf_counter() - began)
+    print(f"{path}: {frames} frames, {detections} detections, {speed:.1f} frames/s")

@@ -86,7 +86,9 @@ def detections_of(
     )
 
 
-def draw(image: np.ndarray, drawn: Drawn, class_names: Sequence[str], *, min_side: int = 480) -> Image.Image:
+def draw(
+    image: np.ndarray, drawn: Drawn, class_names: Sequence[str], *, min_side: int = 480, boxes: bool = True
+) -> Image.Image:
     """Draw objects on a picture.
 
     Masks are translucent with an outline, a colour per class varied per object; labels keep clear of each other where
@@ -97,6 +99,7 @@ def draw(image: np.ndarray, drawn: Drawn, class_names: Sequence[str], *, min_sid
         drawn: the objects.
         class_names: names by contiguous label.
         min_side: the longer side is enlarged by a whole factor to at least this many pixels.
+        boxes: draw the boxes' outlines; names are written in any case.
 
     Returns:
         an RGB picture.
@@ -106,7 +109,9 @@ def draw(image: np.ndarray, drawn: Drawn, class_names: Sequence[str], *, min_sid
     # Large objects first, so that small ones on top of them stay visible.
     area = (drawn.boxes[:, 2] - drawn.boxes[:, 0]) * (drawn.boxes[:, 3] - drawn.boxes[:, 1])
     order = np.argsort(-area, kind="stable")
-    canvas = np.array(Image.fromarray(image).resize((width * factor, height * factor), Image.Resampling.BICUBIC))
+    canvas = np.array(image)
+    if factor > 1:
+        canvas = np.array(Image.fromarray(image).resize((width * factor, height * factor), Image.Resampling.BICUBIC))
     colours = [_colour(int(label), n) for n, label in enumerate(drawn.labels)]
     if drawn.masks is not None:
         for n in order:
@@ -116,7 +121,7 @@ def draw(image: np.ndarray, drawn: Drawn, class_names: Sequence[str], *, min_sid
     pen = ImageDraw.Draw(picture)
     size = _text_size(*picture.size)
     line = max(1, size // 8)
-    for n in order:
+    for n in order if boxes else ():
         x1, y1, x2, y2 = (float(v) * factor for v in drawn.boxes[n])
         pen.rectangle((x1, y1, max(x2 - 1, x1), max(y2 - 1, y1)), outline=colours[n], width=line)
     taken: list[tuple[float, float, float, float]] = []
@@ -182,6 +187,12 @@ def _count(drawn: Drawn) -> str:
 
 
 def _blend(canvas: np.ndarray, mask: np.ndarray, colour: tuple[int, int, int], *, crowd: bool) -> None:
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if not len(rows):
+        return
+    # Most masks are much smaller than the picture.
+    part = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+    canvas, mask = canvas[part], mask[part]
     inner = _eroded(mask)
     outline = mask & ~inner
     if crowd:

@@ -1,0 +1,106 @@
+"""Video files in and out, by PyAV, which brings FFmpeg along and is only needed here."""
+
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from types import ModuleType, TracebackType
+
+import numpy as np
+
+from det_coco import DataError
+
+SUFFIXES = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm", ".wmv"})
+
+
+def is_video(path: Path) -> bool:
+    """Whether a path names a video file."""
+    return path.suffix.lower() in SUFFIXES and not path.is_dir()
+
+
+class VideoFile:
+    """A video file to read.
+
+    Attributes:
+        path: the file.
+        rate: frames per second.
+
+    Raises:
+        DataError: PyAV is missing, the file is missing or damaged, or it has no picture track.
+    """
+
+    def __init__(self, path: Path) -> None:
+        av = _library()
+        if not path.exists():
+            raise DataError(f"The video {path} does not exist.")
+        self.path = path
+        try:
+            with av.open(str(path)) as container:
+                if not container.streams.video:
+                    raise DataError(f"The video {path} has no picture track.")
+                rate = container.streams.video[0].average_rate
+        except av.error.FFmpegError as error:
+            raise DataError(f"The video {path} cannot be read: {error}. It is damaged, or no video.") from None
+        self.rate = Fraction(rate) if rate else Fraction(25)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        """The frames, uint8 `[h, w, 3]` RGB, upright.
+
+        Raises:
+            DataError: the file breaks off.
+        """
+        av = _library()
+        try:
+            with av.open(str(self.path)) as container:
+                stream = container.streams.video[0]
+                stream.thread_type = "AUTO"
+                for frame in container.decode(stream):
+                    pixels = frame.to_ndarray(format="rgb24")
+                    yield np.ascontiguousarray(np.rot90(pixels, frame.rotation // 90))
+        except av.error.FFmpegError as error:
+            raise DataError(f"The video {self.path} cannot be read to its end: {error}.") from None
+
+
+class VideoWriter:
+    """A video file to write; an MP4 that every player opens.
+
+    Args:
+        path: the file; its folder is made.
+        rate: frames per second.
+    """
+
+    def __init__(self, path: Path, rate: Fraction) -> None:
+        av = _library()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._av = av
+        self._container = av.open(str(path), mode="w")
+        codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
+        self._stream = self._container.add_stream(codec, rate=rate)
+        self._stream.pix_fmt = "yuv420p"
+
+    def write(self, pixels: np.ndarray) -> None:
+        """Append a frame, uint8 `[h, w, 3]` RGB, of the size of the first; odd sides lose a pixel."""
+        height, width = (length // 2 * 2 for length in pixels.shape[:2])
+        if not self._stream.frames and not self._stream.codec_context.is_open:
+            self._stream.height, self._stream.width = height, width
+        frame = self._av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels[:height, :width]), format="rgb24")
+        self._container.mux(self._stream.encode(frame))
+
+    def __enter__(self) -> "VideoWriter":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._stream.codec_context.is_open:
+            self._container.mux(self._stream.encode(None))
+        self._container.close()
+
+
+def _library() -> ModuleType:
+    try:
+        import av
+    except ImportError:
+        raise DataError(
+            "Video files are read and written by PyAV, which is not installed: pip install av. Pictures need nothing."
+        ) from None
+    return av
