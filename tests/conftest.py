@@ -1,8 +1,10 @@
-"""A data set of 16 small pictures, and one short run of each app on it."""
+"""A data set of 16 small pictures, and one short run of each app on it; torchvision as it was."""
 
 from pathlib import Path
 
 import pytest
+from torchvision.models.detection import roi_heads, transform
+from torchvision.ops import boxes, poolers
 
 from det_coco import synthetic_dataset
 from tests.command_line import train
@@ -28,3 +30,11 @@ def faster_rcnn_run(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     output = tmp_path_factory.mktemp("runs") / "faster_rcnn"
     assert train("faster_rcnn", shapes, output) == 0
     return output
+
+
+@pytest.fixture
+def torchvision_is_restored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The read-me of det-ops puts our operators in place of torchvision's: undo that after the test."""
+    for module in (boxes, poolers, roi_heads, transform):
+        for name, value in list(vars(module).items()):
+            monkeypatch.setattr(module, name, value)
