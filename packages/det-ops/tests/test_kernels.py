@@ -7,6 +7,7 @@ import torch
 
 import det_ops
 from det_ops import _kernels
+from det_ops.__main__ import main
 
 
 def test_choice_is_restored_after_an_error() -> None:
@@ -46,9 +47,17 @@ def test_environment_forces_the_reference_and_the_table_says_so() -> None:
     environment = os.environ | {"DET_OPS_KERNELS": "reference"}
     run = [sys.executable, "-m", "det_ops"]
     lines = subprocess.run(run, env=environment, capture_output=True, text=True, check=True).stdout.splitlines()
-    rows = [line for line in lines if line.startswith("  ")]
+    rows = [line for line in lines if line.startswith("  ") and line[2] != " "]
     assert len(rows) == len(_kernels.table())
     assert all("reference" in row and "forced" in row for row in rows)
+
+
+def test_npu_rows_tell_what_the_vendor_has(capsys: pytest.CaptureFixture[str]) -> None:
+    main()
+    printed = capsys.readouterr().out
+    of_npu = printed[printed.index("\nnpu: ") :].splitlines()
+    (place,) = (i for i, line in enumerate(of_npu) if line.startswith("  roi_align "))
+    assert of_npu[place + 1].split()[:2] == ["not", "npu_roi_align,"]
 
 
 def test_public_names_are_sorted() -> None:

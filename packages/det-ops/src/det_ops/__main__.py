@@ -4,6 +4,7 @@ import torch
 
 import det_ops
 from det_ops import _kernels
+from det_ops._npu import VENDOR
 
 
 def present() -> dict[str, str]:
@@ -18,7 +19,7 @@ def present() -> dict[str, str]:
 
 
 def main() -> None:
-    """Print the table."""
+    """Print a table per kind of device, of this machine or not; for NPUs also what torch_npu has, and why not that."""
     devices = present()
     print(f"det_ops {det_ops.__version__}, torch {torch.__version__}")
     rows = _kernels.table()
@@ -28,6 +29,8 @@ def main() -> None:
         for row in rows:
             if row.device == device:
                 print(f"  {row.operator:{width}}  {row.name:10}  {row.reason}")
+                if device == "npu" and row.operator in VENDOR:
+                    print(f"  {'':{width}}  {'not':10}  {VENDOR[row.operator]}")
 
 
 if __name__ == "__main__":
