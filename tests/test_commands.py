@@ -13,7 +13,7 @@ import torchvision
 from PIL import Image
 
 import apps.common.train as train_command
-from apps.common.config import from_dict
+from apps.common.config import TwoStageRecipe, from_dict
 from det_engine import checkpoint
 from tests.command_line import APPS, SMALL, call, process, read, small, train
 
@@ -67,7 +67,7 @@ def test_recipes_are_listed_and_shown(app, capsys):
     assert all(len(line.split(None, 1)) == 2 for line in listed)
     for name, make in APPS[app].recipes.items():
         assert call(app, "recipes", name) == 0
-        assert from_dict(json.loads(capsys.readouterr().out)) == make(), name
+        assert from_dict(json.loads(capsys.readouterr().out), type(make())) == make(), name
 
 
 def test_wrong_names_are_answered_with_the_nearest(capsys):
@@ -101,7 +101,7 @@ def test_a_run_leaves_everything(mask_rcnn_run, shapes):
     config = read(run / "config.json")
     assert config["app"] == "mask_rcnn"
     assert config["data"] == str(shapes)
-    recipe = from_dict(config["recipe"])
+    recipe = from_dict(config["recipe"], TwoStageRecipe)
     assert recipe.solver.steps == 4
     assert recipe.data.batch == 2
     assert recipe.data.buckets, "the resolved configuration spells the buckets out"
@@ -155,7 +155,7 @@ def test_rates_and_steps_follow_the_batch_and_explicit_options_win(shapes, tmp_p
     out = capsys.readouterr().out
     assert "Batch 2 instead of 8: learning rate 0.04 -> 0.01, steps 750 -> 3000" in out
     assert "Set by options instead: learning rate 0.003, 1 steps." in out
-    recipe = from_dict(read(tmp_path / "run" / "config.json")["recipe"])
+    recipe = from_dict(read(tmp_path / "run" / "config.json")["recipe"], TwoStageRecipe)
     assert (recipe.solver.base_lr, recipe.solver.steps, recipe.solver.reference_batch) == (0.003, 1, 2)
     assert recipe.solver.milestones == (2200, 2720)
     assert recipe.solver.warmup_steps == 400

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from apps.common.app import App
-from apps.common.config import Recipe
+from apps.common.config import TwoStageRecipe
 from apps.common.main import main
 from apps.mask_rcnn.config import scratch_small
 from apps.mask_rcnn.model import mask_rcnn
@@ -58,7 +58,7 @@ def write_subset(root: Path) -> Path:
     return root
 
 
-def overfit() -> Recipe:
+def overfit() -> TwoStageRecipe:
     """scratch_small with narrower heads, one size and no mirroring; 0.2 s a step on two idle cores."""
     recipe = scratch_small()
     mask = recipe.detector.mask

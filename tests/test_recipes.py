@@ -73,7 +73,7 @@ def test_constants_are_the_published_ones(path, detectron2, mlperf):
 
 @pytest.mark.parametrize("recipe", ALL)
 def test_a_recipe_is_its_own_copy_after_json(recipe):
-    assert from_dict(json.loads(json.dumps(to_dict(recipe())))) == recipe()
+    assert from_dict(json.loads(json.dumps(to_dict(recipe()))), type(recipe())) == recipe()
 
 
 @pytest.mark.parametrize("app", APPS.values(), ids=APPS)

@@ -22,8 +22,8 @@ from torch.utils._pytree import tree_flatten
 
 import det_ops
 from apps.common.app import backbone, two_stage, with_classes
-from apps.common.config import Recipe
-from apps.common.data import batch_shape, training_batches, with_buckets
+from apps.common.config import TwoStageRecipe
+from apps.common.data import training_batches
 from apps.faster_rcnn.config import RECIPES as FASTER_RCNN
 from apps.mask_rcnn.config import RECIPES as MASK_RCNN
 from det_coco import CocoIndex
@@ -89,41 +89,39 @@ def no_host_reads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
 
 
-def narrow(recipe: Recipe) -> Recipe:
+def narrow(recipe: TwoStageRecipe) -> TwoStageRecipe:
     """The conventions of a recipe with fewer of everything; two images of at most 96 x 128."""
     detector = recipe.detector
     counts = {"samples": 64, "pre_nms_train": 90, "pre_nms_test": 80, "post_nms_train": 60, "post_nms_test": 50}
-    return with_buckets(
-        replace(
-            recipe,
-            backbone=replace(
-                recipe.backbone,
-                width=8,
-                depth=18 if recipe.backbone.depth == 18 else 50,
-                groups=min(recipe.backbone.groups, 2),
-                pyramid_channels=16,
-            ),
-            detector=replace(
-                detector,
-                num_classes=3,
-                rpn=replace(detector.rpn, **counts),
-                box=replace(detector.box, channels=32, samples=48, max_detections=20),
-                mask=None if detector.mask is None else replace(detector.mask, channels=16),
-            ),
-            data=replace(
-                recipe.data,
-                batch=2,
-                train_sizes=(96,),
-                test_size=96,
-                max_size=128,
-                max_instances=64,
-                max_polygons=96,
-                max_edges=1024,
-                filter_empty=False,
-                workers=0,
-            ),
-        )
-    )
+    return replace(
+        recipe,
+        backbone=replace(
+            recipe.backbone,
+            width=8,
+            depth=18 if recipe.backbone.depth == 18 else 50,
+            groups=min(recipe.backbone.groups, 2),
+            pyramid_channels=16,
+        ),
+        detector=replace(
+            detector,
+            num_classes=3,
+            rpn=replace(detector.rpn, **counts),
+            box=replace(detector.box, channels=32, samples=48, max_detections=20),
+            mask=None if detector.mask is None else replace(detector.mask, channels=16),
+        ),
+        data=replace(
+            recipe.data,
+            batch=2,
+            train_sizes=(96,),
+            test_size=96,
+            max_size=128,
+            max_instances=64,
+            max_polygons=96,
+            max_edges=1024,
+            filter_empty=False,
+            workers=0,
+        ),
+    ).spelt_out()
 
 
 def write_images(root: Path, objects: list[list[bool]], sizes: list[tuple[int, int]], seed: int) -> CocoIndex:
@@ -171,7 +169,7 @@ def splits(tmp_path_factory) -> tuple[CocoIndex, CocoIndex]:
     )
 
 
-def batches(recipe: Recipe, splits: tuple[CocoIndex, CocoIndex]) -> list[dict[str, Tensor]]:
+def batches(recipe: TwoStageRecipe, splits: tuple[CocoIndex, CocoIndex]) -> list[dict[str, Tensor]]:
     bare, crowded = (next(training_batches(recipe, index, 0, pin_memory=False)) for index in splits)
     used = [(batch["valid"] & ~batch["crowd"]).sum().item() for batch in (bare, crowded)]
     assert used == [0, 90]
@@ -251,9 +249,9 @@ def test_the_operators_of_inference_do_not_depend_on_the_data(name, kernels, spl
 @pytest.mark.parametrize("name", sorted(RECIPES))
 def test_a_full_size_step_of_every_recipe_has_shapes_from_the_configuration(name):
     """Two images in the largest bucket, without memory or arithmetic: fake tensors know nothing but shapes."""
-    recipe = with_buckets(with_classes(RECIPES[name](), 80))
+    recipe = with_classes(RECIPES[name](), 80).spelt_out()
     recipe = replace(recipe, data=replace(recipe.data, batch=2))
-    shape = batch_shape(recipe)
+    shape = recipe.batch_shape()
     height, width = max(shape.buckets)
     if "fpn" in name:
         assert (800, 1344) in shape.buckets  # what COCO's pictures become

@@ -2,17 +2,18 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Generic
 
 import torch
 
-from apps.common.config import BackboneConfig, Recipe
+from apps.common.config import BackboneConfig, R, TwoStageRecipe
 from det_backbones import FPN, ResNetFPN, resnet
 from det_engine.cli import UsageError
 from det_heads import TwoStageDetector
 
 
 @dataclass(frozen=True, kw_only=True)
-class App:
+class App(Generic[R]):
     """A trainer.
 
     Attributes:
@@ -22,10 +23,15 @@ class App:
     """
 
     name: str
-    recipes: Mapping[str, Callable[[], Recipe]]
-    build: Callable[[Recipe], TwoStageDetector]
+    recipes: Mapping[str, Callable[[], R]]
+    build: Callable[[R], TwoStageDetector]
 
-    def network(self, recipe: Recipe) -> TwoStageDetector:
+    @property
+    def kind(self) -> type[R]:
+        """Type of its recipes."""
+        return type(next(iter(self.recipes.values()))())
+
+    def network(self, recipe: R) -> TwoStageDetector:
         """The network of a recipe that a user may have changed.
 
         Raises:
@@ -52,12 +58,12 @@ def backbone(config: BackboneConfig) -> ResNetFPN:
     return ResNetFPN(body, FPN(body.out_channels, config.pyramid_channels))
 
 
-def two_stage(recipe: Recipe) -> TwoStageDetector:
+def two_stage(recipe: TwoStageRecipe) -> TwoStageDetector:
     """Backbone and heads of a recipe, randomly initialised as its system does it; NHWC, which convolutions prefer."""
     detector = TwoStageDetector(backbone(recipe.backbone), recipe.detector)
     return detector.to(memory_format=torch.channels_last)
 
 
-def with_classes(recipe: Recipe, num_classes: int) -> Recipe:
+def with_classes(recipe: R, num_classes: int) -> R:
     """The recipe for a data set of that many classes."""
     return replace(recipe, detector=replace(recipe.detector, num_classes=num_classes))

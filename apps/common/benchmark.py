@@ -13,7 +13,7 @@ import tyro
 
 from apps.common.app import App, with_classes
 from apps.common.config import Recipe
-from apps.common.data import open_splits, training_batches, with_buckets
+from apps.common.data import open_splits, training_batches
 from apps.common.options import take_recipe
 from det_engine import Precision, build_optimizer, resolve_device, seed_all
 from det_engine.cli import override
@@ -50,7 +50,7 @@ def benchmark(app: App, args: list[str]) -> None:
     device = resolve_device(options.device)
     recipe = options.config
     splits = open_splits(options.data, recipe.data)
-    recipe = with_buckets(with_classes(recipe, splits.train.num_classes))
+    recipe = with_classes(recipe, splits.train.num_classes).spelt_out()
     seed_all(recipe.train.seed)
     model = app.network(recipe).to(device)
     optimizer = build_optimizer(model, recipe.solver)

@@ -3,14 +3,15 @@
 Modules of the packages take plain arguments; only the apps see this tree.
 """
 
-import dataclasses
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from dataclasses import asdict, dataclass, replace
+from typing import Annotated, Any, Literal, TypeVar
 
 import cattrs
 import tyro
 
 from det_backbones.resnet import Depth
+from det_coco import Augmentation, BatchShape, Resize, default_buckets
+from det_coco.transforms import Transform
 from det_engine import SolverConfig, TrainSettings
 from det_heads import DetectorConfig
 
@@ -40,23 +41,14 @@ class BackboneConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataConfig:
-    """How images become static batches."""
+class LoadingConfig:
+    """How images are loaded, whatever is done to them then."""
 
     batch: int = 16
     """Images per optimiser step, over all devices; rates and steps follow it by the linear scaling rule."""
-    train_sizes: tuple[int, ...] = (640, 672, 704, 736, 768, 800)
-    """Shorter side, one drawn per image."""
-    test_size: int = 800
-    max_size: int = 1333
-    rounding: Literal["detectron2", "maskrcnn_benchmark", "torchvision"] = "detectron2"
-    buckets: tuple[tuple[int, int], ...] = ()
-    """Padded shapes (height, width), the smallest that holds a batch is taken; empty: one per orientation."""
     flip: float = 0.5
     max_instances: int = 100
     """Slots for objects per image; an image with more is an error unless `drop_excess`."""
-    max_polygons: int = 512
-    max_edges: int = 16384
     drop_excess: bool = False
     filter_empty: bool = True
     """Leave images without a usable object out of training."""
@@ -67,43 +59,131 @@ class DataConfig:
     """Name of the split to evaluate on; by default val2017, else val."""
 
     def __post_init__(self) -> None:
-        least = {
-            "batch": 1,
-            "test_size": 1,
-            "max_size": 1,
-            "max_instances": 1,
-            "max_polygons": 1,
-            "max_edges": 1,
-            "workers": 0,
-        }
-        for name, floor in least.items():
-            if getattr(self, name) < floor:
-                raise ValueError(f"{name} must be at least {floor}, got {getattr(self, name)}")
-        if not self.train_sizes or min(self.train_sizes) < 1:
-            raise ValueError(f"train_sizes must hold one or more lengths of at least 1 pixel, got {self.train_sizes}")
+        _at_least(self, batch=1, max_instances=1, workers=0)
         if not 0 <= self.flip <= 1:
             raise ValueError(f"flip must be a probability between 0 and 1, got {self.flip}")
 
 
 @dataclass(frozen=True, kw_only=True)
+class DataConfig(LoadingConfig):
+    """How images become static batches, resized and mirrored."""
+
+    train_sizes: tuple[int, ...] = (640, 672, 704, 736, 768, 800)
+    """Shorter side, one drawn per image."""
+    test_size: int = 800
+    max_size: int = 1333
+    rounding: Literal["detectron2", "maskrcnn_benchmark", "torchvision"] = "detectron2"
+    buckets: tuple[tuple[int, int], ...] = ()
+    """Padded shapes (height, width), the smallest that holds a batch is taken; empty: one per orientation."""
+    max_polygons: int = 512
+    max_edges: int = 16384
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _at_least(self, test_size=1, max_size=1, max_polygons=1, max_edges=1)
+        if not self.train_sizes or min(self.train_sizes) < 1:
+            raise ValueError(f"train_sizes must hold one or more lengths of at least 1 pixel, got {self.train_sizes}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """Everything that determines a run but the data, the weights and the place of its output."""
+    """Everything that determines a run but the data, the weights and the place of its output.
+
+    Each kind of detector has a subclass, with the types of its sections and its answers to what the commands ask.
+    """
 
     name: Annotated[str, tyro.conf.Suppress]
     summary: Annotated[str, tyro.conf.Suppress]
     """System it reproduces and the result to expect."""
     backbone: BackboneConfig
-    detector: DetectorConfig
-    data: DataConfig
+    detector: Any
+    """The detector's own configuration; every one has `num_classes` and `pixels`."""
+    data: LoadingConfig
     solver: SolverConfig
     train: TrainSettings
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether the detector finds masks, not only boxes."""
+        raise NotImplementedError
+
+    def batch_shape(self) -> BatchShape:
+        """The static shapes of its batches."""
+        raise NotImplementedError
+
+    def training_transform(self) -> Transform:
+        """What training does to an image."""
+        raise NotImplementedError
+
+    def test_resize(self) -> Resize:
+        """What evaluation and prediction do to an image."""
+        raise NotImplementedError
+
+    def spelt_out(self) -> "Recipe":
+        """The recipe with defaults that depend on other fields made explicit."""
+        return self
+
+
+@dataclass(frozen=True, kw_only=True)
+class TwoStageRecipe(Recipe):
+    """A recipe of Faster or Mask R-CNN."""
+
+    detector: DetectorConfig
+    data: DataConfig
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether there is a mask head."""
+        return self.detector.mask is not None
+
+    def batch_shape(self) -> BatchShape:
+        """Buckets, and masks in the form the head is trained on."""
+        mask, data = self.detector.mask, self.spelt_out().data
+        return BatchShape(
+            buckets=data.buckets,
+            masks="none" if mask is None else "bitmaps" if mask.target == "bitmap" else "polygons",
+            max_instances=data.max_instances,
+            max_edges=data.max_edges,
+            max_polygons=data.max_polygons,
+            drop_excess=data.drop_excess,
+        )
+
+    def training_transform(self) -> Augmentation:
+        """A resize to one of the sizes, and a mirror."""
+        data = self.data
+        return Augmentation(
+            resize=Resize(shortest=data.train_sizes, longest=data.max_size, rule=data.rounding),
+            flip=data.flip,
+            legacy=self.detector.offset == 1,
+        )
+
+    def test_resize(self) -> Resize:
+        """The test size."""
+        return Resize(shortest=(self.data.test_size,), longest=self.data.max_size, rule=self.data.rounding)
+
+    def spelt_out(self) -> "TwoStageRecipe":
+        """The recipe with its buckets: by default one per orientation that hold every resized image."""
+        if self.data.buckets:
+            return self
+        largest = max(*self.data.train_sizes, self.data.test_size)
+        resize = Resize(shortest=(largest,), longest=self.data.max_size, rule=self.data.rounding)
+        return replace(self, data=replace(self.data, buckets=default_buckets(resize)))
+
+
+R = TypeVar("R", bound=Recipe)
 
 
 def to_dict(recipe: Recipe) -> dict[str, Any]:
     """Plain JSON values of a recipe."""
-    return dataclasses.asdict(recipe)
+    return asdict(recipe)
 
 
-def from_dict(values: dict[str, Any]) -> Recipe:
-    """The recipe that :func:`to_dict` wrote; unknown, missing or ill-typed fields raise cattrs' errors."""
-    return cattrs.Converter(forbid_extra_keys=True).structure(values, Recipe)
+def from_dict(values: dict[str, Any], kind: type[R]) -> R:
+    """The recipe of that kind that :func:`to_dict` wrote; wrong fields raise cattrs' errors."""
+    return cattrs.Converter(forbid_extra_keys=True).structure(values, kind)
+
+
+def _at_least(config: object, **floors: int) -> None:
+    for name, floor in floors.items():
+        if getattr(config, name) < floor:
+            raise ValueError(f"{name} must be at least {floor}, got {getattr(config, name)}")

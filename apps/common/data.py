@@ -5,22 +5,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from apps.common.config import DataConfig, Recipe
+from apps.common.config import LoadingConfig, Recipe
 from det_coco import (
-    Augmentation,
     Batch,
-    BatchShape,
     CocoIndex,
     Loader,
     Resize,
     check_same_categories,
-    default_buckets,
     default_splits,
     eval_loader,
     load_split,
     synthetic_dataset,
     train_loader,
 )
+from det_coco.sampler import Grouping
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +35,7 @@ def data_root(data: Path | None) -> Path:
     return synthetic_dataset() if data is None else data
 
 
-def open_splits(data: Path | None, config: DataConfig) -> Splits:
+def open_splits(data: Path | None, config: LoadingConfig) -> Splits:
     """Index the training and the held-out split.
 
     Raises:
@@ -52,61 +50,37 @@ def open_splits(data: Path | None, config: DataConfig) -> Splits:
     return Splits(root=root, train=train, val=val)
 
 
-def with_buckets(recipe: Recipe) -> Recipe:
-    """The recipe with its bucket shapes spelt out: by default one per orientation that hold every resized image."""
-    if recipe.data.buckets:
-        return recipe
-    largest = max(*recipe.data.train_sizes, recipe.data.test_size)
-    resize = Resize(shortest=(largest,), longest=recipe.data.max_size, rule=recipe.data.rounding)
-    return dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, buckets=default_buckets(resize)))
-
-
-def batch_shape(recipe: Recipe) -> BatchShape:
-    """The static shapes of the recipe's batches."""
-    mask, data = recipe.detector.mask, with_buckets(recipe).data
-    return BatchShape(
-        buckets=data.buckets,
-        masks="none" if mask is None else "bitmaps" if mask.target == "bitmap" else "polygons",
-        max_instances=data.max_instances,
-        max_edges=data.max_edges,
-        max_polygons=data.max_polygons,
-        drop_excess=data.drop_excess,
-    )
-
-
 def training_batches(recipe: Recipe, index: CocoIndex, start: int, *, pin_memory: bool) -> Iterator[Batch]:
     """Batches `start`, `start` + 1, ... of the recipe's training."""
-    data = recipe.data
+    data, transform = recipe.data, recipe.training_transform()
     loader = train_loader(
         index,
-        augmentation=Augmentation(
-            resize=Resize(shortest=data.train_sizes, longest=data.max_size, rule=data.rounding),
-            flip=data.flip,
-            legacy=recipe.detector.offset == 1,
-        ),
-        shape=batch_shape(recipe),
+        augmentation=transform,
+        shape=recipe.batch_shape(),
         batch_size=data.batch,
         seed=recipe.train.seed,
         start_batch=start,
         workers=data.workers,
         pin_memory=pin_memory,
         filter_empty=data.filter_empty,
+        grouping=_grouping(transform.resize),
     )
     return iter(loader)
 
 
-def test_resize(config: DataConfig) -> Resize:
-    """The resize of evaluation and prediction."""
-    return Resize(shortest=(config.test_size,), longest=config.max_size, rule=config.rounding)
-
-
 def evaluation_loader(recipe: Recipe, index: CocoIndex, *, batch: int | None = None) -> Loader:
     """Every image of a split once, at the recipe's test size."""
-    data = recipe.data
+    data, resize = recipe.data, recipe.test_resize()
     return eval_loader(
         index,
-        resize=test_resize(data),
-        shape=dataclasses.replace(batch_shape(recipe), masks="none"),
+        resize=resize,
+        shape=dataclasses.replace(recipe.batch_shape(), masks="none"),
         batch_size=min(batch or data.batch, len(index)),
         workers=data.workers,
+        grouping=_grouping(resize),
     )
+
+
+def _grouping(resize: Resize) -> Grouping:
+    """YOLACT's images have one shape whatever they were."""
+    return "none" if resize.rule == "yolact" else "orientation"

@@ -46,7 +46,7 @@ class Evaluator:
             self.rows += to_results(
                 self.index, image_id, found.boxes.numpy(), found.scores.numpy(), found.labels.numpy(), found.masks
             )
-        tasks = ("bbox",) if self.recipe.detector.mask is None else ("bbox", "segm")
+        tasks = ("bbox", "segm") if self.recipe.has_masks else ("bbox",)
         self.metrics = coco_evaluate(self.index, self.rows, tasks)
         return self.metrics
 

@@ -22,7 +22,6 @@ from PIL import Image
 from apps.common.app import App
 from apps.common.background import background
 from apps.common.config import Recipe
-from apps.common.data import batch_shape, test_resize
 from apps.common.options import PACKAGES, default_output
 from apps.common.pictures import Part, draw_predictions, write_corner
 from apps.common.video import VideoFile, VideoWriter, is_video
@@ -117,7 +116,7 @@ def _sources(inputs: tuple[Path, ...]) -> list[Path | VideoFile]:
 
 
 def _read(recipe: Recipe, sources: list[Path | VideoFile]) -> Iterator[Frame]:
-    resize, shape = test_resize(recipe.data), dataclasses.replace(batch_shape(recipe), masks="none")
+    resize, shape = recipe.test_resize(), dataclasses.replace(recipe.batch_shape(), masks="none")
     numbers = count(1)
     for source in sources:
         video = source if isinstance(source, VideoFile) else None

@@ -5,7 +5,7 @@ Both apps offer the same training recipes with and without the mask branch, so t
 
 from dataclasses import replace
 
-from apps.common.config import BackboneConfig, DataConfig, Depth, Recipe
+from apps.common.config import BackboneConfig, DataConfig, Depth, TwoStageRecipe
 from det_engine import SolverConfig, TrainSettings
 from det_heads import (
     AnchorConfig,
@@ -22,7 +22,7 @@ from det_heads import (
 RGB_PIXELS = PixelConfig(order="rgb", scale=255.0, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 
 
-def detectron2(name: str, summary: str, *, mask: bool, depth: Depth = 50, schedule: int = 1) -> Recipe:
+def detectron2(name: str, summary: str, *, mask: bool, depth: Depth = 50, schedule: int = 1) -> TwoStageRecipe:
     """detectron2's Base-RCNN-FPN: multi-scale 640-800, frozen batch norm, MSRA weights, `schedule` times 90k steps."""
     one = SolverConfig(
         base_lr=0.02,
@@ -34,7 +34,7 @@ def detectron2(name: str, summary: str, *, mask: bool, depth: Depth = 50, schedu
         milestones=(60_000, 80_000),
         steps=90_000,
     )
-    return Recipe(
+    return TwoStageRecipe(
         name=name,
         summary=summary,
         backbone=BackboneConfig(depth=depth, stride_in_1x1=True, freeze_at=2, weights=f"R-{depth}.pkl"),
@@ -45,7 +45,7 @@ def detectron2(name: str, summary: str, *, mask: bool, depth: Depth = 50, schedu
     )
 
 
-def resnext101(recipe: Recipe) -> Recipe:
+def resnext101(recipe: TwoStageRecipe) -> TwoStageRecipe:
     """ResNeXt-101-32x8d in place of the ResNet, with torchvision's ImageNet weights and therefore its pixels."""
     return replace(
         recipe,
@@ -61,10 +61,10 @@ def resnext101(recipe: Recipe) -> Recipe:
     )
 
 
-def maskrcnn_benchmark(name: str, summary: str, *, mask: bool) -> Recipe:
+def maskrcnn_benchmark(name: str, summary: str, *, mask: bool) -> TwoStageRecipe:
     """e2e_{mask,faster}_rcnn_R_50_FPN_1x of mlcommons / maskrcnn-benchmark, legacy conventions included."""
     detector = maskrcnn_benchmark_config(mask=mask)
-    return Recipe(
+    return TwoStageRecipe(
         name=name,
         summary=summary,
         backbone=BackboneConfig(depth=50, norm_eps=0.0, stride_in_1x1=True, freeze_at=2, weights="R-50.pkl"),
@@ -87,10 +87,10 @@ def maskrcnn_benchmark(name: str, summary: str, *, mask: bool) -> Recipe:
     )
 
 
-def tiny(*, mask: bool) -> Recipe:
+def tiny(*, mask: bool) -> TwoStageRecipe:
     """The embedded default: four million parameters, for the synthetic scenes, minutes on a CPU."""
     pool = PoolConfig(size=7, sampling_ratio=2)
-    return Recipe(
+    return TwoStageRecipe(
         name="tiny",
         summary="small network for the embedded data set, from scratch, minutes on two CPU cores",
         backbone=BackboneConfig(
@@ -135,7 +135,7 @@ def tiny(*, mask: bool) -> Recipe:
     )
 
 
-def scratch_small(*, mask: bool) -> Recipe:
+def scratch_small(*, mask: bool) -> TwoStageRecipe:
     """A few hundred real photographs from scratch on a CPU: ResNet-18 with group norm, half width, 192 pixels."""
     recipe = tiny(mask=mask)
     pool = PoolConfig(size=7, sampling_ratio=2)

@@ -10,7 +10,7 @@ import tyro
 import det_engine
 from apps.common.app import App, with_classes
 from apps.common.config import Recipe
-from apps.common.data import open_splits, training_batches, with_buckets
+from apps.common.data import open_splits, training_batches
 from apps.common.evaluate import Evaluator, print_metrics
 from apps.common.options import PACKAGES, default_output, take_recipe
 from apps.common.weights import describe, initialize, read_config
@@ -58,7 +58,7 @@ def train(app: App, args: list[str]) -> None:
         _refuse(options, recipe, run)
     device = resolve_device(options.device)
     splits = open_splits(options.data, recipe.data)
-    recipe = with_buckets(with_classes(recipe, splits.train.num_classes))
+    recipe = with_classes(recipe, splits.train.num_classes).spelt_out()
     print(
         f"Data: {splits.root}: {len(splits.train)} training and {len(splits.val)} held-out images, "
         f"{splits.train.num_classes} classes."

@@ -46,7 +46,7 @@ def read_config(app: App, state: Mapping[str, Any], path: Path) -> tuple[Recipe,
             + (f"Use apps/{config['app']}." if config.get("app") else "Give a checkpoint of a run.")
         )
     try:
-        return from_dict(config["recipe"]), config
+        return from_dict(config["recipe"], app.kind), config
     except (cattrs.BaseValidationError, KeyError, TypeError, ValueError) as error:
         raise EngineError(f"Checkpoint {path} was written by another version; its recipe cannot be read.") from error
 

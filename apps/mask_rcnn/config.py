@@ -1,44 +1,44 @@
 """The recipes of Mask R-CNN, each a function that returns the whole configuration of a run."""
 
 from apps.common import recipes
-from apps.common.config import Recipe
+from apps.common.config import TwoStageRecipe
 
 
-def tiny() -> Recipe:
+def tiny() -> TwoStageRecipe:
     """``hatch run apps/mask_rcnn train``: the embedded data set, box AP50 >= 0.70 and mask AP50 >= 0.60 in minutes."""
     return recipes.tiny(mask=True)
 
 
-def scratch_small() -> Recipe:
+def scratch_small() -> TwoStageRecipe:
     """``hatch run apps/mask_rcnn train --data DIR --recipe scratch_small``: small real data on a CPU."""
     return recipes.scratch_small(mask=True)
 
 
-def mask_rcnn_r50_fpn_1x() -> Recipe:
+def mask_rcnn_r50_fpn_1x() -> TwoStageRecipe:
     """detectron2 COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x: 38.6 box AP, 35.2 mask AP on val2017."""
     return recipes.detectron2("mask_rcnn_r50_fpn_1x", "detectron2, 12 epochs: 38.6 box / 35.2 mask AP", mask=True)
 
 
-def mask_rcnn_r50_fpn_3x() -> Recipe:
+def mask_rcnn_r50_fpn_3x() -> TwoStageRecipe:
     """detectron2 mask_rcnn_R_50_FPN_3x: 41.0 box AP, 37.2 mask AP."""
     return recipes.detectron2(
         "mask_rcnn_r50_fpn_3x", "detectron2, 37 epochs: 41.0 box / 37.2 mask AP", mask=True, schedule=3
     )
 
 
-def mask_rcnn_r101_fpn_1x() -> Recipe:
+def mask_rcnn_r101_fpn_1x() -> TwoStageRecipe:
     """detectron2's 1x schedule with ResNet-101 (no published figure)."""
     return recipes.detectron2("mask_rcnn_r101_fpn_1x", "detectron2's 1x schedule, ResNet-101", mask=True, depth=101)
 
 
-def mask_rcnn_r101_fpn_3x() -> Recipe:
+def mask_rcnn_r101_fpn_3x() -> TwoStageRecipe:
     """detectron2 mask_rcnn_R_101_FPN_3x: 42.9 box AP, 38.6 mask AP."""
     return recipes.detectron2(
         "mask_rcnn_r101_fpn_3x", "detectron2, 37 epochs: 42.9 box / 38.6 mask AP", mask=True, depth=101, schedule=3
     )
 
 
-def mask_rcnn_r50_fpn_1x_mlperf() -> Recipe:
+def mask_rcnn_r50_fpn_1x_mlperf() -> TwoStageRecipe:
     """Mlcommons / maskrcnn-benchmark e2e_mask_rcnn_R_50_FPN_1x: MLPerf target 37.7 box AP, 33.9 mask AP."""
     return recipes.maskrcnn_benchmark(
         "mask_rcnn_r50_fpn_1x_mlperf", "mlcommons / maskrcnn-benchmark: 37.7 box / 33.9 mask AP", mask=True

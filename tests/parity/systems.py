@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 
 from apps.common.app import two_stage
-from apps.common.config import BackboneConfig, Recipe
+from apps.common.config import BackboneConfig, TwoStageRecipe
 from apps.faster_rcnn import config as faster_rcnn
 from apps.mask_rcnn import config as mask_rcnn
 from det_heads import TwoStageDetector, load_reference, to_reference, torchvision_config
@@ -40,7 +40,7 @@ class Case:
     title: str
     system: str
     data: str
-    recipe: Recipe
+    recipe: TwoStageRecipe
     batch: Callable[[Reference], Batch]
     loss_names: Mapping[str, str]
     box_stage: str = "eval"

@@ -29,8 +29,8 @@ from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredic
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from apps.common.app import backbone, two_stage, with_classes
-from apps.common.config import Recipe
-from apps.common.data import evaluation_loader, open_splits, training_batches, with_buckets
+from apps.common.config import TwoStageRecipe
+from apps.common.data import evaluation_loader, open_splits, training_batches
 from apps.mask_rcnn.config import RECIPES
 from det_backbones import ResNetFPN
 from det_coco import CocoIndex, evaluate, to_results
@@ -63,7 +63,7 @@ class KeepSize(GeneralizedRCNNTransform):
 class Torchvision(nn.Module):
     """torchvision's MaskRCNN with the recipe's sizes, fed from our batches."""
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: TwoStageRecipe) -> None:
         super().__init__()
         rpn, box, mask, pixels = recipe.detector.rpn, recipe.detector.box, recipe.detector.mask, recipe.detector.pixels
         assert mask is not None
@@ -115,7 +115,7 @@ class Torchvision(nn.Module):
 class Ours(nn.Module):
     """Our detector behind the same two calls."""
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: TwoStageRecipe) -> None:
         super().__init__()
         self.model = two_stage(recipe)
 
@@ -136,7 +136,7 @@ def _images(batch: Batch) -> list[Tensor]:
     ]
 
 
-def fit(model: nn.Module, recipe: Recipe, index: CocoIndex) -> list[float]:
+def fit(model: nn.Module, recipe: TwoStageRecipe, index: CocoIndex) -> list[float]:
     """Train; returns the seconds of every step."""
     optimizer = build_optimizer(model, recipe.solver)
     parameters = [p for p in model.parameters() if p.requires_grad]
@@ -159,7 +159,7 @@ def fit(model: nn.Module, recipe: Recipe, index: CocoIndex) -> list[float]:
 
 
 @torch.inference_mode()
-def score(model: Ours | Torchvision, recipe: Recipe, index: CocoIndex) -> dict[str, float]:
+def score(model: Ours | Torchvision, recipe: TwoStageRecipe, index: CocoIndex) -> dict[str, float]:
     """Box and mask AP on a split."""
     model.eval()
     rows: list[dict[str, Any]] = []
@@ -192,10 +192,10 @@ def main(args: list[str] | None = None) -> None:
         )
         recipe = replace(recipe, solver=solver)
     splits = open_splits(options.data, recipe.data)
-    recipe = with_buckets(with_classes(recipe, splits.train.num_classes))
+    recipe = with_classes(recipe, splits.train.num_classes).spelt_out()
     assert recipe.detector.mask is not None
     bitmaps = replace(recipe.detector, mask=replace(recipe.detector.mask, target="bitmap"))
-    makers: dict[str, tuple[Callable[[Recipe], Ours | Torchvision], Recipe]] = {
+    makers: dict[str, tuple[Callable[[TwoStageRecipe], Ours | Torchvision], TwoStageRecipe]] = {
         "ours": (Ours, recipe),
         "torchvision": (Torchvision, replace(recipe, detector=bitmaps)),
     }
