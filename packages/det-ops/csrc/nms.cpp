@@ -7,20 +7,17 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
-#include <cstring>
-#include <limits>
 #include <vector>
 
 #include "parallel.h"
 #include "registers.h"
 #include "simd.h"
+#include "suppression.h"
 
 namespace py = pybind11;
 
 namespace det_ops {
 namespace {
-
-constexpr int64_t kBlock = 32;  // kept boxes compared between two looks at the result
 
 template <class T>
 struct Problem {
@@ -41,16 +38,6 @@ struct Scratch {
   std::vector<int64_t> values, start, filled;
   std::vector<T> kept;  // five arrays of boxes kept: x1, y1, x2, y2, area
 };
-
-// Bits that sort ascending where scores sort descending; NaN is the largest score, -0 equals 0 (as torch.sort has it).
-inline uint32_t descending(float score) {
-  if (std::isnan(score)) return 0;
-  score += 0.0f;
-  uint32_t bits;
-  std::memcpy(&bits, &score, sizeof bits);
-  bits = bits & 0x80000000u ? ~bits : bits | 0x80000000u;
-  return ~bits;
-}
 
 // Stable: the index is the low half of each key and they come in rising order.
 void radix_sort(std::vector<uint64_t>& keys, std::vector<uint64_t>& spare) {
@@ -78,7 +65,7 @@ void radix_sort(std::vector<uint64_t>& keys, std::vector<uint64_t>& spare) {
 void sort_candidates(const Problem<float>& p, Scratch<float>& s) {
   s.keys.clear();
   for (int64_t i = 0; i < p.n; ++i) {
-    if (!p.valid || p.valid[i]) s.keys.push_back(uint64_t{descending(p.scores[i])} << 32 | static_cast<uint64_t>(i));
+    if (!p.valid || p.valid[i]) s.keys.push_back(uint64_t{descending<uint32_t>(p.scores[i])} << 32 | static_cast<uint64_t>(i));
   }
   if (s.keys.size() < 512) {
     std::sort(s.keys.begin(), s.keys.end());
@@ -143,7 +130,7 @@ int64_t lay_out_groups(const Problem<T>& p, Scratch<T>& s) {
   }
   int64_t total = 0;
   for (int64_t& start : s.start) {  // from sizes to first places
-    const int64_t room = (std::min(start, p.max_output) + kBlock - 1) / kBlock * kBlock;
+    const int64_t room = Suppressors<T>::room(std::min(start, p.max_output));
     start = total;
     total += room;
   }
@@ -152,84 +139,18 @@ int64_t lay_out_groups(const Problem<T>& p, Scratch<T>& s) {
 }
 
 template <class T>
-struct Kept {
-  T *x1, *y1, *x2, *y2, *area;
-};
-
-// The box compared with those kept.
-template <class T>
-struct Candidate {
-  T x1, y1, x2, y2, area, threshold, bound, offset;
-};
-
-// Whether any of the boxes kept in [j, j + kBlock) may suppress the candidate: no division, and a bound a little below
-// the threshold, so that no rounding hides one that does.
-template <class T>
-DET_OPS_INLINE bool may_suppress(const Kept<T>& kept, int64_t j, const Candidate<T>& c, bool legacy) {
-  int any = 0;
-  for (int64_t k = j; k < j + kBlock; ++k) {
-    const T left = c.x1 > kept.x1[k] ? c.x1 : kept.x1[k];
-    const T top = c.y1 > kept.y1[k] ? c.y1 : kept.y1[k];
-    const T right = c.x2 < kept.x2[k] ? c.x2 : kept.x2[k];
-    const T bottom = c.y2 < kept.y2[k] ? c.y2 : kept.y2[k];
-    const T w = legacy ? right - left + c.offset : right - left;
-    const T h = legacy ? bottom - top + c.offset : bottom - top;
-    const T inter = (w > 0 ? w : T(0)) * h;  // h below 0 gives what no bound admits
-    any |= inter >= c.bound * (kept.area[k] + c.area - inter);
-  }
-  return any;
-}
-
-template <class T>
-DET_OPS_INLINE bool suppresses(const Kept<T>& kept, int64_t j, const Candidate<T>& c) {
-  int any = 0;
-  for (int64_t k = j; k < j + kBlock; ++k) {
-    const T left = c.x1 > kept.x1[k] ? c.x1 : kept.x1[k];
-    const T top = c.y1 > kept.y1[k] ? c.y1 : kept.y1[k];
-    const T right = c.x2 < kept.x2[k] ? c.x2 : kept.x2[k];
-    const T bottom = c.y2 < kept.y2[k] ? c.y2 : kept.y2[k];
-    const T w = right - left + c.offset;
-    const T h = bottom - top + c.offset;
-    const T inter = (w > 0 ? w : T(0)) * (h > 0 ? h : T(0));
-    any |= inter / (kept.area[k] + c.area - inter) > c.threshold;
-  }
-  return any;
-}
-
-template <class T>
 DET_OPS_INLINE void suppress(const Problem<T>& p, Scratch<T>& s, int64_t total, int64_t* indices, uint8_t* flags,
                              bool legacy) {
-  constexpr T infinity = std::numeric_limits<T>::infinity();
-  T* const base = s.kept.data();
-  const Kept<T> kept{base, base + total, base + 2 * total, base + 3 * total, base + 4 * total};
-  const T bound = p.threshold * (1 - 8 * std::numeric_limits<T>::epsilon());
-  const bool no_bound = p.threshold < 0;  // boxes that do not meet suppress each other too
+  const Suppressors<T> kept(s.kept.data(), total, p.threshold, p.offset);
   const int64_t m = static_cast<int64_t>(s.order.size());
   int64_t found = 0;
   for (int64_t i = 0; i < m && found < p.max_output; ++i) {
     const int64_t index = s.order[i];
-    const T* box = p.boxes + 4 * index;
-    const T area = (box[2] - box[0] + p.offset) * (box[3] - box[1] + p.offset);
-    const Candidate<T> c{box[0], box[1], box[2], box[3], area, p.threshold, bound, p.offset};
+    const Candidate<T> c(p.boxes + 4 * index, p.offset);
     const int32_t group = p.groups ? s.slot[i] : 0;
     const int64_t begin = s.start[group], end = begin + s.filled[group];
-    bool hit = false;
-    for (int64_t j = begin; j < end && !hit; j += kBlock) {
-      hit = (no_bound || may_suppress(kept, j, c, legacy)) && suppresses(kept, j, c);
-    }
-    if (hit) continue;
-    if (s.filled[group] % kBlock == 0) {  // a new block, of places that suppress nothing: their area is NaN
-      std::fill(kept.x1 + end, kept.x1 + end + kBlock, infinity);
-      std::fill(kept.y1 + end, kept.y1 + end + kBlock, infinity);
-      std::fill(kept.x2 + end, kept.x2 + end + kBlock, -infinity);
-      std::fill(kept.y2 + end, kept.y2 + end + kBlock, -infinity);
-      std::fill(kept.area + end, kept.area + end + kBlock, std::numeric_limits<T>::quiet_NaN());
-    }
-    kept.x1[end] = c.x1;
-    kept.y1[end] = c.y1;
-    kept.x2[end] = c.x2;
-    kept.y2[end] = c.y2;
-    kept.area[end] = c.area;
+    if (kept.any_suppresses(begin, end, c, legacy)) continue;
+    kept.append(begin, end, c);
     ++s.filled[group];
     indices[found] = index;
     flags[found] = 1;
@@ -271,9 +192,7 @@ void nms_one(const Problem<T>& p, int64_t* indices, uint8_t* kept) {
 template <class T>
 void nms_batch(uintptr_t boxes, uintptr_t scores, uintptr_t groups, uintptr_t valid, int64_t batch, int64_t n,
                double threshold, int64_t max_output, double offset, int threads, uintptr_t indices, uintptr_t kept) {
-  // Rounded down: x > threshold holds for the same numbers x of type T as it does in double precision.
-  T rounded = static_cast<T>(threshold);
-  if (static_cast<double>(rounded) > threshold) rounded = std::nextafter(rounded, -std::numeric_limits<T>::infinity());
+  const T rounded = round_down<T>(threshold);
   parallel_for(batch, threads, [&](int64_t begin, int64_t end) {
     for (int64_t b = begin; b < end; ++b) {
       Problem<T> p{reinterpret_cast<const T*>(boxes) + 4 * n * b,

@@ -40,6 +40,28 @@ def nms_float32(
 
 nms_float64 = nms_float32
 
+def fast_nms_float32(
+    boxes_ptr: int,
+    scores_ptr: int,
+    scores_image_stride: int,
+    scores_class_stride: int,
+    scores_box_stride: int,
+    valid_ptr: int,
+    batch: int,
+    classes: int,
+    boxes: int,
+    iou_threshold: float,
+    top_k: int,
+    max_output: int,
+    threads: int,
+    indices_ptr: int,
+    labels_ptr: int,
+    kept_ptr: int,
+    /,
+) -> None: ...
+
+fast_nms_float64 = fast_nms_float32
+
 def sample_float32(
     labels_ptr: int,
     keys_ptr: int,
