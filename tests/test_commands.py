@@ -337,6 +337,7 @@ def test_benchmark_prints_its_figures(shapes, capsys):
     assert "mask_rcnn tiny, batch 2, fp32, cpu, medians of 2" in out
     for name in ("loading", "training step", "inference"):
         assert any(line.startswith(name) and line.endswith("images/s") for line in out.splitlines())
+    assert any(line.startswith("frame by frame") and line.endswith("frames/s") for line in out.splitlines())
 
 
 # weights ---------------------------------------------------------------------------------------------------------
