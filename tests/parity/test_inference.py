@@ -124,7 +124,7 @@ def test_mask_head(inference: Inference) -> None:
     )
     file.assert_sampled("eval/mask_pooled", pooled)
     _assert_layers(inference, pooled)
-    logits = model.mask_logits(inference.features, boxes, labels, valid)
+    (logits,) = model.mask_logits(inference.features, boxes, labels, valid)
     for i in range(2):
         file.assert_close(f"det/mask_logits28_{i}", logits[i, :25])
 
@@ -154,7 +154,7 @@ def test_masks(inference: Inference) -> None:
         "labels": labels,
         "valid": valid,
         "scores": torch.stack(file.pair("det/scores")),
-        "masks": model.mask_logits(inference.features, boxes, labels, valid).sigmoid(),
+        "masks": model.mask_logits(inference.features, boxes, labels, valid)[0].sigmoid(),
     }
     sizes = [tuple(file[f"in/image{i}"].shape[:2]) for i in range(2)]
     for i, image in enumerate(model.to_image(detections, inference.batch["scales"], sizes)):

@@ -199,8 +199,9 @@ def test_stages_compose_to_the_losses(make_config, make_detector, make_batch, sy
         zip(KEYS[:2], rpn_losses(logits, deltas, samples, model.config.rpn, offset=model.config.offset), strict=True)
     )
     proposals = model.propose(*raw, anchors, batch["image_sizes"])
-    samples = model.sample_proposals(proposals.boxes, proposals.valid, truth)
-    losses |= model.box_losses(features, samples)
+    samples = model.sample_proposals(proposals.boxes, proposals.valid, truth, model.config.box)
+    outputs = model.box_outputs(features, samples.boxes, samples.valid, model.box_head)
+    losses |= model.box_losses(*outputs, samples, model.config.box)
     image, slot = samples.positive.nonzero(as_tuple=True)
     pooled = pool_boxes(
         features, model.strides, samples.boxes[image, slot], image, image >= 0, model.config.mask.pool,

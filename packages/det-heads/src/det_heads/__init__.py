@@ -4,6 +4,7 @@ from det_heads.__about__ import __version__
 from det_heads.anchors import Anchors, cell_anchors, inside_image
 from det_heads.assignment import Assignment, Samples, Truth, assign, draw, label_all, truth_of
 from det_heads.box_head import BoxHead
+from det_heads.cascade import CascadeDetector
 from det_heads.checkpoints import (
     CheckpointError,
     detect_system,
@@ -16,13 +17,21 @@ from det_heads.config import (
     AnchorConfig,
     BoxCodingConfig,
     BoxHeadConfig,
+    CascadeConfig,
     DetectorConfig,
     MaskHeadConfig,
     PixelConfig,
     PoolConfig,
     RPNConfig,
 )
-from det_heads.conventions import detectron2_config, maskrcnn_benchmark_config, torchvision_config
+from det_heads.conventions import (
+    detectron2_cascade_config,
+    detectron2_config,
+    maskrcnn_benchmark_config,
+    mmdetection_cascade_config,
+    mmdetection_config,
+    torchvision_config,
+)
 from det_heads.detections import select_detections
 from det_heads.losses import box_losses, mask_loss, regression_loss, rpn_losses
 from det_heads.mask_head import MaskHead, mask_targets
@@ -40,6 +49,8 @@ __all__ = [
     "BoxCodingConfig",
     "BoxHead",
     "BoxHeadConfig",
+    "CascadeConfig",
+    "CascadeDetector",
     "CheckpointError",
     "DetectorConfig",
     "ImageDetections",
@@ -59,6 +70,7 @@ __all__ = [
     "box_losses",
     "cell_anchors",
     "detect_system",
+    "detectron2_cascade_config",
     "detectron2_config",
     "draw",
     "flatten_levels",
@@ -69,6 +81,8 @@ __all__ = [
     "mask_loss",
     "mask_targets",
     "maskrcnn_benchmark_config",
+    "mmdetection_cascade_config",
+    "mmdetection_config",
     "pool_boxes",
     "reference_names",
     "regression_loss",

@@ -5,7 +5,7 @@ Anchors, proposals and the refined boxes of a cascade all go through :func:`assi
 """
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -33,7 +33,7 @@ class Assignment(NamedTuple):
     """What :func:`assign` found for every candidate.
 
     Attributes:
-        truth_index: [B, N] int64, the object of largest IoU.
+        truth_index: [B, N] int64, the object it would stand for: that of largest IoU, unless assigned again.
         label: [B, N] int8: 1 object, 0 background, -1 neither.
     """
 
@@ -89,6 +89,8 @@ def assign(
     positive_iou: float,
     negative_iou: float,
     low_quality: bool,
+    low_quality_iou: float = 0.0,
+    reassign_low_quality: bool = False,
     offset: float,
 ) -> Assignment:
     """Labels candidates by their IoU with the objects.
@@ -99,12 +101,17 @@ def assign(
         truth: Objects.
         positive_iou: From here on a candidate is positive.
         negative_iou: Below, it is background.
-        low_quality: Each object's best candidates are positive in any case.
+        low_quality: Each object's best candidates are positive from a lower IoU on.
+        low_quality_iou: That IoU.
+        reassign_low_quality: They then stand for that object, whatever other they overlap more.
         offset: Width convention.
 
     Returns:
         The assignment; candidates that are not valid have label -1.
     """
+    rules: dict[str, Any] = {}
+    if low_quality_iou or reassign_low_quality:
+        rules = {"low_quality_iou": low_quality_iou, "reassign_low_quality": reassign_low_quality}
     index, label = match(
         boxes,
         truth.boxes,
@@ -113,6 +120,7 @@ def assign(
         low=negative_iou,
         allow_low_quality=low_quality,
         offset=offset,
+        **rules,
     )
     return Assignment(index, label if valid is None else torch.where(valid, label, -1))
 

@@ -15,12 +15,13 @@ class BoxHead(nn.Module):
     Args:
         in_channels: Channels of the pyramid.
         num_classes: Object classes, ``C``. Background is the last logit.
-        config: Sizes.
+        config: Sizes, and the conventions that the detector follows in using this head.
         init: Whose initialisation, see :class:`~det_heads.config.DetectorConfig`.
     """
 
     def __init__(self, in_channels: int, num_classes: int, config: BoxHeadConfig, init: str = "detectron2") -> None:
         super().__init__()
+        self.config = config
         self.fc1 = nn.Linear(in_channels * config.pool.size**2, config.channels)
         self.fc2 = nn.Linear(config.channels, config.channels)
         self.cls_score = nn.Linear(config.channels, num_classes + 1)

@@ -2,17 +2,18 @@
 
 The defaults are the modern ones (detectron2); :mod:`det_heads.conventions` holds one complete set per reference system.
 Sources in the docstrings: `d2` is facebookresearch/detectron2, `mrb` facebookresearch/maskrcnn-benchmark (and
-mlcommons Mask R-CNN, which is the same model), `tv` torchvision.models.detection.
+mlcommons Mask R-CNN, which is the same model), `tv` torchvision.models.detection, `mm` open-mmlab/mmdetection 2.13.
 """
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 __all__ = [
     "AnchorConfig",
     "BoxCodingConfig",
     "BoxHeadConfig",
+    "CascadeConfig",
     "DetectorConfig",
     "MaskHeadConfig",
     "PixelConfig",
@@ -31,8 +32,8 @@ class PixelConfig:
     """How uint8 RGB pixels become the network's input: ``(pixel / scale - mean) / std``, then zero in the padding.
 
     Attributes:
-        order: Channel order the weights expect. `bgr`: d2 and mrb with MSRA weights; `rgb`: tv.
-        scale: Divisor applied first. 1 (d2, mrb) or 255 (tv).
+        order: Channel order the weights expect. `bgr`: d2 and mrb with MSRA weights; `rgb`: tv, mm.
+        scale: Divisor applied first. 1 (d2, mrb, mm) or 255 (tv).
         mean: Per channel, in ``order`` and in units after ``scale``.
         std: Per channel, in ``order`` and in units after ``scale``.
     """
@@ -55,12 +56,14 @@ class AnchorConfig:
     Attributes:
         sizes: Square roots of the anchor areas in pixels, one tuple per pyramid level.
         ratios: Height divided by width.
-        rounding: `none`: exact (d2); `round`: corners rounded to integers around the cell origin (tv);
+        rounding: `none`: exact (d2, mm); `round`: corners rounded to integers around the cell origin (tv);
             `legacy`: Faster R-CNN's integer windows of inclusive pixels centred on ``(stride - 1) / 2`` (mrb).
-        grid: `stride`: cells are the backbone's strides apart (d2, mrb); `image`: padded image size divided by grid
+        grid: `stride`: cells are the backbone's strides apart (d2, mrb, mm); `image`: padded image size divided by grid
             size, rounded down, which is 61 and not 64 for P6 of an image 800 pixels high (tv anchor_utils.py).
         straddle: Anchors reaching more than this many pixels over the image's border take no part in the RPN loss
-            (mrb: 0). None keeps all (d2 BOUNDARY_THRESH -1, tv).
+            (mrb, mm: 0). None keeps all (d2 BOUNDARY_THRESH -1, tv).
+        match_straddling: Such anchors are matched all the same, and can be an object's best (mrb); else its best is
+            one that takes part (mm).
     """
 
     sizes: tuple[tuple[float, ...], ...] = ((32.0,), (64.0,), (128.0,), (256.0,), (512.0,))
@@ -68,6 +71,7 @@ class AnchorConfig:
     rounding: Literal["none", "round", "legacy"] = "none"
     grid: Literal["stride", "image"] = "stride"
     straddle: float | None = None
+    match_straddling: bool = True
 
     def __post_init__(self) -> None:
         counts = {len(s) for s in self.sizes}
@@ -93,7 +97,7 @@ class BoxCodingConfig:
     Attributes:
         weights: Multipliers of dx, dy, dw, dh: 1 in the RPN, (10, 10, 5, 5) in the box head, in all systems.
         max_log_scale: Upper clamp of dw and dh before the exponential.
-        clamp_below: Clamp dw and dh from below too (mmdetection only).
+        clamp_below: Clamp dw and dh from below too (mm).
     """
 
     weights: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0)
@@ -107,11 +111,13 @@ class PoolConfig:
 
     Attributes:
         size: Output height and width.
-        sampling_ratio: Samples per bin and axis; 0 = adaptive, ``ceil(RoI / size)`` (d2); 2 (mrb, tv).
-        aligned: Half-pixel shift and no minimum RoI size (d2 "ROIAlignV2"); False: mrb, tv.
+        sampling_ratio: Samples per bin and axis; 0 = adaptive, ``ceil(RoI / size)`` (d2, mm); 2 (mrb, tv).
+        aligned: Half-pixel shift and no minimum RoI size (d2 "ROIAlignV2", mm); False: mrb, tv.
         levels: How many of the finest levels are pooled from (P2..P5).
-        level_epsilon: 1e-8 (d2) or 1e-6 (mrb, tv) in ``floor(4 + log2(sqrt(area) / 224))``.
-        level_epsilon_inside_log: Added to the argument of log2 (d2, mrb) or to its result (tv poolers.py).
+        level_epsilon: 1e-8 (d2) or 1e-6 (mrb, tv, mm) in ``floor(4 + log2(sqrt(area) / 224))``.
+        level_epsilon_inside_log: Added to the argument of log2 (d2, mrb, mm) or to its result (tv poolers.py).
+        finest_size: 56 in ``floor(log2(sqrt(area) / 56 + 1e-6))``, counted from the finest level (mm finest_scale);
+            None: by the formula above, counted from stride 1.
     """
 
     size: int = 7
@@ -120,6 +126,7 @@ class PoolConfig:
     levels: int = 4
     level_epsilon: float = 1e-8
     level_epsilon_inside_log: bool = True
+    finest_size: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -131,26 +138,28 @@ class RPNConfig:
         coding: Box coding.
         positive_iou: Anchors at or above this IoU are positive.
         negative_iou: Anchors below this IoU are negative, between the two they are ignored.
-        low_quality_matches: The best anchors of each object are positive whatever their IoU.
+        low_quality_matches: The best anchors of each object are positive although their IoU is smaller.
+        low_quality_iou: But not below this IoU: 0 (d2, mrb, tv) or 0.3 (mm min_pos_iou).
+        reassign_low_quality: They then stand for that object (mm gt_max_assign_all), else for the one of largest IoU.
         samples: Anchors per image in the loss.
         positive_fraction: Largest share of positives among them.
-        beta: Where smooth L1 becomes linear: 0, plain L1 (d2); 1/9 (mrb, tv).
+        beta: Where smooth L1 becomes linear: 0, plain L1 (d2); 1/9 (mrb, tv, mm).
         normalizer: Both losses are divided by `configured`: ``samples`` times images (d2), or `sampled`: the number of
-            anchors actually sampled (mrb, tv).
+            anchors actually sampled (mrb, tv, mm).
         pre_nms_train: Best anchors kept per level before NMS, in training.
         pre_nms_test: The same at inference.
         post_nms_train: Proposals kept after NMS over all levels, in training; see ``post_nms_train_scope``.
         post_nms_test: Proposals kept per image at inference.
-        post_nms_train_scope: `image` (d2, tv), or `batch`: the best ``post_nms_train`` proposals of all images of the
-            process together (mrb FPN_POST_NMS_PER_BATCH, Detectron's behaviour).
+        post_nms_train_scope: `image` (d2, tv, mm), or `batch`: the best ``post_nms_train`` proposals of all images of
+            the process together (mrb FPN_POST_NMS_PER_BATCH, Detectron's behaviour).
         post_nms_train_images: Images per process that ``post_nms_train`` is meant for under scope `batch`; with others
             it grows in proportion, as NVIDIA's 12000 for 12 images instead of mrb's 2000 for 2. None: it never does
             (mrb's code).
         nms_threshold: IoU above which a proposal of the same level is suppressed.
         min_size: Smallest side of a clipped proposal in pixels (measured with ``DetectorConfig.offset``).
-        min_size_inclusive: Proposals of exactly ``min_size`` stay (mrb >= 0, tv >= 1e-3) or go (d2 > 0).
-        pre_nms_scores: Rank before NMS by `logit` (d2, tv) or `sigmoid` (mrb; large logits become ties).
-        nms_scores: Rank in NMS and after it by `logit` (d2) or `sigmoid` (mrb, tv).
+        min_size_inclusive: Proposals of exactly ``min_size`` stay (mrb >= 0, tv >= 1e-3) or go (d2, mm > 0).
+        pre_nms_scores: Rank before NMS by `logit` (d2, tv) or `sigmoid` (mrb, mm; large logits become ties).
+        nms_scores: Rank in NMS and after it by `logit` (d2) or `sigmoid` (mrb, tv, mm).
     """
 
     anchors: AnchorConfig = field(default_factory=AnchorConfig)
@@ -158,6 +167,8 @@ class RPNConfig:
     positive_iou: float = 0.7
     negative_iou: float = 0.3
     low_quality_matches: bool = True
+    low_quality_iou: float = 0.0
+    reassign_low_quality: bool = False
     samples: int = 256
     positive_fraction: float = 0.5
     beta: float = 0.0
@@ -205,24 +216,27 @@ class BoxHeadConfig:
         channels: Width of the two hidden layers.
         positive_iou: Proposals at or above this IoU are positive, all others are background. (tv and mrb have two
             thresholds, both 0.5: no proposal is ever ignored.)
+        reassign_best: The best positive proposals of an object stand for it, even where they overlap another one more
+            (mm Mask R-CNN, match_low_quality).
         samples: Proposals per image in the loss.
         positive_fraction: Largest share of positives among them.
         add_truth: Append the true boxes to the proposals in training (all systems).
         class_agnostic: One box per proposal instead of one per class (Cascade).
-        beta: Where smooth L1 becomes linear: 0, plain L1 (d2); 1 (mrb); 1/9 (tv).
+        beta: Where smooth L1 becomes linear: 0, plain L1 (d2, mm); 1 (mrb, mm cascades); 1/9 (tv).
         label_smoothing: Share of the classification target spread evenly over all classes and background. 0 in every
             reference.
         score_threshold: Detections need a larger probability.
         nms_threshold: IoU above which a detection of the same class is suppressed.
         max_detections: Best detections kept per image. (mrb cuts at the score of the last one, so that exact ties
             could give more than this many; here ties are cut.)
-        min_size: Smallest side of a clipped detection in pixels: 1e-2, inclusive (tv); None: no filter (d2, mrb).
+        min_size: Smallest side of a clipped detection in pixels: 1e-2, inclusive (tv); None: no filter (d2, mrb, mm).
     """
 
     pool: PoolConfig = field(default_factory=PoolConfig)
     coding: BoxCodingConfig = field(default_factory=lambda: BoxCodingConfig(weights=(10.0, 10.0, 5.0, 5.0)))
     channels: int = 1024
     positive_iou: float = 0.5
+    reassign_best: bool = False
     samples: int = 512
     positive_fraction: float = 0.25
     add_truth: bool = True
@@ -251,10 +265,10 @@ class MaskHeadConfig:
         channels: Their width.
         target: What the mask is trained on. `polygon`: polygons cut to the RoI and rasterised by COCO's rule (d2);
             `polygon_legacy`: the same with maskrcnn-benchmark's integer crop box (mrb); `bitmap`: RoIAlign of the
-            full-size bitmap (tv; d2 with bitmask input).
-        bitmap_aligned: RoIAlign alignment of bitmap targets: True in d2, False in tv.
-        bitmap_threshold: Binarise bitmap targets at this value (d2: 0.5); None keeps fractions (tv).
-        paste: Mapping of the mask onto the image: `grid_sample` (d2) or `expanded`: one pixel of padding, the box
+            full-size bitmap (tv, mm; d2 with bitmask input).
+        bitmap_aligned: RoIAlign alignment of bitmap targets: True in d2 and mm, False in tv.
+        bitmap_threshold: Binarise bitmap targets at this value (d2, mm: 0.5); None keeps fractions (tv).
+        paste: Mapping of the mask onto the image: `grid_sample` (d2, mm) or `expanded`: one pixel of padding, the box
             enlarged accordingly, truncated to integers, + 1 (mrb, tv).
         paste_threshold: Probability from which a pixel belongs to the mask.
     """
@@ -281,6 +295,58 @@ class MaskHeadConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class CascadeConfig:
+    """Box heads in a row, each refining the boxes of the one before (Cascade R-CNN, section 4).
+
+    Attributes:
+        positive_ious: IoU from which a box is positive, per stage; takes the place of ``BoxHeadConfig.positive_iou``.
+        coding_weights: Weights of the box coding, per stage; take the place of those in ``BoxHeadConfig.coding``.
+            mm spells them as standard deviations, 0.033 and 0.067 in the last stage, which are not quite 1/30 and 1/15.
+        resample: Draw samples anew at each stage, from the boxes refined by the one before and the truth (mm); else
+            the samples of the first stage stay, refined and labelled again (d2).
+        loss_weights: Of the losses of each stage: 1 (d2) or 1, 1/2, 1/4 (mm).
+        gradient_scale: Of the gradient that reaches the pyramid from every box head: one over the number of stages
+            (d2) or 1 (mm).
+        scores: Detections are scored by the mean over the stages of the probability (d2) or of the logits (mm).
+        mask_heads: `one`, trained on the samples of the first stage (d2), or one `per_stage`, trained on its samples,
+            whose mean probability is the mask (mm).
+    """
+
+    positive_ious: tuple[float, ...] = (0.5, 0.6, 0.7)
+    coding_weights: tuple[tuple[float, float, float, float], ...] = (
+        (10.0, 10.0, 5.0, 5.0),
+        (20.0, 20.0, 10.0, 10.0),
+        (30.0, 30.0, 15.0, 15.0),
+    )
+    resample: bool = False
+    loss_weights: tuple[float, ...] = (1.0, 1.0, 1.0)
+    gradient_scale: float = 1 / 3
+    scores: Literal["mean_probability", "mean_logit"] = "mean_probability"
+    mask_heads: Literal["one", "per_stage"] = "one"
+
+    def __post_init__(self) -> None:
+        stages = len(self.positive_ious)
+        _require(stages > 0, "cascade.positive_ious", "one per stage, at least one", self.positive_ious)
+        for name in ("coding_weights", "loss_weights"):
+            value = getattr(self, name)
+            _require(len(value) == stages, f"cascade.{name}", f"one entry for each of {stages} stages", value)
+        _require(
+            self.scores in ("mean_probability", "mean_logit"),
+            "cascade.scores",
+            "mean_probability or mean_logit",
+            self.scores,
+        )
+        _require(self.mask_heads in ("one", "per_stage"), "cascade.mask_heads", "one or per_stage", self.mask_heads)
+
+    def stages(self, box: BoxHeadConfig) -> tuple[BoxHeadConfig, ...]:
+        """The box head's configuration at each stage."""
+        return tuple(
+            replace(box, positive_iou=iou, coding=replace(box.coding, weights=weights))
+            for iou, weights in zip(self.positive_ious, self.coding_weights, strict=True)
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class DetectorConfig:
     """A complete two-stage detector without its backbone.
 
@@ -290,7 +356,8 @@ class DetectorConfig:
         rpn: First stage.
         box: Second stage.
         mask: Mask branch, or None for Faster R-CNN.
-        offset: 0: a box is as wide as ``x2 - x1`` (d2, tv). 1: coordinates are inclusive pixels, the width is
+        cascade: Stages of a cascade, or None for one box head.
+        offset: 0: a box is as wide as ``x2 - x1`` (d2, tv, mm). 1: coordinates are inclusive pixels, the width is
             ``x2 - x1 + 1`` in areas, IoU, NMS, coding, clipping and level assignment (mrb). The batch and
             :func:`det_heads.to_image` always use the first; the detector converts at its borders.
         init: Whose random initialisation the heads get.
@@ -301,15 +368,19 @@ class DetectorConfig:
     rpn: RPNConfig = field(default_factory=RPNConfig)
     box: BoxHeadConfig = field(default_factory=BoxHeadConfig)
     mask: MaskHeadConfig | None = field(default_factory=MaskHeadConfig)
+    cascade: CascadeConfig | None = None
     offset: float = 0.0
-    init: Literal["detectron2", "torchvision", "maskrcnn_benchmark"] = "detectron2"
+    init: Literal["detectron2", "torchvision", "maskrcnn_benchmark", "mmdetection"] = "detectron2"
 
     def __post_init__(self) -> None:
         _require(self.num_classes > 0, "num_classes", "positive", self.num_classes)
         _require(self.offset in (0.0, 1.0), "offset", "0 (modern widths) or 1 (inclusive pixels)", self.offset)
         _require(
-            self.init in ("detectron2", "torchvision", "maskrcnn_benchmark"),
+            self.init in ("detectron2", "torchvision", "maskrcnn_benchmark", "mmdetection"),
             "init",
-            "detectron2, torchvision or maskrcnn_benchmark",
+            "detectron2, torchvision, maskrcnn_benchmark or mmdetection",
             self.init,
         )
+        if self.cascade is not None:
+            # Which class's box the next stage would refine is a question that no published cascade has.
+            _require(self.box.class_agnostic, "box.class_agnostic", "True in a cascade", self.box.class_agnostic)

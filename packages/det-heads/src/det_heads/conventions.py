@@ -1,8 +1,12 @@
 """The conventions of the reference systems, each a complete :class:`~det_heads.config.DetectorConfig`."""
 
+from dataclasses import replace
+
 from det_heads.config import (
     AnchorConfig,
+    BoxCodingConfig,
     BoxHeadConfig,
+    CascadeConfig,
     DetectorConfig,
     MaskHeadConfig,
     PixelConfig,
@@ -10,7 +14,14 @@ from det_heads.config import (
     RPNConfig,
 )
 
-__all__ = ["detectron2_config", "maskrcnn_benchmark_config", "torchvision_config"]
+__all__ = [
+    "detectron2_cascade_config",
+    "detectron2_config",
+    "maskrcnn_benchmark_config",
+    "mmdetection_cascade_config",
+    "mmdetection_config",
+    "torchvision_config",
+]
 
 
 def detectron2_config(num_classes: int = 80, *, mask: bool = True) -> DetectorConfig:
@@ -24,6 +35,25 @@ def detectron2_config(num_classes: int = 80, *, mask: bool = True) -> DetectorCo
         mask: Mask R-CNN (True) or Faster R-CNN.
     """
     return DetectorConfig(num_classes=num_classes, mask=MaskHeadConfig() if mask else None)
+
+
+def detectron2_cascade_config(num_classes: int = 80, *, mask: bool = True) -> DetectorConfig:
+    """Cascade R-CNN / Cascade Mask R-CNN of detectron2's model zoo.
+
+    Source: facebookresearch/detectron2, configs/Misc/cascade_mask_rcnn_R_50_FPN_1x.yaml and
+    detectron2/modeling/roi_heads/cascade_rcnn.py. Fits the same backbone as :func:`detectron2_config`.
+
+    Args:
+        num_classes: Object classes.
+        mask: Cascade Mask R-CNN (True) or Cascade R-CNN.
+    """
+    config = detectron2_config(num_classes, mask=mask)
+    return replace(
+        config,
+        rpn=replace(config.rpn, post_nms_train=2000),
+        box=replace(config.box, class_agnostic=True),
+        cascade=CascadeConfig(),
+    )
 
 
 def torchvision_config(num_classes: int = 90, *, mask: bool = True) -> DetectorConfig:
@@ -94,4 +124,65 @@ def maskrcnn_benchmark_config(num_classes: int = 80, *, mask: bool = True) -> De
         else None,
         offset=1.0,
         init="maskrcnn_benchmark",
+    )
+
+
+def mmdetection_config(num_classes: int = 80, *, mask: bool = True) -> DetectorConfig:
+    """``{faster,mask}_rcnn_r50_fpn_1x_coco`` of mmdetection 2 and 3.
+
+    Source: open-mmlab/mmdetection 2.13, configs/_base_/models/{faster,mask}_rcnn_r50_fpn.py and mmdet/models. Fits a
+    backbone with torchvision weights, stride in the 3x3 convolution, batch norm with frozen statistics (eps 1e-5).
+
+    Args:
+        num_classes: Object classes.
+        mask: Mask R-CNN (True) or Faster R-CNN.
+    """
+    clamped = BoxCodingConfig(clamp_below=True)
+    pool = {"level_epsilon": 1e-6, "finest_size": 56.0}
+    return DetectorConfig(
+        num_classes=num_classes,
+        pixels=PixelConfig(order="rgb", mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375)),
+        rpn=RPNConfig(
+            coding=clamped,
+            low_quality_iou=0.3,
+            reassign_low_quality=True,
+            normalizer="sampled",
+            pre_nms_scores="sigmoid",
+            nms_scores="sigmoid",
+        ),
+        box=BoxHeadConfig(
+            pool=PoolConfig(size=7, **pool),
+            coding=replace(clamped, weights=(10.0, 10.0, 5.0, 5.0)),
+            reassign_best=mask,
+        ),
+        mask=MaskHeadConfig(pool=PoolConfig(size=14, **pool), target="bitmap") if mask else None,
+        init="mmdetection",
+    )
+
+
+def mmdetection_cascade_config(num_classes: int = 80, *, mask: bool = True) -> DetectorConfig:
+    """``cascade_{,mask_}rcnn_r50_fpn_1x_coco`` of mmdetection 2 and 3.
+
+    Source: open-mmlab/mmdetection 2.13, configs/_base_/models/cascade_{,mask_}rcnn_r50_fpn.py and
+    mmdet/models/roi_heads/cascade_roi_head.py. Fits the same backbone as :func:`mmdetection_config`.
+
+    Args:
+        num_classes: Object classes.
+        mask: Cascade Mask R-CNN (True) or Cascade R-CNN.
+    """
+    config = mmdetection_config(num_classes, mask=mask)
+    anchors = replace(config.rpn.anchors, straddle=0.0, match_straddling=False)
+    third = 1 / 0.033, 1 / 0.033, 1 / 0.067, 1 / 0.067
+    return replace(
+        config,
+        rpn=replace(config.rpn, anchors=anchors, beta=1 / 9, post_nms_train=2000),
+        box=replace(config.box, reassign_best=False, class_agnostic=True, beta=1.0),
+        cascade=CascadeConfig(
+            coding_weights=((10.0, 10.0, 5.0, 5.0), (20.0, 20.0, 10.0, 10.0), third),
+            resample=True,
+            loss_weights=(1.0, 0.5, 0.25),
+            gradient_scale=1.0,
+            scores="mean_logit",
+            mask_heads="per_stage",
+        ),
     )

@@ -45,14 +45,19 @@ def init_box_head(fc1: nn.Linear, fc2: nn.Linear, cls_score: nn.Linear, bbox_pre
         cls_score: Classifier.
         bbox_pred: Box regressor.
         system: `torchvision` leaves PyTorch's default for linear layers; `detectron2` and `maskrcnn_benchmark` use
-            uniform Xavier by fan-in for the hidden layers, N(0, 0.01) and N(0, 0.001) for the predictors.
+            uniform Xavier by fan-in for the hidden layers, N(0, 0.01) and N(0, 0.001) for the predictors; `mmdetection`
+            differs from these in taking fan-in and fan-out.
     """
     if system == "torchvision":
         for layer in (fc1, fc2, cls_score, bbox_pred):
             layer.reset_parameters()
         return
-    _caffe2_xavier(fc1)
-    _caffe2_xavier(fc2)
+    for layer in (fc1, fc2):
+        if system == "mmdetection":
+            nn.init.xavier_uniform_(layer.weight)
+            _zero_bias(layer)
+        else:
+            _caffe2_xavier(layer)
     _normal(cls_score, 0.01)
     _normal(bbox_pred, 0.001)
 

@@ -24,12 +24,13 @@ class MaskHead(nn.Module):
     Args:
         in_channels: Channels of the pyramid.
         num_classes: Object classes.
-        config: Sizes.
+        config: Sizes, and the conventions that the detector follows in using this head.
         init: Whose initialisation, see :class:`~det_heads.config.DetectorConfig`.
     """
 
     def __init__(self, in_channels: int, num_classes: int, config: MaskHeadConfig, init: str = "detectron2") -> None:
         super().__init__()
+        self.config = config
         widths = [in_channels] + [config.channels] * config.convs
         convs = [nn.Conv2d(before, after, 3, padding=1) for before, after in pairwise(widths)]
         self.convs = nn.ModuleList(convs)

@@ -1,6 +1,7 @@
 """RoIAlign over a feature pyramid."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -38,11 +39,14 @@ def pool_boxes(
     count = config.levels
     if len(features) < count:
         raise ValueError(f"features must have at least {count} levels to pool from, got {len(features)}")
-    finest = strides[0].bit_length() - 1
+    if config.finest_size is None:
+        scale: dict[str, Any] = {"min_level": strides[0].bit_length() - 1}
+    else:
+        scale = {"min_level": 0, "canonical_level": 0, "canonical_size": config.finest_size}
     levels = fpn_levels(
         boxes,
         num_levels=count,
-        min_level=finest,
+        **scale,
         epsilon=config.level_epsilon,
         epsilon_inside_log=config.level_epsilon_inside_log,
         offset=offset,

@@ -1,4 +1,4 @@
-"""Faster R-CNN and Mask R-CNN as one static program over a batch.
+"""Faster R-CNN and Mask R-CNN as one static program over a batch, and what their cascades share with them.
 
 Shapes: `B` images of padded size `H, W`, `N` anchors, `K` proposals or detections, `S` samples, `M` object slots, `C`
 classes. None of them depends on the data, and nothing is read back to the host.
@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from det_heads.anchors import Anchors, inside_image
-from det_heads.assignment import Samples, Truth, assign, draw, truth_of
+from det_heads.assignment import Assignment, Samples, Truth, assign, draw, truth_of
 from det_heads.box_head import BoxHead
-from det_heads.config import DetectorConfig, MaskHeadConfig
+from det_heads.config import BoxHeadConfig, DetectorConfig
 from det_heads.detections import select_detections
 from det_heads.losses import box_losses, mask_loss, rpn_losses
 from det_heads.mask_head import MaskHead, mask_targets
@@ -49,10 +49,20 @@ class TwoStageDetector(nn.Module):
         self.backbone = backbone
         self.anchors = Anchors(config.rpn.anchors, strides)
         self.rpn = RPNHead(channels, config.rpn.anchors.per_cell)
-        self.box_head = BoxHead(channels, config.num_classes, config.box, config.init)
-        self.mask_head = None
-        if config.mask is not None:
-            self.mask_head = MaskHead(channels, config.num_classes, config.mask, config.init)
+        self.make_heads(channels)
+
+    def make_heads(self, channels: int) -> None:
+        """Adds the heads that look at boxes, over a pyramid of so many channels."""
+        if self.config.cascade is not None:
+            raise ValueError("this configuration is of a cascade; build a CascadeDetector")
+        self.box_head = BoxHead(channels, self.config.num_classes, self.config.box, self.config.init)
+        self.mask_head = self.make_mask_head(channels)
+
+    def make_mask_head(self, channels: int) -> MaskHead | None:
+        """A mask head, or None in a detector without masks."""
+        if self.config.mask is None:
+            return None
+        return MaskHead(channels, self.config.num_classes, self.config.mask, self.config.init)
 
     def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Losses of a batch in training mode, detections otherwise.
@@ -78,10 +88,17 @@ class TwoStageDetector(nn.Module):
         with torch.no_grad():
             logits, deltas = self.rpn(features)
         proposals = self.propose(logits, deltas, anchors, sizes)
-        samples = self.sample_proposals(proposals.boxes, proposals.valid, truth)
-        losses |= self.box_losses(features, samples)
+        return losses | self.region_losses(batch, features, proposals, truth)
+
+    def region_losses(
+        self, batch: Mapping[str, Tensor], features: Sequence[Tensor], proposals: Proposals, truth: Truth
+    ) -> dict[str, Tensor]:
+        """Losses of the heads that look at boxes."""
+        samples = self.sample_proposals(proposals.boxes, proposals.valid, truth, self.box_head.config)
+        logits, deltas = self.box_outputs(features, samples.boxes, samples.valid, self.box_head)
+        losses = self.box_losses(logits, deltas, samples, self.box_head.config)
         if self.mask_head is not None:
-            losses |= self.mask_losses(batch, features, samples)
+            losses |= self.mask_losses(batch, features, samples, self.mask_head)
         return losses
 
     def random_keys(self, shape: tuple[int, int], device: torch.device) -> Tensor:
@@ -114,16 +131,20 @@ class TwoStageDetector(nn.Module):
     def sample_anchors(self, anchors: Tensor, truth: Truth, image_sizes: Tensor) -> Samples:
         """Anchors [N, 4] that train the RPN; their label is 0 for objects and 1 for background."""
         config = self.config.rpn
-        inside = None
+        inside, candidates = None, anchors
         if config.anchors.straddle is not None:
             inside = inside_image(anchors, image_sizes, config.anchors.straddle)
+            if not config.anchors.match_straddling:
+                candidates = torch.where(inside[..., None], anchors, 0.0)  # these overlap nothing
         assignment = assign(
-            anchors,
+            candidates,
             inside,
             truth,
             positive_iou=config.positive_iou,
             negative_iou=config.negative_iou,
             low_quality=config.low_quality_matches,
+            low_quality_iou=config.low_quality_iou,
+            reassign_low_quality=config.reassign_low_quality,
             offset=self.config.offset,
         )
         keys = self.random_keys((truth.boxes.shape[0], anchors.shape[0]), anchors.device)
@@ -139,21 +160,12 @@ class TwoStageDetector(nn.Module):
         return {"loss_rpn_cls": objectness, "loss_rpn_box": regression}
 
     @torch.no_grad()
-    def sample_proposals(self, boxes: Tensor, valid: Tensor, truth: Truth) -> Samples:
-        """Proposals [B, K, 4] that train the box and mask heads, the true boxes among them."""
-        config = self.config.box
+    def sample_proposals(self, boxes: Tensor, valid: Tensor, truth: Truth, config: BoxHeadConfig) -> Samples:
+        """Boxes [B, K, 4] that train the box and mask heads, the true boxes among them (index K and above)."""
         if config.add_truth:
             boxes = torch.cat([boxes, truth.boxes], dim=1)
             valid = torch.cat([valid, truth.usable], dim=1)
-        assignment = assign(
-            boxes,
-            valid,
-            truth,
-            positive_iou=config.positive_iou,
-            negative_iou=config.positive_iou,
-            low_quality=False,
-            offset=self.config.offset,
-        )
+        assignment = self.assign_boxes(boxes, valid, truth, config)
         keys = self.random_keys((boxes.shape[0], boxes.shape[1]), boxes.device)
         return draw(
             boxes,
@@ -165,8 +177,24 @@ class TwoStageDetector(nn.Module):
             num_classes=self.config.num_classes,
         )
 
-    def box_outputs(self, features: Sequence[Tensor], boxes: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-        """Class logits [B, K, C + 1] (background last) and deltas [B, K, 4C] of boxes [B, K, 4]."""
+    def assign_boxes(self, boxes: Tensor, valid: Tensor, truth: Truth, config: BoxHeadConfig) -> Assignment:
+        """Labels of boxes [B, K, 4] for a box head."""
+        return assign(
+            boxes,
+            valid,
+            truth,
+            positive_iou=config.positive_iou,
+            negative_iou=config.positive_iou,
+            low_quality=config.reassign_best,
+            low_quality_iou=config.positive_iou if config.reassign_best else 0.0,
+            reassign_low_quality=config.reassign_best,
+            offset=self.config.offset,
+        )
+
+    def box_outputs(
+        self, features: Sequence[Tensor], boxes: Tensor, valid: Tensor, head: BoxHead
+    ) -> tuple[Tensor, Tensor]:
+        """Class logits [B, K, C + 1] (background last) and deltas [B, K, 4C or 4] of boxes [B, K, 4]."""
         batch, count = boxes.shape[:2]
         images = torch.arange(batch, device=boxes.device)[:, None].expand(batch, count).flatten()
         pooled = pool_boxes(
@@ -175,23 +203,21 @@ class TwoStageDetector(nn.Module):
             boxes.flatten(0, 1),
             images,
             valid.flatten(),
-            self.config.box.pool,
+            head.config.pool,
             offset=self.config.offset,
         )
-        logits, deltas = self.box_head(pooled)
+        logits, deltas = head(pooled)
         return logits.unflatten(0, (batch, count)), deltas.unflatten(0, (batch, count))
 
-    def box_losses(self, features: Sequence[Tensor], samples: Samples) -> dict[str, Tensor]:
-        """``loss_cls`` and ``loss_box`` of sampled boxes."""
-        logits, deltas = self.box_outputs(features, samples.boxes, samples.valid)
-        classification, regression = box_losses(logits, deltas, samples, self.config.box, offset=self.config.offset)
+    def box_losses(self, logits: Tensor, deltas: Tensor, samples: Samples, config: BoxHeadConfig) -> dict[str, Tensor]:
+        """``loss_cls`` and ``loss_box`` of a box head's outputs for sampled boxes."""
+        classification, regression = box_losses(logits, deltas, samples, config, offset=self.config.offset)
         return {"loss_cls": classification, "loss_box": regression}
 
     def mask_losses(
-        self, batch: Mapping[str, Tensor], features: Sequence[Tensor], samples: Samples
+        self, batch: Mapping[str, Tensor], features: Sequence[Tensor], samples: Samples, head: MaskHead
     ) -> dict[str, Tensor]:
         """``loss_mask`` of the positive samples, which hold the first slots of every image."""
-        head, config = self._mask_branch()
         box = self.config.box
         slots = min(samples.valid.shape[1], max(1, int(box.samples * box.positive_fraction)))
         boxes, labels = samples.boxes[:, :slots], samples.labels[:, :slots]
@@ -199,35 +225,41 @@ class TwoStageDetector(nn.Module):
         boxes = boxes.flatten(0, 1)[packing.order]
         instance = samples.truth_index[:, :slots].flatten()[packing.order]
         pooled = pool_boxes(
-            features, self.strides, boxes, packing.images, packing.used, config.pool, offset=self.config.offset
+            features, self.strides, boxes, packing.images, packing.used, head.config.pool, offset=self.config.offset
         )
         labels = labels.flatten()[packing.order].clamp(max=self.config.num_classes - 1)
         logits = head(pooled, labels, packing.count)
-        targets = mask_targets(batch, boxes, packing.images, torch.where(packing.used, instance, -1), config)
+        targets = mask_targets(batch, boxes, packing.images, torch.where(packing.used, instance, -1), head.config)
         return {"loss_mask": mask_loss(logits, targets, packing.used)}
 
     def detect(
         self, features: Sequence[Tensor], boxes: Tensor, valid: Tensor, image_sizes: Tensor
     ) -> dict[str, Tensor]:
         """Detections, with masks if there is a mask head, from proposals [B, K, 4]."""
-        logits, deltas = self.box_outputs(features, boxes, valid)
+        logits, deltas = self.box_outputs(features, boxes, valid, self.box_head)
         detections = select_detections(
             F.softmax(logits.float(), dim=-1),
             deltas,
             boxes,
             valid,
             image_sizes,
-            self.config.box,
+            self.box_head.config,
             offset=self.config.offset,
         )
-        if self.mask_head is not None:
-            masks = self.mask_logits(features, detections["boxes"], detections["labels"], detections["valid"])
-            detections["masks"] = torch.where(detections["valid"][..., None, None], masks.float().sigmoid(), 0.0)
+        return self.with_masks(features, detections)
+
+    def with_masks(self, features: Sequence[Tensor], detections: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Detections with ``masks`` [B, K, 28, 28], if there is a mask head: the mean probability of all there are."""
+        if self.config.mask is not None:
+            valid = detections["valid"]
+            logits = self.mask_logits(features, detections["boxes"], detections["labels"], valid)
+            probabilities = torch.stack([head.float().sigmoid() for head in logits]).mean(0)
+            detections["masks"] = torch.where(valid[..., None, None], probabilities, 0.0)
         return detections
 
-    def mask_logits(self, features: Sequence[Tensor], boxes: Tensor, labels: Tensor, valid: Tensor) -> Tensor:
-        """Mask logits [B, K, 28, 28] of boxes [B, K, 4] for their labels [B, K]."""
-        head, config = self._mask_branch()
+    def mask_logits(self, features: Sequence[Tensor], boxes: Tensor, labels: Tensor, valid: Tensor) -> list[Tensor]:
+        """Mask logits [B, K, 28, 28] of boxes [B, K, 4] for their labels [B, K], from each mask head."""
+        heads = self.mask_branch()
         packing = pack(valid)
         pooled = pool_boxes(
             features,
@@ -235,11 +267,19 @@ class TwoStageDetector(nn.Module):
             boxes.flatten(0, 1)[packing.order],
             packing.images,
             packing.used,
-            config.pool,
+            heads[0].config.pool,
             offset=self.config.offset,
         )
-        logits = head(pooled, labels.flatten()[packing.order], packing.count)
-        return unpack(logits, packing, (valid.shape[0], valid.shape[1]))
+        labels = labels.flatten()[packing.order]
+        return [
+            unpack(head(pooled, labels, packing.count), packing, (valid.shape[0], valid.shape[1])) for head in heads
+        ]
+
+    def mask_branch(self) -> list[MaskHead]:
+        """All mask heads."""
+        if self.mask_head is None:
+            raise ValueError("this detector has no mask head; build it with a mask configuration")
+        return [self.mask_head]
 
     def to_image(
         self, detections: Mapping[str, Tensor], scales: Tensor, original_sizes: Sequence[tuple[int, int]]
@@ -254,8 +294,3 @@ class TwoStageDetector(nn.Module):
             paste=mask.paste if mask is not None else "grid_sample",
             paste_threshold=mask.paste_threshold if mask is not None else 0.5,
         )
-
-    def _mask_branch(self) -> tuple[MaskHead, MaskHeadConfig]:
-        if self.mask_head is None or self.config.mask is None:
-            raise ValueError("this detector has no mask head; build it with a mask configuration")
-        return self.mask_head, self.config.mask

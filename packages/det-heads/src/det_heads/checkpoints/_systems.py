@@ -1,7 +1,7 @@
 """Reference systems: what they call our modules. The tables are read in both directions.
 
 Sources: the `state_dict`s of detectron2 0.6, torchvision 0.28 (the v1 detectors; older files spell some names in
-another way) and maskrcnn-benchmark 57eec25.
+another way), maskrcnn-benchmark 57eec25 and mmdetection 3.3 (the same since 2.0).
 """
 
 import re
@@ -62,6 +62,9 @@ DETECTRON2 = System(
         box_head.fc{layer}                 roi_heads.box_head.fc{layer}
         box_head.cls_score                 roi_heads.box_predictor.cls_score
         box_head.bbox_pred                 roi_heads.box_predictor.bbox_pred
+        box_heads.{stage}.fc{layer}        roi_heads.box_head.{stage}.fc{layer}
+        box_heads.{stage}.cls_score        roi_heads.box_predictor.{stage}.cls_score
+        box_heads.{stage}.bbox_pred        roi_heads.box_predictor.{stage}.bbox_pred
         mask_head.convs.{layer}            roi_heads.mask_head.mask_fcn{layer+1}
         mask_head.deconv                   roi_heads.mask_head.deconv
         mask_head.predictor                roi_heads.mask_head.predictor
@@ -125,5 +128,38 @@ MASKRCNN_BENCHMARK = System(
     ignored=re.compile(r"rpn\.anchor_generator\.cell_anchors\.\d+"),
 )
 
-SYSTEMS: dict[str, System] = {system.name: system for system in (DETECTRON2, TORCHVISION, MASKRCNN_BENCHMARK)}
+MMDETECTION = System(
+    "mmdetection",
+    rules("backbone.body.", "backbone.", "conv1 \n bn1" + _TORCHVISION_BLOCKS)
+    + rules(
+        "",
+        "",
+        """
+        backbone.fpn.lateral.{level}          neck.lateral_convs.{level}.conv
+        backbone.fpn.output.{level}           neck.fpn_convs.{level}.conv
+        backbone.fpn.lateral_norm.{level}     neck.lateral_convs.{level}.bn
+        backbone.fpn.output_norm.{level}      neck.fpn_convs.{level}.bn
+        rpn.conv                              rpn_head.rpn_conv
+        rpn.objectness                        rpn_head.rpn_cls
+        rpn.deltas                            rpn_head.rpn_reg
+        box_head.fc{layer}                    roi_head.bbox_head.shared_fcs.{layer-1}
+        box_head.cls_score                    roi_head.bbox_head.fc_cls
+        box_head.bbox_pred                    roi_head.bbox_head.fc_reg
+        box_heads.{stage}.fc{layer}           roi_head.bbox_head.{stage}.shared_fcs.{layer-1}
+        box_heads.{stage}.cls_score           roi_head.bbox_head.{stage}.fc_cls
+        box_heads.{stage}.bbox_pred           roi_head.bbox_head.{stage}.fc_reg
+        mask_head.convs.{layer}               roi_head.mask_head.convs.{layer}.conv
+        mask_head.deconv                      roi_head.mask_head.upsample
+        mask_head.predictor                   roi_head.mask_head.conv_logits
+        mask_heads.{stage}.convs.{layer}      roi_head.mask_head.{stage}.convs.{layer}.conv
+        mask_heads.{stage}.deconv             roi_head.mask_head.{stage}.upsample
+        mask_heads.{stage}.predictor          roi_head.mask_head.{stage}.conv_logits
+        """,
+    ),
+    ignored=re.compile(r"(?!)"),
+)
+
+SYSTEMS: dict[str, System] = {
+    system.name: system for system in (DETECTRON2, TORCHVISION, MASKRCNN_BENCHMARK, MMDETECTION)
+}
 """All systems by name."""
