@@ -97,6 +97,14 @@ def test_equals_pycocotools(choice: str, problem: dict) -> None:
         assert np.array_equal(mask.numpy(), expected)
 
 
+def test_the_reference_rounds_ratios_once() -> None:
+    sides = torch.linspace(1, 99, 2000)
+    boxes = torch.zeros(2000, 4)
+    boxes[:, 2:] = sides[:, None]
+    ratios = _mask_targets_reference.to_mask_pixels(torch.ones(2000, 1, 4), boxes, 28, False)[:, 0, 0]
+    assert np.array_equal(ratios.numpy(), (np.float32(28) / sides.numpy()).astype(np.float64))
+
+
 @given(seed=st.integers(0, 2**31))
 @settings(max_examples=300, deadline=None)
 def test_one_edge_at_a_time(seed: int) -> None:

@@ -106,7 +106,8 @@ def to_mask_pixels(edges: Tensor, boxes: Tensor, size: int, legacy: bool) -> Ten
         ratio = (size / side).to(torch.float32)[:, None, [0, 1, 0, 1]]
         return ((edges.to(torch.float32) - corner) * ratio).to(exact)
     side = (boxes[:, 2:] - boxes[:, :2]).clamp(min=0.1)
-    ratio = (size / side)[:, None, [0, 1, 0, 1]]
+    # Not `size / side`: PyTorch computes that as a reciprocal times size, which rounds twice.
+    ratio = (torch.full_like(side, size) / side)[:, None, [0, 1, 0, 1]]
     return (edges.to(exact) - corner.to(exact)) * ratio.to(exact)
 
 

@@ -135,8 +135,9 @@ def _expanded_weights(low: Tensor, high: Tensor, cells: int, extent: int) -> Ten
     # Far beyond any image, but safe to convert and subtract.
     first = (centre - half).clamp(-1e6, 1e6).to(torch.int64)[:, None]
     last = (centre + half).clamp(-1e6, 1e6).to(torch.int64)[:, None]
-    size = (last - first + 1).clamp(min=1)
-    position = (padded / size.to(torch.float32)) * ((pixel - first).to(torch.float32) + 0.5) - 0.5
+    size = (last - first + 1).clamp(min=1).to(torch.float32)
+    # Not `padded / size`: PyTorch computes that as a reciprocal times `padded`, which rounds twice.
+    position = (torch.full_like(size, padded) / size) * ((pixel - first).to(torch.float32) + 0.5) - 0.5
     position = position.clamp(min=0.0).clamp(max=padded - 1.0)
     cell = torch.arange(1, cells + 1, device=low.device, dtype=torch.float32)  # the padding cells are zero
     weights = (1.0 - (position[..., None] - cell).abs()).clamp(min=0.0)
