@@ -115,7 +115,9 @@ def draw(
     colours = [_colour(int(label), n) for n, label in enumerate(drawn.labels)]
     if drawn.masks is not None:
         for n in order:
-            mask = drawn.masks[n].repeat(factor, axis=0).repeat(factor, axis=1)
+            mask = drawn.masks[n]
+            if factor > 1:
+                mask = mask.repeat(factor, axis=0).repeat(factor, axis=1)
             _blend(canvas, mask, colours[n], crowd=drawn.crowd is not None and bool(drawn.crowd[n]))
     picture = Image.fromarray(canvas)
     pen = ImageDraw.Draw(picture)
