@@ -115,6 +115,21 @@ def test_match(key: str, high: float, low: float, low_quality: bool) -> None:
     assert torch.equal(torch.where(label[0] == 1, index[0], label[0].long() - 1), torchvision)
 
 
+@pytest.mark.parametrize(
+    ("key", "high", "low", "rules"),
+    [
+        ("rpn", 0.7, 0.3, {"allow_low_quality": True, "low_quality_iou": 0.3, "reassign_low_quality": True}),
+        ("rcnn", 0.5, 0.5, {}),
+    ],
+)
+def test_match_as_mmdetection(key: str, high: float, low: float, rules: dict[str, float]) -> None:
+    truth = OPS.tensor("match/gt")[None]
+    valid = torch.ones(1, truth.shape[1], dtype=torch.bool)
+    index, label = det_ops.match(OPS.tensor("match/anchors"), truth, valid, high=high, low=low, **rules)
+    assigned = torch.where(label[0] == 1, index[0] + 1, label[0].long())
+    assert torch.equal(assigned, OPS.tensor(f"match/mmdet_{key}_gt_inds"))
+
+
 @pytest.mark.parametrize(("system", "rounding"), [("detectron2", "none"), ("torchvision", "round"), ("mrb", "legacy")])
 def test_anchor_cells(system: str, rounding: str) -> None:
     cells = [cell_anchors((8.0 * stride,), (0.5, 1.0, 2.0), stride, rounding) for stride in STRIDES]

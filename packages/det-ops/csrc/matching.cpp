@@ -93,6 +93,8 @@ struct Job {
   int64_t slots;
   T high, low, offset;
   bool low_quality;
+  T low_quality_iou;
+  bool reassign;
   int64_t blocks;
   std::vector<T> block_best;  // [batch, blocks, slots]
   std::vector<T> truth_best;  // [batch, slots]
@@ -170,27 +172,36 @@ DET_OPS_INLINE void second_pass(Job<T>& job, int64_t b) {
       truth_best[k] = here > truth_best[k] ? here : truth_best[k];
     }
   }
+  int64_t* index = job.index + b * job.n;
   int8_t* label = job.label + b * job.n;
+  size_t first = 0;
   for (size_t k = 0; k < truths.size(); ++k) {
-    if (!(truth_best[k] > 0)) {  // all anchors share the maximum 0
-      std::fill(label, label + job.n, int8_t{1});
-      return;
+    if (truth_best[k] < job.low_quality_iou) {
+      truth_best[k] = std::numeric_limits<T>::quiet_NaN();  // equals nothing
+    } else if (truth_best[k] == 0) {  // all anchors share the maximum; earlier truths change nothing any more
+      first = k + 1;
     }
+  }
+  if (first > 0) {
+    std::fill(label, label + job.n, int8_t{1});
+    if (!job.reassign) return;
+    std::fill(index, index + job.n, int64_t{truths[first - 1].slot});
   }
   Anchors<T> anchors;
   T quality[kBlock];
   for (int64_t block = 0; block < job.blocks; ++block) {
-    const int64_t count = std::min(kBlock, job.n - block * kBlock);
+    const int64_t begin = block * kBlock, count = std::min(kBlock, job.n - begin);
     bool loaded = false;
-    for (size_t k = 0; k < truths.size(); ++k) {
-      if (block_best[block * job.slots + k] != truth_best[k]) continue;
-      if (!loaded) anchors.load(job.anchors + 4 * ((job.shared ? 0 : b * job.n) + block * kBlock), count, job.offset);
+    for (size_t k = first; k < truths.size(); ++k) {
+      const T wanted = truth_best[k];
+      if (block_best[block * job.slots + k] != wanted) continue;
+      if (!loaded) anchors.load(job.anchors + 4 * ((job.shared ? 0 : b * job.n) + begin), count, job.offset);
       loaded = true;
       anchors.iou(truths[k], job.offset, quality);
-      const T wanted = truth_best[k];
-      for (int64_t i = 0; i < count; ++i) {
-        label[block * kBlock + i] = quality[i] == wanted ? int8_t{1} : label[block * kBlock + i];
-      }
+      for (int64_t i = 0; i < count; ++i) label[begin + i] = quality[i] == wanted ? int8_t{1} : label[begin + i];
+      if (!job.reassign) continue;
+      const int64_t slot = truths[k].slot;
+      for (int64_t i = 0; i < count; ++i) index[begin + i] = quality[i] == wanted ? slot : index[begin + i];
     }
   }
 }
@@ -202,7 +213,8 @@ DET_OPS_CLONES void second_pass_clones(Job<double>& job, int64_t b) { second_pas
 
 template <class T>
 void match(uintptr_t anchors, bool shared, int64_t n, uintptr_t truth, uintptr_t valid, int64_t batch, int64_t slots,
-           double high, double low, bool low_quality, double offset, int threads, uintptr_t index, uintptr_t label) {
+           double high, double low, bool low_quality, double low_quality_iou, bool reassign, double offset, int threads,
+           uintptr_t index, uintptr_t label) {
   Job<T> job;
   job.anchors = reinterpret_cast<const T*>(anchors);
   job.n = n;
@@ -212,6 +224,8 @@ void match(uintptr_t anchors, bool shared, int64_t n, uintptr_t truth, uintptr_t
   job.low = static_cast<T>(low);
   job.offset = static_cast<T>(offset);
   job.low_quality = low_quality;
+  job.low_quality_iou = static_cast<T>(low_quality_iou);
+  job.reassign = reassign;
   job.blocks = (n + kBlock - 1) / kBlock;
   job.index = reinterpret_cast<int64_t*>(index);
   job.label = reinterpret_cast<int8_t*>(label);

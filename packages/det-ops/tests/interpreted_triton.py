@@ -156,11 +156,18 @@ def test_nms_of_extreme_coordinates() -> None:
     assert all(map(torch.equal, found, expected))
 
 
-@pytest.mark.parametrize("shared", [True, False])
-@pytest.mark.parametrize("coarse", [True, False])
-@pytest.mark.parametrize("low_quality", [True, False])
+@pytest.mark.parametrize(("shared", "coarse"), [(True, True), (False, False)])
+@pytest.mark.parametrize(
+    "low_quality",
+    [
+        {"allow_low_quality": False},
+        {"allow_low_quality": True},
+        {"allow_low_quality": True, "low_quality_iou": 0.3, "reassign_low_quality": True},
+        {"allow_low_quality": True, "reassign_low_quality": True},
+    ],
+)
 @pytest.mark.parametrize(("extent", "offset"), [(12.0, 0.0), (12.0, 1.0), (400.0, 0.0)])
-def test_match(shared: bool, coarse: bool, low_quality: bool, extent: float, offset: float) -> None:
+def test_match(shared: bool, coarse: bool, low_quality: dict, extent: float, offset: float) -> None:
     generator = torch.Generator().manual_seed(7)
 
     def boxes(*shape: int) -> Tensor:
@@ -172,7 +179,7 @@ def test_match(shared: bool, coarse: bool, low_quality: bool, extent: float, off
     valid = torch.rand(3, 6, generator=generator) < 0.7
     valid[2] = False
     for high, low in ((0.7, 0.3), (0.5, 0.5), (1 / 3, 0.0)):
-        options = {"high": high, "low": low, "allow_low_quality": low_quality, "offset": offset}
+        options = {"high": high, "low": low, "offset": offset} | low_quality
         found, expected = both(det_ops.match, anchors, truth, valid, **options)
         assert all(map(torch.equal, found, expected))
         assert [part.dtype for part in found] == [torch.int64, torch.int8]

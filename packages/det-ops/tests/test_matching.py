@@ -34,6 +34,13 @@ def problems(draw: st.DrawFn) -> dict[str, Tensor]:
 
 
 THRESHOLDS = st.sampled_from([(0.7, 0.3), (0.5, 0.5), (0.5, 0.4), (1 / 3, 0.0)])
+LOW_QUALITY = st.fixed_dictionaries(
+    {
+        "allow_low_quality": st.booleans(),
+        "low_quality_iou": st.sampled_from([0.0, 0.1, 0.3, 0.6]),
+        "reassign_low_quality": st.booleans(),
+    }
+)
 
 
 @given(problems(), THRESHOLDS, st.booleans())
@@ -59,15 +66,45 @@ def test_equals_torchvision_on_the_valid_truths(
         assert torch.equal(index[image], slots[iou.max(0).indices])
 
 
-@given(problems(), THRESHOLDS, st.booleans(), st.sampled_from([0.0, 1.0]), st.booleans())
+def max_iou_assigner(iou: Tensor, high: float, low: float, least: float) -> tuple[Tensor, Tensor]:
+    """mmdetection's rules for `iou [M, N]`, truth by truth: index and label."""
+    best, index = iou.max(0)
+    label = torch.where(best >= high, 1, torch.where(best < low, 0, -1))
+    for slot, row in enumerate(iou):
+        if row.max() >= least:
+            index[row == row.max()], label[row == row.max()] = slot, 1
+    return index, label
+
+
+@pytest.mark.parametrize("choice", ["auto", "reference"])
+@given(problem=problems(), thresholds=THRESHOLDS, least=st.sampled_from([0.0, 0.1, 0.3, 0.6]))
+@settings(max_examples=50, deadline=None)
+def test_reassigns_as_mmdetection(
+    choice: str, problem: dict[str, Tensor], thresholds: tuple[float, float], least: float
+) -> None:
+    anchors, truth, valid = problem.values()
+    high, low = thresholds
+    rules = {"allow_low_quality": True, "low_quality_iou": least, "reassign_low_quality": True}
+    with det_ops.kernels(choice):
+        found = det_ops.match(anchors, truth, valid, high=high, low=low, **rules)
+    for image, used in enumerate(valid):
+        slots = used.nonzero()[:, 0]
+        if len(slots):
+            iou = torchvision.ops.box_iou(truth[image, slots], anchors if anchors.ndim == 2 else anchors[image])
+            index, label = max_iou_assigner(iou, high, low, least)
+            assert torch.equal(found[0][image], slots[index])
+            assert torch.equal(found[1][image].long(), label)
+
+
+@given(problems(), THRESHOLDS, LOW_QUALITY, st.sampled_from([0.0, 1.0]), st.booleans())
 @settings(max_examples=100, deadline=None)
 def test_equals_the_reference(
-    problem: dict[str, Tensor], thresholds: tuple[float, float], low_quality: bool, offset: float, double: bool
+    problem: dict[str, Tensor], thresholds: tuple[float, float], low_quality: dict, offset: float, double: bool
 ) -> None:
     anchors, truth, valid = problem.values()
     if double:
         anchors, truth = anchors.double(), truth.double()
-    options = {"high": thresholds[0], "low": thresholds[1], "allow_low_quality": low_quality, "offset": offset}
+    options = {"high": thresholds[0], "low": thresholds[1], "offset": offset} | low_quality
     found = det_ops.match(anchors, truth, valid, **options)
     with det_ops.kernels("reference"):
         expected = det_ops.match(anchors, truth, valid, **options)
@@ -151,9 +188,9 @@ def arguments() -> tuple[Tensor, Tensor, Tensor]:
 
 def test_opcheck() -> None:
     anchors, truth, valid = arguments()
-    torch.library.opcheck(torch.ops.det_ops.match.default, (anchors, truth, valid, 0.7, 0.3, True, 0.0))
+    torch.library.opcheck(torch.ops.det_ops.match.default, (anchors, truth, valid, 0.7, 0.3, True, 0.3, True, 0.0))
     anchors.requires_grad_()
-    torch.library.opcheck(torch.ops.det_ops.match.default, (anchors, truth, valid, 0.5, 0.5, False, 1.0))
+    torch.library.opcheck(torch.ops.det_ops.match.default, (anchors, truth, valid, 0.5, 0.5, False, 0.0, False, 1.0))
 
 
 @pytest.mark.parametrize("kernels", ["auto", "reference"])
@@ -174,7 +211,7 @@ def test_compile_and_export(kernels: str) -> None:
 def test_reference_reads_nothing_on_the_host() -> None:
     with FakeTensorMode() as mode:
         anchors, truth, valid = (mode.from_tensor(argument) for argument in arguments())
-        index, label = matching._reference(anchors, truth, valid, 0.7, 0.3, True, 0.0)
+        index, label = matching._reference(anchors, truth, valid, 0.7, 0.3, True, 0.3, True, 0.0)
     assert index.shape == label.shape == (2, 50)
 
 

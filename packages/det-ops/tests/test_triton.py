@@ -130,7 +130,7 @@ def test_match_compiles(compiled: list, dtype: torch.dtype, low_quality: bool) -
 
     valid = torch.ones(2, 3, dtype=torch.bool)
     anchors, truth = torch.zeros(1000, 4, dtype=dtype), torch.zeros(2, 3, 4, dtype=dtype)
-    _triton_matching.match(anchors, truth, valid, 0.7, 0.3, low_quality, 0.0)
+    _triton_matching.match(anchors, truth, valid, 0.7, 0.3, low_quality, 0.3, low_quality, 0.0)
     assert len(compiled) == 1 + low_quality
     for kernel in compiled:
         assert "div.rn.f32" in kernel.asm["ptx"]

@@ -13,6 +13,8 @@ def match_float32(
     high: float,
     low: float,
     allow_low_quality: bool,
+    low_quality_iou: float,
+    reassign_low_quality: bool,
     offset: float,
     threads: int,
     index_ptr: int,

@@ -77,23 +77,51 @@ def _best_kernel(
 
 
 @triton.jit
-def _low_quality_kernel(anchors, truth, valid, largest, label, n, m, offset, SHARED: tl.constexpr, BLOCK: tl.constexpr):
+def _low_quality_kernel(
+    anchors,
+    truth,
+    valid,
+    largest,
+    index,
+    label,
+    n,
+    m,
+    least,
+    offset,
+    SHARED: tl.constexpr,
+    REASSIGN: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
     image = tl.program_id(1).to(tl.int64)
     anchor = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     if not SHARED:
         anchors += image * n * 4
     x1, y1, x2, y2 = _corners(anchors, anchor, anchor < n)
-    forced = tl.zeros((BLOCK,), tl.int32)
+    slot = tl.full((BLOCK,), -1, tl.int32)
     for k in range(m):
         one = image * m + k
         if tl.load(valid + one) != 0:
             quality = _iou(x1, y1, x2, y2, truth + one * 4, offset)
-            forced = tl.where(quality == tl.load(largest + one), 1, forced)
-    tl.store(label + image * n + anchor, forced.to(tl.int8), mask=(anchor < n) & (forced != 0))
+            top = tl.load(largest + one)
+            wanted = tl.where(top >= least, top, -1.0)  # -1 is no IoU
+            slot = tl.where(quality == wanted, k, slot)
+    out = image * n + anchor
+    forced = (anchor < n) & (slot >= 0)
+    tl.store(label + out, tl.full((BLOCK,), 1, tl.int8), mask=forced)
+    if REASSIGN:
+        tl.store(index + out, slot.to(tl.int64), mask=forced)
 
 
 def match(
-    anchors: Tensor, truth: Tensor, valid: Tensor, high: float, low: float, allow_low_quality: bool, offset: float
+    anchors: Tensor,
+    truth: Tensor,
+    valid: Tensor,
+    high: float,
+    low: float,
+    allow_low_quality: bool,
+    low_quality_iou: float,
+    reassign_low_quality: bool,
+    offset: float,
 ) -> tuple[Tensor, Tensor]:
     """The operator `det_ops::match` (not for float64)."""
     n, (b, m) = anchors.shape[-2], truth.shape[:2]
@@ -134,11 +162,14 @@ def match(
             truth,
             valid,
             largest,
+            index,
             label,
             n,
             m,
+            float(low_quality_iou),
             float(offset),
             SHARED=shared,
+            REASSIGN=reassign_low_quality,
             BLOCK=_BLOCK,
         )
     return index, label
