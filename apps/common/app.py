@@ -9,7 +9,7 @@ import torch
 from apps.common.config import BackboneConfig, R, TwoStageRecipe
 from det_backbones import FPN, ResNetFPN, resnet
 from det_engine.cli import UsageError
-from det_heads import TwoStageDetector
+from det_heads import CascadeDetector, TwoStageDetector
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,12 +55,14 @@ def backbone(config: BackboneConfig) -> ResNetFPN:
         width=config.width,
         freeze_at=config.freeze_at,
     )
-    return ResNetFPN(body, FPN(body.out_channels, config.pyramid_channels))
+    pyramid = FPN(body.out_channels, config.pyramid_channels, initialization=config.pyramid_init)
+    return ResNetFPN(body, pyramid)
 
 
 def two_stage(recipe: TwoStageRecipe) -> TwoStageDetector:
     """Backbone and heads of a recipe, randomly initialised as its system does it; NHWC, which convolutions prefer."""
-    detector = TwoStageDetector(backbone(recipe.backbone), recipe.detector)
+    kind = TwoStageDetector if recipe.detector.cascade is None else CascadeDetector
+    detector = kind(backbone(recipe.backbone), recipe.detector)
     return detector.to(memory_format=torch.channels_last)
 
 

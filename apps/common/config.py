@@ -32,6 +32,8 @@ class BackboneConfig:
     freeze_at: int = 2
     """Number of frozen parts, counted from the stem: 0 none, 1 stem, 2 stem and first stage, ..."""
     pyramid_channels: int = 256
+    pyramid_init: Literal["caffe2_xavier", "xavier"] = "caffe2_xavier"
+    """Random start of the pyramid: by fan-in (Caffe2), or by fan-in and fan-out (mmdetection)."""
     weights: str = "none"
     """Name of the ImageNet weights this recipe starts from, `none` for a start from scratch."""
 
