@@ -3,10 +3,15 @@
 Each wheel is built from its source distribution, so that one lacks nothing either, and must hold the licence and the
 marker of type hints. A wheel may pull in only what it declares: siblings come from the same build, everything else from
 the index. The import test also checks that a package brings no undeclared sibling with it.
+
+det-ops has compiled code and promises that one wheel serves every PyTorch from 2.10. So its tests run against the wheel
+twice: with the oldest versions it declares (PyTorch, NumPy, torchvision) and with those of the development environment.
 """
 
 import argparse
+import contextlib
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -34,36 +39,70 @@ print(f"{own} {module.__version__}: {len(module.__all__)} public names")
 """
 
 
-def run(*command: str | Path) -> None:
-    environment = {**os.environ, "UV_CONSTRAINT": str(ROOT / "constraints.txt")}
-    environment.pop("PYTHONPATH", None)
-    subprocess.run([str(part) for part in command], check=True, env=environment, cwd=tempfile.gettempdir())
+COMPILED = ROOT / "packages" / "det-ops"
+SERVED = """
+import sys, numpy, torch, det_ops
+from det_ops import _kernels
+assert det_ops.__file__.startswith(sys.prefix), f"{det_ops.__file__} is not the installed wheel"
+served = [row.operator for row in _kernels.table() if (row.device, row.name) == ("cpu", "C++")]
+assert "nms" in served, f"the extension does not serve the CPU: {_kernels.missing_extension}"
+print(f"det-ops with torch {torch.__version__}, NumPy {numpy.__version__}: C++ serves {', '.join(served)}", flush=True)
+"""
+# Libraries of PyTorch and OpenMP, paths of the machine that built it, names of source files.
+FOREIGN = re.compile(rb"lib(?:torch|c10|gomp|i?omp\d)|/(?:home|root|tmp|Users)/|csrc/")
 
 
-def check_contents(wheels: Path, module: str) -> None:
-    (wheel,) = wheels.glob(f"{module}-*.whl")
-    names = zipfile.ZipFile(wheel).namelist()
+def run(*command: str | Path, **variables: str) -> None:
+    environment = {**os.environ, "UV_CONSTRAINT": str(ROOT / "constraints.txt"), **variables}
+    for name in ("PYTHONPATH", "DET_OPS_KERNELS"):
+        environment.pop(name, None)
+    subprocess.run([str(part) for part in command], check=True, env=environment)
+
+
+def check_contents(wheel: Path, module: str) -> None:
+    archive = zipfile.ZipFile(wheel)
+    names = archive.namelist()
     for end in (f"{module}/py.typed", ".dist-info/licenses/LICENSE"):
         if not any(name.endswith(end) for name in names):
             sys.exit(f"{wheel.name} lacks {end}")
     if foreign := {name.split("/")[0] for name in names if not name.startswith((f"{module}/", f"{module}-"))}:
         sys.exit(f"{wheel.name} would install {', '.join(sorted(foreign))} beside {module}")
+    for name in names:
+        if name.endswith((".so", ".pyd")) and (found := set(FOREIGN.findall(archive.read(name)))):
+            sys.exit(f"{wheel.name}: {name} must not mention {found}")
+
+
+def test_compiled(python: Path, wheel: Path, *options: str, **variables: str) -> None:
+    project = COMPILED / "pyproject.toml"
+    requirements = (wheel, "-r", project, "--group", f"{project}:test")
+    run("uv", "pip", "install", "-q", "--python", python, *options, *requirements, **variables)
+    run(python, "-I", "-c", SERVED)
+    workers = ("-n", str(os.cpu_count() or 1), "--dist", "worksteal")
+    run(python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *workers, COMPILED / "tests", OMP_NUM_THREADS="1")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("packages", nargs="*", default=list(SIBLINGS), help="default: all five")
     packages = parser.parse_args().packages
-    with tempfile.TemporaryDirectory() as temporary:
-        wheels, environment = Path(temporary) / "wheels", Path(temporary) / "environment"
+    with tempfile.TemporaryDirectory() as temporary, contextlib.chdir(temporary):  # away from the sources
+        folder, environment = Path(temporary) / "wheels", Path(temporary) / "environment"
+        python = environment / "bin" / "python"
+        wheels = {}
         for package in SIBLINGS:
-            run("uv", "build", "-q", "--out-dir", wheels, ROOT / "packages" / package)
-            check_contents(wheels, package.replace("-", "_"))
+            run("uv", "build", "-q", "--python", sys.executable, "--out-dir", folder, ROOT / "packages" / package)
+            module = package.replace("-", "_")
+            (wheels[package],) = folder.glob(f"{module}-*.whl")
+            check_contents(wheels[package], module)
         for package in packages:
             run("uv", "venv", "-q", "--clear", "--python", sys.executable, environment)
-            python = environment / "bin" / "python"
-            run("uv", "pip", "install", "-q", "--python", python, "--find-links", wheels, package)
+            run("uv", "pip", "install", "-q", "--python", python, "--find-links", folder, wheels[package])
             run(python, "-I", "-c", PROBE, package.replace("-", "_"), *sorted(SIBLINGS[package]))
+            if package == COMPILED.name:
+                test_compiled(python, wheels[package])
+                run("uv", "venv", "-q", "--clear", "--python", sys.executable, environment)
+                oldest = ("--resolution", "lowest-direct", "--only-binary", ":all:")
+                test_compiled(python, wheels[package], *oldest, UV_CONSTRAINT="")
 
 
 if __name__ == "__main__":
