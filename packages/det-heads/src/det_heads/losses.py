@@ -6,6 +6,7 @@ from torch import Tensor
 
 from det_heads.assignment import Samples
 from det_heads.config import BoxCodingConfig, BoxHeadConfig, RPNConfig
+from det_heads.parts import normalizer as normalizer_of
 from det_ops import encode_boxes
 
 __all__ = ["box_losses", "mask_loss", "regression_loss", "rpn_losses"]
@@ -50,7 +51,7 @@ def rpn_losses(
     if config.normalizer == "configured":
         normalizer: Tensor | int = config.samples * logits.shape[0]
     else:
-        normalizer = samples.valid.sum().clamp(min=1)
+        normalizer = normalizer_of(samples.valid.sum())
     objectness = F.binary_cross_entropy_with_logits(logits.float(), samples.positive.float(), reduction="none")
     regression = regression_loss(deltas, samples, config.coding, beta=config.beta, offset=offset)
     return (objectness * samples.valid).sum() / normalizer, regression / normalizer
@@ -72,7 +73,7 @@ def box_losses(
         Two float32 scalars.
     """
     batch, count, classes = logits.shape
-    normalizer = samples.valid.sum().clamp(min=1)
+    normalizer = normalizer_of(samples.valid.sum())
     classification = F.cross_entropy(
         logits.float().flatten(0, 1),
         samples.labels.flatten(),
@@ -99,4 +100,4 @@ def mask_loss(logits: Tensor, targets: Tensor, used: Tensor) -> Tensor:
         Scalar float32, zero where no row is used.
     """
     loss = F.binary_cross_entropy_with_logits(logits.float(), targets, reduction="none").mean(dim=(1, 2))
-    return (loss * used).sum() / used.sum().clamp(min=1)
+    return (loss * used).sum() / normalizer_of(used.sum())

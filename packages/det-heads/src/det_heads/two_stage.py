@@ -4,6 +4,7 @@ Shapes: `B` images of padded size `H, W`, `N` anchors, `K` proposals or detectio
 classes. None of them depends on the data, and nothing is read back to the host.
 """
 
+import functools
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -18,6 +19,7 @@ from det_heads.detections import select_detections
 from det_heads.losses import box_losses, mask_loss, rpn_losses
 from det_heads.mask_head import MaskHead, mask_targets
 from det_heads.packing import pack, unpack
+from det_heads.parts import as_part, rows_of_batch
 from det_heads.pixels import Normalize
 from det_heads.pooling import pool_boxes
 from det_heads.postprocess import ImageDetections, to_image
@@ -103,7 +105,9 @@ class TwoStageDetector(nn.Module):
 
     def random_keys(self, shape: tuple[int, int], device: torch.device) -> Tensor:
         """Uniform numbers that decide which candidates are sampled; the largest win. Replace to sample otherwise."""
-        return torch.rand(shape, device=device)
+        return rows_of_batch(functools.partial(torch.rand, device=device), shape)
+
+    as_part = staticmethod(as_part)
 
     # Stages, in the order of their use.
 
