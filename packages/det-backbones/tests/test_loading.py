@@ -237,7 +237,7 @@ def test_damaged_bytes_never_escape(tmp_path, small):
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "pointer of Git LFS"),
         (pickle.dumps({"lr": 0.1}), "holds no weights"),
         (pickle.dumps([np.zeros(3)]), "holds no weights"),
-        (pickle.dumps({"features.0.weight": np.zeros(3)}), "is not the weights of a ResNet"),
+        (pickle.dumps({"features.0.weight": np.zeros(3)}), "is not the weights of a backbone"),
     ],
 )
 def test_other_content(tmp_path, small, data, fragment):

@@ -1,13 +1,16 @@
-"""ResNet / ResNeXt backbones with feature pyramids, and readers of pretrained weights."""
+"""ResNet, ResNeXt and DarkNet backbones with feature pyramids, and readers of pretrained weights."""
 
 from det_backbones.__about__ import __version__
 from det_backbones.catalogue import (
     CAFFE2_PIXELS,
+    DARKNET_PIXELS,
     TORCHVISION_PIXELS,
     WEIGHTS,
     PixelConvention,
     PretrainedWeights,
 )
+from det_backbones.darknet import DarkNet
+from det_backbones.deformable import Deformable, DeformConv2d
 from det_backbones.download import cache_directory, find_weights
 from det_backbones.errors import WeightsError
 from det_backbones.fpn import FPN, ResNetFPN
@@ -20,11 +23,15 @@ from det_backbones.sync_norm import SyncBatchNorm2d
 
 __all__ = [
     "CAFFE2_PIXELS",
+    "DARKNET_PIXELS",
     "FPN",
     "TORCHVISION_PIXELS",
     "WEIGHTS",
     "BasicBlock",
     "Bottleneck",
+    "DarkNet",
+    "DeformConv2d",
+    "Deformable",
     "FrozenBatchNorm2d",
     "LoadReport",
     "Norm",

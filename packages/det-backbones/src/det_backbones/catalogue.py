@@ -24,6 +24,9 @@ CAFFE2_PIXELS = PixelConvention(order="bgr", mean=(103.53, 116.28, 123.675), std
 TORCHVISION_PIXELS = PixelConvention(order="rgb", mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375))
 """torchvision's 0.485, 0.456, 0.406 and 0.229, 0.224, 0.225 times 255."""
 
+DARKNET_PIXELS = PixelConvention(order="rgb", mean=(0.0, 0.0, 0.0), std=(255.0, 255.0, 255.0))
+"""Darknet's 0..1, as YOLACT feeds its DarkNet."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PretrainedWeights:
@@ -33,7 +36,7 @@ class PretrainedWeights:
         file: Its name.
         url: Where it is published.
         sha256: The SHA-256 sum or its first digits, as published; None where none is published.
-        depth: Of the ResNet.
+        depth: Of the ResNet, or 53 of the DarkNet.
         groups: Of its 3 x 3 convolutions.
         width_per_group: Of the first stage.
         stride_in_1x1: Where its bottlenecks have the stride.
@@ -78,6 +81,14 @@ def _torchvision(name: str, sha256: str, depth: int, groups: int = 1, width_per_
     )
 
 
+def _yolact(
+    file: str, depth: int, sha256: str | None = None, pixels: PixelConvention = TORCHVISION_PIXELS
+) -> PretrainedWeights:
+    # YOLACT's README names these, with a checksum only where torch.hub's custom gave one.
+    url = f"https://huggingface.co/dbolya/yolact-initial-weights/resolve/main/{file}"
+    return PretrainedWeights(file=file, url=url, sha256=sha256, depth=depth, stride_in_1x1=False, pixels=pixels)
+
+
 WEIGHTS: Mapping[str, PretrainedWeights] = types.MappingProxyType(
     {
         weights.file: weights
@@ -90,6 +101,9 @@ WEIGHTS: Mapping[str, PretrainedWeights] = types.MappingProxyType(
             _torchvision("resnet101", "63fe2227", 101),
             _torchvision("resnet152", "394f9c45", 152),
             _torchvision("resnext101_32x8d", "8ba56ff5", 101, groups=32, width_per_group=8),
+            _yolact("resnet101_reducedfc.pth", 101),
+            _yolact("resnet50-19c8e357.pth", 50, "19c8e357"),
+            _yolact("darknet53.pth", 53, pixels=DARKNET_PIXELS),
         )
     }
 )

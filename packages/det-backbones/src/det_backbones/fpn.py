@@ -9,17 +9,19 @@ from typing import Literal, cast
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from det_backbones.darknet import DarkNet
 from det_backbones.initialization import caffe2_xavier, xavier_uniform
 from det_backbones.norm import Norm, convolve_and_normalize, make_norm
 from det_backbones.resnet import ResNet
 
 
 class FPN(nn.Module):
-    """Lateral 1 x 1 convolutions, a top-down sum and 3 x 3 output convolutions; no activation.
+    """Lateral 1 x 1 convolutions, a top-down sum and 3 x 3 output convolutions.
 
-    The coarser map is enlarged to the size of the lateral (nearest neighbour), which for sizes that 32 divides is the
-    factor 2 of detectron2 and maskrcnn-benchmark, and for others what torchvision and mmdetection do. With
-    `max_pool_level` the coarsest output is subsampled by 2 for one more level (P6).
+    The coarser map is enlarged to the size of the lateral, which for sizes that 32 divides is the factor 2 of
+    detectron2 and maskrcnn-benchmark, and for others what torchvision, mmdetection and YOLACT do. With `max_pool_level`
+    the coarsest output is subsampled by 2 for one more level (P6); with `strided_levels` so many convolutions of
+    stride 2 follow it (P6, P7 of YOLACT).
 
     Args:
         in_channels: Channels of the inputs, fine to coarse.
@@ -27,7 +29,10 @@ class FPN(nn.Module):
         norm: Normalisation after each convolution (which then has no bias), or None.
         norm_eps: Its epsilon.
         max_pool_level: Whether to append the subsampled level.
-        initialization: "caffe2_xavier" (detectron2, maskrcnn-benchmark, torchvision) or "xavier" (mmdetection).
+        initialization: "caffe2_xavier" (detectron2, maskrcnn-benchmark, torchvision) or "xavier" (mmdetection, YOLACT).
+        strided_levels: How many levels to append by convolutions of stride 2, in place of `max_pool_level`.
+        upsampling: How the coarser map is enlarged: "nearest", or "bilinear" (YOLACT).
+        activation: Whether a ReLU follows the output convolutions (YOLACT; not those of `strided_levels`).
     """
 
     def __init__(
@@ -39,6 +44,9 @@ class FPN(nn.Module):
         norm_eps: float = 1e-5,
         max_pool_level: bool = True,
         initialization: Literal["caffe2_xavier", "xavier"] = "caffe2_xavier",
+        strided_levels: int = 0,
+        upsampling: Literal["nearest", "bilinear"] = "nearest",
+        activation: bool = False,
     ) -> None:
         super().__init__()
         if not in_channels:
@@ -46,18 +54,28 @@ class FPN(nn.Module):
         initializers = {"caffe2_xavier": caffe2_xavier, "xavier": xavier_uniform}
         if initialization not in initializers:
             raise ValueError(f"initialization must be one of {', '.join(initializers)}, got {initialization!r}")
+        if upsampling not in ("nearest", "bilinear"):
+            raise ValueError(f"upsampling must be nearest or bilinear, got {upsampling!r}")
+        if strided_levels < 0 or (strided_levels and max_pool_level):
+            raise ValueError(
+                f"strided_levels must not be negative, and 0 with max_pool_level, got {strided_levels} "
+                f"and max_pool_level={max_pool_level}"
+            )
+        self.upsampling = upsampling
+        self.activation = activation
         self.in_channels = tuple(in_channels)
         self.out_channels = out_channels
         self.max_pool_level = max_pool_level
         bias = norm is None
         self.lateral = nn.ModuleList(nn.Conv2d(channels, out_channels, 1, bias=bias) for channels in in_channels)
         self.output = nn.ModuleList(nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=bias) for _ in in_channels)
+        self.strided = nn.ModuleList(nn.Conv2d(out_channels, out_channels, 3, 2, 1) for _ in range(strided_levels))
         self.lateral_norm = nn.ModuleList()
         self.output_norm = nn.ModuleList()
         if norm is not None:
             self.lateral_norm.extend(make_norm(norm, out_channels, norm_eps) for _ in in_channels)
             self.output_norm.extend(make_norm(norm, out_channels, norm_eps) for _ in in_channels)
-        for convolution in (*self.lateral, *self.output):
+        for convolution in (*self.lateral, *self.output, *self.strided):
             initializers[initialization](cast(nn.Conv2d, convolution))
 
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
@@ -67,7 +85,7 @@ class FPN(nn.Module):
             features: `Tensor[N, in_channels[l], H_l, W_l]`, fine to coarse.
 
         Returns:
-            `Tensor[N, C, H_l, W_l]` for each input, and with `max_pool_level` one more, subsampled by 2 (rounded up).
+            `Tensor[N, C, H_l, W_l]` for each input and each level appended, of half the size (rounded up).
 
         Raises:
             ValueError: There are not as many features as `in_channels`.
@@ -78,15 +96,23 @@ class FPN(nn.Module):
             self._convolve(feature, self.lateral[level], self.lateral_norm, level)
             for level, feature in enumerate(features)
         ]
+        outputs: list[Tensor] = []
         merged = laterals[-1]
-        outputs = [self._convolve(merged, self.output[-1], self.output_norm, len(laterals) - 1)]
-        for level in range(len(laterals) - 2, -1, -1):
-            lateral = laterals[level]
-            merged = lateral + F.interpolate(merged, size=lateral.shape[-2:], mode="nearest")
-            outputs.insert(0, self._convolve(merged, self.output[level], self.output_norm, level))
+        for level in reversed(range(len(laterals))):
+            if level < len(laterals) - 1:
+                merged = laterals[level] + self._enlarge(merged, laterals[level])
+            output = self._convolve(merged, self.output[level], self.output_norm, level)
+            outputs.insert(0, F.relu_(output) if self.activation else output)
         if self.max_pool_level:
             outputs.append(F.max_pool2d(outputs[-1], 1, 2))
+        for convolution in self.strided:
+            outputs.append(convolution(outputs[-1]))
         return outputs
+
+    def _enlarge(self, x: Tensor, like: Tensor) -> Tensor:
+        if self.upsampling == "nearest":
+            return F.interpolate(x, size=like.shape[-2:], mode="nearest")
+        return F.interpolate(x, size=like.shape[-2:], mode="bilinear", align_corners=False)
 
     @staticmethod
     def _convolve(x: Tensor, convolution: nn.Module, norms: nn.ModuleList, level: int) -> Tensor:
@@ -94,14 +120,14 @@ class FPN(nn.Module):
 
 
 class ResNetFPN(nn.Module):
-    """A body and the pyramid on its last stages.
+    """A body (ResNet or DarkNet) and the pyramid on its last stages.
 
     Attributes:
         out_channels: Channels of every level.
-        strides: Stride of every level in pixels of the input: 4, 8, 16, 32, 64.
+        strides: Stride of every level in pixels of the input: 4, 8, 16, 32, 64; with YOLACT's pyramid 8, ..., 128.
     """
 
-    def __init__(self, body: ResNet, fpn: FPN) -> None:
+    def __init__(self, body: ResNet | DarkNet, fpn: FPN) -> None:
         super().__init__()
         levels = len(fpn.in_channels)
         if tuple(body.out_channels[-levels:]) != fpn.in_channels:
@@ -113,8 +139,9 @@ class ResNetFPN(nn.Module):
         self.fpn = fpn
         self.out_channels = fpn.out_channels
         strides = body.strides[-levels:]
-        self.strides = (*strides, strides[-1] * 2) if fpn.max_pool_level else strides
+        appended = int(fpn.max_pool_level) + len(fpn.strided)
+        self.strides = (*strides, *(strides[-1] * 2 ** (level + 1) for level in range(appended)))
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """`Tensor[N, 3, H, W]` to P2, ..., P6: `Tensor[N, out_channels, H / strides[l], W / strides[l]]`."""
+        """`Tensor[N, 3, H, W]` to the pyramid's levels: `Tensor[N, out_channels, H / strides[l], W / strides[l]]`."""
         return self.fpn(self.body(x)[-len(self.fpn.in_channels) :])

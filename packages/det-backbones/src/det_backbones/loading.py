@@ -1,4 +1,4 @@
-"""Puts ImageNet weights into a ResNet."""
+"""Puts ImageNet weights into a ResNet or a DarkNet."""
 
 import os
 import re
@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from typing import cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from det_backbones.catalogue import CAFFE2_PIXELS, TORCHVISION_PIXELS, PixelConvention
+from det_backbones.catalogue import CAFFE2_PIXELS, DARKNET_PIXELS, TORCHVISION_PIXELS, PixelConvention
+from det_backbones.darknet import DarkNet
+from det_backbones.deformable import DeformConv2d
 from det_backbones.errors import WeightsError
 from det_backbones.naming import Format, translate
 from det_backbones.norm import FrozenBatchNorm2d
@@ -28,7 +30,8 @@ class LoadReport:
         format: Whose names the file has.
         matched: Names of the body that the file set.
         ignored: Names of the file that the body has no use for: the classifier, other parts of a detector, momenta.
-        missing: Names of the body that the file lacks: the statistics of Caffe2's affine layers, set to the identity.
+        missing: Names of the body that the file lacks: the statistics of Caffe2's affine layers, set to the identity,
+            and what deformable convolutions have more than others, which stays.
         pixels: The input that files of this format usually expect.
         stride_in_1x1: Where their bottlenecks usually have the stride, which no shape tells; None where that varies.
     """
@@ -41,13 +44,13 @@ class LoadReport:
     stride_in_1x1: bool | None
 
 
-def load_imagenet_weights(body: ResNet, path: str | os.PathLike[str]) -> LoadReport:
+def load_imagenet_weights(body: ResNet | DarkNet, path: str | os.PathLike[str]) -> LoadReport:
     """Loads pretrained weights into a body, or changes nothing and says why.
 
     Reads Caffe2's pickles (MSRA's R-50.pkl and R-101.pkl, also inside "blobs" or detectron2's "model"), detectron2's
-    own and torchvision's; the format follows from the content, and nothing in the file is run. The body of a detector
-    is read too. Caffe2 folds its batch normalisation into scale and bias, so mean and variance become those for which
-    the layer multiplies by exactly the scale: 0 and 1 - eps.
+    own, torchvision's, and YOLACT's of DarkNet; the format follows from the content, and nothing in the file is run.
+    The body of a detector is read too. Caffe2 folds its batch normalisation into scale and bias, so mean and variance
+    become those for which the layer multiplies by exactly the scale: 0 and 1 - eps.
 
     Args:
         body: The network; its device and dtype stay.
@@ -64,8 +67,9 @@ def load_imagenet_weights(body: ResNet, path: str | os.PathLike[str]) -> LoadRep
     kind, names = translate(arrays)
     if kind is None:
         raise WeightsError(
-            f"{path} is not the weights of a ResNet: it starts with {', '.join(list(arrays)[:_SHOWN])}, "
-            f"expected the names of Caffe2 (conv1_w), detectron2 (stem.conv1.weight) or torchvision (conv1.weight)."
+            f"{path} is not the weights of a backbone: it starts with {', '.join(list(arrays)[:_SHOWN])}, expected the "
+            f"names of Caffe2 (conv1_w), detectron2 (stem.conv1.weight), torchvision (conv1.weight) or DarkNet "
+            f"(_preconv.0.weight)."
         )
     found = {new: arrays[name] for new, name in names.items()}
     wanted = {name: value for name, value in body.state_dict().items() if not name.endswith(".num_batches_tracked")}
@@ -82,10 +86,11 @@ def load_imagenet_weights(body: ResNet, path: str | os.PathLike[str]) -> LoadRep
             name for name in missing if name.endswith(_STATISTICS) and f"{name.rpartition('.')[0]}.weight" in found
         ]
         found |= {name: _identity(body, name) for name in affine}
+    found |= {name: wanted[name].cpu() for name in _deformation(body) if name in missing}
     _check_architecture(path, found, wanted)
     for name in wanted:
         if not torch.isfinite(found[name]).all():
-            raise WeightsError(f"{path} has numbers that are not finite, first in {names[name]}.")
+            raise WeightsError(f"{path} has numbers that are not finite, first in {names.get(name, name)}.")
     body.load_state_dict({name: found[name] for name in wanted}, strict=False)
     matched = tuple(name for name in wanted if name not in missing)
     used = {names[name] for name in matched}
@@ -94,7 +99,7 @@ def load_imagenet_weights(body: ResNet, path: str | os.PathLike[str]) -> LoadRep
         matched=matched,
         ignored=tuple(name for name in arrays if name not in used),
         missing=tuple(missing),
-        pixels=CAFFE2_PIXELS if kind == "caffe2" else TORCHVISION_PIXELS,
+        pixels={"caffe2": CAFFE2_PIXELS, "darknet": DARKNET_PIXELS}.get(kind, TORCHVISION_PIXELS),
         stride_in_1x1={"caffe2": True, "torchvision": False}.get(kind),
     )
 
@@ -103,7 +108,14 @@ def _has_statistics(names: Iterable[str]) -> bool:
     return any(name.endswith(_STATISTICS) for name in names)
 
 
-def _identity(body: ResNet, name: str) -> Tensor:
+def _deformation(body: nn.Module) -> list[str]:
+    """Names of what a deformable convolution has and the convolution that it replaces has not."""
+    added = ("bias", "offset_mask.weight", "offset_mask.bias")
+    layers = [name for name, module in body.named_modules() if isinstance(module, DeformConv2d)]
+    return [f"{layer}.{name}" for layer in layers for name in added]
+
+
+def _identity(body: nn.Module, name: str) -> Tensor:
     owner, _, statistic = name.rpartition(".")
     norm = cast(FrozenBatchNorm2d, body.get_submodule(owner))
     value = 0.0 if statistic == "running_mean" else 1 - norm.eps
@@ -136,7 +148,9 @@ def _size(tensor: Tensor | None) -> str:
 
 
 def _describe(tensors: Mapping[str, Tensor]) -> str:
-    """In words, the ResNet that has these tensors."""
+    """In words, the network that has these tensors."""
+    if "stem.conv.weight" in tensors:
+        return "a DarkNet"
     blocks: dict[int, int] = {}
     for name in tensors:
         if match := re.match(r"layer([1-4])\.(\d+)\.", name):

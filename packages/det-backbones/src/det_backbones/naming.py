@@ -1,10 +1,10 @@
-"""Parameter names of published backbones, translated to those of :class:`det_backbones.ResNet` (torchvision's)."""
+"""Parameter names of published backbones, translated to those of our ResNet (torchvision's) and DarkNet."""
 
 import re
 from collections.abc import Iterable
 from typing import Literal
 
-Format = Literal["caffe2", "detectron2", "torchvision"]
+Format = Literal["caffe2", "detectron2", "torchvision", "darknet"]
 
 # Where a detector keeps its body; a file of the body alone has no prefix.
 _PREFIXES = ("", "module.", "backbone.body.", "backbone.bottom_up.", "backbone.", "module.backbone.body.")
@@ -29,6 +29,12 @@ _DETECTRON2_BLOCK = re.compile(
 )
 _BODY = re.compile(r"(conv1|bn1|layer[1-4]\.\d+\.(conv[123]|bn[123]|downsample\.[01]))\.(?!num_batches_tracked)\w+")
 
+# YOLACT's darknet53.pth: every layer is a sequence of convolution (0), normalisation (1) and activation.
+_DARKNET = re.compile(
+    r"(?:_preconv|layers\.(?P<stage>\d)\.(?P<block>\d+)(?:\.conv(?P<conv>[12]))?)"
+    r"\.(?P<part>[01])\.(?P<suffix>(?!num_batches_tracked)\w+)"
+)
+
 
 def translate(names: Iterable[str]) -> tuple[Format | None, dict[str, str]]:
     """Finds out whose names they are.
@@ -38,7 +44,7 @@ def translate(names: Iterable[str]) -> tuple[Format | None, dict[str, str]]:
 
     Returns:
         The format, None if it is none of the known ones; and for every array of the body its name in
-        :class:`det_backbones.ResNet` -> its name in the file.
+        :class:`det_backbones.ResNet` (:class:`det_backbones.DarkNet` for "darknet") -> its name in the file.
     """
     names = list(names)
     if "conv1_w" in names:
@@ -47,6 +53,9 @@ def translate(names: Iterable[str]) -> tuple[Format | None, dict[str, str]]:
         if prefix + "stem.conv1.weight" in names:
             found = {name: _from_detectron2(name.removeprefix(prefix)) for name in names if name.startswith(prefix)}
             return "detectron2", {new: name for name, new in found.items() if new is not None}
+        if prefix + "_preconv.0.weight" in names:
+            found = {name: _from_darknet(name.removeprefix(prefix)) for name in names if name.startswith(prefix)}
+            return "darknet", {new: name for name, new in found.items() if new is not None}
         if prefix + "conv1.weight" in names:
             found = {name.removeprefix(prefix): name for name in names if name.startswith(prefix)}
             return "torchvision", {new: name for new, name in found.items() if _BODY.fullmatch(new)}
@@ -80,3 +89,13 @@ def _from_detectron2(name: str) -> str | None:
             return f"{block}.downsample.{1 if match['norm'] else 0}.{match['suffix']}"
         return f"{block}.{'bn' if match['norm'] else 'conv'}{match['layer'][-1]}.{match['suffix']}"
     return None
+
+
+def _from_darknet(name: str) -> str | None:
+    match = _DARKNET.fullmatch(name)
+    if match is None:
+        return None
+    layer = "stem" if match["stage"] is None else f"layers.{match['stage']}.{match['block']}"
+    if match["conv"]:
+        layer += ".reduce" if match["conv"] == "1" else ".expand"
+    return f"{layer}.{'conv' if match['part'] == '0' else 'bn'}.{match['suffix']}"

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from det_backbones.deformable import DeformConv2d
 from det_backbones.sync_norm import SyncBatchNorm2d
 
 Norm = Literal["frozen_bn", "frozen_statistics_bn", "bn", "sync_bn", "gn"]
@@ -113,7 +114,7 @@ def scale_and_shift(norm: FrozenBatchNorm2d) -> tuple[Tensor, Tensor]:
     return scale, torch.addcmul(norm.bias.to(dtype), norm.running_mean.to(dtype), scale, value=-1)
 
 
-def convolve_and_normalize(x: Tensor, convolution: nn.Conv2d, norm: nn.Module) -> Tensor:
+def convolve_and_normalize(x: Tensor, convolution: nn.Conv2d | DeformConv2d, norm: nn.Module) -> Tensor:
     """`norm(convolution(x))`, as one convolution wherever the statistics of `norm` are constant.
 
     Then (see :func:`has_constant_statistics`) `(w * x) * scale + shift == (w * scale) * x + shift` is computed by the
@@ -123,7 +124,7 @@ def convolve_and_normalize(x: Tensor, convolution: nn.Conv2d, norm: nn.Module) -
 
     Args:
         x: `Tensor[N, C, H, W]`.
-        convolution: A convolution with zero padding.
+        convolution: A convolution with zero padding, or a deformable one.
         norm: The normalisation of its output.
 
     Returns:
@@ -135,6 +136,8 @@ def convolve_and_normalize(x: Tensor, convolution: nn.Conv2d, norm: nn.Module) -
     weight = (convolution.weight * scale.view(-1, 1, 1, 1)).to(convolution.weight.dtype)
     if convolution.bias is not None:
         shift = shift + convolution.bias * scale
+    if isinstance(convolution, DeformConv2d):
+        return convolution.convolve(x, weight, shift.to(weight.dtype))
     return F.conv2d(
         x,
         weight,

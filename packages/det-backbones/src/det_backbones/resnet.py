@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from det_backbones.deformable import Deformable, DeformConv2d
 from det_backbones.initialization import kaiming_normal
 from det_backbones.norm import Norm, convolve_and_normalize, make_norm
 
@@ -37,6 +38,7 @@ class _Shape:
     stride_in_1x1: bool
     norm: Norm
     norm_eps: float
+    deformable: Deformable | None  # where this block has a deformable convolution
 
 
 def _downsample(shape: _Shape) -> nn.Sequential | None:
@@ -74,7 +76,11 @@ class Bottleneck(nn.Module):
         stride1, stride3 = (shape.stride, 1) if shape.stride_in_1x1 else (1, shape.stride)
         self.conv1 = nn.Conv2d(shape.in_channels, shape.channels, 1, stride1, bias=False)
         self.bn1 = make_norm(shape.norm, shape.channels, shape.norm_eps)
-        self.conv2 = nn.Conv2d(shape.channels, shape.channels, 3, stride3, 1, groups=shape.groups, bias=False)
+        self.conv2: nn.Conv2d | DeformConv2d
+        if shape.deformable is None:
+            self.conv2 = nn.Conv2d(shape.channels, shape.channels, 3, stride3, 1, groups=shape.groups, bias=False)
+        else:
+            self.conv2 = DeformConv2d(shape.channels, shape.channels, stride3, shape.deformable.operator)
         self.bn2 = make_norm(shape.norm, shape.channels, shape.norm_eps)
         self.conv3 = nn.Conv2d(shape.channels, shape.out_channels, 1, bias=False)
         self.bn3 = make_norm(shape.norm, shape.out_channels, shape.norm_eps)
@@ -118,6 +124,7 @@ class ResNet(nn.Module):
         freeze_at: int = 2,
         width: int = 64,
         zero_init_residual: bool = False,
+        deformable: Deformable | None = None,
     ) -> None:
         super().__init__()
         if not 0 <= freeze_at <= 5:
@@ -128,6 +135,8 @@ class ResNet(nn.Module):
             )
         if block is BasicBlock and (groups != 1 or width_per_group != 64):
             raise ValueError("groups and width_per_group are for depth 50 and more: the basic block has no groups")
+        if deformable is not None and (block is BasicBlock or groups != 1):
+            raise ValueError("deformable convolutions are for ResNets of depth 50 and more, without groups")
         self.freeze_at = freeze_at
         self.strides = (4, 8, 16, 32)
         expansion = 4 if block is Bottleneck else 1
@@ -143,6 +152,7 @@ class ResNet(nn.Module):
         def make_layer(stage: int) -> nn.Sequential:
             layer = nn.Sequential()
             for index in range(blocks[stage]):
+                bends = deformable is not None and deformable.replaces(stage, index, blocks[stage])
                 shape = _Shape(
                     in_channels=self.out_channels[stage] if index else (width, *self.out_channels)[stage],
                     channels=width * 2**stage * width_per_group // 64 * groups,
@@ -152,6 +162,7 @@ class ResNet(nn.Module):
                     stride_in_1x1=stride_in_1x1,
                     norm=stage_norm(stage + 1),
                     norm_eps=norm_eps,
+                    deformable=deformable if bends else None,
                 )
                 layer.append(block(shape))
             return layer
@@ -167,6 +178,9 @@ class ResNet(nn.Module):
             elif zero_init_residual and isinstance(module, BasicBlock | Bottleneck):
                 last = module.bn3 if isinstance(module, Bottleneck) else module.bn2
                 nn.init.zeros_(cast(Tensor, last.weight))
+        for module in self.modules():
+            if isinstance(module, DeformConv2d):
+                module.reset_parameters()
         frozen = [(self.conv1, self.bn1), (self.layer1,), (self.layer2,), (self.layer3,), (self.layer4,)][:freeze_at]
         for module in (module for stage in frozen for module in stage):
             module.requires_grad_(False)
@@ -208,6 +222,7 @@ def resnet(
     freeze_at: int = 2,
     width: int = 64,
     zero_init_residual: bool = False,
+    deformable: Deformable | None = None,
 ) -> ResNet:
     """A ResNet of the given depth, or a ResNeXt with `groups` and `width_per_group`.
 
@@ -223,6 +238,7 @@ def resnet(
         freeze_at: 0: everything is trained, 1: all but the stem, 2: all but stem and layer1, ..., 5: nothing.
         width: Channels of the stem; all stages scale with it.
         zero_init_residual: Start with blocks that are the identity (Goyal et al. 2017); only for training from scratch.
+        deformable: Which 3 x 3 convolutions are deformable; None: none.
 
     Raises:
         ValueError: An argument outside the values above.
@@ -240,6 +256,7 @@ def resnet(
         freeze_at=freeze_at,
         width=width,
         zero_init_residual=zero_init_residual,
+        deformable=deformable,
     )
 
 
