@@ -184,10 +184,7 @@ def training_step(model, optimizer, precision, batch, clip: float | None) -> Non
     with precision.autocast():
         losses = model(batch)
     precision.backward(torch.stack([loss.float() for loss in losses.values()]).sum())
-    if clip is not None:
-        precision.unscale(optimizer)
-        torch.nn.utils.clip_grad_norm_([p for p in model.parameters() if p.requires_grad], clip)
-    precision.step(optimizer)
+    precision.step(optimizer, clip)
 
 
 def assert_equal_calls(first: list[tuple], second: list[tuple]) -> None:

@@ -16,7 +16,7 @@ from apps.common.config import Recipe
 from apps.common.data import evaluation_loader, open_splits, training_batches
 from apps.common.options import take_recipe
 from apps.common.weights import initialize
-from det_engine import Precision, build_optimizer, resolve_device, seed_all
+from det_engine import TrainStep, distributed, peak_memory_mib, resolve_device, seed_all
 from det_engine.cli import override
 
 
@@ -36,6 +36,8 @@ class BenchmarkOptions:
     """Timed steps."""
     warmup: int = 3
     """Steps before the timing."""
+    nproc: int = 1
+    """Processes on this machine that train together, each with its own device."""
     config: Annotated[Recipe, tyro.conf.arg(name="")]
 
     def __post_init__(self) -> None:
@@ -51,15 +53,20 @@ def benchmark(app: App, args: list[str]) -> None:
         BenchmarkOptions(recipe=recipe.name, config=recipe), rest, f"apps/{app.name} benchmark", benchmark.__doc__
     )
     device = resolve_device(options.device)
+    with distributed.processes(device):
+        _benchmark(app, options, device)
+
+
+def _benchmark(app: App, options: BenchmarkOptions, device: torch.device) -> None:
+    """The measurement, in each of its processes."""
     recipe = options.config
     splits = open_splits(options.data, recipe.data)
     recipe = with_classes(recipe, splits.train.num_classes).spelt_out()
     seed_all(recipe.train.seed)
     model = app.network(recipe)
     print(initialize(model, recipe, options.weights))
-    model.to(device)
-    optimizer = build_optimizer(model, recipe.solver)
-    precision = Precision(recipe.train.precision, device, recipe.train.loss_scale)
+    make_step = TrainStep(model, recipe.solver, recipe.train, device)
+    precision = make_step.precision
     stream = training_batches(recipe, splits.train, 0, pin_memory=device.type != "cpu")
 
     def load() -> dict[str, torch.Tensor]:
@@ -70,14 +77,14 @@ def benchmark(app: App, args: list[str]) -> None:
     batches = [{name: value.to(device) for name, value in batch.items()} for batch in islice(stream, 4)]
     turn = 0
 
+    launching = []
+
     def step() -> None:
         nonlocal turn
         turn += 1
-        optimizer.zero_grad(set_to_none=True)
-        with precision.autocast():
-            losses = model(batches[turn % len(batches)])
-        precision.backward(torch.stack([loss.float() for loss in losses.values()]).sum())
-        precision.step(optimizer)
+        began = time.perf_counter()
+        make_step(batches[turn % len(batches)], turn, recipe.solver.base_lr)
+        launching.append(time.perf_counter() - began)
 
     @torch.inference_mode()
     def infer() -> None:
@@ -105,16 +112,35 @@ def benchmark(app: App, args: list[str]) -> None:
     frames = _times(frame, options, device)
     model.train()
     training = _times(step, options, device)
+    exchanging = _times(make_step.exchange, options, device) if distributed.world_size() > 1 else 0.0
     batch = recipe.data.batch
-    print(f"{app.name} {recipe.name}, batch {batch}, {recipe.train.precision}, {device}, medians of {options.steps}")
+    setting = f"{batch} images a step in {distributed.world_size()} processes, {recipe.train.precision}, {device}"
+    print(f"{app.name} {recipe.name}, {setting}, medians of {options.steps}")
     for name, seconds in (("loading", loading), ("training step", training), ("inference", inference)):
         print(f"{name:<14} {seconds * 1000:9.1f} ms/batch {batch / seconds:9.1f} images/s")
     # What YOLACT's own benchmark times: one picture at a time, masks at its size included, loading and drawing not.
     print(f"{'frame by frame':<14} {frames * 1000:9.1f} ms/frame {1 / frames:9.1f} frames/s")
+    if exchanging:
+        print(f"{'exchange':<14} {exchanging * 1000:9.1f} ms for the gradients alone, without overlap")
+    memory = peak_memory_mib(device)
+    if memory is not None:
+        print(f"{'peak memory':<14} {memory:9.0f} MiB")
     # Workers load beside the step; without them loading and step take turns.
     end = max(loading, training) if recipe.data.workers else loading + training
-    bound = "loading" if loading > training else "the training step"
+    host = statistics.median(launching[options.warmup :])
+    bound = _bound(loading, training, host if device.type != "cpu" else 0.0, exchanging)
     print(f"Training runs at about {batch / end:.1f} images/s, bound by {bound}.")
+
+
+def _bound(loading: float, training: float, host: float, exchanging: float) -> str:
+    """What a training step waits for most."""
+    if loading > training:
+        return "loading (more --data.workers, or smaller images)"
+    if exchanging > training / 2:
+        return "the exchange of gradients between the processes"
+    if host > 0.9 * training:
+        return "the host, which launches the step's kernels (--train.capture True)"
+    return "the training step"
 
 
 def _times(action: Callable[[], object], options: BenchmarkOptions, device: torch.device) -> float:

@@ -19,6 +19,7 @@ from det_coco import (
     train_loader,
 )
 from det_coco.sampler import Grouping
+from det_engine import distributed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,13 +52,15 @@ def open_splits(data: Path | None, config: LoadingConfig) -> Splits:
 
 
 def training_batches(recipe: Recipe, index: CocoIndex, start: int, *, pin_memory: bool) -> Iterator[Batch]:
-    """Batches `start`, `start` + 1, ... of the recipe's training."""
+    """This process's part of the batches `start`, `start` + 1, ... of the recipe's training."""
     data, transform = recipe.data, recipe.training_transform()
     loader = train_loader(
         index,
         augmentation=transform,
         shape=recipe.batch_shape(),
-        batch_size=data.batch,
+        batch_size=distributed.per_process(data.batch),
+        rank=distributed.rank(),
+        world_size=distributed.world_size(),
         seed=recipe.train.seed,
         start_batch=start,
         workers=data.workers,
@@ -69,16 +72,39 @@ def training_batches(recipe: Recipe, index: CocoIndex, start: int, *, pin_memory
 
 
 def evaluation_loader(recipe: Recipe, index: CocoIndex, *, batch: int | None = None) -> Loader:
-    """Every image of a split once, at the recipe's test size."""
+    """This process's share of the images of a split, each once, at the recipe's test size."""
     data, resize = recipe.data, recipe.test_resize()
     return eval_loader(
         index,
         resize=resize,
         shape=dataclasses.replace(recipe.batch_shape(), masks="none"),
-        batch_size=min(batch or data.batch, len(index)),
+        batch_size=_share(batch or data.batch, index),
+        rank=distributed.rank(),
+        world_size=distributed.world_size(),
         workers=data.workers,
         grouping=_grouping(resize),
     )
+
+
+def validation_loader(recipe: Recipe, index: CocoIndex) -> Loader:
+    """The same with the truth, for losses on held-out images."""
+    data, resize = recipe.data, recipe.test_resize()
+    return eval_loader(
+        index,
+        resize=resize,
+        shape=recipe.batch_shape(),
+        batch_size=_share(data.batch, index),
+        rank=distributed.rank(),
+        world_size=distributed.world_size(),
+        workers=data.workers,
+        truth=True,
+        legacy=recipe.training_transform().legacy,
+        grouping=_grouping(resize),
+    )
+
+
+def _share(batch: int, index: CocoIndex) -> int:
+    return max(1, min(batch, len(index)) // distributed.world_size())
 
 
 def _grouping(resize: Resize) -> Grouping:

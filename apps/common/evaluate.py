@@ -14,18 +14,20 @@ from apps.common.app import App
 from apps.common.config import Recipe
 from apps.common.data import data_root, evaluation_loader
 from apps.common.inference import detect
-from apps.common.options import PACKAGES, default_output
+from apps.common.options import default_output, new_run
 from apps.common.pictures import draw_beside_truth
 from apps.common.weights import load_trained
 from det_coco import CocoIndex, default_splits, load_split, to_results
 from det_coco import evaluate as coco_evaluate
-from det_engine import EngineError, Precision, RunDirectory, describe_environment, resolve_device
+from det_engine import EngineError, Precision, RunDirectory, distributed, resolve_device
 from det_engine.cli import override
 from det_heads import TwoStageDetector
 
 
 class Evaluator:
     """Evaluates a model on one split; called for the metrics, keeps the detections of the last call.
+
+    Several processes share the images; rank 0 gets all detections, and has the metrics.
 
     Attributes:
         rows: detections in COCO's result format.
@@ -41,11 +43,16 @@ class Evaluator:
         """Evaluate the model as it is now and return `metrics`."""
         precision = Precision(self.recipe.train.precision, self.device, self.recipe.train.loss_scale)
         batches = evaluation_loader(self.recipe, self.index)
-        self.rows = []
+        rows = []
         for image_id, found in detect(self.model, batches, self.index, self.device, precision):
-            self.rows += to_results(
+            rows += to_results(
                 self.index, image_id, found.boxes.numpy(), found.scores.numpy(), found.labels.numpy(), found.masks
             )
+        gathered = distributed.gather(rows)
+        if gathered is None:
+            return {}
+        # In an order that does not depend on who detected what.
+        self.rows = sorted((row for part in gathered for row in part), key=lambda row: row["image_id"])
         tasks = ("bbox", "segm") if self.recipe.has_masks else ("bbox",)
         self.metrics = coco_evaluate(self.index, self.rows, tasks)
         return self.metrics
@@ -70,6 +77,8 @@ class EvalOptions:
     """Directory for results, predictions and pictures; by default runs/<app>/eval-<time>."""
     device: str = "auto"
     """auto, cpu, cuda or npu."""
+    nproc: int = 1
+    """Processes on this machine that share the images, each with its own device."""
     batch: int | None = None
     """Images at a time; by default as in training."""
     precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
@@ -86,8 +95,15 @@ def evaluate(app: App, args: list[str]) -> None:
     """Evaluate a checkpoint on a split: box and mask AP."""
     options = override(EvalOptions(weights=tyro.MISSING), args, f"apps/{app.name} eval", evaluate.__doc__)
     device = resolve_device(options.device)
+    with distributed.processes(device):
+        _evaluate(app, options, device)
+
+
+def _evaluate(app: App, options: EvalOptions, device: torch.device) -> None:
+    """The evaluation, in each of its processes."""
     trained = load_trained(app, options.weights)
-    root = data_root(options.data)
+    with distributed.main_first():
+        root = data_root(options.data)
     index = load_split(root, options.split or default_splits(root)[1])
     check_trained_categories(trained.categories, index, options.weights)
     recipe = dataclasses.replace(
@@ -95,20 +111,26 @@ def evaluate(app: App, args: list[str]) -> None:
         train=dataclasses.replace(trained.recipe.train, precision=options.precision),
         data=dataclasses.replace(trained.recipe.data, batch=options.batch or trained.recipe.data.batch),
     )
-    run = RunDirectory.create(
-        options.output or default_output(app, "eval"),
-        config=options,
-        environment=describe_environment(device, PACKAGES),
-        replace=True,
-    )
+    run = new_run(options.output or default_output(app, "eval"), options, device, replace=True)
     evaluator = Evaluator(trained.model.to(device).eval(), recipe, index, device)
     began = time.perf_counter()
     evaluator()
     speed = len(index) / (time.perf_counter() - began)
+    if not distributed.is_main():
+        return
     run.write_json(run.results, {**evaluator.metrics, "images_per_second": speed})
     evaluator.write(run, pictures=options.pictures)
     print_metrics(evaluator.metrics)
     print(f"{speed:.1f} images/s, loading and evaluation included. Results and pictures: {run}")
+    print_final(speed, evaluator)
+
+
+def print_final(images_per_second: float, evaluator: Evaluator) -> None:
+    """Print the lines that the tools of Ascend's model zoo look for."""
+    task = "segm" if "segm" in evaluator.metrics else "bbox"
+    print("------------------ Final result ------------------")
+    print(f"Final Performance images/sec : {images_per_second:.2f}")
+    print(f"Final Train Accuracy : {evaluator.metrics[task]['AP']:.4f}")
 
 
 def check_trained_categories(categories: Mapping[int, str], index: CocoIndex, weights: Path) -> None:

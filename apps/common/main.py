@@ -8,11 +8,13 @@ from apps.common.app import App
 from apps.common.benchmark import benchmark
 from apps.common.evaluate import evaluate
 from apps.common.predict import predict
+from apps.common.replay import replay
 from apps.common.show_recipes import show_recipes
 from apps.common.train import train
 from det_backbones import WeightsError
 from det_coco import DataError
-from det_engine.cli import dispatch, run_main
+from det_engine import distributed
+from det_engine.cli import dispatch, run_main, take_option
 from det_heads.checkpoints import CheckpointError
 
 Command = Callable[[App, list[str]], None]
@@ -21,6 +23,7 @@ COMMANDS: dict[str, Command] = {
     "eval": evaluate,
     "predict": predict,
     "benchmark": benchmark,
+    "replay": replay,
     "recipes": show_recipes,
 }
 
@@ -30,7 +33,20 @@ def main(app: App, args: list[str] | None = None) -> int:
     commands = {name: _bound(command, app) for name, command in COMMANDS.items()}
     arguments = sys.argv[1:] if args is None else args
     errors = (DataError, WeightsError, CheckpointError)
-    return run_main(lambda: dispatch(commands, arguments, f"apps/{app.name}"), errors)
+
+    def run() -> int | None:
+        count = processes_wanted(arguments)
+        if count > 1 and not distributed.is_launched():
+            return distributed.launch(count, [sys.executable, "-m", f"apps.{app.name}", *arguments])
+        return dispatch(commands, arguments, f"apps/{app.name}")
+
+    return run_main(run, errors)
+
+
+def processes_wanted(args: list[str]) -> int:
+    """The number that `--nproc` names; what is no number is left to the command, which says so."""
+    number, _ = take_option(args, "nproc")
+    return int(number) if number is not None and number.isdecimal() else 1
 
 
 def _bound(command: Command, app: App) -> Callable[[list[str]], None]:

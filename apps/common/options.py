@@ -2,9 +2,13 @@
 
 from datetime import datetime
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from apps.common.app import App
 from apps.common.config import Recipe
+from det_engine import RunDirectory, describe_environment, distributed
 from det_engine.cli import take_option, unknown
 
 PACKAGES = ("det-ops", "det-backbones", "det-heads", "det-coco", "pycocotools")
@@ -21,6 +25,16 @@ def take_recipe(app: App, args: list[str]) -> tuple[Recipe, list[str]]:
     if name not in app.recipes:
         raise unknown("recipe", str(name), app.recipes)
     return app.recipes[str(name)](), rest
+
+
+def new_run(path: Path, config: Any, device: torch.device, *, replace: bool = False) -> RunDirectory:
+    """The directory of a new run; rank 0 makes it, and decides on its name."""
+    path = distributed.share(path)
+    if distributed.is_main():
+        environment = describe_environment(device, PACKAGES)
+        RunDirectory.create(path, config=config, environment=environment, replace=replace)
+    distributed.share(None)
+    return RunDirectory(path)
 
 
 def default_output(app: App, what: str) -> Path:

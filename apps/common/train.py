@@ -1,20 +1,22 @@
 """``train``: data, recipe and weights in; a run directory out."""
 
 import dataclasses
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 import tyro
 
 import det_engine
 from apps.common.app import App, with_classes
 from apps.common.config import Recipe
-from apps.common.data import open_splits, training_batches
-from apps.common.evaluate import Evaluator, print_metrics
-from apps.common.options import PACKAGES, default_output, take_recipe
+from apps.common.data import open_splits, training_batches, validation_loader
+from apps.common.evaluate import Evaluator, print_final, print_metrics
+from apps.common.options import default_output, new_run, take_recipe
 from apps.common.weights import describe, initialize, read_config
-from det_engine import RunDirectory, checkpoint, describe_environment, resolve_device, scale_to_batch, seed_all
+from det_engine import RunDirectory, checkpoint, distributed, draw_curves, resolve_device, scale_to_batch, seed_all
 from det_engine.cli import UsageError, override, take_option
 
 HELP = """Train a detector, evaluate it, keep its checkpoints.
@@ -39,6 +41,8 @@ class TrainOptions:
     """Directory of the run; by default runs/<app>/<recipe>-<time>."""
     device: str = "auto"
     """auto, cpu, cuda or npu."""
+    nproc: int = 1
+    """Processes on this machine, each with its own device; torchrun and srun start them on several."""
     pictures: int = 8
     """Held-out images drawn beside the truth at the end."""
     config: Annotated[Recipe, tyro.conf.arg(name="")]
@@ -46,7 +50,10 @@ class TrainOptions:
 
 def train(app: App, args: list[str]) -> None:
     """Train a detector, evaluate it, keep its checkpoints."""
+    began = time.perf_counter()
     resume, rest = take_option(args, "resume")
+    if resume is None and distributed.is_restarted():
+        resume, rest = _restarted(rest)
     if resume is None:
         run, data = None, None
         recipe, rest = take_recipe(app, rest)
@@ -57,7 +64,17 @@ def train(app: App, args: list[str]) -> None:
     if run is not None:
         _refuse(options, recipe, run)
     device = resolve_device(options.device)
-    splits = open_splits(options.data, recipe.data)
+    with distributed.processes(device):
+        _train(app, options, recipe, line, run, device)
+        print(f"E2E Training Duration sec : {time.perf_counter() - began:.1f}")
+
+
+def _train(
+    app: App, options: TrainOptions, recipe: Recipe, line: str, run: RunDirectory | None, device: torch.device
+) -> None:
+    """The training, in each of its processes; `run` is the one to go on with."""
+    with distributed.main_first():
+        splits = open_splits(options.data, recipe.data)
     recipe = with_classes(recipe, splits.train.num_classes).spelt_out()
     print(
         f"Data: {splits.root}: {len(splits.train)} training and {len(splits.val)} held-out images, "
@@ -70,18 +87,16 @@ def train(app: App, args: list[str]) -> None:
     seed_all(recipe.train.seed)
     model = app.network(recipe)
     if run is None:
-        print(initialize(model, recipe, options.weights))
+        with distributed.main_first():
+            print(initialize(model, recipe, options.weights))
     categories = splits.train.categories
     config: dict[str, Any] = {
         **describe(app, recipe, categories),
         "data": None if options.data is None else str(options.data),
     }
+    resume = None if run is None else run.path
     if run is None:
-        run = RunDirectory.create(
-            options.output or default_output(app, recipe.name),
-            config=config,
-            environment=describe_environment(device, PACKAGES),
-        )
+        run = new_run(options.output or default_output(app, recipe.name), config, device)
     print(f"Run: {run}", flush=True)
 
     evaluator = Evaluator(model, recipe, splits.val, device)
@@ -94,17 +109,21 @@ def train(app: App, args: list[str]) -> None:
         run=run,
         settings=recipe.train,
         evaluate=evaluator,
-        resume=None if resume is None else run.path,
+        validation=lambda: iter(validation_loader(recipe, splits.val)),
+        resume=resume,
         data_fingerprint=splits.train.fingerprint,
         config=config,
     )
-    if not evaluator.metrics:
+    if distributed.share(not evaluator.metrics):
         # The run had ended, and been evaluated, before it was resumed.
         model.eval()
         evaluator()
-    evaluator.write(run, pictures=options.pictures)
-    print_metrics(evaluator.metrics)
-    print(f"{result.images_per_second:.1f} images/s in training. Checkpoints, results and pictures: {run}")
+    if distributed.is_main():
+        evaluator.write(run, pictures=options.pictures)
+        draw_curves(run)
+        print_metrics(evaluator.metrics)
+        print(f"{result.images_per_second:.1f} images/s in training. Checkpoints, results and pictures: {run}")
+        print_final(result.images_per_second, evaluator)
 
 
 def _parse(app: App, recipe: Recipe, data: Path | None, args: list[str]) -> tuple[TrainOptions, Recipe, str]:
@@ -126,6 +145,16 @@ def _parse(app: App, recipe: Recipe, data: Path | None, args: list[str]) -> tupl
         solver = options.config.solver
         line += f" Set by options instead: learning rate {solver.base_lr:g}, {solver.steps} steps."
     return options, options.config, line
+
+
+def _restarted(args: list[str]) -> tuple[str | None, list[str]]:
+    """What torchrun's next attempt goes on with: the run that the one before left in --output, if it got that far."""
+    output, rest = take_option(args, "output")
+    if output is None or not (RunDirectory(output).last.exists() or RunDirectory(output).previous.exists()):
+        return None, args
+    for name in ("recipe", "weights", "data"):
+        _, rest = take_option(rest, name)
+    return output, rest
 
 
 def _scaled(interval: int, ratio: float) -> int:

@@ -60,7 +60,7 @@ def load_trained(app: App, path: Path) -> Trained:
     state = checkpoint.load(path)
     recipe, config = read_config(app, state, path)
     model = app.network(recipe)
-    checkpoint.load_model(model, state["model"], path)
+    checkpoint.load_model(model, checkpoint.weights(state), path)
     return Trained(
         recipe=recipe, categories={entry["id"]: entry["name"] for entry in config["categories"]}, model=model
     )
@@ -83,7 +83,7 @@ def initialize(model: TwoStageDetector, recipe: Recipe, weights: str | None) -> 
         return "Weights: random."
     path = find_weights(name)
     if checkpoint.is_checkpoint(path):
-        checkpoint.load_model(model, checkpoint.load(path)["model"], path)
+        checkpoint.load_model(model, checkpoint.weights(checkpoint.load(path)), path)
         return f"Weights: {path} (a run of ours)."
     try:
         arrays = read_arrays(path)

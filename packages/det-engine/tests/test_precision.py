@@ -57,9 +57,7 @@ def test_scaling_does_not_change_the_step(cpu):
         for _ in range(3):
             optimizer.zero_grad()
             precision.backward(model(torch.ones(2, 8)).square().sum())
-            precision.unscale(optimizer)
-            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            precision.step(optimizer)
+            precision.step(optimizer, clip_norm=1.0)
         weights.append(model.weight.detach().clone())
     torch.testing.assert_close(*weights, rtol=1e-6, atol=0)
 
@@ -78,7 +76,7 @@ def test_state_goes_on(cpu):
 @pytest.mark.parametrize(
     ("name", "scale", "message"),
     [
-        ("fp8", None, "one of fp32, tf32, bf16, fp16, got 'fp8'"),
+        ("fp8", None, "one of fp32, tf32, bf16, fp16, O0, O1, O2, got 'fp8'"),
         ("tf32", None, "use fp32 or bf16 on the CPU"),
         ("bf16", 128.0, "belongs to fp16"),
         ("fp16", 0.0, "positive"),

@@ -24,7 +24,7 @@ def test_a_file_gets_plain_lines():
     display.note("hello [there]")
     display.close()
     first, second = stream.getvalue().splitlines()
-    assert first.startswith("step 20/100  loss 1.5000  loss_box 0.5000  lr 0.02  3.25 img/s  data 25%  ETA 0:")
+    assert first.startswith("step 20/100  loss 1.5000  loss_box 0.5000  lr 0.02  3.25 img/s  data 25%  100 MiB  ETA 0:")
     assert "memory" not in first
     assert second == "hello [there]"
 

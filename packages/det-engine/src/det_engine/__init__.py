@@ -1,8 +1,10 @@
 """Training engine: device, precision, loop, exact resume, checkpoints, logging, command-line base."""
 
 from det_engine.__about__ import __version__
-from det_engine.device import describe_environment, resolve_device
+from det_engine.curves import draw_curves
+from det_engine.device import describe_environment, peak_memory_mib, resolve_device
 from det_engine.errors import EngineError, Interrupted
+from det_engine.failure import Finding, replay
 from det_engine.metrics import read_metrics
 from det_engine.optim import build_optimizer
 from det_engine.plain import to_plain
@@ -12,26 +14,32 @@ from det_engine.random_state import capture_random_state, lent_random_state, res
 from det_engine.run import RunDirectory
 from det_engine.settings import TrainResult, TrainSettings
 from det_engine.solver import SolverConfig, check_solver, lr_at, scale_to_batch
+from det_engine.step import TrainStep
 from det_engine.train import train
 
 __all__ = [
     "PRECISIONS",
     "EngineError",
+    "Finding",
     "Interrupted",
     "Precision",
     "RunDirectory",
     "SolverConfig",
     "TrainResult",
     "TrainSettings",
+    "TrainStep",
     "__version__",
     "build_optimizer",
     "capture_random_state",
     "check_solver",
     "describe_environment",
+    "draw_curves",
     "lent_random_state",
     "lr_at",
     "make_display",
+    "peak_memory_mib",
     "read_metrics",
+    "replay",
     "resolve_device",
     "restore_random_state",
     "scale_to_batch",

@@ -10,7 +10,8 @@ import os
 import pickle
 import shutil
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -92,15 +93,74 @@ def save(path: Path, state: Mapping[str, Any], *, keep: Path | None = None) -> N
         ) from error
 
 
+def snapshot(value: Any) -> Any:
+    """A copy of `value` with its tensors on the CPU, which stays as it is while a training goes on."""
+    if isinstance(value, torch.Tensor):
+        value = value.detach()
+        return value.clone() if value.device.type == "cpu" else value.cpu()
+    return _mapped(value, snapshot)
+
+
 def _on_cpu(value: Any) -> Any:
     """`value` with its tensors on the CPU, so that a file does not depend on the device that it was written on."""
-    if isinstance(value, torch.Tensor):
-        return value.detach().cpu()
+    return value.detach().cpu() if isinstance(value, torch.Tensor) else _mapped(value, _on_cpu)
+
+
+def _mapped(value: Any, function: Callable[[Any], Any]) -> Any:
     if isinstance(value, Mapping):
-        return {key: _on_cpu(item) for key, item in value.items()}
+        return {key: function(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return type(value)(_on_cpu(item) for item in value)
+        return type(value)(function(item) for item in value)
     return value
+
+
+class Writer:
+    """Writes checkpoints beside the training, one after the other; a context manager that waits for the last one."""
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._pending: Future[None] | None = None
+
+    def __enter__(self) -> "Writer":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.shutdown(wait=True)
+
+    def save(self, path: Path, state: Mapping[str, Any], *, keep: Path | None = None, best: Path | None = None) -> None:
+        """Take a snapshot of `state` and return; write it as the function `save` does.
+
+        Args:
+            path: the file.
+            state: content.
+            keep: where the file that `path` held until now is kept.
+            best: a second name that the file gets as well.
+
+        Raises:
+            EngineError: an earlier checkpoint could not be written.
+        """
+        self.wait()
+        self._pending = self._thread.submit(_write, path, snapshot(state), keep, best)
+
+    def check(self) -> None:
+        """Raise the error of a checkpoint that could not be written, if it is known by now."""
+        if self._pending is not None and self._pending.done():
+            self.wait()
+
+    def wait(self) -> None:
+        """Wait until everything is written, or raise why it cannot be."""
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()
+
+
+def _write(path: Path, state: Mapping[str, Any], keep: Path | None, best: Path | None) -> None:
+    save(path, state, keep=keep)
+    if best is not None:
+        try:
+            link(path, best)
+        except OSError as error:
+            raise EngineError(f"Cannot write the checkpoint {best}: {error.strerror or error}.") from error
 
 
 def link(source: Path, target: Path) -> None:
@@ -196,6 +256,11 @@ def load_first(paths: list[Path]) -> tuple[dict[str, Any], Path, list[str]]:
         except EngineError as error:
             failures.append(str(error))
     raise EngineError(" ".join(failures))
+
+
+def weights(state: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    """The tensors of a checkpoint to use for inference: averaged ones where the training averaged, else the last."""
+    return {**state["model"], **(state.get("average") or {})}
 
 
 def load_model(model: nn.Module, tensors: Mapping[str, torch.Tensor], source: Path | str) -> None:

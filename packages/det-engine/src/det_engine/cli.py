@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 import tyro
 
+from det_engine import distributed
 from det_engine.errors import EngineError, Interrupted
 
 T = TypeVar("T")
@@ -45,7 +46,7 @@ def run_main(main: Callable[[], int | None], errors: tuple[type[Exception], ...]
     try:
         return main() or 0
     except Interrupted as error:
-        _say(str(error))
+        _report(str(error), "")
         return error.status
     except KeyboardInterrupt:
         _say("interrupted")
@@ -53,8 +54,15 @@ def run_main(main: Callable[[], int | None], errors: tuple[type[Exception], ...]
     except (*errors, EngineError) as error:
         if os.environ.get(DEBUG_VARIABLE):
             traceback.print_exc()
-        _say(f"error: {error}")
+        _report(str(error), "error: ")
         return 2
+
+
+def _report(text: str, prefix: str) -> None:
+    """Show a message, or leave it to whoever started this process as one of several."""
+    if not distributed.report_to_launcher(text):
+        number = os.environ.get("RANK")
+        _say(f"{prefix}{text}" if number in (None, "0") else f"{prefix}process {number}: {text}")
 
 
 def _say(text: str) -> None:

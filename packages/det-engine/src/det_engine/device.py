@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from det_engine import distributed
 from det_engine.errors import EngineError
 
 _NAME = re.compile(r"(auto|cpu|cuda|npu)(?::(\d+))?")
@@ -40,6 +41,9 @@ def resolve_device(name: str = "auto") -> torch.device:
     if missing is not None:
         raise EngineError(f"Device {name!r} is not there: {missing} Use --device cpu, or --device auto.")
     count = getattr(torch, kind).device_count()
+    if index is None and distributed.is_launched():
+        # Each process has its own; a launcher may also show each of them only one.
+        index = distributed.local_rank() % count
     if index is not None and index >= count:
         raise EngineError(f"Device {name!r} is not there: this machine shows {count} (0 to {count - 1}).")
     device = torch.device(kind, index if index is not None else getattr(torch, kind).current_device())

@@ -1,4 +1,4 @@
-"""Loss terms of the steps since the last log line, kept on the device until they are read together."""
+"""Values of the steps since the last log line, kept on the device until they are read together."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -7,114 +7,88 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from det_engine.errors import EngineError
+_MOST_OVERFLOWS = 50
 
 
-class NonFiniteLossError(Exception):
-    """The first step whose loss is not finite.
+class BrokenStepError(Exception):
+    """The first step that changed nothing because its loss or its gradients were out of bounds.
 
     Attributes:
-        step: number of the step, the first is 1.
+        steps_back: how many of the steps that were added came from it on, itself included.
         terms: every loss term of that step.
-        image_ids: ids of that step's images, if the batch named them.
+        grad_norm: norm of its gradients.
     """
 
-    def __init__(self, step: int, terms: dict[str, float], image_ids: list[int] | None) -> None:
-        self.step = step
+    def __init__(self, steps_back: int, terms: dict[str, float], grad_norm: float) -> None:
+        self.steps_back = steps_back
         self.terms = terms
-        self.image_ids = image_ids
-        bad = ", ".join(f"{name} = {value}" for name, value in terms.items() if not math.isfinite(value))
-        good = ", ".join(f"{name} = {value:.4g}" for name, value in terms.items() if math.isfinite(value))
-        images = "" if image_ids is None else f" Images of that step: {', '.join(map(str, image_ids))}."
-        super().__init__(f"The loss is not finite at step {step}: {bad}{f' ({good})' if good else ''}.{images}")
+        self.grad_norm = grad_norm
+        super().__init__(f"a step was broken {steps_back} steps ago")
 
 
 class LossRecord:
-    """Collects loss terms without reading them; `take` reads all steps with one copy from the device.
+    """Collects the values of steps without reading them; `take` reads all steps with one copy from the device."""
 
-    Args:
-        extras: further values of a step that are no loss, such as the gradient norm; they may be non-finite.
-    """
-
-    def __init__(self, extras: Sequence[str] = ()) -> None:
-        self._extras = tuple(extras)
-        self._names: tuple[str, ...] | None = None
+    def __init__(self) -> None:
+        self._names: tuple[str, ...] = ()
         self._on_device: list[Tensor] = []
-        self._image_ids: list[Tensor | None] = []
         self._read: list[list[float]] = []
-        self._first_step = 1
+        self._overflows = 0
 
-    def add(self, losses: Mapping[str, Tensor], extras: Sequence[Tensor] = (), image_ids: Tensor | None = None) -> None:
+    def add(self, names: Sequence[str], values: Tensor) -> None:
         """Remember one step.
 
         Args:
-            losses: scalar tensors, the same names in every step.
-            extras: scalar tensors, one per name of `extras`.
-            image_ids: int64 `[B]`; read only when something went wrong.
-
-        Raises:
-            EngineError: the names differ from those of the steps before.
+            names: the loss terms, then `grad_norm` and `blocked`.
+            values: float32 `[len(names)]`.
         """
-        if self._names is None:
-            self._names = tuple(losses)
-        elif self._names != tuple(losses):
-            raise EngineError(f"The model returned the losses {list(losses)} after {list(self._names)}.")
-        values = [value.detach().float() for value in (*losses.values(), *extras)]
-        self._on_device.append(torch.stack(values))
-        self._image_ids.append(image_ids)
+        self._names = tuple(names)
+        self._on_device.append(values)
 
     def check(self) -> None:
         """Read what has not been read.
 
         Raises:
-            NonFiniteLossError: a loss term is not finite.
+            BrokenStepError: a step was blocked, or gradients overflowed in many steps in a row, none of which
+                changed anything; that step and all later ones are forgotten.
         """
-        if not self._on_device or self._names is None:
+        if not self._on_device:
             return
         rows = torch.stack(self._on_device).tolist()
-        ids = self._image_ids
-        self._on_device, self._image_ids = [], []
-        for row, image_ids in zip(rows, ids, strict=True):
-            terms = dict(zip(self._names, row, strict=False))
-            if not all(map(math.isfinite, terms.values())):
-                step = self._first_step + len(self._read)
-                raise NonFiniteLossError(step, terms, None if image_ids is None else image_ids.tolist())
-            self._read.append(row)
+        self._on_device = []
+        for number, row in enumerate(rows):
+            *terms, norm, blocked = row
+            self._overflows = 0 if math.isfinite(norm) else self._overflows + 1
+            if blocked or self._overflows == _MOST_OVERFLOWS:
+                self._overflows = 0
+                raise BrokenStepError(len(rows) - number, dict(zip(self._names, terms, strict=False)), norm)
+            self._read.append([*terms, norm])
 
     def take(self) -> dict[str, float]:
         """Mean of every term over the steps since the last call, their sum as `loss` first; then start anew.
 
         Raises:
-            NonFiniteLossError: as `check`.
+            BrokenStepError: as `check`.
         """
         self.check()
-        if not self._read or self._names is None:
+        if not self._read:
             return {}
         columns = list(zip(*self._read, strict=True))
         count = len(self._read)
-        terms = {name: math.fsum(column) / count for name, column in zip(self._names, columns, strict=False)}
+        terms = {name: math.fsum(column) / count for name, column in zip(self._names, columns[:-1], strict=False)}
+        # A gradient that overflowed in half precision was skipped by the scaler.
+        norms = [value for value in columns[-1] if math.isfinite(value)]
         means = {"loss": math.fsum(terms.values()), **terms}
-        for name, column in zip(self._extras, columns[len(self._names) :], strict=True):
-            # A gradient that overflowed in half precision was skipped by the scaler.
-            finite = [value for value in column if math.isfinite(value)]
-            means[name] = math.fsum(finite) / len(finite) if finite else math.nan
-        self._first_step += count
+        means["grad_norm"] = math.fsum(norms) / len(norms) if norms else math.nan
         self._read = []
         return means
 
     def state_dict(self) -> dict[str, Any]:
         """What the next `take` needs after a resume; call `check` first."""
-        names = [*(self._names or ()), *self._extras]
-        return {"names": names, "rows": self._read, "first_step": self._first_step}
+        return {"names": list(self._names), "rows": self._read, "overflows": self._overflows}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a `state_dict`."""
-        names, rows = tuple(state["names"]), state["rows"]
-        losses = len(names) - len(self._extras)
-        if losses > 0 and names[losses:] == self._extras:
-            self._names = names[:losses]
-            self._read = [list(row) for row in rows]
-            self._first_step = state["first_step"]
-        else:
-            # Other values are recorded now than before: the interval starts anew.
-            self._first_step = state["first_step"] + len(rows)
+        self._names, self._on_device = tuple(state["names"]), []
+        self._read = [list(row) for row in state["rows"]]
+        self._overflows = state.get("overflows", 0)

@@ -1,6 +1,8 @@
 """The optimizer of a model: parameter groups by the recipe's rules."""
 
 import re
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -9,8 +11,14 @@ from det_engine.errors import EngineError
 from det_engine.solver import SolverConfig, lr_at
 
 
-def build_optimizer(model: nn.Module, config: SolverConfig) -> torch.optim.SGD:
-    """SGD over the trainable parameters of `model`, grouped by learning rate and weight decay.
+def build_optimizer(
+    model: nn.Module,
+    config: SolverConfig,
+    *,
+    masters: Mapping[nn.Parameter, nn.Parameter] | None = None,
+    lr_on: torch.device | None = None,
+) -> torch.optim.Optimizer:
+    """SGD or AdamW over the trainable parameters of `model`, grouped by learning rate and weight decay.
 
     Parameters with `requires_grad=False` are left out; one that several modules share counts once, with the module
     that comes first. The rules, later ones winning:
@@ -19,11 +27,19 @@ def build_optimizer(model: nn.Module, config: SolverConfig) -> torch.optim.SGD:
     2. parameters of normalisation layers: `norm_weight_decay`;
     3. parameters named `bias`: factor `bias_lr_factor`, `bias_weight_decay`.
 
+    Under prefix i of the model's n `layer_prefixes` the factor is multiplied by `layer_decay ** (n - i)`.
     Each group carries `lr_factor` and `names`, the parameters' names in order.
 
+    Args:
+        model: owner of the parameters.
+        config: the rules.
+        masters: what is optimized in place of a parameter, see `Masters`.
+        lr_on: device on which the learning rate lives as a tensor, for a captured step; None: a number.
+
     Raises:
-        EngineError: no parameter is trainable.
+        EngineError: no parameter is trainable, or the model does not name its layers.
     """
+    layers = _layers(model, config)
     groups: dict[tuple[float, float], dict[str, list]] = {}
     seen: set[int] = set()
     for prefix, module in model.named_modules():
@@ -31,19 +47,26 @@ def build_optimizer(model: nn.Module, config: SolverConfig) -> torch.optim.SGD:
             if not parameter.requires_grad or id(parameter) in seen:
                 continue
             seen.add(id(parameter))
-            rule = _rule(module, name, config)
+            full_name = f"{prefix}.{name}" if prefix else name
+            factor, decay = _rule(module, name, config)
+            rule = (factor * _layer_factor(full_name, layers, config.layer_decay), decay)
             group = groups.setdefault(rule, {"params": [], "names": []})
-            group["params"].append(parameter)
-            group["names"].append(f"{prefix}.{name}" if prefix else name)
+            group["params"].append(parameter if masters is None else masters.get(parameter, parameter))
+            group["names"].append(full_name)
     if not groups:
         raise EngineError("The model has no trainable parameter: all have requires_grad=False.")
-    optimizer = torch.optim.SGD(
-        [{**group, "weight_decay": decay, "lr_factor": factor} for (factor, decay), group in groups.items()],
-        lr=lr_at(config, 0),
-        momentum=config.momentum,
-        # One kernel for all parameters on every device; it also takes the loss scaler's verdict without a host read.
-        fused=True,
-    )
+    described: list[dict[str, Any]] = [
+        {**group, "weight_decay": decay, "lr_factor": factor} for (factor, decay), group in groups.items()
+    ]
+    lr = lr_at(config, 0)
+    if lr_on is not None:
+        for group in described:
+            group["lr"] = torch.tensor(lr * group["lr_factor"], device=lr_on)
+    # Fused: one kernel for all parameters on every device, which also takes loss scale and verdict without a host read.
+    if config.optimizer == "adamw":
+        capturable = lr_on is not None and lr_on.type != "cpu"
+        return torch.optim.AdamW(described, lr=lr, betas=config.betas, fused=True, capturable=capturable)
+    optimizer = torch.optim.SGD(described, lr=lr, momentum=config.momentum, fused=True)
     if config.momentum:
         for parameter in trainable_parameters(optimizer):
             # The fused step leaves memory as it found it where the very first half-precision gradient overflows,
@@ -52,10 +75,24 @@ def build_optimizer(model: nn.Module, config: SolverConfig) -> torch.optim.SGD:
     return optimizer
 
 
+def _layers(model: nn.Module, config: SolverConfig) -> Sequence[str]:
+    layers = getattr(model, "layer_prefixes", ())
+    if config.layer_decay != 1 and not layers:
+        raise EngineError("Solver field layer_decay needs a model that names its layers in `layer_prefixes`.")
+    return layers
+
+
+def _layer_factor(name: str, layers: Sequence[str], decay: float) -> float:
+    for number, prefix in enumerate(layers):
+        if name.startswith(f"{prefix}."):
+            return decay ** (len(layers) - number)
+    return 1.0
+
+
 def _rule(module: nn.Module, name: str, config: SolverConfig) -> tuple[float, float]:
     """Learning-rate factor and weight decay of parameter `name` of `module`."""
     factor, decay = 1.0, config.weight_decay
-    if _is_norm(module) and config.norm_weight_decay is not None:
+    if is_norm(module) and config.norm_weight_decay is not None:
         decay = config.norm_weight_decay
     if name == "bias":
         factor = config.bias_lr_factor
@@ -64,7 +101,8 @@ def _rule(module: nn.Module, name: str, config: SolverConfig) -> tuple[float, fl
     return factor, decay
 
 
-def _is_norm(module: nn.Module) -> bool:
+def is_norm(module: nn.Module) -> bool:
+    """Whether `module` is a normalisation layer."""
     # By name, so that layers of other packages (frozen statistics, synchronised, ...) count without being known here.
     return any(re.search("Norm(?!al)", kind.__name__) for kind in type(module).__mro__)
 
@@ -72,7 +110,10 @@ def _is_norm(module: nn.Module) -> bool:
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
     """Give every group the learning rate `lr` times its factor."""
     for group in optimizer.param_groups:
-        group["lr"] = lr * group["lr_factor"]
+        if isinstance(group["lr"], torch.Tensor):
+            group["lr"].fill_(lr * group["lr_factor"])
+        else:
+            group["lr"] = lr * group["lr_factor"]
 
 
 def trainable_parameters(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:

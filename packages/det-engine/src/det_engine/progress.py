@@ -60,8 +60,8 @@ def clock(seconds: float) -> str:
 
 def describe(values: Mapping[str, float]) -> str:
     """Losses, learning rate and speed in one line."""
-    hidden = ("learning_rate", "images_per_second", "data_seconds", "step_seconds", "peak_memory_mib", "loss_scale")
-    parts = [f"{name} {value:.4f}" for name, value in values.items() if name not in hidden]
+    shown = [name for name in values if name.startswith("loss") or name == "grad_norm"]
+    parts = [f"{name} {values[name]:.4f}" for name in shown if name != "loss_scale"]
     if "learning_rate" in values:
         parts.append(f"lr {values['learning_rate']:.3g}")
     if "images_per_second" in values:
@@ -69,6 +69,8 @@ def describe(values: Mapping[str, float]) -> str:
     if values.get("step_seconds"):
         waiting = values.get("data_seconds", 0.0) / values["step_seconds"]
         parts.append(f"data {waiting:.0%}")
+    if values.get("peak_memory_mib"):
+        parts.append(f"{values['peak_memory_mib']:.0f} MiB")
     return "  ".join(parts)
 
 

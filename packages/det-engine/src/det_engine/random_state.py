@@ -16,6 +16,17 @@ def seed_all(seed: int) -> None:
     torch.manual_seed(seed)
 
 
+def mixed_seed(seed: int, *numbers: int) -> int:
+    """A seed that follows from `seed` and further numbers, far from those of others (SplitMix64's mixing)."""
+    state = seed % 2**64
+    for number in numbers:
+        state = (state + (number + 1) * 0x9E3779B97F4A7C15) % 2**64
+        state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) % 2**64
+        state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) % 2**64
+        state ^= state >> 31
+    return state % 2**63
+
+
 def capture_random_state(device: torch.device | None = None) -> dict[str, Any]:
     """State of the generators of Python, NumPy, torch on the CPU and, if it is an accelerator, `device`.
 

@@ -1,8 +1,14 @@
 """Where the numbers of a training go: `metrics.jsonl`, TensorBoard and the display, from one place."""
 
+import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from types import TracebackType
+from typing import Any
 
+import torch
+
+from det_engine import distributed
 from det_engine.device import peak_memory_mib
 from det_engine.metrics import MetricsLog
 from det_engine.progress import make_display
@@ -10,22 +16,72 @@ from det_engine.run import RunDirectory
 from det_engine.state import TrainingState
 
 
+@dataclass(frozen=True, slots=True)
+class StepTime:
+    """Where the time of a step went, in seconds.
+
+    Attributes:
+        whole: from the request for data to the end of what the host does.
+        data: until the data came.
+        host: until the step was launched; on the CPU that is the step itself.
+        device: two events around the step's kernels, None on the CPU.
+    """
+
+    whole: float
+    data: float
+    host: float
+    device: tuple[Any, Any] | None
+
+
+class Clock:
+    """Times steps without waiting for the device."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._module = None if device.type == "cpu" else torch.get_device_module(device)
+        self._began = self._data = self._host = 0.0
+        self._events: tuple[Any, Any] | None = None
+
+    def start(self) -> None:
+        """A step begins by asking for data."""
+        self._began = self._data = self._host = time.perf_counter()
+
+    def data_came(self) -> None:
+        """The data are there."""
+        self._data = time.perf_counter()
+        if self._module is not None:
+            self._events = (self._module.Event(enable_timing=True), self._module.Event(enable_timing=True))
+            self._events[0].record()
+
+    def launched(self) -> None:
+        """Everything that the device shall do was said."""
+        self._host = time.perf_counter()
+        if self._events is not None:
+            self._events[1].record()
+
+    def stop(self) -> StepTime:
+        """The step is over."""
+        whole = time.perf_counter() - self._began
+        return StepTime(whole, self._data - self._began, self._host - self._data, self._events)
+
+
 class Reporter:
     """Writes a training's numbers; a context manager that opens and closes what it writes to.
+
+    Only the main process writes; the others count their time.
 
     Args:
         run: the run's directory.
         state: the training, at the step where it starts or goes on.
-        batch_size: images a step.
     """
 
-    def __init__(self, run: RunDirectory, state: TrainingState, batch_size: int) -> None:
-        self._state = state
-        self._batch_size = batch_size
-        self._steps, self._seconds, self._waited = 0, 0.0, 0.0
-        self._log = MetricsLog(run.metrics, state.step, state.evaluated_step)
-        self._writer = run.summary_writer(state.step)
-        self._display = make_display(state.settings.display, state.last_step, state.step)
+    def __init__(self, run: RunDirectory, state: TrainingState) -> None:
+        self._state, self._run = state, run
+        self._times: list[StepTime] = []
+        self._is_main = distributed.is_main()
+        if self._is_main:
+            self._log = MetricsLog(run.metrics, state.step, state.evaluated_step)
+            self._writer = run.summary_writer(state.step)
+        self._display = make_display(state.settings.display if self._is_main else "none", state.last_step, state.step)
 
     def __enter__(self) -> "Reporter":
         return self
@@ -34,40 +90,56 @@ class Reporter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._display.close()
-        self._writer.close()
-        self._log.close()
+        if self._is_main:
+            self._writer.close()
+            self._log.close()
+
+    def rewind(self) -> None:
+        """Forget the lines after the state's step, from which the training goes on."""
+        self._times = []
+        if self._is_main:
+            self._log.close()
+            self._log = MetricsLog(self._run.metrics, self._state.step, self._state.evaluated_step)
 
     def note(self, text: str) -> None:
         """Show a line."""
         self._display.note(text)
 
-    def step(self, seconds: float, waited: float) -> None:
-        """A step ended after `seconds`, of which `waited` passed before its data came."""
-        self._steps += 1
-        self._seconds += seconds
-        self._waited += waited
+    def step(self, times: StepTime) -> float:
+        """A step ended; its seconds."""
+        self._times.append(times)
         self._display.step(self._state.step)
+        return times.whole
 
     def interval(self, losses: Mapping[str, float], lr: float) -> None:
-        """The losses of the steps since the last call are known; `lr` is the last one's learning rate."""
-        state = self._state
+        """The losses of the steps since the last call are known, so they are done; `lr` is the last one's."""
+        state, times = self._state, self._times
+        self._times = []
+        if not self._is_main:
+            return
+        seconds = sum(step.whole for step in times)
         values = dict(losses)
         values["learning_rate"] = lr
-        values["images_per_second"] = self._batch_size * self._steps / self._seconds
-        values["step_seconds"] = self._seconds / self._steps
-        values["data_seconds"] = self._waited / self._steps
-        scale = state.precision.scale()
+        values["images_per_second"] = state.batch_size * len(times) / seconds
+        values["step_seconds"] = seconds / len(times)
+        values["data_seconds"] = sum(step.data for step in times) / len(times)
+        values["host_seconds"] = sum(step.host for step in times) / len(times)
+        events = [step.device for step in times if step.device is not None]
+        if events:
+            values["device_seconds"] = sum(first.elapsed_time(last) for first, last in events) / 1000 / len(events)
+        scale = state.make_step.precision.scale()
         if scale is not None:
             values["loss_scale"] = scale
         memory = peak_memory_mib(state.device)
         if memory is not None:
             values["peak_memory_mib"] = memory
-        self._steps, self._seconds, self._waited = 0, 0.0, 0.0
         self._write("train", values)
         self._display.losses(state.step, values)
 
     def evaluation(self, metrics: Mapping[str, float], seconds: float) -> None:
         """An evaluation took `seconds`."""
+        if not self._is_main:
+            return
         self._write("evaluation", {**metrics, "seconds": seconds})
         # What has a second slash, such as the AP of a class, is a detail for the files.
         shown = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items() if name.count("/") < 2)

@@ -23,7 +23,9 @@ class RunDirectory:
     | `metrics.jsonl` | a line per log interval and evaluation |
     | `tensorboard/` | the same as TensorBoard events |
     | `checkpoints/{last,previous,best}.pt` | to resume from; the one before; the best by the chosen metric |
+    | `failures/` | broken steps, to be repeated |
     | `results.json`, `predictions.json`, `pictures/` | final metrics, detections, drawings |
+    | `curves.png` | losses and evaluations over the steps |
     """
 
     def __init__(self, path: Path | str) -> None:
@@ -39,6 +41,8 @@ class RunDirectory:
         self.last = self.checkpoints / "last.pt"
         self.previous = self.checkpoints / "previous.pt"
         self.best = self.checkpoints / "best.pt"
+        self.failures = self.path / "failures"
+        self.curves = self.path / "curves.png"
 
     def __str__(self) -> str:
         return str(self.path)

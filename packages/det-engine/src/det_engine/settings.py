@@ -1,7 +1,9 @@
 """How a training is run, and what comes out of it."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, Literal
+
+import tyro
 
 from det_engine.errors import EngineError
 from det_engine.precision import PrecisionName
@@ -13,32 +15,59 @@ class TrainSettings:
     """How a training is run; what it learns from is in `SolverConfig`.
 
     Attributes:
-        precision: fp32, tf32, bf16 or fp16.
-        loss_scale: constant loss scale of fp16; None: dynamic.
+        precision: fp32 (O0), tf32, bf16, fp16 (O1), or O2.
+        loss_scale: constant loss scale of fp16, O1 and O2; None: dynamic.
+        accumulate: parts in which the images of a step pass the model, one after the other, to save memory.
         log_interval: steps between two log lines, and between two reads from the device.
         checkpoint_interval: steps between two checkpoints; 0: only with evaluations and at the end.
         evaluation_interval: steps between two evaluations; 0: only at the end.
         best_metric: name of the evaluated metric that decides on `best.pt`, such as `bbox/AP`; None: the first one.
         best_is_highest: whether a higher value of it is better.
+        patience: evaluations in a row without a new best after which the training ends; 0: never.
+        validation_batches: batches of held-out images whose losses are part of an evaluation; 0: none.
+        on_failure: what a loss that is not finite, or explodes, leads to, after it has been explained: stop the
+            training, skip the step, or go back (rollback) to the last checkpoint with half the learning rate.
+        explosion: a loss above this many times the first one (or above this number) explodes; 0: none does.
+        capture: replay the step from captured graphs on CUDA and NPU, one per shape of a batch.
+        hang_seconds: time without any movement after which a job of several processes is ended.
         seed: of every random number in the training, not negative.
         display: live, plain, none, or auto: live on a terminal, plain elsewhere.
     """
 
-    precision: PrecisionName = "fp32"
-    loss_scale: float | None = None
+    precision: Annotated[PrecisionName, tyro.conf.arg(aliases=["--precision"])] = "fp32"
+    loss_scale: Annotated[float | None, tyro.conf.arg(aliases=["--loss-scale"])] = None
+    accumulate: int = 1
     log_interval: int = 20
     checkpoint_interval: int = 1000
     evaluation_interval: int = 0
     best_metric: str | None = None
     best_is_highest: bool = True
+    patience: int = 0
+    validation_batches: int = 0
+    on_failure: Literal["stop", "skip", "rollback"] = "stop"
+    explosion: float = 1000.0
+    capture: bool = False
+    hang_seconds: float = 900.0
     seed: int = 0
     display: DisplayName = "auto"
 
 
 def check_settings(settings: TrainSettings) -> None:
     """Raise `EngineError` naming the first number that makes no sense."""
-    for name, least in (("log_interval", 1), ("checkpoint_interval", 0), ("evaluation_interval", 0), ("seed", 0)):
-        if getattr(settings, name) < least:
+    floors = {
+        "accumulate": 1,
+        "log_interval": 1,
+        "checkpoint_interval": 0,
+        "evaluation_interval": 0,
+        "patience": 0,
+        "validation_batches": 0,
+        "explosion": 0,
+        "hang_seconds": 1,
+        "seed": 0,
+    }
+    for name, least in floors.items():
+        # A NaN fails every comparison, so it ends here too.
+        if not getattr(settings, name) >= least:
             raise EngineError(f"Setting {name} must be at least {least}, got {getattr(settings, name)}.")
 
 

@@ -1,15 +1,16 @@
-"""SGD recipe and learning-rate schedule as values and pure functions."""
+"""Optimizer recipe and learning-rate schedule as values and pure functions."""
 
 import math
 from bisect import bisect_right
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from det_engine.errors import EngineError
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SolverConfig:
-    """Stochastic gradient descent with warm-up and a stepped learning rate.
+    """Gradient descent with warm-up, and a learning rate that falls in steps or along a cosine.
 
     The defaults are detectron2's 1x schedule. Steps count optimizer steps of `reference_batch` images.
 
@@ -27,6 +28,13 @@ class SolverConfig:
         gamma: factor of a milestone.
         steps: length of the training.
         clip_norm: largest L2 norm of all gradients together; None: gradients are not clipped.
+        optimizer: sgd, or adamw (Loshchilov & Hutter, arXiv:1711.05101), which takes no momentum.
+        betas: of adamw.
+        layer_decay: learning rate of a layer relative to the next one (Clark et al., ELECTRA, arXiv:2003.10555); the
+            model names its layers in `layer_prefixes`, first to last, and everything else has the full rate.
+        schedule: multistep (`milestones`, `gamma`), or cosine, which falls to `final_factor` at the last step.
+        final_factor: learning rate at the end of a cosine relative to `base_lr`.
+        ema_decay: decay of a moving average of the weights, which is what is evaluated; None: no average.
     """
 
     base_lr: float = 0.02
@@ -42,6 +50,12 @@ class SolverConfig:
     gamma: float = 0.1
     steps: int = 90_000
     clip_norm: float | None = None
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    betas: tuple[float, float] = (0.9, 0.999)
+    layer_decay: float = 1.0
+    schedule: Literal["multistep", "cosine"] = "multistep"
+    final_factor: float = 0.0
+    ema_decay: float | None = None
 
 
 def check_solver(config: SolverConfig) -> None:
@@ -57,6 +71,12 @@ def check_solver(config: SolverConfig) -> None:
         "gamma": config.gamma > 0,
         "steps": config.steps >= 1,
         "clip_norm": config.clip_norm is None or config.clip_norm > 0,
+        "optimizer": config.optimizer in ("sgd", "adamw"),
+        "betas": all(0 <= beta < 1 for beta in config.betas),
+        "layer_decay": 0 < config.layer_decay <= 1,
+        "schedule": config.schedule in ("multistep", "cosine"),
+        "final_factor": 0 <= config.final_factor <= 1,
+        "ema_decay": config.ema_decay is None or 0 <= config.ema_decay < 1,
     }
     for name, holds in rules.items():
         # A NaN fails every comparison, so it ends here too.
@@ -111,11 +131,17 @@ def _list(steps: tuple[int, ...]) -> str:
 def lr_at(config: SolverConfig, step: int) -> float:
     """Learning rate of step `step` (the first is 0), a function of nothing else.
 
-    `base_lr * warm-up(step) * gamma ** (number of milestones <= step)`, where warm-up rises linearly from
-    `warmup_factor` at step 0 to 1 at step `warmup_steps` (maskrcnn-benchmark's `WarmupMultiStepLR`).
+    `base_lr * warm-up(step) * fall(step)`. Warm-up rises linearly from `warmup_factor` at step 0 to 1 at step
+    `warmup_steps` (maskrcnn-benchmark's `WarmupMultiStepLR`). The fall is `gamma ** (number of milestones <= step)`,
+    or half a cosine from the end of the warm-up to the last step (Loshchilov & Hutter, arXiv:1608.03983).
     """
     factor = 1.0
     if step < config.warmup_steps:
         done = step / config.warmup_steps
         factor = config.warmup_factor * (1 - done) + done
-    return config.base_lr * factor * math.pow(config.gamma, bisect_right(config.milestones, step))
+    if config.schedule == "cosine":
+        done = min(1.0, max(0.0, (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)))
+        fall = config.final_factor + (1 - config.final_factor) * (1 + math.cos(math.pi * done)) / 2
+    else:
+        fall = math.pow(config.gamma, bisect_right(config.milestones, step))
+    return config.base_lr * factor * fall

@@ -1,6 +1,8 @@
 """Everything that a training is at a moment: what a checkpoint holds and a resume brings back."""
 
+import math
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +12,15 @@ from torch import nn
 from det_engine import checkpoint
 from det_engine.errors import EngineError
 from det_engine.losses import LossRecord
-from det_engine.optim import build_optimizer
 from det_engine.plain import to_plain
-from det_engine.precision import Precision
 from det_engine.random_state import capture_random_state, restore_random_state
 from det_engine.run import RunDirectory
 from det_engine.settings import TrainSettings
 from det_engine.solver import SolverConfig
+from det_engine.step import TrainStep
 
 _NEEDED = ("model", "optimizer", "scaler", "random", "step", "losses", "evaluated_step", "history", "best", "seconds")
+"""Entries without which a checkpoint cannot be resumed."""
 
 
 class TrainingState:
@@ -30,6 +32,10 @@ class TrainingState:
         history: evaluations, flat, each with its `step`.
         best: `{"metric", "value", "step"}` of the best evaluation, or None.
         seconds: time of all finished steps, without evaluations and checkpoints.
+        images: images of all finished steps.
+        lr_factor: what rollbacks have left of the learning rate.
+        failures: broken steps so far.
+        finished: whether no step is left to make.
     """
 
     def __init__(
@@ -38,15 +44,16 @@ class TrainingState:
         solver: SolverConfig,
         settings: TrainSettings,
         device: torch.device,
+        batch_size: int,
         data_fingerprint: str,
         config: Any,
     ) -> None:
         self.device = device
         self.settings = settings
-        self.precision = Precision(settings.precision, device, settings.loss_scale)
-        self.model = model.to(device)
-        self.optimizer = build_optimizer(self.model, solver)
-        self.record = LossRecord(("grad_norm",) if solver.clip_norm is not None else ())
+        self.make_step = TrainStep(model, solver, settings, device)
+        self.model = self.make_step.model
+        self.record = LossRecord()
+        self.batch_size = batch_size
         self.last_step = solver.steps
         self.data_fingerprint = data_fingerprint
         self.config = to_plain(config)
@@ -55,13 +62,25 @@ class TrainingState:
         self.history: list[dict[str, Any]] = []
         self.best: dict[str, Any] | None = None
         self.seconds = 0.0
+        self.images = 0
+        self.lr_factor = 1.0
+        self.failures = 0
+        self.finished = False
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """A block in which the model has its averaged weights, if there are any."""
+        average = self.make_step.average
+        return nullcontext() if average is None else average.applied()
 
     def state_dict(self) -> dict[str, Any]:
         """Content of a checkpoint; the losses must have been checked."""
+        make_step = self.make_step
         return {
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "scaler": self.precision.state_dict(),
+            "model": make_step.tensors(),
+            "average": None if make_step.average is None else make_step.average.state_dict(),
+            "optimizer": make_step.optimizer.state_dict(),
+            "scaler": make_step.precision.state_dict(),
+            "limit": make_step.limit,
             "random": capture_random_state(self.device),
             "step": self.step,
             "losses": self.record.state_dict(),
@@ -69,6 +88,10 @@ class TrainingState:
             "history": self.history,
             "best": self.best,
             "seconds": self.seconds,
+            "images": self.images,
+            "lr_factor": self.lr_factor,
+            "failures": self.failures,
+            "batch_size": self.batch_size,
             "seed": self.settings.seed,
             "data_fingerprint": self.data_fingerprint,
             "config": self.config,
@@ -100,17 +123,13 @@ class TrainingState:
                 f"Checkpoint {path} was trained on other data (fingerprint {theirs or 'none'}, now "
                 f"{self.data_fingerprint or 'none'}). Name the data of that run, or start a new run from its weights."
             )
-        if state["step"] > self.last_step:
-            raise EngineError(
-                f"Checkpoint {path} is at step {state['step']}, but the training ends at {self.last_step}."
-            )
-        checkpoint.load_model(self.model, state["model"], path)
-        checkpoint.load_optimizer(self.optimizer, state["optimizer"], path)
-        self.precision.load_state_dict(state["scaler"])
-        self.record.load_state_dict(state["losses"])
-        restore_random_state(state["random"], self.device)
-        self.step, self.evaluated_step = state["step"], state["evaluated_step"]
-        self.history, self.best, self.seconds = state["history"], state["best"], state["seconds"]
+        step, evaluated_step, line = self._in_own_steps(state)
+        if step > self.last_step:
+            raise EngineError(f"Checkpoint {path} is at step {step}, but the training ends at {self.last_step}.")
+        self._load(state, path)
+        self.step, self.evaluated_step = step, evaluated_step
+        if line:
+            notes.append(line)
         notes.append(f"resumed from {path} at step {self.step}")
         old, new = _dotted(state.get("config")), _dotted(self.config)
         changed = [
@@ -119,6 +138,48 @@ class TrainingState:
         if changed:
             notes.append(f"changed since that checkpoint: {', '.join(changed)}")
         return notes
+
+    def _in_own_steps(self, state: Mapping[str, Any]) -> tuple[int, int, str]:
+        """Step and evaluated step of a checkpoint in steps of this training's batch, and what to say about it."""
+        step, evaluated, theirs = state["step"], state["evaluated_step"], state.get("batch_size", self.batch_size)
+        if theirs == self.batch_size:
+            return step, evaluated, ""
+        own = round(step * theirs / self.batch_size)
+        # An evaluation at that very step stays one at that very step.
+        own_evaluated = own if evaluated == step else round(evaluated * theirs / self.batch_size)
+        line = (
+            f"a step has {self.batch_size} images now and had {theirs}: step {step} is now step {own}, which has seen "
+            "as many; the learning rate is that of the new batch"
+        )
+        return own, own_evaluated, line
+
+    def _load(self, state: Mapping[str, Any], path: Path) -> None:
+        make_step = self.make_step
+        tensors = state["model"]
+        checkpoint.load_model(self.model, tensors, path)
+        if make_step.masters is not None:
+            make_step.masters.load(tensors)
+        make_step.take_statistics()
+        if make_step.average is not None:
+            # A run that goes on with an average had none before: it starts from these weights.
+            average = state.get("average")
+            make_step.average.load_state_dict(make_step.tensors() if average is None else average)
+        checkpoint.load_optimizer(make_step.optimizer, state["optimizer"], path)
+        make_step.precision.load_state_dict(state["scaler"])
+        make_step.limit.fill_(float(state.get("limit", math.inf)))
+        self.record.load_state_dict(state["losses"])
+        restore_random_state(state["random"], self.device)
+        self.history, self.best, self.seconds = list(state["history"]), state["best"], state["seconds"]
+        self.images = state.get("images", state["step"] * self.batch_size)
+        self.lr_factor, self.failures = state.get("lr_factor", 1.0), state.get("failures", 0)
+
+    def go_back(self, path: Path) -> None:
+        """Return to a checkpoint of this very training, with half the learning rate."""
+        factor, failures = self.lr_factor, self.failures
+        state = checkpoint.load(path)
+        self._load(state, path)
+        self.step, self.evaluated_step = state["step"], state["evaluated_step"]
+        self.lr_factor, self.failures = factor / 2, failures
 
 
 def _dotted(config: Any, prefix: str = "") -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The training loop: model, data and recipe in; run directory and metrics out."""
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -8,22 +9,25 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from det_engine import checkpoint
+from det_engine import checkpoint, distributed
 from det_engine.errors import EngineError, Interrupted
-from det_engine.losses import NonFiniteLossError
-from det_engine.optim import set_lr, trainable_parameters
+from det_engine.failure import describe_terms, explain
+from det_engine.losses import BrokenStepError
 from det_engine.plain import flatten, unflatten
-from det_engine.random_state import lent_random_state, seed_all
-from det_engine.reporting import Reporter
+from det_engine.random_state import lent_random_state, mixed_seed, seed_all
+from det_engine.reporting import Clock, Reporter
 from det_engine.run import RunDirectory
 from det_engine.settings import TrainResult, TrainSettings, check_settings
 from det_engine.signals import StopRequested, StopSignals
 from det_engine.solver import SolverConfig, check_solver, lr_at
 from det_engine.state import TrainingState
+from det_engine.validation import validation_losses
+from det_engine.watchdog import Watchdog
 
 Batch = Mapping[str, Tensor]
 Batches = Callable[[int], Iterator[Batch]]
 Evaluate = Callable[[], Mapping[str, Any]]
+_MOST_FAILURES = 10
 
 
 def train(
@@ -36,6 +40,7 @@ def train(
     run: RunDirectory,
     settings: TrainSettings | None = None,
     evaluate: Evaluate | None = None,
+    validation: Callable[[], Iterator[Batch]] | None = None,
     resume: Path | None = None,
     data_fingerprint: str = "",
     config: Any = None,
@@ -43,20 +48,24 @@ def train(
     """Train `model` for `solver.steps` steps; stop, resume and fail gracefully.
 
     Nothing is read from the device during a step. A stopped and resumed training gives the same weights as an
-    uninterrupted one (on the CPU bit for bit), if `batches(step)` yields the same batches wherever it starts.
+    uninterrupted one (on the CPU bit for bit), if `batches(step)` yields the same batches wherever it starts. Several
+    processes (see `distributed.processes`) give the losses and weights of one that has all their images.
 
     Args:
-        model: in training mode `model(batch)` returns a dict of named scalar losses; their sum is minimised.
+        model: in training mode `model(batch)` returns a dict of named scalar losses; their sum is minimised. For the
+            methods and attributes that it may have (`as_part`, `layer_prefixes`) see `step` and `build_optimizer`.
         solver: recipe for `batch_size` images a step (see `scale_to_batch`).
-        batches: `batches(step)` iterates over the batches of steps `step`, `step + 1`, ... (the first is 0). Random
-            numbers that it draws from the global CPU generators are seeded anew for each step, and it cannot move
-            the model's. A batch may name its images in `image_ids` (int64 `[B]`), for messages.
-        batch_size: images a step, for the speed.
+        batches: `batches(step)` iterates over this process's batches of steps `step`, `step + 1`, ... (the first is
+            0). Random numbers that it draws from the global CPU generators are seeded anew for each step, and it
+            cannot move the model's. A batch may name its images in `image_ids` (int64 `[B]`), for messages.
+        batch_size: images a step, over all processes.
         device: from `resolve_device`; the model is moved there.
         run: where metrics, checkpoints and results go.
         settings: precision, intervals, seed, display.
-        evaluate: called without gradients, the model in evaluation mode; returns metrics, flat or nested
-            (`{"bbox": {"AP": 0.38}}`). It cannot move the training's random numbers.
+        evaluate: called by every process without gradients, the model in evaluation mode with its averaged weights;
+            returns metrics, flat or nested (`{"bbox": {"AP": 0.38}}`), of which rank 0's count. It cannot move the
+            training's random numbers.
+        validation: iterates over this process's share of held-out batches, for `settings.validation_batches`.
         resume: checkpoint file or run directory to go on from.
         data_fingerprint: names the training data; a checkpoint of other data is refused.
         config: resolved configuration, kept in checkpoints.
@@ -71,29 +80,37 @@ def train(
     settings = settings or TrainSettings()
     check_solver(solver)
     check_settings(settings)
+    distributed.per_process(batch_size)
     seed_all(settings.seed)
-    state = TrainingState(model, solver, settings, device, data_fingerprint, config)
+    state = TrainingState(model, solver, settings, device, batch_size, data_fingerprint, config)
     notes = state.resume(resume) if resume is not None else []
-    with StopSignals() as signals, Reporter(run, state, batch_size) as reporter:
+    with (
+        StopSignals() as signals,
+        Watchdog(settings.hang_seconds) as watchdog,
+        checkpoint.Writer() as writer,
+        Reporter(run, state) as reporter,
+    ):
         for note in notes:
             reporter.note(note)
-        loop = _Loop(state, solver, run, reporter, signals)
+        loop = _Loop(state, solver, run, reporter, signals, watchdog, writer)
         try:
-            loop.run(batches, evaluate)
+            loop.run(batches, evaluate, validation)
         except StopRequested:
             # During an evaluation, before which a checkpoint was written.
+            writer.wait()
             raise Interrupted(signals.requested or 0, state.step, run.last) from None
-    return _finish(state, run, batch_size)
+    return _finish(state, run)
 
 
-def _finish(state: TrainingState, run: RunDirectory, batch_size: int) -> TrainResult:
+def _finish(state: TrainingState, run: RunDirectory) -> TrainResult:
     metrics = {name: value for name, value in (state.history[-1] if state.history else {}).items() if name != "step"}
-    speed = batch_size * state.step / state.seconds if state.seconds else 0.0
+    speed = state.images / state.seconds if state.seconds else 0.0
     result = TrainResult(
         steps=state.step, metrics=metrics, best=state.best, images_per_second=speed, seconds=state.seconds
     )
     facts = {"images_per_second": speed, "steps": state.step, "seconds": state.seconds, "best": state.best}
-    run.write_json(run.results, {**unflatten(metrics), **facts})
+    if distributed.is_main():
+        run.write_json(run.results, {**unflatten(metrics), **facts})
     return result
 
 
@@ -101,65 +118,102 @@ class _Loop:
     """One training, from its state's step to the last."""
 
     def __init__(
-        self, state: TrainingState, solver: SolverConfig, run: RunDirectory, reporter: Reporter, signals: StopSignals
+        self,
+        state: TrainingState,
+        solver: SolverConfig,
+        run: RunDirectory,
+        reporter: Reporter,
+        signals: StopSignals,
+        watchdog: Watchdog,
+        writer: checkpoint.Writer,
     ) -> None:
         self._state, self._solver, self._run = state, solver, run
-        self._reporter, self._signals = reporter, signals
+        self._reporter, self._signals, self._watchdog, self._writer = reporter, signals, watchdog, writer
         self._settings = state.settings
-        self._parameters = trainable_parameters(state.optimizer)
+        self._vote = distributed.StopVote()
         self._stream: Iterator[Batch] | None = None
+        self._clock = Clock(state.device)
 
-    def run(self, batches: Batches, evaluate: Evaluate | None) -> None:
-        """Steps, log lines, checkpoints and evaluations until the last step or a signal."""
-        state, settings = self._state, self._settings
+    def run(
+        self, batches: Batches, evaluate: Evaluate | None, validation: Callable[[], Iterator[Batch]] | None
+    ) -> None:
+        """Steps, log lines, checkpoints and evaluations until the last step, a signal, or no more progress."""
+        state = self._state
         state.model.train()
+        if self._settings.on_failure == "rollback" and state.step == 0:
+            self._save()
         try:
-            while True:
-                if self._signals.requested is not None:
-                    self._save()
-                    raise Interrupted(self._signals.requested, state.step, self._run.last)
-                ended = state.step == self._solver.steps
-                if (
-                    evaluate is not None
-                    and state.evaluated_step != state.step
-                    and (ended or _due(state.step, settings.evaluation_interval))
-                ):
-                    self._evaluate(evaluate)
-                elif ended or _due(state.step, settings.checkpoint_interval):
-                    self._save()
-                if ended:
-                    return
-                self._step(batches)
+            while not state.finished:
+                try:
+                    self._stop_if_asked()
+                    self._turn(batches, evaluate, validation)
+                except BrokenStepError as error:
+                    self._handle(error, batches)
+            self._writer.wait()
         finally:
-            close = getattr(self._stream, "close", None)
-            if close is not None:
-                close()
+            self._close_stream()
+
+    def _stop_if_asked(self) -> None:
+        stopped = self._vote(self._signals.requested)
+        if stopped is not None:
+            self._save()
+            self._writer.wait()
+            raise Interrupted(stopped, self._state.step, self._run.last)
+
+    def _turn(
+        self, batches: Batches, evaluate: Evaluate | None, validation: Callable[[], Iterator[Batch]] | None
+    ) -> None:
+        """What is due after the steps so far, then a step."""
+        state, settings = self._state, self._settings
+        ended = state.step == self._solver.steps
+        held_out = validation if settings.validation_batches else None
+        if (
+            (evaluate is not None or held_out is not None)
+            and state.evaluated_step != state.step
+            and (ended or _due(state.step, settings.evaluation_interval))
+        ):
+            self._evaluate(evaluate, held_out)
+        elif ended or _due(state.step, settings.checkpoint_interval):
+            self._save()
+        if ended or self._no_progress():
+            state.finished = True
+        else:
+            self._step(batches)
 
     def _step(self, batches: Batches) -> None:
-        state, began = self._state, time.perf_counter()
+        state = self._state
+        self._writer.check()
+        self._clock.start()
+        self._watchdog.at(state.step, "data")
         try:
             batch = self._next(batches)
         except Exception:
             # Ctrl-C in a terminal reaches worker processes of the data too, and they may fail before it is seen here.
-            if self._signals.requested is not None:
+            if self._signals.requested is not None and distributed.world_size() == 1:
                 return
             raise
-        waited = time.perf_counter() - began
-        self._optimize(batch)
+        self._clock.data_came()
+        self._watchdog.at(state.step, "step")
+        values = state.make_step(batch, state.step, self._lr(state.step))
+        state.record.add(state.make_step.names, values)
         state.step += 1
+        state.images += state.batch_size
+        self._clock.launched()
         due = _due(state.step, self._settings.log_interval) or state.step == self._solver.steps
         if due:
-            self._check_losses()
-        seconds = time.perf_counter() - began
-        state.seconds += seconds
-        self._reporter.step(seconds, waited)
+            self._watchdog.at(state.step, "log")
+            state.record.check()
+        state.seconds += self._reporter.step(self._clock.stop())
         if due:
-            self._reporter.interval(state.record.take(), lr_at(self._solver, state.step - 1))
+            self._reporter.interval(state.record.take(), self._lr(state.step - 1))
+
+    def _lr(self, step: int) -> float:
+        return lr_at(self._solver, step) * self._state.lr_factor
 
     def _next(self, batches: Batches) -> Batch:
         state = self._state
         # Data may draw random numbers too; what they draw depends on nothing but the step.
-        with lent_random_state(seed=_mix(self._settings.seed, state.step)):
+        with lent_random_state(seed=mixed_seed(self._settings.seed, state.step, distributed.rank())):
             if self._stream is None:
                 self._stream = batches(state.step)
             try:
@@ -169,41 +223,35 @@ class _Loop:
                     f"The data ended at step {state.step} of {self._solver.steps}; batches() must yield one per step."
                 ) from None
 
-    def _optimize(self, batch: Batch) -> None:
-        state = self._state
-        on_device = {name: value.to(state.device, non_blocking=True) for name, value in batch.items()}
-        set_lr(state.optimizer, lr_at(self._solver, state.step))
-        state.optimizer.zero_grad(set_to_none=True)
-        with state.precision.autocast():
-            losses = state.model(on_device)
-        _check_form(losses)
-        state.precision.backward(torch.stack([value.float() for value in losses.values()]).sum())
-        extras = []
-        if self._solver.clip_norm is not None:
-            state.precision.unscale(state.optimizer)
-            extras.append(nn.utils.clip_grad_norm_(self._parameters, self._solver.clip_norm))
-        state.precision.step(state.optimizer)
-        state.record.add(losses, extras, batch.get("image_ids"))
+    def _close_stream(self) -> None:
+        close = getattr(self._stream, "close", None)
+        self._stream = None
+        if close is not None:
+            close()
 
-    def _evaluate(self, evaluate: Evaluate) -> None:
+    def _evaluate(self, evaluate: Evaluate | None, validation: Callable[[], Iterator[Batch]] | None) -> None:
         state = self._state
         # An evaluation may take long; whoever stops it loses no step.
         self._save()
+        self._watchdog.at(state.step, "evaluation")
         began = time.perf_counter()
         self._reporter.note(f"step {state.step}: evaluating")
-        state.model.eval()
-        try:
-            with torch.no_grad(), lent_random_state(state.device), self._signals.immediately():
-                metrics = flatten(evaluate())
-        finally:
-            state.model.train()
+        metrics: dict[str, float] = {}
+        with torch.no_grad(), lent_random_state(state.device), self._signals.immediately(), state.averaged():
+            if evaluate is not None:
+                state.model.eval()
+                try:
+                    metrics = flatten(evaluate())
+                finally:
+                    state.model.train()
+            if validation is not None:
+                metrics |= validation_losses(state, validation(), self._settings.validation_batches)
+        metrics = distributed.share(metrics)
         state.evaluated_step = state.step
         state.history.append({"step": state.step, **metrics})
         improved = self._improves(metrics)
         self._reporter.evaluation(metrics, time.perf_counter() - began)
-        self._save()
-        if improved:
-            checkpoint.link(self._run.last, self._run.best)
+        self._save(best=improved)
 
     def _improves(self, metrics: Mapping[str, float]) -> bool:
         name = self._settings.best_metric or next(iter(metrics), None)
@@ -220,50 +268,67 @@ class _Loop:
         self._state.best = {"metric": name, "value": value, "step": self._state.step}
         return True
 
-    def _save(self) -> None:
-        self._check_losses()
+    def _no_progress(self) -> bool:
+        state, patience = self._state, self._settings.patience
+        if not patience or state.best is None or state.evaluated_step != state.step:
+            return False
+        since = sum(entry["step"] > state.best["step"] for entry in state.history)
+        if since >= patience:
+            self._reporter.note(
+                f"stopping at step {state.step}: {since} evaluations without a better {state.best['metric']} than "
+                f"{state.best['value']:.4f} at step {state.best['step']}"
+            )
+        return since >= patience
+
+    def _save(self, *, best: bool = False) -> None:
         state = self._state
-        names, values = zip(*state.model.named_parameters(), strict=True)
-        finite = torch.stack([torch.isfinite(value).all() for value in values]).tolist()
-        bad = [name for name, is_finite in zip(names, finite, strict=True) if not is_finite]
-        if bad:
-            shown = ", ".join(bad[:3])
-            raise self._broken(f"After step {state.step} {len(bad)} weights are not finite, the first: {shown}.")
-        checkpoint.save(self._run.last, state.state_dict(), keep=self._run.previous)
+        self._watchdog.at(state.step, "checkpoint")
+        state.record.check()
+        state.make_step.same_everywhere()
+        if distributed.is_main():
+            run = self._run
+            self._writer.save(run.last, state.state_dict(), keep=run.previous, best=run.best if best else None)
 
-    def _check_losses(self) -> None:
-        try:
-            self._state.record.check()
-        except NonFiniteLossError as error:
-            precision = self._state.precision
-            raise self._broken(
-                f"{error} Learning rate {lr_at(self._solver, error.step - 1):.4g}, precision {precision.name}, "
-                f"{precision.describe_scale()}."
-            ) from None
-
-    def _broken(self, what: str) -> EngineError:
-        last = self._run.last
-        kept = f"the last good checkpoint is {last}" if last.exists() else "there is no checkpoint yet"
-        return EngineError(
-            f"{what} Training stopped; {kept}. Look at the images and annotations of that step; try a lower base_lr, "
-            f"more warmup_steps, a clip_norm, or bf16 or fp32 in place of fp16."
+    def _handle(self, error: BrokenStepError, batches: Batches) -> None:
+        """Explain a broken step, keep it, and do what the settings say."""
+        state, policy = self._state, self._settings.on_failure
+        state.step -= error.steps_back
+        state.images -= error.steps_back * state.batch_size
+        broken = state.step + 1
+        state.make_step.unblock()
+        self._close_stream()
+        finite = all(map(math.isfinite, (*error.terms.values(), error.grad_norm)))
+        lines = [describe_terms(broken, error.terms, error.grad_norm)]
+        batch = self._next(batches)
+        self._close_stream()
+        bundle = self._run.failures / f"step-{broken}.pt"
+        lines += explain(
+            state.make_step, batch, state.step, self._lr(state.step), bundle, state.config, exploded=finite
         )
+        told = " ".join(lines)
+        self._writer.wait()
+        state.failures += 1
+        give_up = state.failures > _MOST_FAILURES
+        if policy == "stop" or give_up:
+            last = self._run.last
+            kept = f"the last good checkpoint is {last}" if last.exists() else "there is no checkpoint yet"
+            count = f" It was failure {state.failures} of this training." if give_up else ""
+            raise EngineError(
+                f"{told} Training stopped; {kept}.{count} Look at the images and annotations of that step; try a lower "
+                f"base_lr, more warmup_steps, a clip_norm, or bf16 or fp32 in place of fp16."
+            )
+        if policy == "skip":
+            state.step = broken
+            self._reporter.note(f"{told} Going on without step {broken}.")
+        else:
+            # Rank 0 has written the checkpoint by now; the others must not look earlier.
+            distributed.share(None)
+            state.go_back(self._run.last)
+            self._reporter.rewind()
+            self._reporter.note(
+                f"{told} Going on from step {state.step} with {state.lr_factor:g} times the learning rate."
+            )
 
 
 def _due(step: int, interval: int) -> bool:
     return interval > 0 and step > 0 and step % interval == 0
-
-
-def _mix(seed: int, step: int) -> int:
-    """A seed for every step, far from those of other seeds (SplitMix64's constants)."""
-    mixed = (seed * 0x9E3779B97F4A7C15 + step * 0xBF58476D1CE4E5B9 + 1) % 2**64
-    return (mixed ^ (mixed >> 31)) % 2**63
-
-
-def _check_form(losses: object) -> None:
-    if not isinstance(losses, Mapping) or not losses:
-        raise EngineError(f"In training the model must return a dict of scalar losses, got {type(losses).__name__}.")
-    for name, value in losses.items():
-        if not isinstance(value, Tensor) or value.ndim:
-            got = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
-            raise EngineError(f"Loss {name} must be a scalar tensor, got {got}.")

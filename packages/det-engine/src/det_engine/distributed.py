@@ -1,0 +1,309 @@
+"""Several processes as one training: starting them, finding each other, exchanging what must be the same everywhere.
+
+Without a launcher every function below works for the one process that there is.
+"""
+
+import contextlib
+import json
+import os
+import re
+import signal
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from det_engine.errors import EngineError
+
+LAUNCHED = "DET_LAUNCHED"
+"""Set in processes that `launch` started; it prints their message."""
+_BACKENDS = {"cpu": "gloo", "cuda": "cpu:gloo,cuda:nccl", "npu": "cpu:gloo,npu:hccl"}
+# What is said where a connection to another process broke; that process is the one to name, not this one.
+_LOST = re.compile(r"connection (closed|reset|refused)|gloo|nccl|hccl|remote process|broken pipe", re.IGNORECASE)
+_GRACE = 300
+
+
+def rank() -> int:
+    """Number of this process among all, from 0."""
+    return dist.get_rank() if _together() else 0
+
+
+def world_size() -> int:
+    """How many processes train together."""
+    return dist.get_world_size() if _together() else 1
+
+
+def is_main() -> bool:
+    """Whether this is the process that prints and writes files."""
+    return rank() == 0
+
+
+def local_rank() -> int:
+    """Number of this process on its machine; decides on its device."""
+    _take_slurm()
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
+def is_launched() -> bool:
+    """Whether a launcher (`launch`, torchrun, srun) started this process as one of several."""
+    _take_slurm()
+    return {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys()
+
+
+def is_restarted() -> bool:
+    """Whether torchrun started this process anew after another one had failed."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+
+
+def _together() -> bool:
+    return dist.is_available() and dist.is_initialized()
+
+
+@contextlib.contextmanager
+def processes(device: torch.device) -> Iterator[None]:
+    """A block in which the processes that a launcher started are one job; without a launcher, nothing.
+
+    Only rank 0 prints. The backend follows from the device (gloo, nccl, hccl, and gloo beside them for what is on the
+    host). A process that loses another one ends, a moment later, so that the launcher names the one that was lost.
+
+    Raises:
+        EngineError: the processes do not find each other, or another one was lost.
+    """
+    if not is_launched():
+        yield
+        return
+    address = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+    try:
+        dist.init_process_group(_BACKENDS[device.type], timeout=timedelta(minutes=30))
+    except (dist.DistError, RuntimeError, ValueError) as error:
+        raise EngineError(
+            f"The {os.environ['WORLD_SIZE']} processes do not find each other at {address}: {error}"
+        ) from error
+    shown = sys.stdout
+    if not is_main():
+        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 - lives as long as the process
+    try:
+        yield
+    except RuntimeError as error:
+        if not isinstance(error, dist.DistError) and not _LOST.search(str(error)):
+            raise
+        time.sleep(3)
+        reason = str(error).strip().splitlines()[0][:200]
+        raise EngineError(f"Process {rank()} lost contact with another one, which probably ended: {reason}") from error
+    finally:
+        sys.stdout = shown
+        # After a failure of another process this may itself fail; the first failure is the one to report.
+        with contextlib.suppress(RuntimeError, ValueError):
+            dist.destroy_process_group()
+
+
+def share(value: Any) -> Any:
+    """Rank 0's `value` on every process."""
+    if world_size() == 1:
+        return value
+    box = [value]
+    dist.broadcast_object_list(box, src=0, device=torch.device("cpu"))
+    return box[0]
+
+
+def gather(value: Any) -> list[Any] | None:
+    """The values of all processes in the order of their ranks, on rank 0; None elsewhere."""
+    if world_size() == 1:
+        return [value]
+    values: list[Any] | None = [None] * world_size() if is_main() else None
+    dist.gather_object(value, values)
+    return values
+
+
+def mean(tensor: Tensor) -> Tensor:
+    """The mean of a floating tensor over all processes, in place, without a host read."""
+    if world_size() > 1:
+        dist.all_reduce(tensor)
+        tensor /= world_size()
+    return tensor
+
+
+@contextlib.contextmanager
+def main_first() -> Iterator[None]:
+    """A block that rank 0 runs before the others, such as one that makes or downloads what all of them read."""
+    if not is_main():
+        share(None)
+    yield
+    if is_main():
+        share(None)
+
+
+def per_process(total: int) -> int:
+    """This process's share of `total` images a step.
+
+    Raises:
+        EngineError: the processes cannot have equally many.
+    """
+    share_of_each, rest = divmod(total, world_size())
+    if rest or not share_of_each:
+        below, above = total - rest, total - rest + world_size()
+        raise EngineError(
+            f"A batch of {total} images cannot be shared equally by {world_size()} processes; make it "
+            f"{f'{below} or ' if below else ''}{above}."
+        )
+    return share_of_each
+
+
+class StopVote:
+    """Lets all processes stop after the same step, though a signal reaches them at different moments.
+
+    The votes of a step are counted on the host while the next one runs, so nobody waits for them.
+    """
+
+    def __init__(self) -> None:
+        self._pending: tuple[Any, Tensor] | None = None
+
+    def __call__(self, requested: int | None) -> int | None:
+        """Vote for this step; the number of the signal that some process had received one step ago, or None."""
+        if world_size() == 1:
+            return requested
+        decided = 0
+        if self._pending is not None:
+            work, counted = self._pending
+            work.wait()
+            decided = int(counted)
+        vote = torch.tensor(requested or 0)
+        self._pending = (dist.all_reduce(vote, dist.ReduceOp.MAX, async_op=True), vote)
+        return decided or None
+
+
+def launch(count: int, command: Sequence[str]) -> int:
+    """Run `command` in `count` processes of this machine by torch's elastic agent, and return the exit status.
+
+    The first process that fails ends all; its rank is named. SIGINT and SIGTERM are passed on.
+
+    Args:
+        count: number of processes.
+        command: program and arguments; the processes find each other by the variables that torchrun sets.
+    """
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    if count < 1:
+        raise EngineError(f"The number of processes must be at least 1, got {count}.")
+    os.environ[LAUNCHED] = "1"
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
+    os.environ.setdefault("TORCHELASTIC_ERROR_LEVEL", "CRITICAL")
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=count,
+        run_id=str(os.getpid()),
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        max_restarts=0,
+        local_addr="localhost",
+        shutdown_timeout=_GRACE,
+    )
+    with _quiet_agent():
+        try:
+            elastic_launch(config, command[0])(*command[1:])
+        except SignalException as error:
+            return 128 + error.sigval
+        except ChildFailedError as error:
+            number, failure = error.get_first_failure()
+            # Both that were killed and those that noticed may be seen at once; a signal is the older news.
+            for other, seen in error.failures.items():
+                if seen.exitcode < 0 and seen.exitcode != -signal.SIGTERM:
+                    number, failure = other, seen
+                    break
+            return _report(number, count, failure)
+    return 0
+
+
+def _report(number: int, count: int, failure: Any) -> int:
+    """Say which process failed and why; its status."""
+    status = failure.exitcode
+    message = failure.message if isinstance(failure.message, str) else failure.message.get("message", "")
+    if status in (130, 143):
+        print(message, file=sys.stderr, flush=True)
+    elif status < 0:
+        name = signal.Signals(-status).name
+        print(
+            f"error: Process {number} of {count} was ended by {name}"
+            f"{' (out of memory?)' if name == 'SIGKILL' else ''}; the others were stopped.",
+            file=sys.stderr,
+            flush=True,
+        )
+        status = 128 - status
+    elif failure.error_file != "<N/A>":
+        print(f"error: {f'process {number}: ' if number else ''}{message}", file=sys.stderr, flush=True)
+    else:
+        print(f"error: Process {number} of {count} ended with status {status}.", file=sys.stderr, flush=True)
+    return status
+
+
+@contextlib.contextmanager
+def _quiet_agent() -> Iterator[None]:
+    """The agent's own log lines say in five forms what `launch` says in one."""
+    import logging
+
+    loggers = [logging.getLogger(name) for name in ("torch.distributed.elastic", "torch.distributed.run")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def report_to_launcher(message: str) -> bool:
+    """Leave the message of an error where `launch` or torchrun finds it; False if nobody would print it."""
+    path = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if path is None:
+        return False
+    extra = {"py_callstack": message, "timestamp": str(int(time.time()))}
+    with contextlib.suppress(OSError):
+        Path(path).write_text(json.dumps({"message": {"message": message, "extraInfo": extra}}))
+    return LAUNCHED in os.environ
+
+
+def _take_slurm() -> None:
+    """Give the variables of torchrun to a process that srun started as one of several."""
+    if "RANK" in os.environ or int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) < 2:
+        return
+    job = int(os.environ.get("SLURM_JOB_ID", "0"))
+    nodes = os.environ.get("SLURM_STEP_NODELIST", os.environ.get("SLURM_JOB_NODELIST", "localhost"))
+    values = {
+        "RANK": os.environ["SLURM_PROCID"],
+        "LOCAL_RANK": os.environ["SLURM_LOCALID"],
+        "WORLD_SIZE": os.environ["SLURM_STEP_NUM_TASKS"],
+        "MASTER_ADDR": first_host(nodes),
+        "MASTER_PORT": str(20000 + job % 20000),
+    }
+    for name, value in values.items():
+        os.environ.setdefault(name, value)
+
+
+def first_host(nodes: str) -> str:
+    """The first host of a Slurm node list such as `gpu[03-05,9],login1`."""
+    found = re.match(r"([^,\[]+)(?:\[(\d+))?", nodes)
+    return nodes if found is None else found[1] + (found[2] or "")
+
+
+def exchange_gradients(gradients: list[Tensor]) -> None:
+    """Replace gradients by their mean over all processes, in one message per number format."""
+    if world_size() == 1:
+        return
+    kinds: dict[torch.dtype, list[Tensor]] = {}
+    for gradient in gradients:
+        kinds.setdefault(gradient.dtype, []).append(gradient)
+    for same in kinds.values():
+        flat = torch.cat([gradient.flatten() for gradient in same])
+        mean(flat)
+        pieces = flat.split([gradient.numel() for gradient in same])
+        torch._foreach_copy_(same, [piece.view_as(g) for piece, g in zip(pieces, same, strict=True)])
