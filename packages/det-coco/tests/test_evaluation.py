@@ -135,3 +135,14 @@ def test_truth_that_pycocotools_cannot_rasterise(content, write):
     metrics = evaluate(index, rows)
     assert metrics["bbox"]["AP"] == metrics["segm"]["AP"] == pytest.approx(0.5)
     assert metrics["segm"]["AP/cat"] == pytest.approx(1)
+
+
+def test_masks_may_have_scores_of_their_own(val):
+    rows = noisy(val)
+    random = np.random.default_rng(5)
+    scored = [{**row, "mask_score": float(score)} for row, score in zip(rows, random.random(len(rows)), strict=True)]
+    both = evaluate(val, scored)
+    assert both["bbox"] == evaluate(val, rows, ["bbox"])["bbox"]
+    assert both["segm"] == evaluate(val, [{**row, "score": row["mask_score"]} for row in scored], ["segm"])["segm"]
+    (row,) = to_results((3,), 7, np.zeros((1, 4)), np.array([0.5]), np.array([0]), mask_scores=np.array([0.25]))
+    assert (row["score"], row["mask_score"]) == (0.5, 0.25)

@@ -26,6 +26,7 @@ def to_results(
     labels: np.ndarray,
     rles: Sequence[Mapping[str, Any]] | None = None,
     *,
+    mask_scores: np.ndarray | None = None,
     offset: float = 0.0,
 ) -> list[dict[str, Any]]:
     """Write the detections of one image as rows of a COCO results file.
@@ -37,11 +38,12 @@ def to_results(
         scores: `[K]`.
         labels: `[K]` contiguous classes 0 .. C - 1.
         rles: K compressed run-length codes `{"size": [h, w], "counts": text}`, or None.
+        mask_scores: `[K]` scores of the masks, where they are others than the boxes' (YOLACT++), or None.
         offset: 1 where boxes are inclusive (legacy), so that width is x2 - x1 + 1.
 
     Returns:
-        K rows with image_id, category_id, bbox [x, y, width, height], score and, with masks, segmentation; plain
-        Python values, ready for JSON.
+        K rows with image_id, category_id, bbox [x, y, width, height], score and, with masks, segmentation and where
+        given mask_score; plain Python values, ready for JSON.
     """
     boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
     categories = index_or_ids.category_ids if isinstance(index_or_ids, CocoIndex) else tuple(index_or_ids)
@@ -62,6 +64,9 @@ def to_results(
             counts = rle["counts"]
             text = counts.decode("ascii") if isinstance(counts, bytes) else counts
             row["segmentation"] = {"size": [int(v) for v in rle["size"]], "counts": text}
+    if mask_scores is not None:
+        for row, score in zip(rows, np.asarray(mask_scores), strict=True):
+            row["mask_score"] = float(score)
     return rows
 
 
@@ -78,7 +83,8 @@ def evaluate(
     Args:
         index: the split; its annotation file is the truth.
         results: rows as `to_results` gives them, of all images; none is all right.
-        iou_types: "bbox", "segm" or both; "segm" needs rows with `segmentation`.
+        iou_types: "bbox", "segm" or both; "segm" needs rows with `segmentation`, and ranks by `mask_score` where a row
+            has one.
         image_ids: evaluate on these images only.
         verbose: print pycocotools' tables.
 
@@ -152,7 +158,10 @@ def _detections(truth: Any, results: Sequence[Mapping[str, Any]], iou_type: str)
         return _coco({**truth.dataset, "annotations": []})
     # With both keys pycocotools would take the area, which decides small, medium or large, from the box.
     other = "segmentation" if iou_type == "bbox" else "bbox"
-    return truth.loadRes([{k: v for k, v in row.items() if k != other} for row in results])
+    rows = [{k: v for k, v in row.items() if k != other} for row in results]
+    if iou_type == "segm":
+        rows = [{**row, "score": row.get("mask_score", row["score"])} for row in rows]
+    return truth.loadRes(rows)
 
 
 def _coco(content: dict[str, Any]) -> Any:
