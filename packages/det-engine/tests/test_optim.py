@@ -106,3 +106,38 @@ def test_an_overflow_in_the_first_step_leaves_no_trace():
     optimizer.step()
     assert torch.equal(model.weight, before)
     assert all(not state["momentum_buffer"].any() for state in optimizer.state.values())
+
+
+def test_layers_have_their_own_rate():
+    model = nn.Sequential()
+    for name in ("stem", "block", "head"):
+        model.add_module(name, nn.Linear(2, 2))
+    with pytest.raises(EngineError, match="needs a model that names its layers"):
+        build_optimizer(model, SolverConfig(layer_decay=0.5))
+    model.layer_prefixes = (("stem.",), ("block.",))
+    optimizer = build_optimizer(model, SolverConfig(layer_decay=0.5))
+    set_lr(optimizer, 1.0)
+    assert {name: lr for name, (lr, _) in rules(optimizer).items() if name.endswith("weight")} == {
+        "stem.weight": 0.25,
+        "block.weight": 0.5,
+        "head.weight": 1.0,
+    }
+
+
+@pytest.mark.parametrize("lr_on", [None, torch.device("cpu")])
+def test_adamw_follows_torch(lr_on):
+    torch.manual_seed(0)
+    model = nn.Linear(3, 2)
+    other = nn.Linear(3, 2)
+    other.load_state_dict(model.state_dict())
+    config = SolverConfig(optimizer="adamw", weight_decay=0.1, bias_weight_decay=0.1, betas=(0.8, 0.9))
+    optimizer = build_optimizer(model, config, lr_on=lr_on)
+    reference = torch.optim.AdamW(other.parameters(), lr=0.01, weight_decay=0.1, betas=(0.8, 0.9))
+    for step in range(3):
+        for net in (model, other):
+            net.zero_grad()
+            net(torch.full((1, 3), step + 1.0)).square().sum().backward()
+        set_lr(optimizer, 0.01)
+        optimizer.step()
+        reference.step()
+    torch.testing.assert_close(model.state_dict(), other.state_dict())

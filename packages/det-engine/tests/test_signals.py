@@ -98,12 +98,24 @@ def test_the_second_ctrl_c_does_not_wait(tmp_path):
     assert "once more to leave at once" in errors
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_from_its_last_checkpoint(small, whole, tmp_path):
+    """Killed in a loop, at any moment of a step or of a checkpoint; there is one that can be read every time."""
     path = tmp_path / "run"
-    process = start(path, 40, 0.03)
-    wait_for(path / "checkpoints" / "previous.pt", process)
-    time.sleep(0.2)
-    process.kill()
-    process.communicate(timeout=10)
-    assert process.returncode == -signal.SIGKILL
+    steps = [0]
+    for number, moment in enumerate((0.2, 0.31, 0.07)):
+        process = start(path, 40, 0.03, *(["--resume"] if number else []))
+        before = (path / "checkpoints" / "last.pt").stat().st_mtime_ns if number else 0
+        end = time.monotonic() + 60
+        while not (path / "checkpoints" / "previous.pt").exists() or (
+            (path / "checkpoints" / "last.pt").stat().st_mtime_ns == before and process.poll() is None
+        ):
+            assert time.monotonic() < end
+            time.sleep(0.005)
+        time.sleep(moment)
+        process.kill()
+        process.communicate(timeout=10)
+        state, _, _ = checkpoint.load_first([path / "checkpoints" / f"{name}.pt" for name in ("last", "previous")])
+        assert state["step"] >= steps[-1]
+        steps.append(state["step"])
     assert_finishes_as(small, whole, path)

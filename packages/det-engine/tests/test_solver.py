@@ -101,3 +101,15 @@ def test_senseless_fields_are_named(change):
 def test_empty_batch_is_refused():
     with pytest.raises(EngineError, match="at least one image, got 0"):
         scale_to_batch(DETECTRON2, 0)
+
+
+def test_a_cosine_falls_from_the_warm_up_to_the_last_step():
+    config = SolverConfig(
+        base_lr=1.0, schedule="cosine", warmup_steps=10, warmup_factor=0.1, steps=110, final_factor=0.2
+    )
+    assert lr_at(config, 0) == pytest.approx(0.1)
+    assert lr_at(config, 10) == pytest.approx(1.0)
+    assert lr_at(config, 60) == pytest.approx(0.6)
+    assert lr_at(config, 110) == pytest.approx(0.2)
+    rates = [lr_at(config, step) for step in range(10, 111)]
+    assert rates == sorted(rates, reverse=True)

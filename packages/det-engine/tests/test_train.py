@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from det_engine import EngineError, RunDirectory, TrainSettings, checkpoint, read_metrics, train
+from det_engine import EngineError, RunDirectory, TrainSettings, checkpoint, draw_curves, read_metrics, train
 
 TIMES = {"images_per_second", "step_seconds", "data_seconds", "host_seconds", "peak_memory_mib", "seconds"}
 
@@ -367,3 +367,50 @@ def test_a_full_disk_ends_the_run_with_the_old_checkpoint(fit, small, tmp_path, 
 def test_wrong_settings(fit, tmp_path, change, name):
     with pytest.raises(EngineError, match=name):
         fit(tmp_path / "run", settings=change)
+
+
+def test_patience_ends_a_training_that_gets_no_better(fit, tmp_path, capsys):
+    values = iter([0.1, 0.5, 0.4, 0.3, 0.2, 0.1])
+    settings = {"patience": 2, "display": "plain"}
+    _, result, run = fit(tmp_path / "run", steps=100, evaluate=lambda: {"AP": next(values)}, settings=settings)
+    assert result.steps == 40
+    assert "stopping at step 40: 2 evaluations without a better AP than 0.5000 at step 20" in capsys.readouterr().out
+    assert checkpoint.load(run.last)["step"] == 40
+
+
+def test_held_out_losses_decide_on_the_best(fit, small, tmp_path):
+    """And they move neither batch statistics nor random numbers."""
+    settings = {"validation_batches": 3, "best_metric": "validation/loss", "best_is_highest": False}
+    one, result, run = fit(
+        tmp_path / "one", steps=20, validation=lambda: small.make_batches(10**6), settings=settings, evaluate=None
+    )
+    assert result.best["metric"] == "validation/loss"
+    history = checkpoint.load(run.last)["history"]
+    assert [entry["step"] for entry in history] == [10, 20]
+    terms = history[0]["validation/loss_class"] + history[0]["validation/loss_size"]
+    assert history[0]["validation/loss"] == pytest.approx(terms)
+    two, _, _ = fit(tmp_path / "two", steps=20, evaluate=None)
+    for a, b in zip(one.state_dict().values(), two.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_the_average_is_what_is_evaluated_and_kept(fit, small, tmp_path):
+    seen = []
+    model = small.make_net()
+
+    def evaluate():
+        seen.append(model.head.weight.detach().clone())
+        return {"x": 1.0}
+
+    fit(tmp_path / "run", model=model, solver=small.make_solver(10, ema_decay=0.7), evaluate=evaluate)
+    state = checkpoint.load(tmp_path / "run" / "checkpoints" / "last.pt")
+    assert torch.equal(seen[0], state["average"]["head.weight"])
+    assert torch.equal(model.head.weight, state["model"]["head.weight"])
+    assert not torch.equal(seen[0], model.head.weight)
+    assert torch.equal(checkpoint.weights(state)["head.weight"], seen[0])
+
+
+def test_the_curves_of_a_run(fit, tmp_path):
+    _, _, run = fit(tmp_path / "run", steps=20)
+    draw_curves(run)
+    assert run.curves.read_bytes().startswith(b"\x89PNG")

@@ -27,7 +27,8 @@ def build_optimizer(
     2. parameters of normalisation layers: `norm_weight_decay`;
     3. parameters named `bias`: factor `bias_lr_factor`, `bias_weight_decay`.
 
-    Under prefix i of the model's n `layer_prefixes` the factor is multiplied by `layer_decay ** (n - i)`.
+    For names that begin with one of the strings in entry i of the model's n `layer_prefixes`, such as
+    `(("stem.",), ("block.",))`, the factor is multiplied by `layer_decay ** (n - i)`.
     Each group carries `lr_factor` and `names`, the parameters' names in order.
 
     Args:
@@ -75,16 +76,16 @@ def build_optimizer(
     return optimizer
 
 
-def _layers(model: nn.Module, config: SolverConfig) -> Sequence[str]:
+def _layers(model: nn.Module, config: SolverConfig) -> Sequence[tuple[str, ...]]:
     layers = getattr(model, "layer_prefixes", ())
     if config.layer_decay != 1 and not layers:
         raise EngineError("Solver field layer_decay needs a model that names its layers in `layer_prefixes`.")
     return layers
 
 
-def _layer_factor(name: str, layers: Sequence[str], decay: float) -> float:
+def _layer_factor(name: str, layers: Sequence[tuple[str, ...]], decay: float) -> float:
     for number, prefix in enumerate(layers):
-        if name.startswith(f"{prefix}."):
+        if name.startswith(prefix):
             return decay ** (len(layers) - number)
     return 1.0
 
