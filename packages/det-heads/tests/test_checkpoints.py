@@ -66,7 +66,10 @@ def equal(a, b):
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-@pytest.mark.parametrize("system", SYSTEMS)
+TWO_STAGE = [system for system in SYSTEMS if system != "yolact"]
+
+
+@pytest.mark.parametrize("system", TWO_STAGE)
 @pytest.mark.parametrize("options", [{}, {"mask": False}, {"blocks": (3, 4, 23, 3), "classes": 1}, {"classes": 20}])
 def test_there_and_back(system, options):
     state = our_state(**options)
@@ -76,7 +79,7 @@ def test_there_and_back(system, options):
     assert equal(from_reference(theirs), state)
 
 
-@pytest.mark.parametrize("system", SYSTEMS)
+@pytest.mark.parametrize("system", TWO_STAGE)
 def test_background_is_last(system):
     theirs = to_reference(our_state(), system)
     names = reference_names(our_shapes(), system)

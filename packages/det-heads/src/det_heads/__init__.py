@@ -1,4 +1,4 @@
-"""Static-shape two-stage detectors: Faster R-CNN and Mask R-CNN."""
+"""Static-shape detectors: Faster, Mask and Cascade R-CNN in two stages, YOLACT in one."""
 
 from det_heads.__about__ import __version__
 from det_heads.anchors import Anchors, cell_anchors, inside_image
@@ -41,6 +41,15 @@ from det_heads.postprocess import ImageDetections, to_image
 from det_heads.proposals import Proposals, select_proposals
 from det_heads.rpn import RPNHead, flatten_levels
 from det_heads.two_stage import TwoStageDetector
+from det_heads.yolact import (
+    MaskIoUConfig,
+    PriorConfig,
+    Yolact,
+    YolactConfig,
+    YolactLossConfig,
+    yolact_config,
+    yolact_plus_config,
+)
 
 __all__ = [
     "AnchorConfig",
@@ -56,15 +65,20 @@ __all__ = [
     "ImageDetections",
     "MaskHead",
     "MaskHeadConfig",
+    "MaskIoUConfig",
     "Normalize",
     "PixelConfig",
     "PoolConfig",
+    "PriorConfig",
     "Proposals",
     "RPNConfig",
     "RPNHead",
     "Samples",
     "Truth",
     "TwoStageDetector",
+    "Yolact",
+    "YolactConfig",
+    "YolactLossConfig",
     "__version__",
     "assign",
     "box_losses",
@@ -93,4 +107,6 @@ __all__ = [
     "to_reference",
     "torchvision_config",
     "truth_of",
+    "yolact_config",
+    "yolact_plus_config",
 ]

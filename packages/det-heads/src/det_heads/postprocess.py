@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from det_ops import paste_to_rle
+from det_ops import encode_rle, paste_to_rle
 
 __all__ = ["ImageDetections", "to_image"]
 
@@ -24,12 +25,14 @@ class ImageDetections:
         scores: [n] float32.
         labels: [n] int64, 0..C-1.
         masks: n COCO run-length encodings ``{"size": [h, w], "counts": str}``, or None for a box detector.
+        mask_scores: [n] float32, scores of the masks where the detector gives them other ones than its boxes.
     """
 
     boxes: Tensor
     scores: Tensor
     labels: Tensor
     masks: list[dict[str, Any]] | None
+    mask_scores: Tensor | None = None
 
 
 def to_image(
@@ -38,18 +41,19 @@ def to_image(
     original_sizes: Sequence[tuple[int, int]],
     *,
     offset: float = 0.0,
-    paste: Literal["grid_sample", "expanded"] = "grid_sample",
+    paste: Literal["grid_sample", "expanded", "image"] = "grid_sample",
     paste_threshold: float = 0.5,
 ) -> list[ImageDetections]:
     """Scales detections back, clips them to the image, drops empty ones and pastes their masks.
 
     Args:
         detections: What a detector returned: ``boxes`` [B, K, 4], ``scores``, ``labels``, ``valid`` [B, K] and
-            perhaps ``masks`` [B, K, S, S].
+            perhaps ``masks`` [B, K, S, S] (or [B, K, h, w] of the whole image) and ``mask_scores`` [B, K].
         scales: [B, 2] (y, x), resized / original.
         original_sizes: (height, width) of each original image.
         offset: 1 where the boxes' x2, y2 are the last pixel of the object (maskrcnn-benchmark).
-        paste: How masks map onto the image, see :class:`~det_heads.config.MaskHeadConfig`.
+        paste: How masks map onto the image, see :class:`~det_heads.config.MaskHeadConfig`; `image`: they are the
+            whole image, smaller, and already cropped (YOLACT).
         paste_threshold: Probability from which a pixel belongs to the mask.
 
     Returns:
@@ -79,13 +83,12 @@ def to_image(
         keep = (outer[:, 2:] > outer[:, :2]).all(dim=1)
         masks = None
         if "masks" in host:
-            masks = paste_to_rle(
+            masks = _draw(
                 host["masks"][image][valid][keep],
                 (inner if offset else outer)[keep],
-                height,
-                width,
-                threshold=paste_threshold,
-                mode=paste,
+                (height, width),
+                paste_threshold,
+                paste,
             )
         results.append(
             ImageDetections(
@@ -93,6 +96,23 @@ def to_image(
                 scores=host["scores"][image][valid][keep],
                 labels=host["labels"][image][valid][keep],
                 masks=masks,
+                mask_scores=host["mask_scores"][image][valid][keep] if "mask_scores" in host else None,
             )
         )
     return results
+
+
+def _draw(
+    masks: Tensor,
+    boxes: Tensor,
+    size: tuple[int, int],
+    threshold: float,
+    paste: Literal["grid_sample", "expanded", "image"],
+) -> list[dict[str, Any]]:
+    if paste != "image":
+        return paste_to_rle(masks, boxes, *size, threshold=threshold, mode=paste)
+    # One after another: a hundred masks of a photograph are a hundred megabytes as floats.
+    return [
+        encode_rle(F.interpolate(mask[None, None], size, mode="bilinear", align_corners=False)[0, 0] > threshold)
+        for mask in masks
+    ]

@@ -56,7 +56,7 @@ def detect_system(state: Iterable[str]) -> str:
     }
     best = max(explained, key=explained.__getitem__)
     if 2 * explained[best] <= len(names):
-        raise CheckpointError(f"this is no two-stage detector of {_first(SYSTEMS)}; its tensors are {_first(names)}")
+        raise CheckpointError(f"this is no detector of {_first(SYSTEMS)}; its tensors are {_first(names)}")
     return best
 
 
@@ -70,7 +70,7 @@ def reference_names(names: Iterable[str], system: str) -> dict[str, str]:
 
 
 def from_reference(state: Mapping[str, Tensor | np.ndarray], system: str | None = None) -> dict[str, Tensor]:
-    """A two-stage detector's tensors under our names and in our layout (background last).
+    """A detector's tensors under our names and in our layout (background last, but in YOLACT).
 
     Nothing but names is looked at, so any depth and any number of classes is right, with and without masks.
 
@@ -142,7 +142,7 @@ def _read(state: Mapping[str, Tensor | np.ndarray], system: str | None) -> tuple
     renamed = _rename(
         [name for name in state if name not in ignored],
         lambda name: to_our_name(origin.rules, name),
-        f"a two-stage detector of {origin.name} has no",
+        f"a detector of {origin.name} has no",
     )
     tensors = {ours: layout.to_ours(torch.as_tensor(state[name])).contiguous() for name, ours, layout in renamed}
     return tensors, Report(origin.name, {ours: name for name, ours, _ in renamed}, ignored)

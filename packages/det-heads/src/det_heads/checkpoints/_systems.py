@@ -1,7 +1,8 @@
 """Reference systems: what they call our modules. The tables are read in both directions.
 
 Sources: the `state_dict`s of detectron2 0.6, torchvision 0.28 (the v1 detectors; older files spell some names in
-another way), maskrcnn-benchmark 57eec25 and mmdetection 3.3 (the same since 2.0).
+another way), maskrcnn-benchmark 57eec25 and mmdetection 3.3 (the same since 2.0), and dbolya/yolact
+902073d (whose classifier keeps the background first here too).
 """
 
 import re
@@ -159,7 +160,61 @@ MMDETECTION = System(
     ignored=re.compile(r"(?!)"),
 )
 
+YOLACT = System(
+    "yolact",
+    rules("backbone.body.", "backbone.", "conv1 \n bn1")
+    + rules(
+        "backbone.body.",
+        "backbone.",
+        """
+        layer{stage}.{block}.conv{conv}.offset_mask  layers.{stage-1}.{block}.conv{conv}.conv_offset_mask
+        layer{stage}.{block}.conv{conv}              layers.{stage-1}.{block}.conv{conv}
+        layer{stage}.{block}.bn{conv}                layers.{stage-1}.{block}.bn{conv}
+        layer{stage}.{block}.downsample.{part}       layers.{stage-1}.{block}.downsample.{part}
+        stem.conv                                    _preconv.0
+        stem.bn                                      _preconv.1
+        layers.{stage}.{block}.conv                  layers.{stage}.{block}.0
+        layers.{stage}.{block}.bn                    layers.{stage}.{block}.1
+        layers.{stage}.{block}.reduce.conv           layers.{stage}.{block}.conv1.0
+        layers.{stage}.{block}.reduce.bn             layers.{stage}.{block}.conv1.1
+        layers.{stage}.{block}.expand.conv           layers.{stage}.{block}.conv2.0
+        layers.{stage}.{block}.expand.bn             layers.{stage}.{block}.conv2.1
+        """,
+    )
+    + rules(
+        "",
+        "",
+        """
+        backbone.fpn.lateral.0          fpn.lat_layers.2
+        backbone.fpn.lateral.1          fpn.lat_layers.1
+        backbone.fpn.lateral.2          fpn.lat_layers.0
+        backbone.fpn.output.0           fpn.pred_layers.2
+        backbone.fpn.output.1           fpn.pred_layers.1
+        backbone.fpn.output.2           fpn.pred_layers.0
+        backbone.fpn.strided.{level}    fpn.downsample_layers.{level}
+        head.feature                    prediction_layers.0.upfeature.0
+        head.boxes                      prediction_layers.0.bbox_layer
+        head.classes                    prediction_layers.0.conf_layer
+        head.coefficients               prediction_layers.0.mask_layer
+        protonet.convs.0                proto_net.0
+        protonet.convs.1                proto_net.2
+        protonet.convs.2                proto_net.4
+        protonet.convs.3                proto_net.8
+        protonet.predictor              proto_net.10
+        semantic                        semantic_seg_conv
+        mask_iou.convs.0                maskiou_net.maskiou_net.0
+        mask_iou.convs.1                maskiou_net.maskiou_net.2
+        mask_iou.convs.2                maskiou_net.maskiou_net.4
+        mask_iou.convs.3                maskiou_net.maskiou_net.6
+        mask_iou.convs.4                maskiou_net.maskiou_net.8
+        mask_iou.predictor              maskiou_net.maskiou_net.10
+        """,
+    ),
+    # Leftovers in its version 1.0, which its own loader drops.
+    ignored=re.compile(r"backbone\.layer\d.*|fpn\.downsample_layers\.[2-9]\..*"),
+)
+
 SYSTEMS: dict[str, System] = {
-    system.name: system for system in (DETECTRON2, TORCHVISION, MASKRCNN_BENCHMARK, MMDETECTION)
+    system.name: system for system in (DETECTRON2, TORCHVISION, MASKRCNN_BENCHMARK, MMDETECTION, YOLACT)
 }
 """All systems by name."""

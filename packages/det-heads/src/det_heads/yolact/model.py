@@ -1,0 +1,208 @@
+"""YOLACT and YOLACT++ as one static program over a batch.
+
+Shapes: `B` images of size `H x W`, `N` priors, `M` object slots, `C` classes, `P` prototypes of size `h x w`, `K`
+detections. None of them depends on the data, and nothing is read back to the host.
+"""
+
+import functools
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from det_heads.parts import as_part, normalizer, rows_of_batch
+from det_heads.pixels import Normalize
+from det_heads.postprocess import ImageDetections, to_image
+from det_heads.yolact import losses
+from det_heads.yolact.config import YolactConfig
+from det_heads.yolact.detections import select
+from det_heads.yolact.heads import MaskIoUNet, PredictionHead, ProtoNet, init_xavier
+from det_heads.yolact.masks import assemble, inside_boxes, scale
+from det_heads.yolact.matching import PriorMatch, match_priors
+from det_heads.yolact.priors import Priors
+
+__all__ = ["Outputs", "Yolact"]
+
+
+class Outputs(NamedTuple):
+    """What the network says.
+
+    Attributes:
+        priors: [N, 4] as fractions of the image.
+        deltas: [B, N, 4].
+        logits: [B, N, C + 1], background first.
+        coefficients: [B, N, P].
+        prototypes: [B, P, h, w].
+    """
+
+    priors: Tensor
+    deltas: Tensor
+    logits: Tensor
+    coefficients: Tensor
+    prototypes: Tensor
+
+
+class Yolact(nn.Module):
+    """Backbone, prediction head, protonet, semantic head, and for YOLACT++ the mask-IoU network.
+
+    Training: ``losses = model(batch)``, a dict of float32 scalars ``loss_box``, ``loss_cls``, ``loss_mask``,
+    ``loss_semantic`` and, for YOLACT++, ``loss_mask_iou``. Where no prior of the batch is positive they are all zero:
+    the original's are not finite then, and it takes no step. Inference: ``detections = model(batch)``, a dict of
+    ``boxes`` [B, K, 4] in network coordinates, ``scores``, ``labels``, ``valid`` [B, K], ``masks`` [B, K, h, w]
+    (probabilities over the whole image, cropped to the boxes), and for YOLACT++ ``mask_scores`` [B, K];
+    :meth:`to_image` brings them to the original images.
+
+    The image fills the network's input: pictures are resized without keeping their aspect, and nothing is padded.
+
+    Args:
+        backbone: Maps normalised images to a pyramid (P3, ..., P7); has ``out_channels``.
+        config: Every constant.
+    """
+
+    def __init__(self, backbone: nn.Module, config: YolactConfig) -> None:
+        super().__init__()
+        channels = int(backbone.out_channels)  # type: ignore[arg-type]
+        self.config = config
+        self.pixels = Normalize(config.pixels)
+        self.backbone = backbone
+        self.priors = Priors(config.priors)
+        self.head = PredictionHead(
+            channels, config.channels, config.priors.per_cell, config.num_classes, config.prototypes
+        )
+        self.protonet = ProtoNet(channels, config.channels, config.prototypes)
+        self.semantic = nn.Conv2d(channels, config.num_classes, 1)
+        init_xavier(self.semantic)
+        self.mask_iou = None if config.mask_iou is None else MaskIoUNet(config.num_classes, config.mask_iou)
+
+    def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Losses of a batch in training mode, detections otherwise.
+
+        Args:
+            batch: ``images`` [B, 3, H, W] and ``image_sizes`` [B, 2]; in training also ``boxes``, ``labels``,
+                ``valid``, ``crowd`` and the masks as bitmaps reduced to the sizes of the prototypes and of P3
+                (``mask_bitmaps_<h>x<w>`` [B, M, h, w], see :meth:`bitmap_sizes`), or ``mask_bitmaps`` [B, M, H, W].
+        """
+        features = self.backbone(self.normalize(batch))
+        image_shape = (batch["images"].shape[-2], batch["images"].shape[-1])
+        outputs = self.outputs(features, image_shape)
+        if self.training:
+            return self.losses(batch, outputs, self.semantic(features[0]))
+        return self.detect(outputs, image_shape)
+
+    def random_keys(self, shape: tuple[int, int], device: torch.device) -> Tensor:
+        """Uniform numbers that decide which positives train masks; the largest win. Replace to choose otherwise."""
+        return rows_of_batch(functools.partial(torch.rand, device=device), shape)
+
+    as_part = staticmethod(as_part)
+
+    @staticmethod
+    def bitmap_sizes(height: int, width: int) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Sizes of the prototypes and of P3 for images of a size: what training needs bitmaps of."""
+        for _ in range(3):
+            height, width = (height + 1) // 2, (width + 1) // 2
+        return (2 * height, 2 * width), (height, width)
+
+    # Stages, in the order of their use.
+
+    def normalize(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """Network input [B, 3, H, W] float32 of ``images`` and ``image_sizes``."""
+        return self.pixels(batch["images"], batch["image_sizes"])
+
+    def outputs(self, features: Sequence[Tensor], image_shape: tuple[int, int]) -> Outputs:
+        """The heads' outputs for a pyramid P3, ..., P7."""
+        shapes = [(feature.shape[-2], feature.shape[-1]) for feature in features]
+        priors = self.priors(shapes, image_shape, features[0].device)
+        return Outputs(priors, *self.head(features), self.protonet(features[0]))
+
+    def match(self, priors: Tensor, batch: Mapping[str, Tensor]) -> PriorMatch:
+        """Which priors are which objects."""
+        return match_priors(priors, _boxes(batch), batch["valid"], batch["crowd"], self.config.loss)
+
+    def losses(self, batch: Mapping[str, Tensor], outputs: Outputs, semantic: Tensor) -> dict[str, Tensor]:
+        """All losses.
+
+        Args:
+            batch: The truth.
+            outputs: Of the heads.
+            semantic: [B, C, H3, W3] logits of the semantic head.
+        """
+        with torch.autocast(semantic.device.type, enabled=False):
+            return self._losses(batch, outputs, semantic)
+
+    def _losses(self, batch: Mapping[str, Tensor], outputs: Outputs, semantic: Tensor) -> dict[str, Tensor]:
+        config, boxes, labels = self.config.loss, _boxes(batch), batch["labels"]
+        match = self.match(outputs.priors, batch)
+        positives = match.positive.sum()
+        samples = losses.sample_masks(match, self.random_keys(tuple(match.positive.shape), boxes.device), config.masks)
+        mask, probabilities, truth = losses.mask_losses(
+            outputs.prototypes.float(),
+            outputs.coefficients,
+            samples,
+            boxes,
+            _bitmaps(batch, outputs.prototypes),
+        )
+        each = {
+            "loss_box": config.box * losses.box_loss(outputs.deltas, outputs.priors, boxes, match),
+            "loss_cls": config.classification
+            * losses.classification_loss(outputs.logits, labels, match, config.negatives),
+            "loss_mask": config.mask * mask,
+        }
+        if self.mask_iou is not None and self.config.mask_iou is not None:
+            own = labels.gather(1, samples.slot)
+            loss = losses.mask_iou_loss(self.mask_iou, probabilities, truth, own, samples.used, self.config.mask_iou)
+            each["loss_mask_iou"] = self.config.mask_iou.weight * loss
+        divisor = normalizer(positives)
+        each = {name: loss / divisor for name, loss in each.items()}
+        usable = batch["valid"] & ~batch["crowd"]
+        loss = losses.semantic_loss(semantic, _bitmaps(batch, semantic), labels, usable) / len(boxes)
+        each["loss_semantic"] = config.semantic * loss * (positives > 0)
+        return each
+
+    def detect(self, outputs: Outputs, image_shape: tuple[int, int]) -> dict[str, Tensor]:
+        """Detections with their masks, and scores of the masks in YOLACT++."""
+        with torch.autocast(outputs.prototypes.device.type, enabled=False):
+            found, prior = select(outputs.deltas, outputs.logits, outputs.priors, image_shape, self.config)
+            width = outputs.coefficients.shape[-1]
+            coefficients = outputs.coefficients.float().gather(1, prior[..., None].expand(-1, -1, width))
+            found["masks"] = self.masks(outputs.prototypes.float(), coefficients, found["boxes"], image_shape)
+            found["masks"] = found["masks"] * found["valid"][..., None, None]
+            if self.mask_iou is not None:
+                found["mask_scores"] = found["scores"] * self.estimate_iou(found["masks"], found["labels"])
+        return found
+
+    def masks(self, prototypes: Tensor, coefficients: Tensor, boxes: Tensor, image_shape: tuple[int, int]) -> Tensor:
+        """Probabilities [B, K, h, w], zero outside of the boxes [B, K, 4], of coefficients [B, K, P]."""
+        size = (prototypes.shape[-2], prototypes.shape[-1])
+        return assemble(prototypes, coefficients).sigmoid_() * inside_boxes(scale(boxes, image_shape, back=True), size)
+
+    def estimate_iou(self, masks: Tensor, labels: Tensor) -> Tensor:
+        """The IoU [B, K] that masks [B, K, h, w] of classes [B, K] probably have with their objects."""
+        if self.mask_iou is None:
+            raise ValueError("this YOLACT has no mask-IoU network; build it with a mask_iou configuration")
+        rows = torch.full((), labels.numel(), dtype=torch.int64, device=labels.device)
+        estimates = self.mask_iou(masks.flatten(0, 1), rows)
+        return estimates.gather(1, labels.flatten()[:, None]).reshape(labels.shape)
+
+    def to_image(
+        self, detections: Mapping[str, Tensor], scales: Tensor, original_sizes: Sequence[tuple[int, int]]
+    ) -> list[ImageDetections]:
+        """Detections in pixels of the original images, see :func:`det_heads.to_image`."""
+        return to_image(detections, scales, original_sizes, paste="image")
+
+
+def _boxes(batch: Mapping[str, Tensor]) -> Tensor:
+    """[B, M, 4] true boxes as fractions of the image."""
+    return scale(batch["boxes"], (batch["images"].shape[-2], batch["images"].shape[-1]), back=True)
+
+
+def _bitmaps(batch: Mapping[str, Tensor], like: Tensor) -> Tensor:
+    """[B, M, h, w] bitmaps of the size of `like` [..., h, w]: those in the batch, or larger ones reduced."""
+    size = (like.shape[-2], like.shape[-1])
+    name = f"mask_bitmaps_{size[0]}x{size[1]}"
+    if name in batch:
+        return batch[name]
+    if "mask_bitmaps" not in batch:
+        raise ValueError(f"batch must have {name} or mask_bitmaps, got {', '.join(batch)}")
+    return F.interpolate(batch["mask_bitmaps"].float(), size, mode="bilinear", align_corners=False) > 0.5
