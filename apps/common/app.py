@@ -9,7 +9,9 @@ import torch
 from apps.common.config import BackboneConfig, R, TwoStageRecipe
 from det_backbones import FPN, ResNetFPN, resnet
 from det_engine.cli import UsageError
-from det_heads import CascadeDetector, TwoStageDetector
+from det_heads import CascadeDetector, TwoStageDetector, Yolact
+
+Detector = TwoStageDetector | Yolact
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,14 +26,14 @@ class App(Generic[R]):
 
     name: str
     recipes: Mapping[str, Callable[[], R]]
-    build: Callable[[R], TwoStageDetector]
+    build: Callable[[R], Detector]
 
     @property
     def kind(self) -> type[R]:
         """Type of its recipes."""
         return type(next(iter(self.recipes.values()))())
 
-    def network(self, recipe: R) -> TwoStageDetector:
+    def network(self, recipe: R) -> Detector:
         """The network of a recipe that a user may have changed.
 
         Raises:

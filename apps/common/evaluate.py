@@ -10,18 +10,17 @@ from typing import Any, Literal
 import torch
 import tyro
 
-from apps.common.app import App
+from apps.common.app import App, Detector
 from apps.common.config import Recipe
 from apps.common.data import data_root, evaluation_loader
-from apps.common.inference import detect
+from apps.common.inference import detect, to_rows
 from apps.common.options import default_output, new_run
 from apps.common.pictures import draw_beside_truth
 from apps.common.weights import load_trained
-from det_coco import CocoIndex, default_splits, load_split, to_results
+from det_coco import CocoIndex, default_splits, load_split
 from det_coco import evaluate as coco_evaluate
 from det_engine import EngineError, Precision, RunDirectory, distributed, resolve_device
 from det_engine.cli import override
-from det_heads import TwoStageDetector
 
 
 class Evaluator:
@@ -34,7 +33,7 @@ class Evaluator:
         metrics: {"bbox": {"AP": ...}, "segm": {...}}, fractions.
     """
 
-    def __init__(self, model: TwoStageDetector, recipe: Recipe, index: CocoIndex, device: torch.device) -> None:
+    def __init__(self, model: Detector, recipe: Recipe, index: CocoIndex, device: torch.device) -> None:
         self.model, self.recipe, self.index, self.device = model, recipe, index, device
         self.rows: list[dict[str, Any]] = []
         self.metrics: dict[str, dict[str, float]] = {}
@@ -45,9 +44,7 @@ class Evaluator:
         batches = evaluation_loader(self.recipe, self.index)
         rows = []
         for image_id, found in detect(self.model, batches, self.index, self.device, precision):
-            rows += to_results(
-                self.index, image_id, found.boxes.numpy(), found.scores.numpy(), found.labels.numpy(), found.masks
-            )
+            rows += to_rows(found, self.index, image_id)
         gathered = distributed.gather(rows)
         if gathered is None:
             return {}

@@ -1,17 +1,19 @@
 """From a model and images to detections in original pixels."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import torch
 
-from det_coco import Batch, CocoIndex
+from apps.common.app import Detector
+from det_coco import Batch, CocoIndex, to_results
 from det_engine import Precision
-from det_heads import ImageDetections, TwoStageDetector
+from det_heads import ImageDetections
 
 
 @torch.inference_mode()
 def detect(
-    model: TwoStageDetector, batches: Iterable[Batch], index: CocoIndex, device: torch.device, precision: Precision
+    model: Detector, batches: Iterable[Batch], index: CocoIndex, device: torch.device, precision: Precision
 ) -> Iterator[tuple[int, ImageDetections]]:
     """Detections of every image of the batches as (image id, detections); filling images are passed over.
 
@@ -31,3 +33,16 @@ def detect(
         for identifier, found in zip(identifiers, model.to_image(detections, batch["scales"], sizes), strict=True):
             if identifier >= 0:
                 yield identifier, found
+
+
+def to_rows(found: ImageDetections, index_or_ids: CocoIndex | Sequence[int], image_id: int) -> list[dict[str, Any]]:
+    """Detections of one image as rows of a COCO results file; see :func:`det_coco.to_results`."""
+    return to_results(
+        index_or_ids,
+        image_id,
+        found.boxes.numpy(),
+        found.scores.numpy(),
+        found.labels.numpy(),
+        found.masks,
+        mask_scores=None if found.mask_scores is None else found.mask_scores.numpy(),
+    )

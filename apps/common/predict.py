@@ -22,11 +22,12 @@ from PIL import Image
 from apps.common.app import App
 from apps.common.background import background
 from apps.common.config import Recipe
+from apps.common.inference import to_rows
 from apps.common.options import PACKAGES, default_output
 from apps.common.pictures import Part, draw_predictions, write_corner
 from apps.common.video import VideoFile, VideoWriter, is_video
 from apps.common.weights import Trained, load_trained
-from det_coco import Batch, DataError, Sample, list_images, load_image, make_batch, save_picture, to_results
+from det_coco import Batch, DataError, Sample, list_images, load_image, make_batch, save_picture
 from det_engine import Precision, RunDirectory, describe_environment, resolve_device
 from det_engine.cli import override
 
@@ -158,14 +159,7 @@ def _finish(
     for frame, detections in found:
         with torch.inference_mode():
             (mine,) = trained.model.to_image(detections, frame.batch["scales"], [frame.image.shape[:2]])
-        rows = to_results(
-            tuple(trained.categories),
-            frame.number,
-            mine.boxes.numpy(),
-            mine.scores.numpy(),
-            mine.labels.numpy(),
-            mine.masks,
-        )
+        rows = to_rows(mine, tuple(trained.categories), frame.number)
         picture, shown = draw_predictions(
             frame.image,
             rows,

@@ -7,11 +7,10 @@ from typing import Any, cast
 
 import cattrs
 
-from apps.common.app import App
+from apps.common.app import App, Detector
 from apps.common.config import Recipe, from_dict, to_dict
 from det_backbones import LoadReport, ResNet, WeightsError, find_weights, load_imagenet_weights, read_arrays
 from det_engine import EngineError, checkpoint
-from det_heads import TwoStageDetector
 from det_heads.checkpoints import CheckpointError, detect_system, load_reference
 
 
@@ -21,7 +20,7 @@ class Trained:
 
     recipe: Recipe
     categories: dict[int, str]
-    model: TwoStageDetector
+    model: Detector
 
 
 def describe(app: App, recipe: Recipe, categories: dict[int, str]) -> dict[str, Any]:
@@ -66,7 +65,7 @@ def load_trained(app: App, path: Path) -> Trained:
     )
 
 
-def initialize(model: TwoStageDetector, recipe: Recipe, weights: str | None) -> str:
+def initialize(model: Detector, recipe: Recipe, weights: str | None) -> str:
     """Load what `--weights` asks for and say in one line what was done.
 
     Args:

@@ -1,0 +1,210 @@
+"""The recipes of YOLACT and YOLACT++, each a function that returns the whole configuration of a run.
+
+Constants: dbolya/yolact `data/config.py`.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from apps.common.config import BackboneConfig, LoadingConfig, Recipe
+from det_coco import BatchShape, Resize, SSDAugmentation
+from det_engine import SolverConfig, TrainSettings, distributed
+from det_heads import PriorConfig, Yolact, YolactConfig, yolact_config, yolact_plus_config
+
+
+@dataclass(frozen=True, kw_only=True)
+class YolactBackboneConfig(BackboneConfig):
+    """A residual network or DarkNet-53, and YOLACT's pyramid from stride 8 to 128."""
+
+    kind: Literal["resnet", "darknet53"] = "resnet"
+    """DarkNet-53 has one depth; `depth` and what follows it concern the residual network."""
+    norm: Literal["frozen_bn", "frozen_statistics_bn", "bn", "sync_bn", "gn"] = "bn"
+    freeze_norm_below: int = 6
+    """Batch norm is frozen where a device has fewer images of a step than this."""
+    stride_in_1x1: bool = False
+    freeze_at: int = 0
+    deformable_blocks: tuple[int, int, int, int] = (0, 0, 0, 0)
+    """How many blocks at the end of each stage may have deformable convolutions (YOLACT++)."""
+    deformable_interval: int = 1
+    """Of these, every how many-th does."""
+    pyramid_init: Literal["caffe2_xavier", "xavier"] = "xavier"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SquareConfig(LoadingConfig):
+    """How images become static batches of squares, by SSD's augmentation."""
+
+    batch: int = 8
+    size: int = 550
+    """Both sides of every image; the aspect ratio is not kept."""
+    photometric: bool = True
+    """Change brightness, contrast, saturation and hue."""
+    expand: bool = True
+    """Place half of the pictures on a larger canvas."""
+    crop: bool = True
+    """Cut a window that holds the centre of an object."""
+    enforce_overlap: bool = False
+    """Let the window overlap an object by as much as was drawn for it; YOLACT draws, and accepts all."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.size < 1:
+            raise ValueError(f"size must be at least 1, got {self.size}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class YolactRecipe(Recipe):
+    """A recipe of YOLACT."""
+
+    backbone: YolactBackboneConfig
+    detector: YolactConfig
+    data: SquareConfig
+
+    @property
+    def has_masks(self) -> bool:
+        """Always."""
+        return True
+
+    def batch_shape(self) -> BatchShape:
+        """One square, and masks at the sizes of the two losses that learn them."""
+        data = self.data
+        return BatchShape(
+            buckets=((data.size, data.size),),
+            masks="bitmaps",
+            max_instances=data.max_instances,
+            bitmap_sizes=Yolact.bitmap_sizes(data.size, data.size),
+            drop_excess=data.drop_excess,
+        )
+
+    def training_transform(self) -> SSDAugmentation:
+        """SSD's augmentation."""
+        data = self.data
+        return SSDAugmentation(
+            resize=self.test_resize(),
+            photometric=data.photometric,
+            expand=data.expand,
+            crop=data.crop,
+            flip=data.flip,
+            enforce_overlap=data.enforce_overlap,
+        )
+
+    def test_resize(self) -> Resize:
+        """The square."""
+        return Resize(shortest=(self.data.size,), longest=self.data.size, rule="yolact")
+
+    def spelt_out(self) -> "YolactRecipe":
+        """The recipe with batch norm frozen where a device has too few images for it."""
+        devices = distributed.world_size()
+        if self.backbone.norm != "bn" or self.data.batch // devices >= self.backbone.freeze_norm_below:
+            return self
+        return replace(self, backbone=replace(self.backbone, norm="frozen_bn"))
+
+
+RESNET50 = YolactBackboneConfig(depth=50, weights="resnet50-19c8e357.pth")
+RESNET101 = YolactBackboneConfig(depth=101, weights="resnet101_reducedfc.pth")
+
+
+def tiny() -> YolactRecipe:
+    """``hatch run apps/yolact train``: the embedded data set from scratch, mask AP50 >= 0.55 in minutes."""
+    sizes = tuple((size, size * 2 ** (1 / 3), size * 2 ** (2 / 3)) for size in (16.0, 32.0, 64.0, 96.0, 128.0))
+    return YolactRecipe(
+        name="tiny",
+        summary="small network for the embedded data set, from scratch, minutes on two CPU cores",
+        backbone=YolactBackboneConfig(depth=18, width=32, freeze_norm_below=0, pyramid_channels=64),
+        detector=YolactConfig(priors=PriorConfig(sizes=sizes, ratios=(1.0,)), channels=64, prototypes=16),
+        # On a canvas of four times the size most shapes would be smaller than a cell of the finest level.
+        data=SquareConfig(size=160, expand=False, max_instances=32, workers=0),
+        solver=SolverConfig(
+            base_lr=0.02,
+            reference_batch=8,
+            weight_decay=5e-4,
+            norm_weight_decay=None,
+            warmup_steps=100,
+            warmup_factor=0.1,
+            milestones=(900, 1100),
+            steps=1200,
+            clip_norm=10.0,
+        ),
+        train=TrainSettings(log_interval=10, checkpoint_interval=300, evaluation_interval=300),
+    )
+
+
+def yolact_base() -> YolactRecipe:
+    """yolact_base_config: ResNet-101 at 550 pixels, 29.8 mask AP on test-dev."""
+    return _published("yolact_base", "R-101 at 550 pixels: 29.8 mask AP", RESNET101, yolact_config())
+
+
+def yolact_im400() -> YolactRecipe:
+    """yolact_im400_config: 24.9 mask AP."""
+    return _published("yolact_im400", "R-101 at 400 pixels: 24.9 mask AP", RESNET101, yolact_config(size=400), size=400)
+
+
+def yolact_im700() -> YolactRecipe:
+    """yolact_im700_config: 31.2 mask AP."""
+    return _published("yolact_im700", "R-101 at 700 pixels: 31.2 mask AP", RESNET101, yolact_config(size=700), size=700)
+
+
+def yolact_resnet50() -> YolactRecipe:
+    """yolact_resnet50_config: 28.2 mask AP."""
+    return _published("yolact_resnet50", "R-50 at 550 pixels: 28.2 mask AP", RESNET50, yolact_config())
+
+
+def yolact_darknet53() -> YolactRecipe:
+    """yolact_darknet53_config: 28.7 mask AP."""
+    backbone = YolactBackboneConfig(kind="darknet53", weights="darknet53.pth")
+    return _published(
+        "yolact_darknet53", "DarkNet-53 at 550 pixels: 28.7 mask AP", backbone, yolact_config(darknet=True)
+    )
+
+
+def yolact_plus_base() -> YolactRecipe:
+    """yolact_plus_base_config: every third block of C3 to C5 deformable, 34.6 mask AP."""
+    backbone = replace(RESNET101, deformable_blocks=(0, 4, 23, 3), deformable_interval=3)
+    return _published("yolact_plus_base", "YOLACT++, R-101 at 550 pixels: 34.6 mask AP", backbone, yolact_plus_config())
+
+
+def yolact_plus_resnet50() -> YolactRecipe:
+    """yolact_plus_resnet50_config: every block of C3 to C5 deformable, 34.1 mask AP."""
+    backbone = replace(RESNET50, deformable_blocks=(0, 4, 6, 3))
+    return _published(
+        "yolact_plus_resnet50", "YOLACT++, R-50 at 550 pixels: 34.1 mask AP", backbone, yolact_plus_config()
+    )
+
+
+def _published(
+    name: str, summary: str, backbone: YolactBackboneConfig, detector: YolactConfig, size: int = 550
+) -> YolactRecipe:
+    """The data and the schedule that all published configurations share: 800 thousand steps of 8 images."""
+    return YolactRecipe(
+        name=name,
+        summary=summary,
+        backbone=backbone,
+        detector=detector,
+        data=SquareConfig(size=size, workers=4),
+        solver=SolverConfig(
+            base_lr=1e-3,
+            reference_batch=8,
+            weight_decay=5e-4,
+            norm_weight_decay=None,
+            warmup_steps=500,
+            warmup_factor=0.1,
+            milestones=(280_000, 600_000, 700_000, 750_000),
+            steps=800_000,
+        ),
+        train=TrainSettings(log_interval=10, checkpoint_interval=10_000, evaluation_interval=30_000),
+    )
+
+
+RECIPES = {
+    recipe.__name__: recipe
+    for recipe in (
+        tiny,
+        yolact_base,
+        yolact_im400,
+        yolact_im700,
+        yolact_resnet50,
+        yolact_darknet53,
+        yolact_plus_base,
+        yolact_plus_resnet50,
+    )
+}

@@ -1,0 +1,139 @@
+"""YOLACT's recipes and commands; training until eight photographs are learnt by heart is in test_overfit.py."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from apps.common.app import App
+from apps.common.config import from_dict, to_dict
+from apps.common.main import main
+from apps.yolact.config import RECIPES, SquareConfig, YolactRecipe, yolact_base
+from apps.yolact.model import yolact
+from det_engine import scale_to_batch
+from tests.command_line import read
+
+APP = App(name="yolact", recipes=RECIPES, build=yolact)
+NETWORK = "--backbone.width 8 --backbone.pyramid-channels 16 --detector.channels 16 --detector.prototypes 8"
+SMALL = f"{NETWORK} --data.batch 2 --data.size 64 --solver.steps 3 --train.log-interval 1".split()
+PUBLISHED = [name for name in RECIPES if name != "tiny"]
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_the_published_constants(name):
+    recipe = RECIPES[name]()
+    solver, data, backbone = recipe.solver, recipe.data, recipe.backbone
+    assert (solver.base_lr, solver.momentum, solver.weight_decay, solver.gamma) == (1e-3, 0.9, 5e-4, 0.1)
+    assert solver.norm_weight_decay is None
+    assert solver.bias_weight_decay is None
+    assert (solver.warmup_steps, solver.warmup_factor * solver.base_lr) == (500, 1e-4)
+    assert solver.milestones == (280_000, 600_000, 700_000, 750_000)
+    assert (solver.steps, solver.reference_batch, data.batch) == (800_000, 8, 8)
+    assert solver.clip_norm is None
+    assert (data.photometric, data.expand, data.crop, data.flip, data.enforce_overlap) == (True, True, True, 0.5, False)
+    assert (backbone.norm, backbone.freeze_norm_below, backbone.freeze_at, backbone.stride_in_1x1) == (
+        "bn",
+        6,
+        0,
+        False,
+    )
+    assert backbone.pyramid_channels == 256
+    size = {"yolact_im400": 400, "yolact_im700": 700}.get(name, 550)
+    assert data.size == size
+    shape = recipe.batch_shape()
+    assert shape.buckets == ((size, size),)
+    assert (
+        shape.bitmap_sizes
+        == {
+            400: ((100, 100), (50, 50)),
+            550: ((138, 138), (69, 69)),
+            700: ((176, 176), (88, 88)),
+        }[size]
+    )
+
+
+def test_backbones():
+    found = {name: RECIPES[name]().backbone for name in PUBLISHED}
+    assert {name: b.weights for name, b in found.items()} == {
+        "yolact_base": "resnet101_reducedfc.pth",
+        "yolact_im400": "resnet101_reducedfc.pth",
+        "yolact_im700": "resnet101_reducedfc.pth",
+        "yolact_resnet50": "resnet50-19c8e357.pth",
+        "yolact_darknet53": "darknet53.pth",
+        "yolact_plus_base": "resnet101_reducedfc.pth",
+        "yolact_plus_resnet50": "resnet50-19c8e357.pth",
+    }
+    deformable = {
+        name: (b.deformable_blocks, b.deformable_interval) for name, b in found.items() if any(b.deformable_blocks)
+    }
+    assert deformable == {
+        "yolact_plus_base": ((0, 4, 23, 3), 3),
+        "yolact_plus_resnet50": ((0, 4, 6, 3), 1),
+    }
+
+
+def test_rate_and_steps_follow_the_batch_as_the_original_scales_them():
+    scaled, line = scale_to_batch(yolact_base().solver, 64)
+    assert scaled.base_lr == pytest.approx(8e-3)
+    assert (scaled.steps, scaled.milestones) == (100_000, (35_000, 75_000, 87_500, 93_750))
+    assert "learning rate 0.001 -> 0.008" in line
+
+
+def test_batch_norm_is_frozen_where_a_device_has_few_images():
+    recipe = yolact_base()
+    assert recipe.spelt_out().backbone.norm == "bn"
+    few = replace(recipe, data=replace(recipe.data, batch=5)).spelt_out()
+    assert few.backbone.norm == "frozen_bn"
+    assert RECIPES["tiny"]().backbone.freeze_norm_below == 0
+
+
+def test_wrong_sizes():
+    with pytest.raises(ValueError, match="size must be at least 1"):
+        SquareConfig(size=0)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_is_its_own_copy_after_json(name):
+    recipe = RECIPES[name]()
+    assert recipe.name == name
+    assert from_dict(json.loads(json.dumps(to_dict(recipe))), YolactRecipe) == recipe
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_network_of_every_recipe_can_be_built(name):
+    with torch.device("meta"):
+        model = yolact(RECIPES[name]())
+    assert model.backbone.strides == (8, 16, 32, 64, 128)
+
+
+@pytest.fixture(scope="module")
+def run(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Directory of a run of three steps."""
+    output = tmp_path_factory.mktemp("runs") / "yolact"
+    assert main(APP, ["train", "--data", str(shapes), "--output", str(output), *SMALL]) == 0
+    return output
+
+
+def test_a_run_evaluates_masks(run, shapes, tmp_path):
+    results = read(run / "results.json")
+    assert results["segm"].keys() == results["bbox"].keys()
+    losses = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    names = {key for line in losses for key in line if key.startswith("loss_")}
+    assert len(names) == 4
+    assert all(line[name] >= 0 for line in losses for name in names if name in line)
+    weights = str(run / "checkpoints" / "last.pt")
+    assert main(APP, ["eval", "--weights", weights, "--data", str(shapes), "--output", str(tmp_path / "eval")]) == 0
+    again = read(tmp_path / "eval" / "results.json")
+    assert again["segm"] == pytest.approx(results["segm"], abs=1e-6)
+
+
+def test_pictures_and_speed(run, shapes, tmp_path, capsys):
+    weights = str(run / "checkpoints" / "last.pt")
+    picture = sorted((shapes / "val").iterdir())[0]
+    assert main(APP, ["predict", "--weights", weights, "--output", str(tmp_path / "out"), str(picture)]) == 0
+    assert (tmp_path / "out" / "pictures" / f"00001-{picture.stem}.png").is_file()
+    timing = ["--data", str(shapes), "--steps", "1", "--warmup", "0"]
+    assert main(APP, ["benchmark", *timing, *SMALL[: SMALL.index("--solver.steps")]]) == 0
+    assert "frame by frame" in capsys.readouterr().out
