@@ -88,7 +88,7 @@ def _train(
     seed_all(recipe.train.seed)
     model = app.network(recipe)
     if recipe.solver.layer_decay != 1:
-        model.layer_prefixes = _layers(model)
+        model.layer_prefixes = _layers(model)  # pyrefly: ignore[bad-argument-type]
     if run is None:
         with distributed.main_first():
             print(initialize(model, recipe, options.weights))

@@ -414,3 +414,25 @@ def test_the_curves_of_a_run(fit, tmp_path):
     _, _, run = fit(tmp_path / "run", steps=20)
     draw_curves(run)
     assert run.curves.read_bytes().startswith(b"\x89PNG")
+
+
+def test_another_batch_goes_on_where_as_many_images_were_seen(fit, small, tmp_path, capsys):
+    path = tmp_path / "run"
+    fit(path, steps=20)
+    settings = {"display": "plain"}
+    _, result, run = fit(path, resume=path, batch_size=8, steps=15, settings=settings)
+    assert "a step has 8 images now and had 4: step 20 is now step 10" in capsys.readouterr().out
+    assert result.steps == 15
+    assert checkpoint.load(run.last)["images"] == 20 * 4 + 5 * 8
+
+
+def test_o2_has_half_weights_float32_norms_and_float32_checkpoints(fit, small, tmp_path):
+    model, _, run = fit(tmp_path / "run", steps=12, evaluate=None, settings={"precision": "O2", "loss_scale": 128.0})
+    kinds = {name: value.dtype for name, value in model.named_parameters()}
+    assert kinds["head.weight"] == kinds["body.0.weight"] == torch.float16
+    assert kinds["body.1.weight"] == torch.float32
+    state = checkpoint.load(run.last)["model"]
+    assert all(value.dtype == torch.float32 for name, value in state.items() if "num_batches" not in name)
+    assert torch.equal(state["head.weight"].half(), model.head.weight)
+    plain, _, _ = fit(tmp_path / "plain", steps=12)
+    torch.testing.assert_close(state["head.weight"], plain.head.weight.detach(), rtol=0.05, atol=5e-3)

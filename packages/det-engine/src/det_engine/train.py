@@ -64,7 +64,7 @@ def train(
         settings: precision, intervals, seed, display.
         evaluate: called by every process without gradients, the model in evaluation mode with its averaged weights;
             returns metrics, flat or nested (`{"bbox": {"AP": 0.38}}`), of which rank 0's count. It cannot move the
-            training's random numbers.
+            training's random numbers. Half-precision weights (O2) need `Precision.autocast` there too.
         validation: iterates over this process's share of held-out batches, for `settings.validation_batches`.
         resume: checkpoint file or run directory to go on from.
         data_fingerprint: names the training data; a checkpoint of other data is refused.
