@@ -105,7 +105,7 @@ RESNET101 = YolactBackboneConfig(depth=101, weights="resnet101_reducedfc.pth")
 
 
 def tiny() -> YolactRecipe:
-    """``hatch run apps/yolact train``: the embedded data set from scratch, mask AP50 >= 0.55 in minutes."""
+    """``hatch run apps/yolact train``: the embedded data set from scratch, in minutes; aims at mask AP50 0.55."""
     sizes = tuple((size, size * 2 ** (1 / 3), size * 2 ** (2 / 3)) for size in (16.0, 32.0, 64.0, 96.0, 128.0))
     return YolactRecipe(
         name="tiny",
