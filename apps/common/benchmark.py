@@ -96,6 +96,7 @@ def _benchmark(app: App, options: BenchmarkOptions, device: torch.device) -> Non
     pictures = [
         ({name: value.to(device) for name, value in batch.items()}, splits.val.image_size(int(batch["image_ids"])))
         for batch in islice(evaluation_loader(recipe, splits.val, batch=1), 4)
+        if int(batch["image_ids"]) >= 0  # the others fill up this process's share
     ]
 
     @torch.inference_mode()

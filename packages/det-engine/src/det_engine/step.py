@@ -13,6 +13,7 @@ A model that can do the latter two has a method `as_part(index, count, total)` t
 
 import contextlib
 import functools
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, cast
@@ -91,9 +92,12 @@ class TrainStep:
             # Collectives in graphs would need their error handling switched off; on CPUs it refuses such layers.
             return self.model
         device_ids = None if self.device.type == "cpu" else [self.device.index]
-        return nn.parallel.DistributedDataParallel(
-            self.model, device_ids=device_ids, broadcast_buffers=False, gradient_as_bucket_view=True
-        )
+        with warnings.catch_warnings():
+            # The name that replaces broadcast_buffers does not exist in the oldest torch that is supported.
+            warnings.simplefilter("ignore", FutureWarning)
+            return nn.parallel.DistributedDataParallel(
+                self.model, device_ids=device_ids, broadcast_buffers=False, gradient_as_bucket_view=True
+            )
 
     @property
     def names(self) -> tuple[str, ...]:
