@@ -15,7 +15,7 @@ ALLOWED = {"det_heads": {"det_ops"}, "det_ops": set(), "det_backbones": set(), "
 # Where the distribution's name is not the module's.
 MODULES = {"pillow": "PIL"}
 # Imported where its absence is explained to the user.
-OPTIONAL = {"torch_npu"}
+OPTIONAL = {"torch_npu", "triton"}
 
 PACKAGES = sorted((ROOT / "packages").glob("*/src/*/__init__.py"))
 SOURCES = {init.parent.name: sorted(init.parent.rglob("*.py")) for init in PACKAGES}
