@@ -5,7 +5,7 @@ This is where the static program ends: results have as many rows as there are de
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -112,7 +112,5 @@ def _draw(
     if paste != "image":
         return paste_to_rle(masks, boxes, *size, threshold=threshold, mode=paste)
     # One after another: a hundred masks of a photograph are a hundred megabytes as floats.
-    return [
-        encode_rle(F.interpolate(mask[None, None], size, mode="bilinear", align_corners=False)[0, 0] > threshold)
-        for mask in masks
-    ]
+    resized = (F.interpolate(mask[None, None], size, mode="bilinear", align_corners=False)[0] for mask in masks)
+    return [cast("list[dict[str, Any]]", encode_rle(mask > threshold))[0] for mask in resized]

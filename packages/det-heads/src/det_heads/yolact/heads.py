@@ -3,7 +3,7 @@
 Shapes: `B` images, `N` priors, `C` classes, `K` prototypes; P3 is `H3 x W3`, prototypes are twice as large.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import cast
 
 import torch
@@ -98,7 +98,7 @@ class MaskIoUNet(nn.Module):
             [R, C] float32, not negative; zero in the other rows.
         """
         x = masks[:, None]
-        for conv in self.convs:
+        for conv in cast("Iterable[nn.Conv2d]", self.convs):
             x = F.relu_(convolution_rows(x, conv.weight, conv.bias, count, stride=2))
         x = F.relu_(convolution_rows(x, self.predictor.weight, self.predictor.bias, count))
         return x.amax((2, 3)).float()

@@ -114,7 +114,8 @@ class Yolact(nn.Module):
         """The heads' outputs for a pyramid P3, ..., P7."""
         shapes = [(feature.shape[-2], feature.shape[-1]) for feature in features]
         priors = self.priors(shapes, image_shape, features[0].device)
-        return Outputs(priors, *self.head(features), self.protonet(features[0]))
+        deltas, logits, coefficients = self.head(features)
+        return Outputs(priors, deltas, logits, coefficients, self.protonet(features[0]))
 
     def match(self, priors: Tensor, batch: Mapping[str, Tensor]) -> PriorMatch:
         """Which priors are which objects."""
@@ -135,7 +136,8 @@ class Yolact(nn.Module):
         config, boxes, labels = self.config.loss, _boxes(batch), batch["labels"]
         match = self.match(outputs.priors, batch)
         positives = match.positive.sum()
-        samples = losses.sample_masks(match, self.random_keys(tuple(match.positive.shape), boxes.device), config.masks)
+        images, priors = match.positive.shape
+        samples = losses.sample_masks(match, self.random_keys((images, priors), boxes.device), config.masks)
         mask, probabilities, truth = losses.mask_losses(
             outputs.prototypes.float(),
             outputs.coefficients,
