@@ -190,6 +190,43 @@ def roi_align_case(sampling_ratio: int, backward: bool) -> Work:
     return Work(ours, peer, lambda: all(torch.allclose(a, b, atol=1e-3) for a, b in zip(ours(), peer(), strict=True)))
 
 
+def deform_conv_case(side: int, backward: bool) -> Work:
+    """A 3x3 layer of 256 channels of YOLACT++ on a map of that side; each side in the layout it prefers."""
+    contiguous = torch.randn(1, 256, side, side)
+    channels_last = contiguous.contiguous(memory_format=torch.channels_last)
+    offset, mask = torch.randn(1, 18, side, side), torch.rand(1, 9, side, side)
+    weight = torch.randn(256, 256, 3, 3) * 0.02
+
+    def forward(function: Callable[..., Tensor], image: Tensor) -> tuple[Tensor, list[Tensor]]:
+        leaves = [tensor.detach().requires_grad_(backward) for tensor in (image, offset, weight, mask)]
+        return function(*leaves[:3], padding=1, mask=leaves[3]), leaves
+
+    if not backward:
+
+        def ours() -> Tensor:
+            return forward(det_ops.deform_conv2d, channels_last)[0]
+
+        def peer() -> Tensor:
+            return forward(torchvision.ops.deform_conv2d, contiguous)[0]
+
+        return Work(ours, peer, lambda: torch.allclose(ours(), peer(), atol=1e-3))
+    grad = torch.randn(1, 256, side, side)
+    out, leaves = forward(det_ops.deform_conv2d, channels_last)
+    peer_out, peer_leaves = forward(torchvision.ops.deform_conv2d, contiguous)
+
+    def ours_backward() -> tuple[Tensor, ...]:
+        return torch.autograd.grad(out, leaves, grad, retain_graph=True)
+
+    def peer_backward() -> tuple[Tensor, ...]:
+        return torch.autograd.grad(peer_out, peer_leaves, grad, retain_graph=True)
+
+    def agree() -> bool:
+        pairs = zip(ours_backward(), peer_backward(), strict=True)
+        return all(torch.allclose(a, b, rtol=1e-3, atol=1e-3 * float(b.abs().max())) for a, b in pairs)
+
+    return Work(ours_backward, peer_backward, agree)
+
+
 def smooth_masks(n: int) -> Tensor:
     """Probabilities `[n, 28, 28]` of blobs as a mask head draws them."""
     grid = torch.linspace(-1, 1, 28)
@@ -289,6 +326,9 @@ CASES = [
         lambda: paste_case("grid_sample"),
         gpu=False,
     ),
+    Case("deformable conv 3x3, 256 channels, 69x69", "torchvision", 1, lambda: deform_conv_case(69, False)),
+    Case("deformable conv, the same, backward", "torchvision", 1, lambda: deform_conv_case(69, True)),
+    Case("deformable conv 3x3, 256 channels, 35x35", "torchvision", 1, lambda: deform_conv_case(35, False)),
     Case("polygons of 128 regions to 28x28", "pycocotools", 1, rasterize_case, gpu=False),
 ]
 """The rows, in the order they are printed."""

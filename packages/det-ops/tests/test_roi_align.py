@@ -177,11 +177,11 @@ def test_layouts(kernels: str, layout: str) -> None:
 
 
 def test_channels_last_is_not_copied() -> None:
-    from det_ops.roi_align import _nhwc
+    from det_ops._layout import nhwc
 
     for shape in ((2, 5, 3, 4), (1, 1, 3, 4), (2, 5, 1, 1), (1, 5, 1, 4)):
         feature = torch.randn(shape).contiguous(memory_format=torch.channels_last)
-        assert _nhwc(feature).data_ptr() == feature.data_ptr()
+        assert nhwc(feature).data_ptr() == feature.data_ptr()
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

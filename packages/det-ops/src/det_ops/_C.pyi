@@ -187,3 +187,37 @@ def paste_to_rle(
     /,
 ) -> list[str]: ...
 def encode_rle(masks_ptr: int, masks: int, height: int, width: int, threads: int, /) -> list[str]: ...
+
+# Sizes are channels, size, kernel, output, stride, padding, dilation (each of rows, columns), groups, offset groups.
+def deform_columns_float32(
+    sizes: list[int],
+    input_ptr: int,
+    offset_ptr: int,
+    mask_ptr: int,
+    image: int,
+    first: int,
+    count: int,
+    threads: int,
+    out_ptr: int,
+    /,
+) -> None: ...
+
+deform_columns_float64 = deform_columns_float32
+
+def deform_columns_backward_float32(
+    sizes: list[int],
+    input_ptr: int,
+    offset_ptr: int,
+    mask_ptr: int,
+    image: int,
+    first: int,
+    count: int,
+    threads: int,
+    grad_ptr: int,
+    grad_input_ptr: int,
+    grad_offset_ptr: int,
+    grad_mask_ptr: int,
+    /,
+) -> None: ...
+
+deform_columns_backward_float64 = deform_columns_backward_float32

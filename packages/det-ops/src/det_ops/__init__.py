@@ -4,6 +4,7 @@ from det_ops.__about__ import __version__
 from det_ops._kernels import kernels
 from det_ops.box_coding import decode_boxes, encode_boxes
 from det_ops.boxes import box_area, box_iou, clip_boxes, generalized_box_iou
+from det_ops.deform_conv import deform_conv2d
 from det_ops.fast_nms import fast_nms
 from det_ops.levels import fpn_levels
 from det_ops.mask_targets import bitmap_targets, rasterize_polygons
@@ -24,6 +25,7 @@ __all__ = [
     "clip_boxes",
     "convolution_rows",
     "decode_boxes",
+    "deform_conv2d",
     "encode_boxes",
     "encode_rle",
     "fast_nms",

@@ -13,6 +13,7 @@ from torch import Tensor
 from det_ops import _kernels, _roi_align_reference
 from det_ops._checks import check_boxes, check_device, check_dtype, check_shape, describe, expect
 from det_ops._kernels import _C, LIBRARY
+from det_ops._layout import empty_nhwc, nhwc
 
 __all__ = ["multilevel_roi_align", "roi_align"]
 
@@ -139,16 +140,6 @@ def _check(
     expect(pooled_height > 0 and pooled_width > 0, "output_size", "positive", (pooled_height, pooled_width))
 
 
-def _empty_nhwc(like: Tensor, n: int, c: int, h: int, w: int, dtype: torch.dtype | None = None) -> Tensor:
-    """Uninitialised `[n, c, h, w]` whose memory is n, h, w, c whatever the sizes."""
-    return torch.empty_strided((n, c, h, w), (h * w * c, 1, w * c, c), dtype=dtype or like.dtype, device=like.device)
-
-
-def _nhwc(tensor: Tensor) -> Tensor:
-    """`tensor [N, C, H, W]` as contiguous `[N, H, W, C]`; no copy where the memory already is channels-last."""
-    return tensor.permute(0, 2, 3, 1).contiguous()
-
-
 @torch.library.impl(LIBRARY, "multilevel_roi_align", "CompositeExplicitAutograd")
 def _forward(
     features: list[Tensor],
@@ -167,10 +158,10 @@ def _forward(
         from det_ops import _triton_roi_align
 
         return _triton_roi_align.forward(features, boxes, image_index, levels, pooled, scales, sampling_ratio, aligned)
-    out = _empty_nhwc(first, boxes.shape[0], first.shape[1], *pooled)
+    out = empty_nhwc(first, boxes.shape[0], first.shape[1], *pooled)
     if _C is not None and _kernels.native(first):
         compute = torch.float64 if first.dtype == torch.float64 else torch.float32
-        maps = [_nhwc(feature.to(compute)) for feature in features]
+        maps = [nhwc(feature.to(compute)) for feature in features]
         kernel = _C.roi_align_forward_float64 if compute == torch.float64 else _C.roi_align_forward_float32
         result = out if out.dtype == compute else torch.empty_like(out, dtype=compute)
         boxes, image_index, levels = boxes.to(compute).contiguous(), image_index.contiguous(), levels.contiguous()
@@ -220,8 +211,8 @@ def _backward(
     if _C is not None and _kernels.native(grad):
         compute = torch.float64 if grad.dtype == torch.float64 else torch.float32
         kernel = _C.roi_align_backward_float64 if compute == torch.float64 else _C.roi_align_backward_float32
-        values = _nhwc(grad.to(compute))
-        results = [_empty_nhwc(grad, batch, grad.shape[1], h, w, compute) for h, w in zip(heights, widths, strict=True)]
+        values = nhwc(grad.to(compute))
+        results = [empty_nhwc(grad, batch, grad.shape[1], h, w, compute) for h, w in zip(heights, widths, strict=True)]
         boxes, image_index, levels = boxes.to(compute).contiguous(), image_index.contiguous(), levels.contiguous()
         kernel(
             [result.data_ptr() for result in results],
@@ -246,19 +237,19 @@ def _backward(
         grad, boxes, image_index, levels, heights, widths, batch, scales, sampling_ratio, aligned
     )
     return [
-        _empty_nhwc(grad, batch, grad.shape[1], h, w).copy_(part)
+        empty_nhwc(grad, batch, grad.shape[1], h, w).copy_(part)
         for part, h, w in zip(grads, heights, widths, strict=True)
     ]
 
 
 @torch.library.register_fake("det_ops::multilevel_roi_align", lib=LIBRARY)
 def _(features, boxes, _image_index, _levels, pooled_height, pooled_width, _scales, _sampling_ratio, _aligned):
-    return _empty_nhwc(features[0], boxes.shape[0], features[0].shape[1], pooled_height, pooled_width)
+    return empty_nhwc(features[0], boxes.shape[0], features[0].shape[1], pooled_height, pooled_width)
 
 
 @torch.library.register_fake("det_ops::multilevel_roi_align_backward", lib=LIBRARY)
 def _(grad, _boxes, _image_index, _levels, heights, widths, batch, _scales, _sampling_ratio, _aligned):
-    return [_empty_nhwc(grad, batch, grad.shape[1], h, w) for h, w in zip(heights, widths, strict=True)]
+    return [empty_nhwc(grad, batch, grad.shape[1], h, w) for h, w in zip(heights, widths, strict=True)]
 
 
 def _setup(ctx, inputs, output):  # noqa: ARG001 - the name is torch's
