@@ -1,11 +1,11 @@
 """YOLACT assembled: body, pyramid, and the detector on it."""
 
 import torch
-from torchvision.ops import deform_conv2d
 
 from apps.yolact.config import YolactBackboneConfig, YolactRecipe
 from det_backbones import FPN, DarkNet, Deformable, ResNet, ResNetFPN, resnet
 from det_heads import Yolact
+from det_ops import deform_conv2d
 
 
 def yolact(recipe: YolactRecipe) -> Yolact:
