@@ -36,6 +36,16 @@ def plain_batch(file: Reference, height: int = 320, width: int = 448) -> Batch:
     }
 
 
+def with_bitmaps(batch: Batch, file: Reference) -> Batch:
+    """Masks as bitmaps too (of images in their own size)."""
+    height, width = batch["images"].shape[-2:]
+    slots = torch.zeros(2, SLOTS, height, width, dtype=torch.uint8)
+    for i, (h, w) in enumerate(batch["image_sizes"].tolist()):
+        masks = torch.from_numpy(np.unpackbits(file[f"in/gt_masks_packed{i}"], axis=-1, count=w))
+        slots[i, : len(masks), :h, :w] = masks
+    return batch | {"mask_bitmaps": slots}
+
+
 def resized_batch(file: Reference, height: int, width: int, short: int, long: int) -> Batch:
     """The images resized as torchvision's detectors do (floats, sizes rounded down), masks as bitmaps."""
     pictures, bitmaps, scales, sizes = [], [], [], []

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from det_heads import TwoStageDetector
+from det_heads import BoxHead, CascadeDetector, TwoStageDetector
 from tests.parity.batches import Batch
 from tests.parity.systems import MASK_RCNNS, Case
 
@@ -53,6 +53,13 @@ class Inference:
         """Boxes `[2, 100, 4]` in network coordinates and our classes `[2, 100]`, those of the reference."""
         labels = torch.stack(self.file.pair(f"det/{self.case.labels}"))
         return torch.stack(self.file.pair(self.case.detected)), labels - int(self.case.background_first)
+
+    @property
+    def box_stages(self) -> list[tuple[str, BoxHead]]:
+        """What the keys of each box head begin with, and the head."""
+        if isinstance(self.model, CascadeDetector):
+            return [(f"{self.case.box_stage}{stage}", head) for stage, head in enumerate(self.model.stages())]
+        return [(self.case.box_stage, self.model.box_head)]
 
     @cached_property
     def detections(self) -> dict[str, Tensor]:

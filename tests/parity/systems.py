@@ -6,12 +6,13 @@ from typing import Literal
 
 import torch
 
+from apps.cascade_rcnn import config as cascade_rcnn
 from apps.common.app import two_stage
 from apps.common.config import BackboneConfig, TwoStageRecipe
 from apps.faster_rcnn import config as faster_rcnn
 from apps.mask_rcnn import config as mask_rcnn
 from det_heads import TwoStageDetector, load_reference, to_reference, torchvision_config
-from tests.parity.batches import Batch, inclusive, plain_batch, resized_batch
+from tests.parity.batches import Batch, inclusive, plain_batch, resized_batch, with_bitmaps
 from tests.parity.fill import fill
 from tests.parity.reference import Reference, reference
 
@@ -27,12 +28,14 @@ class Case:
         recipe: What our apps build the model from.
         batch: Makes the batch from the file.
         loss_names: Our loss -> the reference's.
-        box_stage: What keys of the second stage begin with.
+        box_stage: What keys of the box head begin with; for a cascade the number of the stage follows.
         detected: Key of the detected boxes in the coordinates of the network.
         labels: What the reference calls the classes of boxes.
         background_first: Whether its class 0 is the background.
         sampled_counts: Whether its counts of anchor labels are those after sampling.
-        proposal_order: How its training proposals are ordered, which decides what the first ones are.
+        inside_only: Whether its anchors are counted among those inside the image.
+        proposal_order: How its training proposals are ordered, which decides what the first ones are: by score, level
+            by level, or by score after the true boxes.
         everything: Sampler sizes (RPN, RoI) of the variant "all".
         losses: Training variant -> losses, for models of which only those are known.
     """
@@ -48,7 +51,8 @@ class Case:
     labels: str = "labels"
     background_first: bool = True
     sampled_counts: bool = False
-    proposal_order: Literal["score", "level"] = "score"
+    inside_only: bool = False
+    proposal_order: Literal["score", "level", "truth_first"] = "score"
     everything: tuple[int, int] = (10**7, 10**7)
     losses: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
@@ -134,7 +138,46 @@ MASKRCNN_BENCHMARK = replace(
     proposal_order="level",
 )
 
-MASK_RCNNS = (DETECTRON2, TORCHVISION, MASKRCNN_BENCHMARK)
+_STAGES = range(3)
+
+DETECTRON2_CASCADE = replace(
+    DETECTRON2,
+    title="detectron2-cascade",
+    data="detectron2_cascade_mask_rcnn_R_50_FPN",
+    recipe=cascade_rcnn.cascade_mask_rcnn_r50_fpn_1x(),
+    loss_names={
+        "loss_rpn_cls": "loss_rpn_cls",
+        "loss_rpn_box": "loss_rpn_loc",
+        **{f"loss_cls_stage{k}": f"loss_cls_stage{k}" for k in _STAGES},
+        **{f"loss_box_stage{k}": f"loss_box_reg_stage{k}" for k in _STAGES},
+        "loss_mask": "loss_mask",
+    },
+    box_stage="eval/stage",
+)
+
+MMDETECTION_CASCADE = Case(
+    title="mmdetection-cascade",
+    system="mmdetection",
+    data="mmdet_cascade_mask_rcnn_r50_fpn",
+    recipe=cascade_rcnn.cascade_mask_rcnn_r50_fpn_1x_mmdet(),
+    batch=lambda file: with_bitmaps(plain_batch(file), file),
+    loss_names={
+        "loss_rpn_cls": "loss_rpn_cls",
+        "loss_rpn_box": "loss_rpn_bbox",
+        **{f"loss_cls_stage{k}": f"s{k}.loss_cls" for k in _STAGES},
+        **{f"loss_box_stage{k}": f"s{k}.loss_bbox" for k in _STAGES},
+        **{f"loss_mask_stage{k}": f"s{k}.loss_mask" for k in _STAGES},
+    },
+    box_stage="eval/stage",
+    labels="classes",
+    background_first=False,
+    sampled_counts=True,
+    inside_only=True,
+    proposal_order="truth_first",
+    everything=(10**6, 10**6),
+)
+
+MASK_RCNNS = (DETECTRON2, TORCHVISION, MASKRCNN_BENCHMARK, DETECTRON2_CASCADE, MMDETECTION_CASCADE)
 
 FASTER_RCNNS = (
     replace(

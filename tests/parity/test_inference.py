@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import det_ops
-from det_heads import pool_boxes
+from det_heads import CascadeDetector, MaskHead, pool_boxes
 from tests.parity.conftest import Inference
 from tests.parity.masks import decode_rle
 from tests.parity.reference import COORDINATE, matching
@@ -27,6 +27,9 @@ def test_network_input(inference: Inference) -> None:
 
 
 def test_pyramid(inference: Inference) -> None:
+    if "eval/backbone/0/shape" in inference.file.keys:
+        for stage, feature in enumerate(inference.model.backbone.body(inference.network_input)):
+            inference.file.assert_sampled(f"eval/backbone/{stage}", feature)
     levels = inference.file.below("eval/fpn/")
     assert len(levels) == len(inference.features) == 5
     for level, feature in zip(levels, inference.features, strict=True):
@@ -60,25 +63,35 @@ def test_proposals(inference: Inference) -> None:
 
 
 def test_box_head(inference: Inference) -> None:
-    """Pooled features, hidden features and both predictions of the stored proposals."""
-    file, model, stage = inference.file, inference.model, inference.case.box_stage
-    boxes = inference.stored_proposals.flatten(0, 1)
+    """Pooled features, hidden features and both predictions of the stored proposals, and of these refined."""
+    file, model = inference.file, inference.model
+    boxes = inference.stored_proposals
     images = torch.arange(2).repeat_interleave(1000)
     valid = torch.ones(2000, dtype=torch.bool)
-    pooled = pool_boxes(
-        inference.features, model.strides, boxes, images, valid, model.config.box.pool, offset=model.config.offset
-    )
-    file.assert_sampled(f"{stage}/box_pooled", pooled)
-    file.assert_sampled(f"{stage}/box_head", model.box_head.hidden(pooled))
-    logits, deltas = model.box_head(pooled)
-    if inference.case.background_first:
-        logits = logits.roll(1, -1)
-        deltas = F.pad(deltas, (4, 0), value=torch.nan)
-    file.assert_sampled(f"{stage}/cls_logits", logits)
-    file.assert_sampled(f"{stage}/box_reg", deltas)
-    file.assert_close(f"{stage}/cls_logits_first20", logits[:20])
-    if f"{stage}/box_reg_first20" in file.keys:
-        file.assert_close(f"{stage}/box_reg_first20", deltas[:20])
+    for stage, head in inference.box_stages:
+        pooled = pool_boxes(
+            inference.features,
+            model.strides,
+            boxes.flatten(0, 1),
+            images,
+            valid,
+            head.config.pool,
+            offset=model.config.offset,
+        )
+        file.assert_sampled(f"{stage}/box_pooled", pooled)
+        if f"{stage}/box_head/shape" in file.keys:
+            file.assert_sampled(f"{stage}/box_head", head.hidden(pooled))
+        logits, deltas = head(pooled)
+        if isinstance(model, CascadeDetector):
+            boxes = model.refine(boxes, deltas.unflatten(0, (2, 1000)), inference.batch["image_sizes"], head.config)
+        if inference.case.background_first:
+            logits = logits.roll(1, -1)
+            deltas = F.pad(deltas, (4, 0), value=torch.nan)
+        file.assert_sampled(f"{stage}/cls_logits", logits)
+        file.assert_sampled(f"{stage}/box_reg", deltas)
+        file.assert_close(f"{stage}/cls_logits_first20", logits[:20])
+        if f"{stage}/box_reg_first20" in file.keys:
+            file.assert_close(f"{stage}/box_reg_first20", deltas[:20])
 
 
 def test_detections(inference: Inference) -> None:
@@ -123,16 +136,18 @@ def test_mask_head(inference: Inference) -> None:
         offset=model.config.offset,
     )
     file.assert_sampled("eval/mask_pooled", pooled)
-    _assert_layers(inference, pooled)
-    (logits,) = model.mask_logits(inference.features, boxes, labels, valid)
-    for i in range(2):
-        file.assert_close(f"det/mask_logits28_{i}", logits[i, :25])
+    per_head = model.mask_logits(inference.features, boxes, labels, valid)
+    for stage, (head, logits) in enumerate(zip(model.mask_branch(), per_head, strict=True)):
+        several = len(per_head) > 1
+        _assert_layers(inference, head, pooled, f"eval/stage{stage}" if several else "eval")
+        for i in range(2):
+            key = f"det/stage{stage}_mask_logits28_{i}" if several else f"det/mask_logits28_{i}"
+            file.assert_close(key, logits[i, : len(file[key])])
 
 
-def _assert_layers(inference: Inference, pooled: Tensor) -> None:
-    """The layers of the mask head one by one, and the masks of all classes, which the detector never computes."""
-    file, head = inference.file, inference.model.mask_head
-    hidden = pooled
+def _assert_layers(inference: Inference, head: MaskHead, pooled: Tensor, prefix: str) -> None:
+    """The layers of a mask head one by one, and the masks of all classes, which the detector never computes."""
+    file, hidden = inference.file, pooled
     for convolution in head.convs:
         hidden = F.relu(convolution(hidden))
     enlarged = head.deconv(hidden)
@@ -140,8 +155,8 @@ def _assert_layers(inference: Inference, pooled: Tensor) -> None:
     if inference.case.background_first:
         logits = F.pad(logits, (0, 0, 0, 0, 1, 0), value=torch.nan)
     for key, ours in (("mask_head", hidden), ("mask_deconv", enlarged), ("mask_logits", logits)):
-        if f"eval/{key}/shape" in file.keys:
-            file.assert_sampled(f"eval/{key}", ours)
+        if f"{prefix}/{key}/shape" in file.keys:
+            file.assert_sampled(f"{prefix}/{key}", ours)
 
 
 def test_masks(inference: Inference) -> None:
@@ -154,11 +169,13 @@ def test_masks(inference: Inference) -> None:
         "labels": labels,
         "valid": valid,
         "scores": torch.stack(file.pair("det/scores")),
-        "masks": model.mask_logits(inference.features, boxes, labels, valid)[0].sigmoid(),
     }
+    detections = model.with_masks(inference.features, detections)
     sizes = [tuple(file[f"in/image{i}"].shape[:2]) for i in range(2)]
     for i, image in enumerate(model.to_image(detections, inference.batch["scales"], sizes)):
         expected = file.json(f"det/mask_rle{i}")
+        if f"det/mask_prob28_mean{i}" in file.keys:
+            file.assert_close(f"det/mask_prob28_mean{i}", detections["masks"][i, :20])
         assert len(image.boxes) == len(expected["counts"])
         inner = image.boxes.clone()
         inner[:, 2:] -= model.config.offset

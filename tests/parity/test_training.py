@@ -9,16 +9,22 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 import det_ops
-from det_heads import Proposals, Samples, TwoStageDetector
+from det_heads import Proposals, Samples, TwoStageDetector, inside_image
 from det_heads.checkpoints import to_reference
+from tests.parity.batches import SLOTS
 from tests.parity.reference import COORDINATE, Reference, matching
 from tests.parity.systems import FASTER_RCNNS, MASK_RCNNS, Case
 
 NORM = 1e-3
 """Admissible relative error of a gradient's norm; we are at 3e-4."""
+
+NORM_OF_AFFINE = 2e-3
+"""The same for the affine maps of batch norm, which only mmdetection trains: sums of many terms that cancel. The stored
+norms differ by up to 1.1e-3 from those that we get in float64, ours in float32 by 3e-4."""
 
 ENTRY = 5e-3
 """Admissible error of single entries, relative to the largest. They move by up to 2e-3 when the same implementation
@@ -47,7 +53,7 @@ class Step:
     file: Reference
     model: TwoStageDetector
     losses: dict[str, Tensor] = field(default_factory=dict)
-    returned: dict[str, Any] = field(default_factory=dict)
+    returned: dict[str, list[Any]] = field(default_factory=dict)
 
     @property
     def prefix(self) -> str:
@@ -55,19 +61,32 @@ class Step:
 
     @property
     def anchors(self) -> Samples:
-        return self.returned["sample_anchors"]
+        return self.returned["sample_anchors"][0]
 
     @property
     def proposals(self) -> Proposals:
-        return self.returned["propose"]
+        return self.returned["propose"][0]
 
     @property
-    def regions(self) -> Samples:
-        return self.returned["sample_proposals"]
+    def regions(self) -> list[Samples]:
+        """What every box head was trained on, in the order of the stages."""
+        return self.returned["sample_proposals"] + self.returned["relabel"]
+
+    def anchor_numbers(self) -> Tensor:
+        """Numbers of the anchors of each image `[2, N]`, as the reference counts them."""
+        batch = self.case.batch(self.file)
+        height, width = batch["images"].shape[-2:]
+        anchors = self.model.anchors([(-(-height // s), -(-width // s)) for s in self.model.strides], (height, width))
+        inside = torch.ones((2, len(anchors)), dtype=torch.bool)
+        if self.case.inside_only:
+            inside = inside_image(anchors, batch["image_sizes"], 0.0)
+        return inside.cumsum(1) - 1
 
     def run(self) -> None:
-        for name in ("sample_anchors", "propose", "sample_proposals"):
-            setattr(self.model, name, self._remember(name))
+        for name in ("sample_anchors", "propose", "sample_proposals", "relabel"):
+            self.returned[name] = []
+            if hasattr(self.model, name):
+                setattr(self.model, name, self._remember(name))
         self.model.random_keys = self._keys
         self.losses = self.model(self.case.batch(self.file))
 
@@ -75,14 +94,16 @@ class Step:
         stage = getattr(self.model, name)
 
         def remembering(*arguments: Any) -> Any:
-            self.returned[name] = stage(*arguments)
-            return self.returned[name]
+            self.returned[name].append(stage(*arguments))
+            return self.returned[name][-1]
 
         return remembering
 
     def _keys(self, shape: tuple[int, int], device: torch.device) -> Tensor:
-        if "propose" not in self.returned or self.case.proposal_order == "score":
+        if not self.returned["propose"] or self.case.proposal_order == "score":
             return first_k(shape[1]).expand(shape)
+        if self.case.proposal_order == "truth_first":
+            return first_k(shape[1], torch.arange(shape[1]).roll(SLOTS)).expand(shape)
         # Proposals of one level after those of the other; true boxes last.
         levels = self.proposals.levels
         levels = torch.cat((levels, levels.new_full((len(levels), shape[1] - levels.shape[1]), 9)), 1)
@@ -108,16 +129,21 @@ def step(request: pytest.FixtureRequest) -> Step:
 
 def test_anchor_labels(step: Step) -> None:
     """Which anchors are positive, and how many negative."""
-    for i in range(2):
-        chosen = step.anchors
-        positive = chosen.index[i][chosen.positive[i]].sort().values
-        assert torch.equal(positive, step.file.tensor(f"{step.prefix}/rpn_pos_anchor_idx{i}"))
-        negative = chosen.index[i][chosen.valid[i] & ~chosen.positive[i]].sort().values
-        if f"{step.prefix}/rpn_neg_anchor_idx{i}" in step.file.keys:
-            assert torch.equal(negative, step.file.tensor(f"{step.prefix}/rpn_neg_anchor_idx{i}"))
+    file, prefix, chosen = step.file, step.prefix, step.anchors
+    for i, number in enumerate(step.anchor_numbers()):
+        positive, negative = (
+            number[chosen.index[i][chosen.valid[i] & (chosen.positive[i] == sign)]].sort().values
+            for sign in (True, False)
+        )
+        expected = file[f"{prefix}/rpn_pos_inds{i}" if step.case.inside_only else f"{prefix}/rpn_pos_anchor_idx{i}"]
+        assert positive.tolist() == expected.tolist()
+        if f"{prefix}/rpn_neg_anchor_idx{i}" in file.keys:
+            assert torch.equal(negative, file.tensor(f"{prefix}/rpn_neg_anchor_idx{i}"))
+        if f"{prefix}/rpn_neg_inds_sum{i}" in file.keys:
+            assert negative.sum() == int(file[f"{prefix}/rpn_neg_inds_sum{i}"])
         if step.case.sampled_counts or step.variant == "all":
-            counts = step.file[f"{step.prefix}/rpn_label_counts{i}"].tolist()
-            assert [len(positive), len(negative)] == counts[:2]
+            counts = file[f"{prefix}/rpn_counts{i}" if step.case.inside_only else f"{prefix}/rpn_label_counts{i}"]
+            assert [len(positive), len(negative)] == counts.tolist()[:2]
 
 
 def test_proposals(step: Step) -> None:
@@ -125,6 +151,8 @@ def test_proposals(step: Step) -> None:
     truth = step.case.batch(file)
     for i in range(2):
         found = step.proposals.boxes[i][step.proposals.valid[i]]
+        if f"{prefix}/num_proposals{i}" not in file.keys:
+            continue
         count = int(file[f"{prefix}/num_proposals{i}"])
         if step.case.proposal_order == "level":  # stored with the true boxes
             boxes = truth["boxes"][i][truth["valid"][i]] - torch.tensor([0, 0, offset, offset])
@@ -136,40 +164,54 @@ def test_proposals(step: Step) -> None:
 
 
 def test_sampled_regions(step: Step) -> None:
-    """Boxes, classes and objects of the RoIs that train the heads."""
-    file, prefix, classes = step.file, step.prefix, step.model.config.num_classes
-    key = "roi_classes" if f"{prefix}/roi_classes0" in file.keys else "roi_labels"
-    for i in range(2):
-        valid, positive = step.regions.valid[i], step.regions.positive[i]
-        boxes, labels = step.regions.boxes[i][valid], step.regions.labels[i][valid]
-        counts = [int(positive.sum()), int(valid.sum() - positive.sum())]
-        assert counts == file[f"{prefix}/roi_label_counts{i}"].tolist()
-        if f"{prefix}/roi_boxes{i}" not in file.keys:
-            continue
-        expected = file.tensor(f"{prefix}/{key}{i}")
-        if step.case.background_first:
-            expected = (expected - 1) % (classes + 1)
-        row = matching(
-            boxes,
-            file.tensor(f"{prefix}/roi_boxes{i}"),
-            labels,
-            expected,
-            tolerance=file.tolerance(f"{prefix}/roi_boxes{i}", COORDINATE),
-        )
-        positive = positive[valid]
-        if f"{prefix}/roi_gt_boxes{i}" in file.keys:
-            theirs = file.tensor(f"{prefix}/roi_gt_boxes{i}")[row][positive]
-            torch.testing.assert_close(step.regions.truth_boxes[i][valid][positive], theirs)
-        if f"{prefix}/roi_reg_targets{i}" in file.keys:
-            theirs = file.tensor(f"{prefix}/roi_reg_targets{i}")[row][positive]
-            config = step.model.config
-            coding = config.box.coding.weights
-            truth = step.regions.truth_boxes[i][valid][positive]
-            ours = det_ops.encode_boxes(truth, boxes[positive], coding, offset=config.offset)
-            torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-3)
-        if f"{prefix}/roi_matched{i}" in file.keys:
-            theirs = file.tensor(f"{prefix}/roi_matched{i}")[row][positive]
-            assert torch.equal(step.regions.truth_index[i][valid][positive], theirs)
+    """Boxes, classes and objects of the RoIs that train the heads, in each stage."""
+    for stage, regions in enumerate(step.regions):
+        prefix = f"{step.prefix}/stage{stage}_"
+        if stage == 0 and not any(key.startswith(prefix) for key in step.file.keys):
+            prefix = f"{step.prefix}/"
+        for i in range(2):
+            _assert_regions(step, Samples(*(part[i][regions.valid[i]] for part in regions)), prefix, i)
+
+
+def _assert_regions(step: Step, regions: Samples, prefix: str, i: int) -> None:
+    file, config, positive = step.file, step.model.config, regions.positive
+
+    def stored(*names: str) -> Tensor | None:
+        """Under the first of these names that there is, filled up with -1 where only the positives are known."""
+        found = [f"{prefix}{name}{i}" for name in names if f"{prefix}{name}{i}" in file.keys]
+        if not found:
+            return None
+        values = file.tensor(found[0])
+        return values if "/roi" in found[0] else F.pad(values, (0, len(positive) - len(values)), value=-1)
+
+    counts = stored("roi_label_counts", "counts")
+    if counts is not None:
+        assert [int(positive.sum()), int((~positive).sum())] == counts[:2].tolist()
+    labels = stored("roi_classes", "roi_labels", "pos_labels")
+    if f"{prefix}roi_boxes{i}" not in file.keys or labels is None:
+        return
+    if step.case.background_first:
+        labels = labels - 1
+    row = matching(
+        regions.boxes,
+        file.tensor(f"{prefix}roi_boxes{i}"),
+        regions.labels,
+        torch.where(labels < 0, config.num_classes, labels),
+        tolerance=file.tolerance(f"{prefix}roi_boxes{i}", COORDINATE),
+    )
+    for name, ours in (("roi_gt_boxes", regions.truth_boxes), ("roi_reg_targets", _targets(step, regions))):
+        if f"{prefix}{name}{i}" in file.keys:
+            theirs = file.tensor(f"{prefix}{name}{i}")[row]
+            torch.testing.assert_close(ours[positive], theirs[positive], rtol=1e-4, atol=1e-3)
+    matched = stored("roi_matched", "pos_gt")
+    if matched is not None:
+        assert torch.equal(regions.truth_index[positive], matched[row][positive])
+
+
+def _targets(step: Step, regions: Samples) -> Tensor:
+    """What the first box head learns."""
+    config = step.model.config
+    return det_ops.encode_boxes(regions.truth_boxes, regions.boxes, config.box.coding.weights, offset=config.offset)
 
 
 def test_losses(step: Step) -> None:
@@ -192,7 +234,8 @@ def test_gradients(step: Step) -> None:
         norm_error = abs(gradient.norm().item() - norm)
         entry_error = (gradient[: len(first)] - torch.tensor(first, dtype=torch.float64)).abs().max().item()
         entry_error = max(entry_error, abs(gradient.abs().max().item() - largest))
-        if norm_error > NORM * norm or entry_error > ENTRY * largest:
+        limit = NORM_OF_AFFINE if ".bn" in name and step.case.system == "mmdetection" else NORM
+        if norm_error > limit * norm or entry_error > ENTRY * largest:
             wrong[name] = (norm_error / max(norm, 1e-30), entry_error / max(largest, 1e-30))
     assert not wrong, "relative errors of norm and entries"
 

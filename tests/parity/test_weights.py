@@ -26,6 +26,8 @@ def test_fill(case: Case) -> None:
 def test_every_tensor_has_its_place(case: Case) -> None:
     """All tensors of the reference's state dict are ours by another name; none is left over on either side."""
     shapes = case.file.json("meta/state_dict_shapes")
+    # How often statistics that are frozen have been updated.
+    shapes = {name: shape for name, shape in shapes.items() if not name.endswith("num_batches_tracked")}
     theirs = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
     assert detect_system(theirs) == case.system
     ours = from_reference(theirs)

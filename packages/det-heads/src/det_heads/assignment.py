@@ -5,7 +5,7 @@ Anchors, proposals and the refined boxes of a cascade all go through :func:`assi
 """
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -109,9 +109,6 @@ def assign(
     Returns:
         The assignment; candidates that are not valid have label -1.
     """
-    rules: dict[str, Any] = {}
-    if low_quality_iou or reassign_low_quality:
-        rules = {"low_quality_iou": low_quality_iou, "reassign_low_quality": reassign_low_quality}
     index, label = match(
         boxes,
         truth.boxes,
@@ -119,8 +116,9 @@ def assign(
         high=positive_iou,
         low=negative_iou,
         allow_low_quality=low_quality,
+        low_quality_iou=low_quality_iou,
+        reassign_low_quality=reassign_low_quality,
         offset=offset,
-        **rules,
     )
     return Assignment(index, label if valid is None else torch.where(valid, label, -1))
 
