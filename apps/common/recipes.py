@@ -155,7 +155,11 @@ def scratch_small(*, mask: bool) -> TwoStageRecipe:
                 post_nms_test=300,
             ),
             box=BoxHeadConfig(pool=pool, channels=512, samples=64),
-            mask=MaskHeadConfig(pool=replace(pool, size=14), channels=128) if mask else None,
+            # Of few photographs, the covered share of a pixel teaches more than whether it is covered.
+            mask=MaskHeadConfig(pool=replace(pool, size=14), channels=128, target="bitmap", bitmap_threshold=None)
+            if mask
+            else None,
+            init="maskrcnn_benchmark",  # detectron2's mask predictor starts too small for 800 steps
         ),
         data=replace(
             recipe.data,
