@@ -189,7 +189,7 @@ class _Sampling:
         addresses = (0 if tensor is None else tensor.data_ptr() for tensor in grads)
         kernel(*self._arguments(part), grad.contiguous().data_ptr(), *addresses)
 
-    def _arguments(self, part: Part) -> tuple[object, ...]:
+    def _arguments(self, part: Part) -> tuple[list[int], int, int, int, int, int, int, int]:
         g = self.geometry
         pairs = (g.size, g.kernel, g.out, g.stride, g.padding, g.dilation)
         sizes = [g.channels, *(value for pair in pairs for value in pair), g.groups, g.offset_groups]
