@@ -95,7 +95,7 @@ def test_help_lists_commands_and_options(capsys):
 def test_a_run_leaves_everything(mask_rcnn_run, shapes):
     run = mask_rcnn_run
     assert {path.name for path in run.iterdir()} == {
-        "checkpoints", "config.json", "environment.json", "metrics.jsonl", "pictures", "predictions.json",
+        "checkpoints", "config.json", "curves.png", "environment.json", "metrics.jsonl", "pictures", "predictions.json",
         "results.json", "tensorboard",
     }  # fmt: skip
     config = read(run / "config.json")
@@ -334,7 +334,7 @@ def test_benchmark_prints_its_figures(shapes, capsys):
     arguments = ("--data", shapes, "--steps", 2, "--warmup", 1, *small("mask_rcnn"))
     assert call("mask_rcnn", "benchmark", *arguments) == 0
     out = capsys.readouterr().out
-    assert "mask_rcnn tiny, batch 2, fp32, cpu, medians of 2" in out
+    assert "mask_rcnn tiny, 2 images a step on cpu, fp32, medians of 2" in out
     for name in ("loading", "training step", "inference"):
         assert any(line.startswith(name) and line.endswith("images/s") for line in out.splitlines())
     assert any(line.startswith("frame by frame") and line.endswith("frames/s") for line in out.splitlines())

@@ -268,6 +268,8 @@ def test_a_full_size_step_of_every_recipe_has_shapes_from_the_configuration(name
             "mask_polygons": torch.zeros(2, shape.max_polygons + 1, dtype=torch.int32),
             "mask_instances": torch.zeros(2, m + 1, dtype=torch.int32),
         }
+        if recipe.detector.mask is not None and recipe.detector.mask.target == "bitmap":
+            batch["mask_bitmaps"] = torch.zeros(2, m, height, width, dtype=torch.uint8)
         losses = model(batch)
         sum(losses.values()).backward()
         with torch.no_grad():

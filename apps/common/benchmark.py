@@ -115,7 +115,9 @@ def _benchmark(app: App, options: BenchmarkOptions, device: torch.device) -> Non
     training = _times(step, options, device)
     exchanging = _times(make_step.exchange, options, device) if distributed.world_size() > 1 else 0.0
     batch = recipe.data.batch
-    setting = f"{batch} images a step in {distributed.world_size()} processes, {recipe.train.precision}, {device}"
+    processes = distributed.world_size()
+    where = f"in {processes} processes on {device}" if processes > 1 else f"on {device}"
+    setting = f"{batch} images a step {where}, {recipe.train.precision}"
     print(f"{app.name} {recipe.name}, {setting}, medians of {options.steps}")
     for name, seconds in (("loading", loading), ("training step", training), ("inference", inference)):
         print(f"{name:<14} {seconds * 1000:9.1f} ms/batch {batch / seconds:9.1f} images/s")

@@ -221,6 +221,8 @@ def assert_gradients(file: Reference, variant: str, model: Yolact) -> None:
     ours = to_reference(gradients, "yolact")
     expected = file.json(f"train_{variant}/grad_norms")
     assert expected.keys() == ours.keys()
+    # Bilinear sampling has kinks, and the gradients of offsets are sums that cancel.
+    tolerance = GRADIENT["bn_train"] if "plus" in file.name else GRADIENT[variant]
     wrong, errors = {}, []
     for name, (norm, largest, first) in expected.items():
         gradient = ours[name].flatten().double()
@@ -228,7 +230,7 @@ def assert_gradients(file: Reference, variant: str, model: Yolact) -> None:
         entry = (gradient[: len(first)] - torch.tensor(first, dtype=torch.float64)).abs().max().item()
         entry /= max(largest, 1e-6)
         errors.append(error)
-        if error > GRADIENT[variant] or entry > 2 * GRADIENT[variant]:
+        if error > tolerance or entry > 2 * tolerance:
             wrong[name] = (error, entry)
     assert not wrong, "relative errors of norm and entries"
     assert np.median(errors) < (RELATIVE if "plus" in file.name else RELATIVE / 4)

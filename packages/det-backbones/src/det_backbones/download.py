@@ -85,7 +85,9 @@ def find_weights(
 def _unknown(name: str, path: Path) -> str:
     if path.name != name or path.suffix not in (".pkl", ".pth", ".pt", ""):
         return f"The weights file {path} does not exist."
-    close = difflib.get_close_matches(name, WEIGHTS, n=1, cutoff=0.4)
+    close = difflib.get_close_matches(name, WEIGHTS, n=len(WEIGHTS), cutoff=0.4)
+    # Checksums in names resemble anything; how a name begins tells more.
+    close.sort(key=lambda known: not known.startswith(Path(name).stem))
     hint = f" Did you mean {close[0]}?" if close else ""
     return f"{name} is neither a file nor a published weights file.{hint} Published are: {', '.join(WEIGHTS)}."
 
