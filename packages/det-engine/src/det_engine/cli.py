@@ -43,6 +43,12 @@ def run_main(main: Callable[[], int | None], errors: tuple[type[Exception], ...]
         main: the command.
         errors: exceptions whose message is for the user.
     """
+    status = _status(main, (*errors, EngineError))
+    distributed.leave(status)
+    return status
+
+
+def _status(main: Callable[[], int | None], errors: tuple[type[Exception], ...]) -> int:
     try:
         return main() or 0
     except Interrupted as error:
@@ -51,11 +57,16 @@ def run_main(main: Callable[[], int | None], errors: tuple[type[Exception], ...]
     except KeyboardInterrupt:
         _say("interrupted")
         return 130
-    except (*errors, EngineError) as error:
+    except errors as error:
         if os.environ.get(DEBUG_VARIABLE):
             traceback.print_exc()
         _report(str(error), "error: ")
         return 2
+    except Exception:
+        if distributed.world_size() == 1:
+            raise
+        traceback.print_exc()
+        return 1
 
 
 def _report(text: str, prefix: str) -> None:

@@ -71,6 +71,7 @@ def processes(device: torch.device) -> Iterator[None]:
 
     Only rank 0 prints. The backend follows from the device (gloo, nccl, hccl, and gloo beside them for what is on the
     host). A process that loses another one ends, a moment later, so that the launcher names the one that was lost.
+    The block of a process that fails leaves the group as it is: call :func:`leave` when its message is out.
 
     Raises:
         EngineError: the processes do not find each other, or another one was lost.
@@ -96,11 +97,24 @@ def processes(device: torch.device) -> Iterator[None]:
         time.sleep(3)
         reason = str(error).strip().splitlines()[0][:200]
         raise EngineError(f"Process {rank()} lost contact with another one, which probably ended: {reason}") from error
+    else:
+        dist.destroy_process_group()
     finally:
         sys.stdout = shown
-        # After a failure of another process this may itself fail; the first failure is the one to report.
-        with contextlib.suppress(RuntimeError, ValueError):
-            dist.destroy_process_group()
+
+
+def leave(status: int) -> None:
+    """End this process at once if it failed as one of several; else do nothing.
+
+    An ordinary end would destroy threads of communication that still wait for the others, which aborts the process.
+
+    Args:
+        status: exit status.
+    """
+    if _together():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
 
 
 def share(value: Any) -> Any:
