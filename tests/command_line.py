@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from apps.cascade_rcnn.config import RECIPES as CASCADE_RCNN
+from apps.cascade_rcnn.model import cascade_rcnn
 from apps.common.app import App
 from apps.common.main import main
 from apps.faster_rcnn.config import RECIPES as FASTER_RCNN
@@ -18,6 +20,7 @@ ROOT = Path(__file__).parents[1]
 APPS = {
     "mask_rcnn": App(name="mask_rcnn", recipes=MASK_RCNN, build=mask_rcnn),
     "faster_rcnn": App(name="faster_rcnn", recipes=FASTER_RCNN, build=faster_rcnn),
+    "cascade_rcnn": App(name="cascade_rcnn", recipes=CASCADE_RCNN, build=cascade_rcnn),
 }
 # A tenth of a second a step; three sizes of images, so that their draw is part of what must be resumed.
 NETWORK = "--backbone.width 8 --backbone.pyramid-channels 16 --detector.box.channels 32 --detector.rpn.samples 32"
@@ -37,7 +40,7 @@ def call(app: str, *args: object) -> int:
 
 def small(app: str) -> list[str]:
     """Options for a network and images that train in a second."""
-    return SMALL + (MASKS if app == "mask_rcnn" else [])
+    return SMALL + ([] if app == "faster_rcnn" else MASKS)
 
 
 def train(app: str, data: Path, output: Path, *args: object) -> int:

@@ -32,6 +32,14 @@ def faster_rcnn_run(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     return output
 
 
+@pytest.fixture(scope="session")
+def cascade_rcnn_run(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Directory of a run of four steps."""
+    output = tmp_path_factory.mktemp("runs") / "cascade_rcnn"
+    assert train("cascade_rcnn", shapes, output) == 0
+    return output
+
+
 @pytest.fixture
 def torchvision_is_restored(monkeypatch: pytest.MonkeyPatch) -> None:
     """The read-me of det-ops puts our operators in place of torchvision's: undo that after the test."""

@@ -1,8 +1,8 @@
 """The contract of every model: shapes and operators follow from the configuration, never from the data.
 
 Two batches that have as little in common as batches of one bucket can (nothing but crowds and empty images; dozens of
-objects) run through the recipes of both apps, narrowed so that it takes seconds. Every operator is written down with
-the shapes and types of its tensors; the two lists must be equal, and nothing may be read back to the host.
+objects) run through the recipes of the two-stage apps, narrowed so that it takes seconds. Every operator is written
+down with the shapes and types of its tensors; the two lists must be equal, and nothing may be read back to the host.
 """
 
 import json
@@ -21,6 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
 import det_ops
+from apps.cascade_rcnn.config import RECIPES as CASCADE_RCNN
 from apps.common.app import backbone, two_stage, with_classes
 from apps.common.config import TwoStageRecipe
 from apps.common.data import training_batches
@@ -28,10 +29,12 @@ from apps.faster_rcnn.config import RECIPES as FASTER_RCNN
 from apps.mask_rcnn.config import RECIPES as MASK_RCNN
 from det_coco import CocoIndex
 from det_engine import Precision, build_optimizer
-from det_heads import TwoStageDetector
+from det_heads import BoxHead, CascadeDetector, TwoStageDetector
 
-RECIPES = {f"mask_rcnn/{name}": make for name, make in MASK_RCNN.items()} | {
-    f"faster_rcnn/{name}": make for name, make in FASTER_RCNN.items()
+RECIPES = {
+    f"{app}/{name}": make
+    for app, recipes in (("mask_rcnn", MASK_RCNN), ("faster_rcnn", FASTER_RCNN), ("cascade_rcnn", CASCADE_RCNN))
+    for name, make in recipes.items()
 }
 # The others differ from these in depth and schedule alone.
 CONVENTIONS = [
@@ -43,6 +46,10 @@ CONVENTIONS = [
     "faster_rcnn/faster_rcnn_r50_fpn_1x",
     "faster_rcnn/faster_rcnn_r50_fpn_1x_smooth",
     "faster_rcnn/faster_rcnn_x101_fpn_3x",
+    "cascade_rcnn/tiny",
+    "cascade_rcnn/cascade_rcnn_r50_fpn_1x",
+    "cascade_rcnn/cascade_mask_rcnn_r50_fpn_1x",
+    "cascade_rcnn/cascade_mask_rcnn_r50_fpn_1x_mmdet",
 ]
 
 # Operators that read a value back to the host, or whose output has a shape that depends on values.
@@ -225,7 +232,9 @@ def test_the_operators_of_inference_do_not_depend_on_the_data(name, kernels, spl
     torch.manual_seed(0)
     model = two_stage(recipe).eval()
     with torch.no_grad():
-        model.box_head.cls_score.weight.mul_(30)  # so that there is something to detect
+        for head in (module for module in model.modules() if isinstance(module, BoxHead)):
+            head.cls_score.weight.mul_(30)
+            head.cls_score.bias[-1] = -100  # against the background, so that there is something to detect
     recorded, found = [], []
     with det_ops.kernels(kernels), torch.inference_mode():
         inputs = [{key: batch[key] for key in ("images", "image_sizes")} for batch in batches(recipe, splits)]
@@ -255,7 +264,8 @@ def test_a_full_size_step_of_every_recipe_has_shapes_from_the_configuration(name
     m = shape.max_instances
     with FakeTensorMode():
         # Without two_stage's change to NHWC, for which fake parameters would have to be swapped.
-        model = TwoStageDetector(backbone(recipe.backbone), recipe.detector).train()
+        kind = TwoStageDetector if recipe.detector.cascade is None else CascadeDetector
+        model = kind(backbone(recipe.backbone), recipe.detector).train()
         batch = {
             "images": torch.zeros(2, 3, height, width, dtype=torch.uint8),
             "image_sizes": torch.zeros(2, 2, dtype=torch.int32),

@@ -9,10 +9,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from det_heads import (
+    CascadeDetector,
     DetectorConfig,
     TwoStageDetector,
+    detectron2_cascade_config,
     detectron2_config,
     maskrcnn_benchmark_config,
+    mmdetection_cascade_config,
     torchvision_config,
 )
 
@@ -20,6 +23,8 @@ PRESETS = {
     "detectron2": detectron2_config,
     "torchvision": torchvision_config,
     "maskrcnn_benchmark": maskrcnn_benchmark_config,
+    "detectron2_cascade": detectron2_cascade_config,
+    "mmdetection_cascade": mmdetection_cascade_config,
 }
 
 
@@ -66,7 +71,8 @@ def make_detector() -> Callable[[DetectorConfig], TwoStageDetector]:
 
     def make(config: DetectorConfig) -> TwoStageDetector:
         generator = torch.Generator().manual_seed(0)
-        model = TwoStageDetector(TinyPyramid(), config)
+        kind = TwoStageDetector if config.cascade is None else CascadeDetector
+        model = kind(TinyPyramid(), config)
         with torch.no_grad():
             for parameter in model.parameters():
                 scale = 1.0 if parameter.ndim < 2 else parameter[0].numel() ** -0.5

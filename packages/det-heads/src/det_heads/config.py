@@ -337,6 +337,10 @@ class CascadeConfig:
             self.scores,
         )
         _require(self.mask_heads in ("one", "per_stage"), "cascade.mask_heads", "one or per_stage", self.mask_heads)
+        # Samples that stay from stage to stage are not sorted, and a mask head learns from the first ones.
+        _require(
+            self.resample or self.mask_heads == "one", "cascade.mask_heads", "one without resample", self.mask_heads
+        )
 
     def stages(self, box: BoxHeadConfig) -> tuple[BoxHeadConfig, ...]:
         """The box head's configuration at each stage."""
