@@ -152,6 +152,18 @@ def test_any_layout_of_memory(kernels: str) -> None:
     assert expected[0].is_contiguous(memory_format=torch.channels_last)
 
 
+def test_an_activation_may_follow_in_place(kernels: str) -> None:
+    tensors, steps = problem()
+
+    def activated(**arguments) -> Tensor:
+        return det_ops.deform_conv2d(**arguments).relu_()
+
+    def apart(**arguments) -> Tensor:
+        return det_ops.deform_conv2d(**arguments).relu()
+
+    compare(results(activated, tensors, steps), results(apart, tensors, steps), rtol=0, atol=0)
+
+
 def test_nothing(kernels: str) -> None:
     tensors, steps = problem(batch=0)
     out, gradients = results(det_ops.deform_conv2d, tensors, steps)

@@ -217,13 +217,14 @@ def _forward(
     sampling = _Sampling(g, input, offset, mask)
     matrix = _matrix(weight, g).to(sampling.dtype)
     batch, outputs = len(input), weight.shape[0]
-    rows = input.new_empty((g.groups, batch * g.pixels, outputs // g.groups), dtype=sampling.dtype)
+    # Views are of this tensor, not this a view of others, whose result autograd would not let be changed in place.
+    out = empty_nhwc(input, batch, outputs, *g.out, dtype=sampling.dtype)
+    rows = out.permute(0, 2, 3, 1).view(batch * g.pixels, g.groups, outputs // g.groups).transpose(0, 1)
     for part in sampling.parts():
         sampling.rows_of(part, rows).copy_(torch.bmm(sampling.columns(part), matrix))
-    out = rows.transpose(0, 1).reshape(batch, *g.out, outputs)
     if bias is not None:
-        out = out + bias.to(out.dtype)
-    return out.to(input.dtype).permute(0, 3, 1, 2)
+        out += bias.to(out.dtype)[:, None, None]
+    return out.to(input.dtype)
 
 
 def _backward(
