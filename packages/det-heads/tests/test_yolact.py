@@ -109,6 +109,26 @@ def test_every_parameter_learns(plus):
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
 
 
+def test_losses_of_parts_are_those_of_the_batch():
+    """Whether there is a positive, too, is a question to the whole batch: here the second part has none."""
+    model, batch = make_model(plus=True).train(), make_batch((5, 0))
+    keys = torch.rand(2, 10_000)
+    model.random_keys = lambda shape, device: keys[: shape[0], : shape[1]]
+    whole = model(batch)
+    total = model.match(
+        model.priors([(8, 8), (4, 4), (2, 2), (1, 1), (1, 1)], (SIDE, SIDE), torch.device("cpu")), batch
+    )
+    mean = total.positive.sum() / 2
+    parts = []
+    for image in range(2):
+        model.random_keys = lambda shape, device, i=image: keys[i : i + 1, : shape[1]]
+        with model.as_part(image, 2, lambda _: mean):
+            parts.append(model({name: value[image : image + 1] for name, value in batch.items()}))
+    assert parts[1]["loss_semantic"] > 0
+    for name, loss in whole.items():
+        torch.testing.assert_close((parts[0][name] + parts[1][name]) / 2, loss)
+
+
 class Recorder(TorchDispatchMode):
     """Writes down every operator with the shapes of its tensors."""
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-__all__ = ["as_part", "normalizer", "rows_of_batch"]
+__all__ = ["as_part", "at_least_one", "mean_over_parts", "normalizer", "rows_of_batch"]
 
 
 class _Part(NamedTuple):
@@ -41,6 +41,17 @@ def as_part(index: int, count: int, total: Callable[[Tensor], Tensor]) -> Iterat
         _PART.reset(token)
 
 
+def mean_over_parts(number: Tensor) -> Tensor:
+    """The mean over all parts of a number (scalar) that each has counted; without parts the number itself."""
+    return _PART.get().total(number)
+
+
+def at_least_one(mean: Tensor) -> Tensor:
+    """A :func:`mean_over_parts`, but not less than that of one thing in all parts together."""
+    count = _PART.get().count
+    return mean.clamp(min=1 if count == 1 else 1 / count)
+
+
 def normalizer(number: Tensor) -> Tensor:
     """What a sum over `number` things of this part is divided by so that the mean over the parts is that of all things.
 
@@ -50,8 +61,7 @@ def normalizer(number: Tensor) -> Tensor:
     Returns:
         Scalar; without parts `number` itself, but at least 1.
     """
-    part = _PART.get()
-    return part.total(number).clamp(min=1 if part.count == 1 else 1 / part.count)
+    return at_least_one(mean_over_parts(number))
 
 
 def rows_of_batch(draw: Callable[[tuple[int, int]], Tensor], shape: tuple[int, int]) -> Tensor:

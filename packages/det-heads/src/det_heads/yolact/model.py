@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from det_heads.parts import as_part, normalizer, rows_of_batch
+from det_heads.parts import as_part, at_least_one, mean_over_parts, rows_of_batch
 from det_heads.pixels import Normalize
 from det_heads.postprocess import ImageDetections, to_image
 from det_heads.yolact import losses
@@ -135,7 +135,7 @@ class Yolact(nn.Module):
     def _losses(self, batch: Mapping[str, Tensor], outputs: Outputs, semantic: Tensor) -> dict[str, Tensor]:
         config, boxes, labels = self.config.loss, _boxes(batch), batch["labels"]
         match = self.match(outputs.priors, batch)
-        positives = match.positive.sum()
+        positives = mean_over_parts(match.positive.sum())
         images, priors = match.positive.shape
         samples = losses.sample_masks(match, self.random_keys((images, priors), boxes.device), config.masks)
         mask, probabilities, truth = losses.mask_losses(
@@ -155,8 +155,7 @@ class Yolact(nn.Module):
             own = labels.gather(1, samples.slot)
             loss = losses.mask_iou_loss(self.mask_iou, probabilities, truth, own, samples.used, self.config.mask_iou)
             each["loss_mask_iou"] = self.config.mask_iou.weight * loss
-        divisor = normalizer(positives)
-        each = {name: loss / divisor for name, loss in each.items()}
+        each = {name: loss / at_least_one(positives) for name, loss in each.items()}
         usable = batch["valid"] & ~batch["crowd"]
         loss = losses.semantic_loss(semantic, _bitmaps(batch, semantic), labels, usable) / len(boxes)
         each["loss_semantic"] = config.semantic * loss * (positives > 0)
