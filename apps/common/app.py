@@ -57,7 +57,13 @@ def backbone(config: BackboneConfig) -> ResNetFPN:
         width=config.width,
         freeze_at=config.freeze_at,
     )
-    pyramid = FPN(body.out_channels, config.pyramid_channels, initialization=config.pyramid_init)
+    pyramid = FPN(
+        body.out_channels,
+        config.pyramid_channels,
+        norm=config.pyramid_norm,
+        norm_eps=config.norm_eps,
+        initialization=config.pyramid_init,
+    )
     return ResNetFPN(body, pyramid)
 
 

@@ -34,6 +34,8 @@ class BackboneConfig:
     pyramid_channels: int = 256
     pyramid_init: Literal["caffe2_xavier", "xavier"] = "caffe2_xavier"
     """Random start of the pyramid: by fan-in (Caffe2), or by fan-in and fan-out (mmdetection)."""
+    pyramid_norm: Literal["bn", "sync_bn", "gn"] | None = None
+    """Normalisation after its convolutions (torchvision v2), which then have no bias."""
     weights: str = "none"
     """Name of the ImageNet weights this recipe starts from, `none` for a start from scratch."""
 

@@ -17,11 +17,13 @@ from det_heads import (
     maskrcnn_benchmark_config,
     mmdetection_cascade_config,
     torchvision_config,
+    torchvision_v2_config,
 )
 
 PRESETS = {
     "detectron2": detectron2_config,
     "torchvision": torchvision_config,
+    "torchvision_v2": torchvision_v2_config,
     "maskrcnn_benchmark": maskrcnn_benchmark_config,
     "detectron2_cascade": detectron2_cascade_config,
     "mmdetection_cascade": mmdetection_cascade_config,
@@ -50,7 +52,7 @@ class TinyPyramid(nn.Module):
 def small(config: DetectorConfig) -> DetectorConfig:
     """The same conventions with fewer of everything."""
     rpn = replace(config.rpn, samples=32, pre_nms_train=60, pre_nms_test=40, post_nms_train=50, post_nms_test=30)
-    box = replace(config.box, channels=16, samples=24, max_detections=10)
+    box = replace(config.box, conv_channels=8, channels=16, samples=24, max_detections=10)
     mask = None if config.mask is None else replace(config.mask, channels=8, convs=2)
     return replace(config, rpn=rpn, box=box, mask=mask)
 

@@ -66,7 +66,7 @@ def equal(a, b):
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-TWO_STAGE = [system for system in SYSTEMS if system != "yolact"]
+TWO_STAGE = [system for system in SYSTEMS if system not in ("yolact", "torchvision-v2")]
 
 
 @pytest.mark.parametrize("system", TWO_STAGE)
@@ -76,6 +76,26 @@ def test_there_and_back(system, options):
     theirs = to_reference(state, system)
     assert detect_system(theirs) == system
     assert len(theirs) == len(state)
+    assert equal(from_reference(theirs), state)
+
+
+@pytest.mark.parametrize("system", ["torchvision-v2", "detectron2", "mmdetection"])
+def test_heads_with_normalised_convolutions(system):
+    """torchvision's second detectors, the LSJ baselines of detectron2, and `4conv1fc` of mmdetection."""
+    state = our_state()
+    for kind in ("weight", "bias"):
+        state[f"rpn.convs.0.{kind}"], state[f"rpn.convs.1.{kind}"] = state.pop(f"rpn.conv.{kind}"), torch.rand(2)
+        del state[f"box_head.fc2.{kind}"]
+    for layer in range(4):
+        state[f"box_head.convs.{layer}.weight"] = torch.rand(2)
+        for head in ("box_head", "mask_head"):
+            state[f"{head}.norms.{layer}.running_mean"] = torch.rand(2)
+            state[f"{head}.norms.{layer}.num_batches_tracked"] = torch.tensor(3)
+    for level in range(4):
+        state[f"backbone.fpn.lateral_norm.{level}.weight"] = torch.rand(2)
+        state[f"backbone.fpn.output_norm.{level}.weight"] = torch.rand(2)
+    theirs = to_reference(state, system)
+    assert detect_system(theirs) == system
     assert equal(from_reference(theirs), state)
 
 

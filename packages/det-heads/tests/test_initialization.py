@@ -49,3 +49,13 @@ def test_mask_head(system):
     predictor = 0.001 if system == "detectron2" else math.sqrt(2 / 80)
     assert spread(head.predictor.weight) == pytest.approx(predictor, rel=0.05)
     assert bool((head.predictor.bias != 0).any()) == (system == "torchvision")
+
+
+@pytest.mark.parametrize("system", ["detectron2", "torchvision"])
+def test_convolutions_of_the_box_head(system):
+    torch.manual_seed(0)
+    head = BoxHead(64, 5, BoxHeadConfig(convs=2, conv_channels=64, norm="bn", layers=1, channels=32), system)
+    for conv in head.convs:
+        assert spread(conv.weight) == pytest.approx(math.sqrt(2 / (64 * 9)), rel=0.05)
+        assert conv.bias is None
+    assert [name for name, _ in head.named_children()] == ["convs", "norms", "fc1", "cls_score", "bbox_pred"]

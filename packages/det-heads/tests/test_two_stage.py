@@ -73,7 +73,7 @@ def record(model, batch):
 
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("mask", [True, False])
-@pytest.mark.parametrize("system", SYSTEMS)
+@pytest.mark.parametrize("system", [*SYSTEMS, "torchvision_v2"])
 def test_two_batches_run_the_same_operators_with_the_same_shapes(
     make_config, make_detector, make_batch, system, mask, training
 ):

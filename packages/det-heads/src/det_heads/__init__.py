@@ -31,6 +31,7 @@ from det_heads.conventions import (
     mmdetection_cascade_config,
     mmdetection_config,
     torchvision_config,
+    torchvision_v2_config,
 )
 from det_heads.detections import select_detections
 from det_heads.losses import box_losses, mask_loss, regression_loss, rpn_losses
@@ -106,6 +107,7 @@ __all__ = [
     "to_image",
     "to_reference",
     "torchvision_config",
+    "torchvision_v2_config",
     "truth_of",
     "yolact_config",
     "yolact_plus_config",

@@ -135,6 +135,7 @@ class RPNConfig:
 
     Attributes:
         anchors: Anchor boxes.
+        convs: Number of 3x3 convolutions before the predictors: 1, or 2 (tv v2, d2's LSJ baselines).
         coding: Box coding.
         positive_iou: Anchors at or above this IoU are positive.
         negative_iou: Anchors below this IoU are negative, between the two they are ignored.
@@ -163,6 +164,7 @@ class RPNConfig:
     """
 
     anchors: AnchorConfig = field(default_factory=AnchorConfig)
+    convs: int = 1
     coding: BoxCodingConfig = field(default_factory=BoxCodingConfig)
     positive_iou: float = 0.7
     negative_iou: float = 0.3
@@ -186,7 +188,7 @@ class RPNConfig:
     nms_scores: Literal["logit", "sigmoid"] = "logit"
 
     def __post_init__(self) -> None:
-        for name in ("samples", "pre_nms_train", "pre_nms_test", "post_nms_train", "post_nms_test"):
+        for name in ("convs", "samples", "pre_nms_train", "pre_nms_test", "post_nms_train", "post_nms_test"):
             _require(getattr(self, name) > 0, f"rpn.{name}", "positive", getattr(self, name))
         _require(self.negative_iou <= self.positive_iou, "rpn.negative_iou", "at most positive_iou", self.negative_iou)
         _require(
@@ -213,7 +215,12 @@ class BoxHeadConfig:
     Attributes:
         pool: RoIAlign.
         coding: Box coding.
-        channels: Width of the two hidden layers.
+        convs: 3x3 convolutions before the linear layers: 0, or 4 (tv v2, d2 and mm "4conv1fc").
+        conv_channels: Their width.
+        norm: Normalisation of the convolutions, which then have no bias: `bn` (tv v2), `gn`: groups of channels (d2,
+            mm), or None. Batch statistics are those of the sampled boxes of one process.
+        layers: Hidden linear layers: 2, or 1 after convolutions.
+        channels: Their width.
         positive_iou: Proposals at or above this IoU are positive, all others are background. (tv and mrb have two
             thresholds, both 0.5: no proposal is ever ignored.)
         reassign_best: The best positive proposals of an object stand for it, even where they overlap another one more
@@ -234,6 +241,10 @@ class BoxHeadConfig:
 
     pool: PoolConfig = field(default_factory=PoolConfig)
     coding: BoxCodingConfig = field(default_factory=lambda: BoxCodingConfig(weights=(10.0, 10.0, 5.0, 5.0)))
+    convs: int = 0
+    conv_channels: int = 256
+    norm: Literal["bn", "gn"] | None = None
+    layers: int = 2
     channels: int = 1024
     positive_iou: float = 0.5
     reassign_best: bool = False
@@ -249,8 +260,10 @@ class BoxHeadConfig:
     min_size: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("channels", "samples", "max_detections"):
+        for name in ("conv_channels", "layers", "channels", "samples", "max_detections"):
             _require(getattr(self, name) > 0, f"box.{name}", "positive", getattr(self, name))
+        _require(self.convs >= 0, "box.convs", "0 or more", self.convs)
+        _require(self.norm in (None, "bn", "gn"), "box.norm", "bn, gn or None", self.norm)
         _require(0 <= self.label_smoothing < 1, "box.label_smoothing", "in [0, 1)", self.label_smoothing)
         _require(0 <= self.score_threshold < 1, "box.score_threshold", "in [0, 1)", self.score_threshold)
 
@@ -263,6 +276,7 @@ class MaskHeadConfig:
         pool: RoIAlign; the mask has twice its size.
         convs: Number of 3x3 convolutions.
         channels: Their width.
+        norm: Their normalisation, as in :class:`BoxHeadConfig`; batch statistics are those of the positive boxes.
         target: What the mask is trained on. `polygon`: polygons cut to the RoI and rasterised by COCO's rule (d2);
             `polygon_legacy`: the same with maskrcnn-benchmark's integer crop box (mrb); `bitmap`: RoIAlign of the
             full-size bitmap (tv, mm; d2 with bitmask input).
@@ -276,6 +290,7 @@ class MaskHeadConfig:
     pool: PoolConfig = field(default_factory=lambda: PoolConfig(size=14))
     convs: int = 4
     channels: int = 256
+    norm: Literal["bn", "gn"] | None = None
     target: Literal["polygon", "polygon_legacy", "bitmap"] = "polygon"
     bitmap_aligned: bool = True
     bitmap_threshold: float | None = 0.5
@@ -285,6 +300,7 @@ class MaskHeadConfig:
     def __post_init__(self) -> None:
         _require(self.convs >= 0, "mask.convs", "0 or more", self.convs)
         _require(self.channels > 0, "mask.channels", "positive", self.channels)
+        _require(self.norm in (None, "bn", "gn"), "mask.norm", "bn, gn or None", self.norm)
         _require(
             self.target in ("polygon", "polygon_legacy", "bitmap"),
             "mask.target",

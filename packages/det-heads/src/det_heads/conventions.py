@@ -21,6 +21,7 @@ __all__ = [
     "mmdetection_cascade_config",
     "mmdetection_config",
     "torchvision_config",
+    "torchvision_v2_config",
 ]
 
 
@@ -90,6 +91,25 @@ def torchvision_config(num_classes: int = 90, *, mask: bool = True) -> DetectorC
         if mask
         else None,
         init="torchvision",
+    )
+
+
+def torchvision_v2_config(num_classes: int = 90, *, mask: bool = True) -> DetectorConfig:
+    """``fasterrcnn_resnet50_fpn_v2`` / ``maskrcnn_resnet50_fpn_v2`` of torchvision.
+
+    Source: torchvision/models/detection/{faster_rcnn,mask_rcnn}.py; the heads of Li et al. (arXiv:2111.11429). Fits the
+    same backbone as :func:`torchvision_config`, with batch normalisation (eps 1e-5) in the body and in the pyramid.
+
+    Args:
+        num_classes: As there.
+        mask: Mask R-CNN (True) or Faster R-CNN.
+    """
+    config = torchvision_config(num_classes, mask=mask)
+    return replace(
+        config,
+        rpn=replace(config.rpn, convs=2),
+        box=replace(config.box, convs=4, norm="bn", layers=1),
+        mask=None if config.mask is None else replace(config.mask, norm="bn"),
     )
 
 

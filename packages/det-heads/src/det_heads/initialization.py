@@ -30,29 +30,33 @@ def _msra(layer: _Layer) -> None:
     _zero_bias(layer)
 
 
-def init_rpn(conv: nn.Conv2d, objectness: nn.Conv2d, deltas: nn.Conv2d) -> None:
+def init_rpn(convs: Sequence[nn.Conv2d], objectness: nn.Conv2d, deltas: nn.Conv2d) -> None:
     """N(0, 0.01) and zero biases, in all systems."""
-    for layer in (conv, objectness, deltas):
+    for layer in (*convs, objectness, deltas):
         _normal(layer, 0.01)
 
 
-def init_box_head(fc1: nn.Linear, fc2: nn.Linear, cls_score: nn.Linear, bbox_pred: nn.Linear, system: str) -> None:
+def init_box_head(
+    convs: Sequence[nn.Conv2d], layers: Sequence[nn.Linear], cls_score: nn.Linear, bbox_pred: nn.Linear, system: str
+) -> None:
     """Hidden layers and predictors of the box head.
 
     Args:
-        fc1: First hidden layer.
-        fc2: Second hidden layer.
+        convs: 3x3 convolutions; Kaiming normal by fan-out in all systems.
+        layers: Hidden linear layers.
         cls_score: Classifier.
         bbox_pred: Box regressor.
         system: `torchvision` leaves PyTorch's default for linear layers; `detectron2` and `maskrcnn_benchmark` use
             uniform Xavier by fan-in for the hidden layers, N(0, 0.01) and N(0, 0.001) for the predictors; `mmdetection`
             differs from these in taking fan-in and fan-out.
     """
+    for conv in convs:
+        _msra(conv)
     if system == "torchvision":
-        for layer in (fc1, fc2, cls_score, bbox_pred):
+        for layer in (*layers, cls_score, bbox_pred):
             layer.reset_parameters()
         return
-    for layer in (fc1, fc2):
+    for layer in layers:
         if system == "mmdetection":
             nn.init.xavier_uniform_(layer.weight)
             _zero_bias(layer)

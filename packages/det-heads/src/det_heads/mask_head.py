@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from det_heads.config import MaskHeadConfig
 from det_heads.initialization import init_mask_head
-from det_ops import bitmap_targets, convolution_rows, rasterize_polygons
+from det_heads.norm import make_norm, normalize
+from det_ops import bitmap_targets, convolution_rows, dot_rows, rasterize_polygons
 
 __all__ = ["MaskHead", "mask_targets"]
 
@@ -32,8 +33,12 @@ class MaskHead(nn.Module):
         super().__init__()
         self.config = config
         widths = [in_channels] + [config.channels] * config.convs
-        convs = [nn.Conv2d(before, after, 3, padding=1) for before, after in pairwise(widths)]
+        bias = config.norm is None
+        convs = [nn.Conv2d(before, after, 3, padding=1, bias=bias) for before, after in pairwise(widths)]
         self.convs = nn.ModuleList(convs)
+        self.norms = nn.ModuleList()
+        if config.norm is not None:
+            self.norms.extend(make_norm(config.norm, config.channels) for _ in convs)
         self.deconv = nn.ConvTranspose2d(widths[-1], config.channels, 2, stride=2)
         self.predictor = nn.Conv2d(config.channels, num_classes, 1)
         init_mask_head(convs, self.deconv, self.predictor, init)
@@ -50,17 +55,20 @@ class MaskHead(nn.Module):
             [R, 2P, 2P]; padding rows hold the predictor's bias.
         """
         hidden = pooled
-        for conv in cast("Iterable[nn.Conv2d]", self.convs):
-            hidden = F.relu_(convolution_rows(hidden, conv.weight, conv.bias, count, padding=1))
+        used = torch.arange(len(pooled), device=pooled.device) < count if len(self.norms) else None
+        for index, conv in enumerate(cast("Iterable[nn.Conv2d]", self.convs)):
+            hidden = convolution_rows(hidden, conv.weight, conv.bias, count, padding=1, relu=not len(self.norms))
+            if len(self.norms):
+                hidden = F.relu_(normalize(self.norms[index], hidden, used))
         # With stride 2, each pixel of the 2x2 transposed convolution sees one input pixel: it is a 1x1 convolution to
         # four times the channels, and only the logits need to be put in their places.
         weight = self.deconv.weight.permute(2, 3, 1, 0).flatten(0, 2)[..., None, None]  # [4 * channels, channels, 1, 1]
         bias = None if self.deconv.bias is None else self.deconv.bias.repeat(4)
-        hidden = F.relu_(convolution_rows(hidden, weight, bias, count))
+        hidden = convolution_rows(hidden, weight, bias, count, relu=True)
         rows, _, height, width = hidden.shape
         hidden = hidden.permute(0, 2, 3, 1).reshape(rows, height * width * 4, -1)
         own = self.predictor.weight.flatten(1)[labels]  # [R, channels]
-        logits = torch.bmm(hidden, own[:, :, None]).view(rows, height, width, 2, 2)
+        logits = dot_rows(hidden, own, count).view(rows, height, width, 2, 2)
         logits = logits.transpose(2, 3).reshape(rows, 2 * height, 2 * width)
         return logits if self.predictor.bias is None else logits + self.predictor.bias[labels][:, None, None]
 

@@ -35,15 +35,20 @@ class RPNHead(nn.Module):
     Args:
         channels: Channels of the pyramid.
         per_cell: Anchors per cell, ``A``.
+        convs: Number of 3x3 convolutions. One is called ``conv``, several are ``convs.0``, ``convs.1``, ...
     """
 
-    def __init__(self, channels: int, per_cell: int) -> None:
+    def __init__(self, channels: int, per_cell: int, convs: int = 1) -> None:
         super().__init__()
         self.per_cell = per_cell
-        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+        hidden = [nn.Conv2d(channels, channels, 3, padding=1) for _ in range(convs)]
+        if convs == 1:
+            self.conv = hidden[0]
+        else:
+            self.convs = nn.ModuleList(hidden)
         self.objectness = nn.Conv2d(channels, per_cell, 1)
         self.deltas = nn.Conv2d(channels, 4 * per_cell, 1)
-        init_rpn(self.conv, self.objectness, self.deltas)
+        init_rpn(hidden, self.objectness, self.deltas)
 
     def forward(self, features: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """Dense outputs.
@@ -54,15 +59,21 @@ class RPNHead(nn.Module):
         Returns:
             Per level objectness logits [B, A, H, W], and per level deltas [B, 4A, H, W] with channel ``4a + k``.
         """
-        hidden = [F.relu_(self.conv(feature)) for feature in features]
+        hidden = list(features)
+        for conv in self._hidden_layers():
+            hidden = [F.relu_(conv(h)) for h in hidden]
         return [self.objectness(h) for h in hidden], [self.deltas(h) for h in hidden]
+
+    def _hidden_layers(self) -> list[nn.Module]:
+        return list(self.convs) if hasattr(self, "convs") else [self.conv]
 
     def at(self, features: Sequence[Tensor], index: Tensor) -> tuple[Tensor, Tensor]:
         """Outputs at chosen anchors, for the loss.
 
         The loss sees a few hundred of some 200 000 anchors, and the gradient of the rest is exactly zero. So the head
         is computed again on the chosen anchors' 3x3 surroundings only, and its backward pass costs a hundredth of
-        that of the dense maps. Where most anchors are chosen, the dense maps are cheaper and are used.
+        that of the dense maps. Where most anchors are chosen, the dense maps are cheaper and are used; and after more
+        than one convolution, whose surroundings are wider.
 
         Args:
             features: Per level [B, C, H, W].
@@ -72,7 +83,7 @@ class RPNHead(nn.Module):
             Objectness logits [B, S] and deltas [B, S, 4].
         """
         positions = sum(f.shape[-2] * f.shape[-1] for f in features)
-        if index.shape[1] * 4 > positions:
+        if index.shape[1] * 4 > positions or len(self._hidden_layers()) > 1:
             return self._at_dense(features, index)
         return self._at_sparse(features, index)
 

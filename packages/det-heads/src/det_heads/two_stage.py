@@ -50,7 +50,7 @@ class TwoStageDetector(nn.Module):
         self.pixels = Normalize(config.pixels)
         self.backbone = backbone
         self.anchors = Anchors(config.rpn.anchors, strides)
-        self.rpn = RPNHead(channels, config.rpn.anchors.per_cell)
+        self.rpn = RPNHead(channels, config.rpn.anchors.per_cell, config.rpn.convs)
         self.make_heads(channels)
 
     def make_heads(self, channels: int) -> None:
@@ -210,7 +210,7 @@ class TwoStageDetector(nn.Module):
             head.config.pool,
             offset=self.config.offset,
         )
-        logits, deltas = head(pooled)
+        logits, deltas = head(pooled, valid.flatten())
         return logits.unflatten(0, (batch, count)), deltas.unflatten(0, (batch, count))
 
     def box_losses(self, logits: Tensor, deltas: Tensor, samples: Samples, config: BoxHeadConfig) -> dict[str, Tensor]:

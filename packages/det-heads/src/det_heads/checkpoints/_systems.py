@@ -58,15 +58,21 @@ DETECTRON2 = System(
         backbone.fpn.lateral_norm.{level}  backbone.fpn_lateral{level+2}.norm
         backbone.fpn.output_norm.{level}   backbone.fpn_output{level+2}.norm
         rpn.conv                           proposal_generator.rpn_head.conv
+        rpn.convs.{layer}                  proposal_generator.rpn_head.conv.conv{layer}
         rpn.objectness                     proposal_generator.rpn_head.objectness_logits
         rpn.deltas                         proposal_generator.rpn_head.anchor_deltas
+        box_head.convs.{layer}             roi_heads.box_head.conv{layer+1}
+        box_head.norms.{layer}             roi_heads.box_head.conv{layer+1}.norm
         box_head.fc{layer}                 roi_heads.box_head.fc{layer}
         box_head.cls_score                 roi_heads.box_predictor.cls_score
         box_head.bbox_pred                 roi_heads.box_predictor.bbox_pred
+        box_heads.{stage}.convs.{layer}    roi_heads.box_head.{stage}.conv{layer+1}
+        box_heads.{stage}.norms.{layer}    roi_heads.box_head.{stage}.conv{layer+1}.norm
         box_heads.{stage}.fc{layer}        roi_heads.box_head.{stage}.fc{layer}
         box_heads.{stage}.cls_score        roi_heads.box_predictor.{stage}.cls_score
         box_heads.{stage}.bbox_pred        roi_heads.box_predictor.{stage}.bbox_pred
         mask_head.convs.{layer}            roi_heads.mask_head.mask_fcn{layer+1}
+        mask_head.norms.{layer}            roi_heads.mask_head.mask_fcn{layer+1}.norm
         mask_head.deconv                   roi_heads.mask_head.deconv
         mask_head.predictor                roi_heads.mask_head.predictor
         """,
@@ -105,6 +111,24 @@ TORCHVISION = System(
     ignored=re.compile(r"rpn\.anchor_generator\.cell_anchors\.\d+"),
 )
 
+TORCHVISION_V2 = System(
+    "torchvision-v2",
+    rules(
+        "",
+        "",
+        """
+        rpn.convs.{layer}        rpn.head.conv.{layer}.0
+        box_head.convs.{layer}   roi_heads.box_head.{layer}.0
+        box_head.norms.{layer}   roi_heads.box_head.{layer}.1
+        box_head.fc1             roi_heads.box_head.5
+        mask_head.convs.{layer}  roi_heads.mask_head.{layer}.0
+        mask_head.norms.{layer}  roi_heads.mask_head.{layer}.1
+        """,
+    )
+    + TORCHVISION.rules,
+    ignored=TORCHVISION.ignored,
+)
+
 MASKRCNN_BENCHMARK = System(
     "maskrcnn-benchmark",
     rules("backbone.body.", "backbone.body.", "conv1 stem.conv1 \n bn1 stem.bn1" + _TORCHVISION_BLOCKS)
@@ -141,18 +165,25 @@ MMDETECTION = System(
         backbone.fpn.lateral_norm.{level}     neck.lateral_convs.{level}.bn
         backbone.fpn.output_norm.{level}      neck.fpn_convs.{level}.bn
         rpn.conv                              rpn_head.rpn_conv
+        rpn.convs.{layer}                     rpn_head.rpn_conv.{layer}.conv
         rpn.objectness                        rpn_head.rpn_cls
         rpn.deltas                            rpn_head.rpn_reg
+        box_head.convs.{layer}                roi_head.bbox_head.shared_convs.{layer}.conv
+        box_head.norms.{layer}                roi_head.bbox_head.shared_convs.{layer}.bn
         box_head.fc{layer}                    roi_head.bbox_head.shared_fcs.{layer-1}
         box_head.cls_score                    roi_head.bbox_head.fc_cls
         box_head.bbox_pred                    roi_head.bbox_head.fc_reg
+        box_heads.{stage}.convs.{layer}       roi_head.bbox_head.{stage}.shared_convs.{layer}.conv
+        box_heads.{stage}.norms.{layer}       roi_head.bbox_head.{stage}.shared_convs.{layer}.bn
         box_heads.{stage}.fc{layer}           roi_head.bbox_head.{stage}.shared_fcs.{layer-1}
         box_heads.{stage}.cls_score           roi_head.bbox_head.{stage}.fc_cls
         box_heads.{stage}.bbox_pred           roi_head.bbox_head.{stage}.fc_reg
         mask_head.convs.{layer}               roi_head.mask_head.convs.{layer}.conv
+        mask_head.norms.{layer}               roi_head.mask_head.convs.{layer}.bn
         mask_head.deconv                      roi_head.mask_head.upsample
         mask_head.predictor                   roi_head.mask_head.conv_logits
         mask_heads.{stage}.convs.{layer}      roi_head.mask_head.{stage}.convs.{layer}.conv
+        mask_heads.{stage}.norms.{layer}      roi_head.mask_head.{stage}.convs.{layer}.bn
         mask_heads.{stage}.deconv             roi_head.mask_head.{stage}.upsample
         mask_heads.{stage}.predictor          roi_head.mask_head.{stage}.conv_logits
         """,
@@ -215,6 +246,6 @@ YOLACT = System(
 )
 
 SYSTEMS: dict[str, System] = {
-    system.name: system for system in (DETECTRON2, TORCHVISION, MASKRCNN_BENCHMARK, MMDETECTION, YOLACT)
+    system.name: system for system in (DETECTRON2, TORCHVISION, TORCHVISION_V2, MASKRCNN_BENCHMARK, MMDETECTION, YOLACT)
 }
 """All systems by name."""

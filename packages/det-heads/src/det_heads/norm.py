@@ -1,0 +1,62 @@
+"""Normalisation in heads, whose rows are boxes of which some are padding."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["RowBatchNorm2d", "make_norm", "normalize"]
+
+
+class RowBatchNorm2d(nn.BatchNorm2d):
+    """Batch normalisation with the statistics of the rows that are used; else as ``nn.BatchNorm2d``.
+
+    A batch without a used row leaves the running statistics as they are.
+    """
+
+    def forward(self, input: Tensor, used: Tensor | None = None) -> Tensor:  # noqa: A002 - torch's name
+        """Normalised rows.
+
+        Args:
+            input: [R, C, H, W].
+            used: [R] bool, rows that the statistics are of; None: all. The others are normalised by the same figures.
+        """
+        if used is None or not self.training:
+            return super().forward(input)
+        x = input.float()
+        weight = used.to(x.dtype)[:, None, None, None]
+        count = used.sum() * (x.shape[2] * x.shape[3])
+        mean = (x * weight).sum((0, 2, 3)) / count.clamp(min=1)
+        centred = x - mean[:, None, None]
+        variance = (centred.square() * weight).sum((0, 2, 3)) / count.clamp(min=1)
+        self._remember(mean.detach(), variance.detach(), count)
+        scale = (variance + self.eps).rsqrt() * self.weight
+        return (centred * scale[:, None, None] + self.bias[:, None, None]).to(input.dtype)
+
+    @torch.no_grad()
+    def _remember(self, mean: Tensor, variance: Tensor, count: Tensor) -> None:
+        if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
+            return
+        seen = (count > 0).to(self.num_batches_tracked.dtype)
+        share = (self.momentum or 0.0) * seen
+        self.running_mean.lerp_(mean, share)
+        self.running_var.lerp_(variance * (count / (count - 1).clamp(min=1)), share)
+        self.num_batches_tracked.add_(seen)
+
+
+def make_norm(kind: Literal["bn", "gn"], channels: int) -> RowBatchNorm2d | nn.GroupNorm:
+    """A layer that normalises `channels` channels; group normalisation takes 32 groups, or what divides the channels.
+
+    Raises:
+        ValueError: `kind` is neither.
+    """
+    if kind == "bn":
+        return RowBatchNorm2d(channels)
+    if kind == "gn":
+        return nn.GroupNorm(32 if channels % 32 == 0 else 1, channels)
+    raise ValueError(f"norm must be bn or gn, got {kind!r}")
+
+
+def normalize(norm: nn.Module, rows: Tensor, used: Tensor | None) -> Tensor:
+    """Rows [R, C, H, W] normalised, of which those `used` [R] bool count; group normalisation looks at each alone."""
+    return norm(rows, used) if isinstance(norm, RowBatchNorm2d) else norm(rows)
