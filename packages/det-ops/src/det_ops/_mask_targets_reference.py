@@ -99,15 +99,15 @@ def to_mask_pixels(edges: Tensor, boxes: Tensor, size: int, legacy: bool) -> Ten
     """
     # No float64 on some accelerators: rounding ties may differ there.
     exact = torch.float32 if edges.device.type in ("npu", "mps") else torch.float64
-    corner = boxes[:, None, [0, 1, 0, 1]]
+    corner = boxes[:, None, :2].repeat(1, 1, 2)
     if legacy:
         corner64 = boxes.to(exact)
         side = torch.maximum(corner64[:, 2:], corner64[:, :2] + 1.0) - corner64[:, :2]
-        ratio = (size / side).to(torch.float32)[:, None, [0, 1, 0, 1]]
+        ratio = (size / side).to(torch.float32)[:, None].repeat(1, 1, 2)
         return ((edges.to(torch.float32) - corner) * ratio).to(exact)
     side = (boxes[:, 2:] - boxes[:, :2]).clamp(min=0.1)
     # Not `size / side`: PyTorch computes that as a reciprocal times size, which rounds twice.
-    ratio = (torch.full_like(side, size) / side)[:, None, [0, 1, 0, 1]]
+    ratio = (torch.full_like(side, size) / side)[:, None].repeat(1, 1, 2)
     return (edges.to(exact) - corner.to(exact)) * ratio.to(exact)
 
 

@@ -5,6 +5,8 @@ a weighted sum of feature rows times a weighted sum of feature columns. Both lis
 all regions first; then one gather per pair of taps accumulates all levels and images at once.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -75,14 +77,13 @@ def _geometry(
     aligned: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Flat index of each region's map `[R]`, its width `[R]`, and rows, row weights, columns, column weights."""
-    device = boxes.device
     bases, base = [], 0
     for height, width in zip(heights, widths, strict=True):
         bases.append(base)
         base += batch * height * width
     level = levels.clamp(0, len(heights) - 1)
-    height, width, first = torch.tensor([heights, widths, bases], device=device)[:, level].unbind(0)
-    corners = boxes * torch.tensor(scales, device=device, dtype=boxes.dtype)[level][:, None] - (0.5 if aligned else 0.0)
+    height, width, first = (_by_level(level, values, torch.int64) for values in (heights, widths, bases))
+    corners = boxes * _by_level(level, scales, boxes.dtype)[:, None] - (0.5 if aligned else 0.0)
     rows, row_weights = _taps(corners[:, 1], corners[:, 3], height, max(heights), pooled[0], sampling_ratio, aligned)
     columns, column_weights = _taps(
         corners[:, 0], corners[:, 2], width, max(widths), pooled[1], sampling_ratio, aligned
@@ -91,6 +92,11 @@ def _geometry(
     row_weights = torch.where(live, row_weights, 0.0)
     column_weights = torch.where(live, column_weights, 0.0)
     return first + image_index.clamp(0, batch - 1) * height * width, width, rows, row_weights, columns, column_weights
+
+
+def _by_level(level: Tensor, values: Sequence[float], dtype: torch.dtype) -> Tensor:
+    """`values[level]`, without a table that would be copied from the host."""
+    return torch.stack([(level == i).to(dtype) * value for i, value in enumerate(values)]).sum(0)
 
 
 def forward(
