@@ -8,6 +8,7 @@ import det_ops
 
 KINDS = {
     "3x3": ((4, 8, 3, 3), {"padding": 1}),
+    "rectified": ((4, 8, 3, 3), {"padding": 1, "relu": True}),
     "1x1": ((4, 8, 1, 1), {}),
     "strided": ((4, 8, 3, 2), {"stride": 2, "padding": 1}),
     "transposed": ((8, 4, 2, 2), {"stride": 2, "transposed": True}),
@@ -24,8 +25,10 @@ def arguments(kind: str, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Te
 def definition(images: Tensor, weight: Tensor, bias: Tensor | None, count: int, options: dict) -> Tensor:
     options = dict(options)
     convolution = F.conv_transpose2d if options.pop("transposed", False) else F.conv2d
+    relu = options.pop("relu", False)
     live = (torch.arange(len(images)) < count)[:, None, None, None]
-    return convolution(images, weight, bias, **options) * live
+    out = convolution(images, weight, bias, **options) * live
+    return out.relu() if relu else out
 
 
 @pytest.mark.parametrize("count", [0, 1, 3, 5])
@@ -105,10 +108,11 @@ def test_autocast(kernels: str) -> None:
     assert images.grad.dtype == weight.grad.dtype == bias.grad.dtype == torch.float32
 
 
-@pytest.mark.parametrize("kind", ["3x3", "transposed"])
+@pytest.mark.parametrize("kind", ["3x3", "transposed", "rectified"])
 def test_operator(kind: str) -> None:
     images, weight, bias, options = arguments(kind)
-    fixed = (options.get("stride", 1), options.get("padding", 0), options.get("transposed", False))
+    defaults = {"stride": 1, "padding": 0, "transposed": False, "relu": False}
+    fixed = tuple((defaults | options).values())
     torch.library.opcheck(torch.ops.det_ops.convolution_rows.default, (images, weight, bias, torch.tensor(3), *fixed))
     assert torch.autograd.gradcheck(
         lambda *tensors: det_ops.convolution_rows(*tensors, torch.tensor(2), **options),
@@ -128,6 +132,35 @@ def test_compile_and_export(kernels: str) -> None:
     torch._dynamo.reset()
     torch.testing.assert_close(torch.compile(Module(), fullgraph=True, backend="aot_eager")(*every), expected)
     torch.testing.assert_close(torch.export.export(Module(), every).module()(*every), expected)
+
+
+@pytest.mark.parametrize("count", [0, 2, 5])
+def test_inner_products(kernels: str, count: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    vectors, weight = (torch.randn(s, generator=generator, requires_grad=True) for s in ((5, 6, 8), (5, 8)))
+    found = det_ops.dot_rows(vectors, weight, torch.tensor(count))
+    expected = torch.einsum("npc,nc->np", vectors, weight) * (torch.arange(5) < count)[:, None]
+    torch.testing.assert_close(found, expected)
+    grad = torch.randn(5, 6, generator=generator)
+    for ours, theirs in zip(
+        torch.autograd.grad(found, (vectors, weight), grad),
+        torch.autograd.grad(expected, (vectors, weight), grad),
+        strict=True,
+    ):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_inner_products_as_an_operator() -> None:
+    arguments = torch.randn(4, 3, 2, requires_grad=True), torch.randn(4, 2, requires_grad=True), torch.tensor(3)
+    torch.library.opcheck(torch.ops.det_ops.dot_rows.default, arguments)
+    vectors, weight = (torch.randn(s, dtype=torch.float64, requires_grad=True) for s in ((4, 3, 2), (4, 2)))
+    assert torch.autograd.gradcheck(lambda *tensors: det_ops.dot_rows(*tensors, torch.tensor(2)), (vectors, weight))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert det_ops.dot_rows(*arguments).dtype == torch.bfloat16
+    with pytest.raises(ValueError, match=r"weight must be a Tensor\[4, 2\]"):
+        det_ops.dot_rows(arguments[0], arguments[1][:3], arguments[2])
+    with pytest.raises(ValueError, match=r"input must be a floating Tensor\[N, P, C\]"):
+        det_ops.dot_rows(arguments[1], arguments[1], arguments[2])
 
 
 def test_dense_form_reads_nothing_on_the_host() -> None:

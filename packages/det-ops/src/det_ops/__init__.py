@@ -13,7 +13,7 @@ from det_ops.nms import batched_nms, nms
 from det_ops.paste import paste_masks, paste_to_rle
 from det_ops.rle import encode_rle
 from det_ops.roi_align import multilevel_roi_align, roi_align
-from det_ops.rows import convolution_rows
+from det_ops.rows import convolution_rows, dot_rows
 from det_ops.sampling import sample
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "convolution_rows",
     "decode_boxes",
     "deform_conv2d",
+    "dot_rows",
     "encode_boxes",
     "encode_rle",
     "fast_nms",

@@ -99,6 +99,6 @@ class MaskIoUNet(nn.Module):
         """
         x = masks[:, None]
         for conv in cast("Iterable[nn.Conv2d]", self.convs):
-            x = F.relu_(convolution_rows(x, conv.weight, conv.bias, count, stride=2))
-        x = F.relu_(convolution_rows(x, self.predictor.weight, self.predictor.bias, count))
+            x = convolution_rows(x, conv.weight, conv.bias, count, stride=2, relu=True)
+        x = convolution_rows(x, self.predictor.weight, self.predictor.bias, count, relu=True)
         return x.amax((2, 3)).float()
