@@ -23,19 +23,23 @@ from torch.utils._pytree import tree_flatten
 import det_ops
 from apps.cascade_rcnn.config import RECIPES as CASCADE_RCNN
 from apps.common.app import backbone, two_stage, with_classes
-from apps.common.config import TwoStageRecipe
+from apps.common.config import Recipe, TwoStageRecipe
 from apps.common.data import training_batches
 from apps.faster_rcnn.config import RECIPES as FASTER_RCNN
 from apps.mask_rcnn.config import RECIPES as MASK_RCNN
+from apps.yolact.config import RECIPES as YOLACT
+from apps.yolact.config import YolactRecipe
+from apps.yolact.model import assembled, yolact
 from det_coco import CocoIndex
 from det_engine import Precision, build_optimizer
-from det_heads import BoxHead, CascadeDetector, TwoStageDetector
+from det_heads import BoxHead, CascadeDetector, TwoStageDetector, Yolact
 
 RECIPES = {
     f"{app}/{name}": make
     for app, recipes in (("mask_rcnn", MASK_RCNN), ("faster_rcnn", FASTER_RCNN), ("cascade_rcnn", CASCADE_RCNN))
     for name, make in recipes.items()
 }
+YOLACTS = {f"yolact/{name}": make for name, make in YOLACT.items()}
 # The others differ from these in depth and schedule alone.
 CONVENTIONS = [
     "mask_rcnn/tiny",
@@ -50,6 +54,9 @@ CONVENTIONS = [
     "cascade_rcnn/cascade_rcnn_r50_fpn_1x",
     "cascade_rcnn/cascade_mask_rcnn_r50_fpn_1x",
     "cascade_rcnn/cascade_mask_rcnn_r50_fpn_1x_mmdet",
+    "yolact/tiny",
+    "yolact/yolact_resnet50",
+    "yolact/yolact_plus_resnet50",
 ]
 
 # Operators that read a value back to the host, or whose output has a shape that depends on values.
@@ -96,8 +103,18 @@ def no_host_reads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
 
 
+def narrowed(name: str) -> tuple[Recipe, TwoStageDetector | Yolact]:
+    """A recipe, and its network, with the conventions of a published one and fewer of everything."""
+    torch.manual_seed(0)
+    if name in YOLACTS:
+        recipe = narrow_yolact(YOLACTS[name]())
+        return recipe, yolact(recipe)
+    recipe = narrow(RECIPES[name]())
+    return recipe, two_stage(recipe)
+
+
 def narrow(recipe: TwoStageRecipe) -> TwoStageRecipe:
-    """The conventions of a recipe with fewer of everything; two images of at most 96 x 128."""
+    """Two images of at most 96 x 128."""
     detector = recipe.detector
     counts = {"samples": 64, "pre_nms_train": 90, "pre_nms_test": 80, "post_nms_train": 60, "post_nms_test": 50}
     return replace(
@@ -125,6 +142,36 @@ def narrow(recipe: TwoStageRecipe) -> TwoStageRecipe:
             max_instances=64,
             max_polygons=96,
             max_edges=1024,
+            filter_empty=False,
+            workers=0,
+        ),
+    ).spelt_out()
+
+
+def narrow_yolact(recipe: YolactRecipe) -> YolactRecipe:
+    """Two images of 96 x 96, not cut, so that no object is lost."""
+    mask_iou = recipe.detector.mask_iou
+    return replace(
+        recipe,
+        backbone=replace(
+            recipe.backbone, width=8, depth=18 if recipe.backbone.depth == 18 else 50, pyramid_channels=16
+        ),
+        detector=replace(
+            recipe.detector,
+            num_classes=3,
+            channels=16,
+            prototypes=8,
+            mask_iou=None if mask_iou is None else replace(mask_iou, channels=(4, 4)),
+            nms_top_k=30,
+            max_detections=20,
+        ),
+        data=replace(
+            recipe.data,
+            batch=2,
+            size=96,
+            max_instances=64,
+            expand=False,
+            crop=False,
             filter_empty=False,
             workers=0,
         ),
@@ -176,7 +223,7 @@ def splits(tmp_path_factory) -> tuple[CocoIndex, CocoIndex]:
     )
 
 
-def batches(recipe: TwoStageRecipe, splits: tuple[CocoIndex, CocoIndex]) -> list[dict[str, Tensor]]:
+def batches(recipe: Recipe, splits: tuple[CocoIndex, CocoIndex]) -> list[dict[str, Tensor]]:
     bare, crowded = (next(training_batches(recipe, index, 0, pin_memory=False)) for index in splits)
     used = [(batch["valid"] & ~batch["crowd"]).sum().item() for batch in (bare, crowded)]
     assert used == [0, 90]
@@ -204,9 +251,8 @@ def assert_equal_calls(first: list[tuple], second: list[tuple]) -> None:
 @pytest.mark.parametrize("kernels", ["auto", "reference"])
 @pytest.mark.parametrize("name", CONVENTIONS)
 def test_the_operators_of_a_training_step_do_not_depend_on_the_data(name, kernels, splits, monkeypatch):
-    recipe = narrow(RECIPES[name]())
-    torch.manual_seed(0)
-    model = two_stage(recipe).train()
+    recipe, model = narrowed(name)
+    model.train()
     optimizer = build_optimizer(model, recipe.solver)
     precision = Precision("fp32", torch.device("cpu"))
     both = batches(recipe, splits)
@@ -228,13 +274,14 @@ def test_the_operators_of_a_training_step_do_not_depend_on_the_data(name, kernel
 @pytest.mark.parametrize("kernels", ["auto", "reference"])
 @pytest.mark.parametrize("name", CONVENTIONS)
 def test_the_operators_of_inference_do_not_depend_on_the_data(name, kernels, splits, monkeypatch):
-    recipe = narrow(RECIPES[name]())
-    torch.manual_seed(0)
-    model = two_stage(recipe).eval()
+    recipe, model = narrowed(name)
+    model.eval()
     with torch.no_grad():
         for head in (module for module in model.modules() if isinstance(module, BoxHead)):
             head.cls_score.weight.mul_(30)
             head.cls_score.bias[-1] = -100  # against the background, so that there is something to detect
+        if isinstance(model, Yolact):
+            model.head.classes.weight.mul_(30)
     recorded, found = [], []
     with det_ops.kernels(kernels), torch.inference_mode():
         inputs = [{key: batch[key] for key in ("images", "image_sizes")} for batch in batches(recipe, splits)]
@@ -291,6 +338,36 @@ def test_a_full_size_step_of_every_recipe_has_shapes_from_the_configuration(name
     shapes = {"boxes": (2, k, 4), "scores": (2, k), "labels": (2, k), "valid": (2, k)}
     if recipe.detector.mask is not None:
         shapes["masks"] = (2, k, 28, 28)
+    assert {key: tuple(value.shape) for key, value in found.items()} == shapes
+
+
+# The others differ from these in size or depth alone.
+@pytest.mark.parametrize(
+    "name", ["yolact/tiny", "yolact/yolact_im700", "yolact/yolact_darknet53", "yolact/yolact_plus_base"]
+)
+def test_a_full_size_step_of_yolact_has_shapes_from_the_configuration(name):
+    recipe = YOLACTS[name]()
+    shape, size, m = recipe.batch_shape(), recipe.data.size, recipe.data.max_instances
+    with FakeTensorMode():
+        model = assembled(recipe).train()
+        batch = {
+            "images": torch.zeros(2, 3, size, size, dtype=torch.uint8),
+            "image_sizes": torch.zeros(2, 2, dtype=torch.int32),
+            "boxes": torch.zeros(2, m, 4),
+            "labels": torch.zeros(2, m, dtype=torch.int64),
+            "valid": torch.zeros(2, m, dtype=torch.bool),
+            "crowd": torch.zeros(2, m, dtype=torch.bool),
+            **{f"mask_bitmaps_{h}x{w}": torch.zeros(2, m, h, w, dtype=torch.uint8) for h, w in shape.bitmap_sizes},
+        }
+        losses = model(batch)
+        sum(losses.values()).backward()
+        with torch.no_grad():
+            found = model.eval()({"images": batch["images"], "image_sizes": batch["image_sizes"]})
+    assert all(p.grad is not None and p.grad.shape == p.shape for p in model.parameters())
+    k, masks = recipe.detector.max_detections, shape.bitmap_sizes[0]
+    shapes = {"boxes": (2, k, 4), "scores": (2, k), "labels": (2, k), "valid": (2, k), "masks": (2, k, *masks)}
+    if recipe.detector.mask_iou is not None:
+        shapes["mask_scores"] = (2, k)
     assert {key: tuple(value.shape) for key, value in found.items()} == shapes
 
 

@@ -10,6 +10,11 @@ from det_ops import deform_conv2d
 
 def yolact(recipe: YolactRecipe) -> Yolact:
     """The network of a recipe, randomly initialised as YOLACT does it; NHWC, which convolutions prefer."""
+    return assembled(recipe).to(memory_format=torch.channels_last)
+
+
+def assembled(recipe: YolactRecipe) -> Yolact:
+    """The same in PyTorch's usual layout."""
     config = recipe.backbone
     body = darknet(config) if config.kind == "darknet53" else residual(config)
     pyramid = FPN(
@@ -21,7 +26,7 @@ def yolact(recipe: YolactRecipe) -> Yolact:
         activation=True,
         initialization=config.pyramid_init,
     )
-    return Yolact(ResNetFPN(body, pyramid), recipe.detector).to(memory_format=torch.channels_last)
+    return Yolact(ResNetFPN(body, pyramid), recipe.detector)
 
 
 def darknet(config: YolactBackboneConfig) -> DarkNet:
