@@ -2,10 +2,16 @@
 
 python job.py PROCESSES RUN_DIRECTORY CASE [--resume]
 
-Cases: `equal` several short trainings; `killed`, `hanging`, `failing`: process 1 does so in its third step; `slow`.
+Cases: `equal` several short trainings, one of which goes on from RUN_DIRECTORY/../half; `killed`, `hanging`: process 1
+does so in its third step; `restarted`: the first process 1 is killed in its seventh; `faulty`: process 1 has bad
+images; `slow`.
 """
 
+import importlib.util
+import itertools
+import math
 import os
+import shutil
 import signal
 import sys
 import time
@@ -15,16 +21,16 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from det_engine import RunDirectory, SolverConfig, TrainSettings, cli, distributed, train
+from det_engine import EngineError, RunDirectory, SolverConfig, TrainSettings, cli, distributed, train
 
 
 class Net(nn.Module):
     """A loss over a number of rows that follows from the data, and random numbers; both know of parts."""
 
-    def __init__(self):
+    def __init__(self, norm=None):
         super().__init__()
         self.first, self.second = nn.Linear(6, 16), nn.Linear(16, 1)
-        self.norm = nn.GroupNorm(4, 16)
+        self.norm = norm or nn.GroupNorm(4, 16)
         self.part = (0, 1, lambda number: number)
 
     @contextmanager
@@ -40,6 +46,13 @@ class Net(nn.Module):
         errors = (self.second(self.norm(self.first(x + 0.1 * noise)).relu())[:, 0].float() - batch["y"]).square()
         number = total(batch["used"].sum()).clamp(min=1 / count)
         return {"loss_used": (errors * batch["used"]).sum() / number, "loss_all": 0.1 * errors.mean()}
+
+
+def synchronised_norm():
+    """Batch statistics over all processes, from a package that may not be there."""
+    from det_backbones import SyncBatchNorm2d
+
+    return nn.Sequential(nn.Unflatten(1, (16, 1, 1)), SyncBatchNorm2d(16), nn.Flatten())
 
 
 def batch_of(step, images=8):
@@ -60,20 +73,21 @@ CASES = {
     "O2": ({"precision": "O2", "loss_scale": 128.0}, {"ema_decay": 0.5}),
     "adamw": ({}, {"optimizer": "adamw", "base_lr": 0.01, "ema_decay": 0.9}),
 }
+if importlib.util.find_spec("det_backbones") is not None:
+    CASES["synchronised"] = ({}, {})
 
 
 def fit(path, case, *, steps=6, resume=False, batches=None, seconds=0.0, **changes):
     """Train; the run's directory."""
 
     def usual(step):
-        while True:
+        for number in itertools.count(step):
             time.sleep(seconds)
-            yield batch_of(step)
-            step += 1
+            yield batch_of(number)
 
     settings, solver = CASES[case]
     torch.manual_seed(0)
-    model = Net()
+    model = Net(synchronised_norm() if case == "synchronised" else None)
     run = RunDirectory(path)
     if distributed.is_main() and not resume:
         RunDirectory.create(path, config={}, environment={"written_by": "det-engine"})
@@ -94,26 +108,82 @@ def fit(path, case, *, steps=6, resume=False, batches=None, seconds=0.0, **chang
 
 def broken(kind):
     def batches(step):
-        while True:
-            if step == 2 and distributed.rank() == 1:
+        for number in itertools.count(step):
+            if number == 2 and distributed.rank() == 1:
                 if kind == "killed":
                     os.kill(os.getpid(), signal.SIGKILL)
-                if kind == "failing":
-                    raise cli.UsageError("this picture is torn")
                 time.sleep(100)
-            yield batch_of(step)
-            step += 1
+            yield batch_of(number)
 
     return batches
 
 
+def killed_once(step):
+    for number in itertools.count(step):
+        if number == 6 and distributed.rank() == 1 and not distributed.is_restarted():
+            os.kill(os.getpid(), signal.SIGKILL)
+        yield batch_of(number)
+
+
+def faulty(name, value, times):
+    """Batches of which the fourth, `times` times that it is asked for, has `value` in a row of process 1."""
+    left = [times]
+
+    def batches(step):
+        for number in itertools.count(step):
+            batch = batch_of(number)
+            if number == 3 and distributed.rank() == 1 and left[0]:
+                left[0] -= 1
+                batch[name][1] = value
+                batch["used"][1] = True
+            yield batch
+
+    return batches
+
+
+def equal(path):
+    """Every case; a short training to go on with; and one that goes on from that of another number of processes."""
+    for name in CASES:
+        fit(path / name, name, validation_batches=2)
+    fit(path / "half", "plain", steps=4)
+    others = path.parent / "half"
+    if others.exists():
+        if distributed.is_main():
+            shutil.copytree(others, path / "resumed")
+        distributed.share(None)
+        fit(path / "resumed", "plain", resume=True, validation_batches=2)
+
+
+def faults(path):
+    """A fault under each policy, and at last an error in the data."""
+    often = {"steps": 8, "checkpoint_interval": 2}
+    fit(path / "skip", "plain", batches=faulty("x", 3e38, math.inf), on_failure="skip", **often)
+    # Once in the step, once to be explained.
+    fit(path / "rollback", "plain", batches=faulty("y", math.inf, 2), on_failure="rollback", **often)
+    try:
+        fit(path / "stop", "plain", batches=faulty("y", math.nan, math.inf), **often)
+    except EngineError as error:
+        (path / f"stopped-{distributed.rank()}").write_text(str(error))
+    # Nobody goes on before both have written.
+    distributed.gather(None)
+    distributed.share(None)
+    if distributed.rank() == 1:
+        raise cli.UsageError("this picture is torn")
+    fit(path / "failing", "plain")
+
+
 def work(path, case, *flags):
+    path = Path(path)
     with distributed.processes(torch.device("cpu")):
         if case == "equal":
-            for name in CASES:
-                fit(Path(path) / name, name, validation_batches=2)
+            equal(path)
+        elif case == "faulty":
+            faults(path)
         elif case == "slow":
             fit(path, "plain", steps=40, seconds=0.1, resume="--resume" in flags, checkpoint_interval=5)
+        elif case == "restarted":
+            again = distributed.is_restarted()
+            fit(path, "plain", steps=10, batches=killed_once, resume=again, checkpoint_interval=2)
         else:
             fit(path, "plain", batches=broken(case), hang_seconds=3.0)
 

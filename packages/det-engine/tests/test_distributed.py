@@ -2,6 +2,8 @@
 
 import importlib.util
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from det_engine import EngineError, checkpoint, distributed, read_metrics
+from det_engine import EngineError, checkpoint, distributed, read_metrics, replay
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
 SCRIPT = Path(__file__).with_name("job.py")
@@ -25,9 +27,9 @@ def job():
     return module
 
 
-def start(*arguments):
+def start(*arguments, launcher=()):
     return subprocess.Popen(
-        [sys.executable, str(SCRIPT), *map(str, arguments)],
+        [sys.executable, *launcher, str(SCRIPT), *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -35,17 +37,31 @@ def start(*arguments):
     )
 
 
-def ended(*arguments):
-    process = start(*arguments)
-    output, errors = process.communicate(timeout=180)
+def ended(*arguments, launcher=()):
+    process = start(*arguments, launcher=launcher)
+    try:
+        output, errors = process.communicate(timeout=300)
+    finally:
+        process.kill()
     return process.returncode, output, errors
 
 
 @pytest.fixture(scope="module")
 def alone(job, tmp_path_factory):
     """Directory of the trainings of one process."""
-    path = tmp_path_factory.mktemp("alone")
+    path = tmp_path_factory.mktemp("alone") / "run"
     job.work(path, "equal")
+    return path
+
+
+@pytest.fixture(scope="module")
+def two(alone, tmp_path_factory):
+    """Directory of the same trainings in two processes, and of one that goes on from that of one process."""
+    path = tmp_path_factory.mktemp("two") / "run"
+    shutil.copytree(alone / "half", path.parent / "half")
+    status, output, errors = ended(2, path, "equal")
+    assert status == 0, errors
+    assert output.count("step 6/6") == len(list(path.iterdir())) - 1
     return path
 
 
@@ -63,14 +79,32 @@ def assert_same(one, other):
         torch.testing.assert_close(states[1][group], states[0][group], **rough)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("count", [2, 4])
-def test_several_processes_are_one(alone, job, tmp_path, count):
-    status, output, errors = ended(count, tmp_path, "equal")
-    assert status == 0, errors
-    assert output.count("step 6/6") == len(job.CASES)
+def assert_all_same(alone, other, job):
     for name in job.CASES:
-        assert_same(alone / name, tmp_path / name)
+        assert_same(alone / name, other / name)
+    assert_same(alone / "plain", other / "resumed")
+
+
+@pytest.mark.slow
+def test_two_processes_are_one(alone, two, job):
+    """In every case, and when they go on from a checkpoint of one process."""
+    assert_all_same(alone, two, job)
+
+
+@pytest.mark.slow
+def test_four_processes_are_one(alone, two, job, tmp_path):
+    """In every case, and when they go on from a checkpoint of two processes."""
+    shutil.copytree(two / "half", tmp_path / "half")
+    status, _, errors = ended(4, tmp_path / "run", "equal")
+    assert status == 0, errors
+    assert_all_same(alone, tmp_path / "run", job)
+
+
+@pytest.mark.slow
+def test_one_process_goes_on_from_two(alone, two, job, tmp_path):
+    shutil.copytree(two / "half", tmp_path / "resumed")
+    job.fit(tmp_path / "resumed", "plain", resume=True, validation_batches=2)
+    assert_same(alone / "plain", tmp_path / "resumed")
 
 
 def test_accumulated_and_captured_are_the_plain_step(alone):
@@ -101,11 +135,45 @@ def test_a_hanging_process_is_named(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_message_of_a_failing_process_is_shown_once(tmp_path):
-    status, _, errors = ended(2, tmp_path / "run", "failing")
-    assert status == 2
+def test_faults_in_one_of_two_processes(job, cpu, tmp_path):
+    """Both know and say what is wrong, do what the policy says, and go on together; an error is shown once."""
+    status, output, errors = ended(2, tmp_path, "faulty")
+    assert status == 2, errors
     assert errors.count("this picture is torn") == 1
     assert "error: process 1: this picture is torn" in errors
+
+    message = (tmp_path / "stopped-0").read_text()
+    assert message == (tmp_path / "stopped-1").read_text()
+    assert "The loss is not finite at step 4: loss_used = nan, loss_all = nan." in message
+    assert "Images of that step: 300, 301, 302, 303, 304, 305, 306, 307." in message
+    assert "It happens in process 1. The batch itself is not finite in y (of image 305)." in message
+    assert "Alone, it happens with image 305." in message
+    assert checkpoint.load(tmp_path / "stop" / "checkpoints" / "last.pt")["step"] == 2
+    bundle = tmp_path / "stop" / "failures" / "step-4.pt"
+    assert f"Repeat it with: replay {bundle}." in message
+    assert replay(bundle, lambda config: job.Net(), cpu).images[0][0] == 305
+
+    assert "first layer whose output is not finite is first (Linear, float32)" in output
+    assert "Going on without step 4." in output
+    finding = replay(tmp_path / "skip" / "failures" / "step-4.pt", lambda config: job.Net(), cpu)
+    assert finding.layer == "first (Linear, float32)"
+    assert "Going on from step 2 with 0.5 times the learning rate." in output
+    states = {name: checkpoint.load(tmp_path / name / "checkpoints" / "last.pt") for name in ("skip", "rollback")}
+    for state in states.values():
+        assert (state["step"], state["failures"]) == (8, 1)
+        assert all(tensor.isfinite().all() for tensor in state["model"].values())
+    assert (states["skip"]["lr_factor"], states["rollback"]["lr_factor"]) == (1, 0.5)
+
+
+@pytest.mark.slow
+def test_torchrun_starts_a_job_anew_that_lost_a_process(job, tmp_path):
+    """It goes on from its last checkpoint, and ends as if nothing had been."""
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--max-restarts", "1"]
+    status, output, errors = ended(2, tmp_path / "run", "restarted", launcher=launcher)
+    assert status == 0, errors
+    assert re.findall(r"resumed from .*last\.pt at step (\d)", output) in (["4"], ["6"])
+    job.fit(tmp_path / "whole", "plain", steps=10)
+    assert_same(tmp_path / "whole", tmp_path / "run")
 
 
 @pytest.mark.slow

@@ -57,8 +57,9 @@ def is_launched() -> bool:
 
 
 def is_restarted() -> bool:
-    """Whether torchrun started this process anew after another one had failed."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+    """Whether torchrun started this process anew after another one had failed, or Slurm a job that was preempted."""
+    counts = ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT")
+    return any(int(os.environ.get(name, "0")) > 0 for name in counts)
 
 
 def _together() -> bool:

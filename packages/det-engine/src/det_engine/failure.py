@@ -209,7 +209,7 @@ def explain(
         exploded: whether it was a finite loss that was too large.
 
     Returns:
-        Sentences, on rank 0.
+        Sentences, the same in every process: any of them may be the one whose message is shown.
     """
     ids = distributed.gather(batch["image_ids"].tolist() if "image_ids" in batch else [])
     findings = []
@@ -246,15 +246,18 @@ def explain(
             "config": to_plain(config),
         }
         checkpoint.save(path, {"failure": bundle})
-    if told is None or ids is None:
-        return []
-    lines = [f"Images of that step: {', '.join(str(i) for row in ids for i in row)}."] if any(ids) else []
-    lines.append(f"Learning rate {lr:.4g}, precision {stepper.precision.name}, {stepper.precision.describe_scale()}.")
-    if distributed.world_size() > 1:
-        lines.append(f"It happens in process {culprit}.")
-    if told[culprit].is_finite and not exploded:
-        lines.append("Repeated, the step gives finite values.")
-    return [*lines, *told[culprit].sentences(), f"Repeat it with: replay {path}."]
+    lines: list[str] = []
+    if told is not None and ids is not None:
+        if any(ids):
+            lines.append(f"Images of that step: {', '.join(str(i) for row in ids for i in row)}.")
+        scale = stepper.precision.describe_scale()
+        lines.append(f"Learning rate {lr:.4g}, precision {stepper.precision.name}, {scale}.")
+        if distributed.world_size() > 1:
+            lines.append(f"It happens in process {culprit}.")
+        if told[culprit].is_finite and not exploded:
+            lines.append("Repeated, the step gives finite values.")
+        lines += [*told[culprit].sentences(), f"Repeat it with: replay {path}."]
+    return distributed.share(lines)
 
 
 def _total(given: Iterator[Tensor], recorded: list[float], count: Tensor) -> Tensor:
