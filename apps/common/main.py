@@ -6,6 +6,7 @@ from functools import partial
 
 from apps.common.app import App
 from apps.common.benchmark import benchmark
+from apps.common.convert import convert
 from apps.common.evaluate import evaluate
 from apps.common.predict import predict
 from apps.common.replay import replay
@@ -23,6 +24,7 @@ COMMANDS: dict[str, Command] = {
     "eval": evaluate,
     "predict": predict,
     "benchmark": benchmark,
+    "convert": convert,
     "replay": replay,
     "recipes": show_recipes,
 }

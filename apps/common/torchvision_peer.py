@@ -1,0 +1,168 @@
+"""torchvision's own network on a file that we wrote for it."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torchvision.models import resnet
+from torchvision.models.detection import FasterRCNN, MaskRCNN
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.backbone_utils import BackboneWithFPN
+from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead, FastRCNNPredictor, TwoMLPHead
+from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
+from torchvision.models.detection.rpn import RPNHead
+from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign
+
+from apps.common.certify import Detections, Outputs
+from apps.common.config import TwoStageRecipe
+from det_backbones.resnet import BLOCKS
+from det_coco import Batch
+from det_heads import BoxHeadConfig, MaskHeadConfig
+from det_heads.config import PoolConfig
+
+
+def torchvision_network(recipe: TwoStageRecipe, state: Mapping[str, Tensor]) -> FasterRCNN | None:
+    """Torchvision's detector for a recipe as torchvision runs it, with the weights of a file.
+
+    Returns:
+        None where torchvision has no such body: its ResNets have 64 channels in the stem.
+    """
+    backbone, config = recipe.backbone, recipe.detector
+    if backbone.width != 64:
+        return None
+    frozen = backbone.norm in ("frozen_bn", "frozen_statistics_bn")
+    norm = partial(FrozenBatchNorm2d if frozen else nn.BatchNorm2d, eps=backbone.norm_eps)
+    body = resnet.ResNet(
+        cast("Any", resnet.Bottleneck if backbone.depth >= 50 else resnet.BasicBlock),
+        list(BLOCKS[backbone.depth]),
+        groups=backbone.groups,
+        width_per_group=backbone.width_per_group,
+        norm_layer=norm,
+    )
+    if backbone.stride_in_1x1 and backbone.depth >= 50:
+        for layer in (body.layer2, body.layer3, body.layer4):
+            first = cast("resnet.Bottleneck", layer[0])
+            first.conv1.stride, first.conv2.stride = (2, 2), (1, 1)
+    channels = backbone.pyramid_channels
+    inputs = [body.inplanes // 8 * 2**stage for stage in range(4)]
+    pyramid = BackboneWithFPN(
+        body,
+        {f"layer{stage + 1}": str(stage) for stage in range(4)},
+        inputs,
+        channels,
+        norm_layer=nn.BatchNorm2d if backbone.pyramid_norm else None,
+    )
+    rpn, box = config.rpn, config.box
+    outputs = len(state["roi_heads.box_predictor.cls_score.bias"])
+    options: dict[str, Any] = {
+        "image_mean": config.pixels.mean,
+        "image_std": config.pixels.std,
+        "rpn_anchor_generator": AnchorGenerator(rpn.anchors.sizes, (rpn.anchors.ratios,) * len(rpn.anchors.sizes)),
+        "rpn_head": RPNHead(channels, rpn.anchors.per_cell, conv_depth=rpn.convs),
+        "rpn_pre_nms_top_n_test": rpn.pre_nms_test,
+        "rpn_post_nms_top_n_test": rpn.post_nms_test,
+        "rpn_nms_thresh": rpn.nms_threshold,
+        "box_roi_pool": _pool(box.pool),
+        "box_head": _box_head(channels, box),
+        "box_predictor": FastRCNNPredictor(box.channels, outputs),
+        "box_score_thresh": box.score_threshold,
+        "box_nms_thresh": box.nms_threshold,
+        "box_detections_per_img": box.max_detections,
+        "bbox_reg_weights": box.coding.weights,
+        "_skip_resize": True,
+    }
+    kind = FasterRCNN
+    if config.mask is not None:
+        kind = MaskRCNN
+        options |= _mask_options(channels, config.mask, outputs)
+    model = kind(pyramid, **options)
+    model.load_state_dict(dict(state))
+    return model.eval()
+
+
+def _pool(config: PoolConfig) -> MultiScaleRoIAlign:
+    names = [str(level) for level in range(config.levels)]
+    return MultiScaleRoIAlign(names, output_size=config.size, sampling_ratio=config.sampling_ratio)
+
+
+def _box_head(channels: int, config: BoxHeadConfig) -> nn.Module:
+    size = config.pool.size
+    if not config.convs:
+        return TwoMLPHead(channels * size**2, config.channels)
+    widths = [config.conv_channels] * config.convs
+    return FastRCNNConvFCHead((channels, size, size), widths, [config.channels], norm_layer=nn.BatchNorm2d)
+
+
+def _mask_options(channels: int, config: MaskHeadConfig, outputs: int) -> dict[str, Any]:
+    norm = nn.BatchNorm2d if config.norm else None
+    return {
+        "mask_roi_pool": _pool(config.pool),
+        "mask_head": MaskRCNNHeads(channels, [config.channels] * config.convs, 1, norm_layer=norm),
+        "mask_predictor": MaskRCNNPredictor(config.channels, config.channels, outputs),
+    }
+
+
+class TorchvisionOutputs(Outputs):
+    """What torchvision computes.
+
+    Args:
+        model: From :func:`torchvision_network`.
+        labels: torchvision's label of each of our classes.
+    """
+
+    def __init__(self, model: FasterRCNN, labels: Sequence[int]) -> None:
+        self.model: Any = model
+        self.labels = torch.tensor(labels)
+
+    def layer(self, group: str, inputs: tuple[Any, ...], batch: Batch) -> Any:
+        """As there; outputs in our order of classes."""
+        model = self.model
+        body, kind = model.backbone.body, group.partition(" ")[0]
+        if group == "stem":
+            images = model.transform(self._images(batch))[0].tensors
+            return body.maxpool(body.relu(body.bn1(body.conv1(images))))
+        if kind == "stage":
+            return body[f"layer{int(group[-1]) - 1}"](*inputs)
+        if kind == "pyramid":
+            return list(model.backbone.fpn({str(level): map_ for level, map_ in enumerate(inputs[0])}).values())
+        if kind == "proposals":
+            return model.rpn.head(inputs[0])
+        heads = model.roi_heads
+        if kind == "box":
+            logits, deltas = heads.box_predictor(heads.box_head(inputs[0]))
+            order = torch.cat((self.labels, self.labels.new_zeros(1)))  # background last
+            return logits[:, order], deltas.unflatten(1, (-1, 4))[:, self.labels].flatten(1)
+        pooled, labels, count = inputs
+        logits = heads.mask_predictor(heads.mask_head(pooled))[torch.arange(len(pooled)), self.labels[labels]]
+        # Beyond `count` are rows without a box, of which ours says nothing.
+        used = (torch.arange(len(pooled)) < count)[:, None, None]
+        padding = heads.mask_predictor.mask_fcn_logits.bias[self.labels[labels]][:, None, None]
+        return torch.where(used, logits, padding)
+
+    def detections(self, batch: Batch) -> Detections:
+        """As there; masks before they are pasted."""
+        kept: list[Tensor] = []
+        heads = self.model.roi_heads
+        hooks = []
+        if heads.has_mask():
+            hooks.append(heads.mask_predictor.register_forward_hook(lambda _m, _i, output: kept.append(output)))
+        (found,) = self.model(self._images(batch))
+        for hook in hooks:
+            hook.remove()
+        result = {
+            "boxes": found["boxes"],
+            "scores": found["scores"],
+            "labels": (found["labels"][:, None] == self.labels).int().argmax(1),
+            "valid": torch.ones(len(found["boxes"]), dtype=torch.bool),
+        }
+        if kept:
+            result["masks"] = kept[0].sigmoid()[torch.arange(len(found["labels"])), found["labels"]]
+        return {name: tensor[None] for name, tensor in result.items()}
+
+    @staticmethod
+    def _images(batch: Batch) -> list[Tensor]:
+        """The resized image as torchvision takes it, in 0..1 and without padding."""
+        height, width = batch["image_sizes"][0].tolist()
+        return [batch["images"][0, :, :height, :width].float() / 255]

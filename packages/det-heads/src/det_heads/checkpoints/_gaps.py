@@ -1,0 +1,66 @@
+"""Classes that are numbered like the categories of a data set, as torchvision's are: with gaps, for COCO."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+__all__ = ["spread", "torchvision_labels", "without_gaps"]
+
+_NEVER = -100.0
+"""Logit of a class that does not exist; its probability is 0 in float32."""
+
+_BY_CLASS = {"box_head.cls_score": 1, "box_head.bbox_pred": 4, "mask_head.predictor": 1}
+"""Modules with outputs for every class: how many."""
+
+
+def torchvision_labels(ids: Sequence[int]) -> list[int]:
+    """Torchvision's label of each class: the category's id, or numbers from 1 where the ids are no such numbers.
+
+    Args:
+        ids: Of the categories, in the order of the classes.
+    """
+    numbered = list(range(1, len(ids) + 1))
+    usable = list(ids) == sorted(ids) and min(ids) >= 1 and max(ids) <= 2 * len(ids)
+    return list(ids) if usable else numbered
+
+
+def spread(state: Mapping[str, Tensor], labels: Sequence[int]) -> dict[str, Tensor]:
+    """Our state with class i in the place of label `labels[i]` (from 1), and classes that never win between."""
+    count = max(labels)
+    if count == len(labels):
+        return dict(state)
+    return _moved(state, torch.tensor(labels) - 1, count)
+
+
+def without_gaps(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The inverse of :func:`spread`: without the classes that it put between."""
+    weight, bias = (state.get(f"box_head.cls_score.{kind}") for kind in ("weight", "bias"))
+    if weight is None or bias is None or weight.is_meta:
+        return dict(state)
+    real = (bias[:-1] != _NEVER) | (weight[:-1] != 0).any(1)
+    if real.all():
+        return dict(state)
+    found = dict(state)
+    for name, tensor, values in _class_tensors(state):
+        classes = len(real) * values
+        found[name] = torch.cat((tensor[:classes].unflatten(0, (-1, values))[real].flatten(0, 1), tensor[classes:]))
+    return found
+
+
+def _moved(state: Mapping[str, Tensor], places: Tensor, count: int) -> dict[str, Tensor]:
+    found = dict(state)
+    for name, tensor, values in _class_tensors(state):
+        classes = len(places) * values
+        moved = tensor.new_zeros((count, values, *tensor.shape[1:]))
+        if name == "box_head.cls_score.bias":
+            moved.fill_(_NEVER)
+        moved[places] = tensor[:classes].unflatten(0, (-1, values))
+        found[name] = torch.cat((moved.flatten(0, 1), tensor[classes:]))
+    return found
+
+
+def _class_tensors(state: Mapping[str, Tensor]) -> list[tuple[str, Tensor, int]]:
+    """Name, tensor and values per class; what follows those of the classes is the background's."""
+    names = [(f"{module}.{kind}", values) for module, values in _BY_CLASS.items() for kind in ("weight", "bias")]
+    return [(name, state[name], values) for name, values in names if name in state]

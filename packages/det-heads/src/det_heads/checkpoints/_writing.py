@@ -1,0 +1,157 @@
+"""Checkpoints of other systems, written as their own loaders expect them."""
+
+import contextlib
+import os
+import pickle
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+from torch import Tensor
+
+from det_heads.__about__ import __version__
+from det_heads.checkpoints._exchange import CheckpointError, to_reference
+from det_heads.checkpoints._gaps import spread, torchvision_labels
+from det_heads.checkpoints._targets import TARGETS, obstacle
+from det_heads.config import DetectorConfig
+
+__all__ = ["refuse_existing", "to_checkpoint", "write_checkpoint"]
+
+
+def to_checkpoint(
+    state: Mapping[str, Tensor],
+    config: DetectorConfig,
+    system: str,
+    *,
+    categories: Mapping[int, str] | None = None,
+    norm_eps: float = 1e-5,
+) -> dict[str, Any]:
+    """A two-stage detector in the container, names and layout of another system.
+
+    What differs from the tensors that we have:
+
+    * detectron2's frozen batch normalisation has a fixed epsilon of 1e-5; for others the scale is adapted.
+    * torchvision reads RGB, so the first convolution of a network for BGR has its channels turned.
+    * torchvision's classes are the categories' ids: where these have gaps, as COCO's have, classes that never win fill
+      them (91 outputs for COCO).
+    * mmdetection counts the updates of all batch statistics; frozen ones have a count of 0.
+
+    What no tensor can say (pixels, strides, anchors) is in :func:`det_heads.checkpoints.settings`.
+
+    Args:
+        state: Our state dict.
+        config: The detector's configuration.
+        system: One of :data:`det_heads.checkpoints.TARGETS`.
+        categories: Id -> name, in the order of the classes; without them classes are numbers.
+        norm_eps: Epsilon of the body's normalisation.
+
+    Raises:
+        CheckpointError: The system has no such detector; the message says why.
+    """
+    if system not in TARGETS:
+        raise CheckpointError(f"system must be one of {', '.join(TARGETS)}, got {system!r}")
+    if "rpn.objectness.weight" not in state:
+        raise CheckpointError(f"only two-stage detectors can be written for {system}, and this is none")
+    if len(categories or {}) not in (0, config.num_classes):
+        raise CheckpointError(f"{config.num_classes} classes need as many categories, got {len(categories or {})}")
+    reason = obstacle(config, system)
+    if reason is not None:
+        raise CheckpointError(f"this detector cannot be written for {system}: {reason}")
+    names = dict(categories or {index + 1: str(index) for index in range(config.num_classes)})
+    state = {name: tensor.detach().cpu() for name, tensor in state.items()}
+    if system == "detectron2":
+        return {
+            "model": _owned(to_reference(_with_epsilon(state, norm_eps), system)),
+            "__author__": f"det-heads {__version__}",
+            "categories": [{"id": identifier, "name": name} for identifier, name in names.items()],
+        }
+    if system == "mmdetection":
+        classes = tuple(names.values())
+        meta = {"CLASSES": classes, "dataset_meta": {"classes": classes}, "exported_by": f"det-heads {__version__}"}
+        return {
+            "meta": meta,
+            "state_dict": _owned(_counted(to_reference(state, system))),
+        }
+    if config.pixels.order == "bgr":
+        state["backbone.body.conv1.weight"] = state["backbone.body.conv1.weight"].flip(1)
+    state = spread(state, torchvision_labels(list(names)))
+    return _owned(to_reference(state, "torchvision-v2" if config.box.convs else "torchvision"))
+
+
+def write_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a file whole or not at all, and never over another.
+
+    Args:
+        path: The file; with detectron2's content and the suffix `.pkl` a pickle of arrays, as in its model zoo.
+        content: From :func:`to_checkpoint`.
+
+    Raises:
+        CheckpointError: There is such a file, or the disk does not take it.
+    """
+    path = Path(path)
+    pickled = path.suffix == ".pkl"
+    if pickled and "__author__" not in content:
+        raise CheckpointError(f"{path} must not end in .pkl: only detectron2 reads pickles; use .pth")
+
+    def put(file: BinaryIO) -> None:
+        if pickled:
+            pickle.dump({**content, "model": {name: t.numpy() for name, t in content["model"].items()}}, file)
+        else:
+            torch.save(dict(content), file)
+
+    refuse_existing(path)
+    _write_whole(path, put)
+
+
+def refuse_existing(path: Path) -> None:
+    """Raise CheckpointError where there is something at `path`: nothing is written over."""
+    if path.exists():
+        raise CheckpointError(f"{path} exists already; name another file, or remove it first")
+
+
+def _write_whole(path: Path, put: Callable[[BinaryIO], None]) -> None:
+    temporary = path.with_name(f"{path.name}.writing")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            put(file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except (OSError, RuntimeError) as error:  # torch wraps errors of the disk
+        raise CheckpointError(f"{path} cannot be written: {error}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _owned(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors that share no memory: a view would be written with all that it is a view of."""
+    return {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
+
+
+def _with_epsilon(state: Mapping[str, Tensor], eps: float, other: float = 1e-5) -> dict[str, Tensor]:
+    """Batch normalisations that compute with the epsilon `other` what they computed with `eps`.
+
+    The scale is changed and not the variance: `var + eps - other` would lose the digits of a variance near zero.
+    """
+    changed = dict(state)
+    for name, variance in state.items():
+        if eps == other or not (name.startswith("backbone.") and name.endswith(".running_var")):
+            continue
+        scale = f"{name.removesuffix('running_var')}weight"
+        factor = ((variance.double() + other) / (variance.double() + eps)).sqrt()
+        changed[scale] = (state[scale].double() * factor).to(state[scale].dtype)
+    return changed
+
+
+def _counted(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    counted = {}
+    for name, tensor in tensors.items():
+        counted[name] = tensor
+        counter = re.sub(r"running_var$", "num_batches_tracked", name)
+        if counter != name and counter not in tensors:
+            counted[counter] = torch.tensor(0)
+    return counted
