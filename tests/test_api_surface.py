@@ -16,6 +16,7 @@ import pytest
 INVENTORY = Path(__file__).with_name("api_surface.json")
 MODULES = (
     "det_ops",
+    "det_ops.npu_check",
     "det_backbones",
     "det_heads",
     "det_heads.checkpoints",
