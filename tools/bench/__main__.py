@@ -6,6 +6,9 @@ from pathlib import Path
 
 BENCHES = {
     "ops": "operators beside torchvision and pycocotools",
+    "train_step": "training steps of whole detectors beside torchvision's",
+    "infer": "inference of whole detectors beside torchvision's",
+    "loader": "loading beside torchvision's data sets and transforms",
     "learn": "Mask R-CNN from scratch beside torchvision's",
     "cascade": "Cascade Mask R-CNN beside Mask R-CNN",
 }
@@ -15,7 +18,7 @@ def main(args: list[str]) -> int:
     if not args or args[0] not in BENCHES:
         print("usage: hatch run bench NAME [OPTIONS]\n")
         for name, what in BENCHES.items():
-            print(f"  {name:<8} {what}")
+            print(f"  {name:<10} {what}")
         return 0 if not args or args[0] in ("-h", "--help") else 2
     sys.path.insert(0, str(Path(__file__).parent))
     return importlib.import_module(args[0]).main(args[1:]) or 0

@@ -1,0 +1,53 @@
+"""The measurements of whole detectors run, at a size at which their figures mean nothing."""
+
+import importlib
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+BENCH = Path(__file__).parents[1] / "tools" / "bench"
+FEW = ["--size", "64", "96", "--batch", "1", "--warmup", "0", "--repeat", "1", "--threads", "1"]
+
+
+@pytest.fixture
+def bench(monkeypatch, tmp_path):
+    """Calls a measurement; the rows that it records."""
+    monkeypatch.syspath_prepend(str(BENCH))
+    threads, record = torch.get_num_threads(), tmp_path / "results.jsonl"
+
+    def call(name, *args):
+        importlib.import_module(name).main([*args, "--json", str(record)])
+        return [json.loads(line) for line in record.read_text().splitlines()]
+
+    yield call
+    torch.set_num_threads(threads)
+    for name in ("train_step", "infer", "loader", "detectors", "measuring", "scenes"):
+        sys.modules.pop(name, None)
+
+
+@pytest.mark.slow
+def test_training_steps(bench, capsys):
+    rows = bench("train_step", "--models", "mask_rcnn", "faster_rcnn", "cascade_mask_rcnn", *FEW)
+    assert [(row["model"], set(row["seconds"])) for row in rows] == [
+        ("mask_rcnn", {"ours", "torchvision"}),
+        ("faster_rcnn", {"ours", "torchvision"}),
+        ("cascade_mask_rcnn", {"ours"}),
+    ]
+    assert all({"date", "commit", "device", "torch", "torchvision", "threads"} <= row.keys() for row in rows)
+    assert capsys.readouterr().out.count("x  ") >= 2
+
+
+@pytest.mark.slow
+def test_inference(bench):
+    (row,) = bench("infer", "--models", "mask_rcnn", *FEW)
+    assert set(row["seconds"]) == {"ours", "ours, network", "torchvision"}
+    assert row["objects"] > 0
+
+
+@pytest.mark.slow
+def test_loading(bench, shapes):
+    (row,) = bench("loader", "--data", str(shapes), "--images", "4", "--batch", "2", "--size", "64", "--workers", "0")
+    assert row["images_per_second"].keys() == {"ours", "torchvision"}

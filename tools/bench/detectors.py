@@ -1,0 +1,78 @@
+"""Whole detectors of both sides, with the same weights where a peer has the same network."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import nn
+from torchvision.models.detection import FasterRCNN, MaskRCNN
+from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
+from torchvision.ops import FrozenBatchNorm2d
+
+from apps.cascade_rcnn.config import RECIPES as CASCADE_RCNN
+from apps.common.app import two_stage
+from apps.common.config import Recipe
+from apps.mask_rcnn.config import RECIPES as MASK_RCNN
+from apps.yolact.config import RECIPES as YOLACT
+from apps.yolact.model import yolact
+from det_heads import torchvision_config
+from det_heads.checkpoints import load_reference
+
+CLASSES = 90
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """Our detector and the peer's; `size` is the only one that the detector takes, or None."""
+
+    recipe: Recipe
+    ours: nn.Module
+    torchvision: nn.Module | None
+    size: tuple[int, int] | None = None
+
+
+def rcnn(*, mask: bool) -> Pair:
+    """torchvision's detector as its own defaults with pretrained weights would build it, and ours of the same rules.
+
+    Stem and first stage frozen, frozen batch norm, no resizing; the same random weights, and a classifier that lets
+    both find as many objects as they may report.
+    """
+    pyramid = resnet_fpn_backbone(
+        backbone_name="resnet50", weights=None, norm_layer=FrozenBatchNorm2d, trainable_layers=3
+    )
+    peer = (MaskRCNN if mask else FasterRCNN)(pyramid, CLASSES + 1, min_size=1, max_size=10**6)
+    peer.transform._skip_resize = True
+    peer.transform.resize = lambda image, target=None: (image, target)
+    with torch.no_grad():
+        # Initial weights see nothing at all, and time nothing.
+        peer.roi_heads.box_predictor.cls_score.weight.mul_(20)
+        peer.roi_heads.box_predictor.cls_score.bias[0] = -1.0
+    recipe = MASK_RCNN["mask_rcnn_r50_fpn_1x"]()
+    recipe = replace(
+        recipe,
+        backbone=replace(recipe.backbone, stride_in_1x1=False),
+        detector=torchvision_config(CLASSES, mask=mask),
+    )
+    ours = two_stage(recipe)
+    load_reference(ours, peer.state_dict(), "torchvision")
+    return Pair(recipe=recipe, ours=ours, torchvision=peer)
+
+
+def cascade_mask_rcnn() -> Pair:
+    """detectron2's cascade; torchvision has none."""
+    recipe = CASCADE_RCNN["cascade_mask_rcnn_r50_fpn_1x"]()
+    return Pair(recipe=recipe, ours=two_stage(recipe), torchvision=None)
+
+
+def yolact_base() -> Pair:
+    """YOLACT with ResNet-101 at 550 pixels; torchvision has none."""
+    recipe = YOLACT["yolact_base"]()
+    return Pair(recipe=recipe, ours=yolact(recipe), torchvision=None, size=(550, 550))
+
+
+DETECTORS: dict[str, Callable[[], Pair]] = {
+    "mask_rcnn": lambda: rcnn(mask=True),
+    "faster_rcnn": lambda: rcnn(mask=False),
+    "cascade_mask_rcnn": cascade_mask_rcnn,
+    "yolact_base": yolact_base,
+}

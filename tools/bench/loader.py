@@ -1,0 +1,93 @@
+"""The loader of a training beside a torch DataLoader with torchvision's datasets and transforms: images per second.
+
+    python tools/bench/loader.py --data DIR [--workers 2] [--images 64] [--size 800] [--batch 4]
+
+Both read the same JPEG files of a data set in the COCO layout, resize the shorter side, mirror half of them, and end at
+batches with boxes, labels and masks in main memory. Rows go to `benchmarks/results.jsonl`.
+"""
+
+import argparse
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from measuring import add_options, append
+from torchvision.datasets import CocoDetection, wrap_dataset_for_transforms_v2
+from torchvision.transforms import v2
+
+from apps.common.data import open_splits, training_batches
+from apps.mask_rcnn.config import RECIPES
+from det_coco import CocoIndex
+
+
+def ours(options: argparse.Namespace) -> Iterator[object]:
+    """Our batches: uint8 images padded to a bucket, polygons."""
+    recipe = RECIPES["mask_rcnn_r50_fpn_1x"]()
+    data = replace(
+        recipe.data, batch=options.batch, train_sizes=(options.size,), workers=options.workers, drop_excess=True
+    )
+    recipe = replace(recipe, data=data).spelt_out()
+    return training_batches(recipe, open_splits(options.data, data).train, 0, pin_memory=False)
+
+
+def torchvisions(options: argparse.Namespace, index: CocoIndex) -> Iterator[object]:
+    """Lists of float images and targets, as torchvision's reference training makes them."""
+    transforms = v2.Compose(
+        [
+            v2.ToImage(),
+            v2.Resize(options.size, max_size=1333),
+            v2.RandomHorizontalFlip(0.5),
+            v2.ToDtype(torch.float, scale=True),
+            v2.SanitizeBoundingBoxes(),
+        ]
+    )
+    dataset = CocoDetection(str(index.image_folder), str(index.annotation_file), transforms=transforms)
+    keep = [position for position, identifier in enumerate(dataset.ids) if dataset.coco.getAnnIds(identifier)]
+    wrapped = wrap_dataset_for_transforms_v2(dataset, target_keys=("boxes", "labels", "masks"))
+    loader = torch.utils.data.DataLoader(
+        torch.utils.data.Subset(wrapped, keep),
+        batch_size=options.batch,
+        shuffle=True,
+        num_workers=options.workers,
+        collate_fn=_as_tuple,
+    )
+    while True:
+        yield from loader
+
+
+def _as_tuple(samples: list[Any]) -> tuple[Any, ...]:
+    return tuple(zip(*samples, strict=True))
+
+
+def speed(batches: Iterator[object], options: argparse.Namespace) -> float:
+    """Images per second, after the first batch, which starts the workers."""
+    next(batches)
+    steps = max(1, options.images // options.batch)
+    began = time.perf_counter()
+    for _ in range(steps):
+        next(batches)
+    return steps * options.batch / (time.perf_counter() - began)
+
+
+def main(args: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="data set in the COCO layout")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--images", type=int, default=64, help="timed images")
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--size", type=int, default=800, help="shorter side")
+    add_options(parser)
+    options = parser.parse_args(args)
+    index = open_splits(options.data, RECIPES["mask_rcnn_r50_fpn_1x"]().data).train
+    found = {"ours": speed(ours(options), options), "torchvision": speed(torchvisions(options, index), options)}
+    print(f"{'loading':<20} {'ours':>10} {'torchvision':>12} {'ratio':>6}   images/s, {options.workers} workers")
+    ratio = found["ours"] / found["torchvision"]
+    print(f"{options.size:<20} {found['ours']:10.1f} {found['torchvision']:12.1f} {ratio:5.2f}x")
+    append([{"bench": "loader", "size": options.size, "workers": options.workers, "images_per_second": found}], options)
+
+
+if __name__ == "__main__":
+    main()

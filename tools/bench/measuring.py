@@ -1,0 +1,70 @@
+"""Taking turns, medians, and the record of what was measured."""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+import torchvision
+
+ROOT = Path(__file__).parents[2]
+RECORD = ROOT / "benchmarks" / "results.jsonl"
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """What every comparison of whole detectors takes."""
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--threads", type=int, default=2, help="of the CPU")
+    parser.add_argument("--warmup", type=int, default=2, help="rounds before the timing")
+    parser.add_argument("--repeat", type=int, default=5, help="timed rounds; every side runs once in each")
+    parser.add_argument("--json", type=Path, default=RECORD, help="file to append a line per row to")
+
+
+def take_turns(sides: Mapping[str, Callable[[], object]], options: argparse.Namespace) -> dict[str, float]:
+    """Median seconds of each side; on a shared machine all sides meet the same load."""
+    taken: dict[str, list[float]] = {name: [] for name in sides}
+    for round_ in range(options.warmup + options.repeat):
+        for name, action in sides.items():
+            wait(options.device)
+            began = time.perf_counter()
+            action()
+            wait(options.device)
+            if round_ >= options.warmup:
+                taken[name].append(time.perf_counter() - began)
+    return {name: statistics.median(seconds) for name, seconds in taken.items()}
+
+
+def wait(device: str) -> None:
+    """Empty the device's queue."""
+    if device != "cpu":
+        torch.accelerator.synchronize()
+
+
+def surroundings(options: argparse.Namespace) -> dict[str, Any]:
+    """Date, device, versions and commit: what a figure means nothing without."""
+    git = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--exclude=*"]
+    commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
+    cuda = options.device != "cpu"
+    return {
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+        "commit": commit,
+        "device": torch.cuda.get_device_name() if cuda else f"{platform.machine()} CPU, {os.cpu_count()} cores",
+        "threads": options.threads,
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+    }
+
+
+def append(rows: list[dict[str, Any]], options: argparse.Namespace) -> None:
+    """Put the rows at the end of the record."""
+    where = surroundings(options)
+    with options.json.open("a") as file:
+        file.writelines(json.dumps(where | row) + "\n" for row in rows)
