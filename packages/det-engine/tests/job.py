@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+import torch.utils.tensorboard  # it takes a while, during which the others would wait
 from torch import nn
 
 from det_engine import EngineError, RunDirectory, SolverConfig, TrainSettings, cli, distributed, train
@@ -112,7 +113,7 @@ def broken(kind):
             if number == 2 and distributed.rank() == 1:
                 if kind == "killed":
                     os.kill(os.getpid(), signal.SIGKILL)
-                time.sleep(100)
+                time.sleep(600)
             yield batch_of(number)
 
     return batches
@@ -180,12 +181,12 @@ def work(path, case, *flags):
         elif case == "faulty":
             faults(path)
         elif case == "slow":
-            fit(path, "plain", steps=40, seconds=0.1, resume="--resume" in flags, checkpoint_interval=5)
+            fit(path, "plain", steps=40, seconds=0.5, resume="--resume" in flags, checkpoint_interval=5)
         elif case == "restarted":
             again = distributed.is_restarted()
             fit(path, "plain", steps=10, batches=killed_once, resume=again, checkpoint_interval=2)
         else:
-            fit(path, "plain", batches=broken(case), hang_seconds=3.0)
+            fit(path, "plain", batches=broken(case), hang_seconds=8.0)
 
 
 def main(count, *args):

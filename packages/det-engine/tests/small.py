@@ -97,7 +97,7 @@ def main(path, steps, seconds, *flags):
 
         def evaluate():
             Path(path, "evaluating").touch()
-            time.sleep(60)
+            time.sleep(600)
 
     def batches(step):
         Path(path, "asked").touch()
