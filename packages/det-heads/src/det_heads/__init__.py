@@ -30,6 +30,8 @@ from det_heads.conventions import (
     maskrcnn_benchmark_config,
     mmdetection_cascade_config,
     mmdetection_config,
+    mmdetection_v1_cascade_config,
+    mmdetection_v1_config,
     torchvision_config,
     torchvision_v2_config,
 )
@@ -98,6 +100,8 @@ __all__ = [
     "maskrcnn_benchmark_config",
     "mmdetection_cascade_config",
     "mmdetection_config",
+    "mmdetection_v1_cascade_config",
+    "mmdetection_v1_config",
     "pool_boxes",
     "reference_names",
     "regression_loss",

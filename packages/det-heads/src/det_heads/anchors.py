@@ -17,12 +17,12 @@ def cell_anchors(sizes: Sequence[float], ratios: Sequence[float], stride: int, r
     Args:
         sizes: Square roots of the areas in pixels.
         ratios: Height divided by width.
-        stride: Cell size in pixels; only `legacy` depends on it.
-        rounding: `none`, `round` or `legacy`, see :class:`~det_heads.config.AnchorConfig`.
+        stride: Cell size in pixels; only the legacy roundings depend on it.
+        rounding: `none`, `round`, `legacy` or `legacy_round`, see :class:`~det_heads.config.AnchorConfig`.
 
     Returns:
         [A, 4] float32, x1, y1, x2, y2. `none` and `legacy` order by size, then ratio, as detectron2 does for one level
-        and maskrcnn-benchmark with one size; `round` orders by ratio, then size, as torchvision does.
+        and maskrcnn-benchmark with one size; the others order by ratio, then size, as torchvision and mmdetection do.
     """
     if rounding == "legacy":
         return _legacy_cell_anchors(sizes, ratios, stride)
@@ -33,6 +33,12 @@ def cell_anchors(sizes: Sequence[float], ratios: Sequence[float], stride: int, r
         widths = ((1 / tall)[:, None] * size).flatten()
         heights = (tall[:, None] * size).flatten()
         return (torch.stack([-widths, -heights, widths, heights], dim=1) / 2).round()
+    if rounding == "legacy_round":
+        tall = torch.sqrt(torch.tensor(ratios, dtype=torch.float32))[:, None]
+        size = torch.tensor(sizes, dtype=torch.float32)
+        half_width, half_height = ((size / tall - 1) / 2).flatten(), ((size * tall - 1) / 2).flatten()
+        corners = torch.stack([-half_width, -half_height, half_width, half_height], dim=1)
+        return (corners + (stride - 1) / 2).round()
     boxes = []
     for size in sizes:
         for ratio in ratios:

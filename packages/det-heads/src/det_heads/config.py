@@ -57,7 +57,8 @@ class AnchorConfig:
         sizes: Square roots of the anchor areas in pixels, one tuple per pyramid level.
         ratios: Height divided by width.
         rounding: `none`: exact (d2, mm); `round`: corners rounded to integers around the cell origin (tv);
-            `legacy`: Faster R-CNN's integer windows of inclusive pixels centred on ``(stride - 1) / 2`` (mrb).
+            `legacy`: Faster R-CNN's integer windows of inclusive pixels centred on ``(stride - 1) / 2`` (mrb);
+            `legacy_round`: the same of exact size, corners rounded (mmdetection 1).
         grid: `stride`: cells are the backbone's strides apart (d2, mrb, mm); `image`: padded image size divided by grid
             size, rounded down, which is 61 and not 64 for P6 of an image 800 pixels high (tv anchor_utils.py).
         straddle: Anchors reaching more than this many pixels over the image's border take no part in the RPN loss
@@ -68,7 +69,7 @@ class AnchorConfig:
 
     sizes: tuple[tuple[float, ...], ...] = ((32.0,), (64.0,), (128.0,), (256.0,), (512.0,))
     ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
-    rounding: Literal["none", "round", "legacy"] = "none"
+    rounding: Literal["none", "round", "legacy", "legacy_round"] = "none"
     grid: Literal["stride", "image"] = "stride"
     straddle: float | None = None
     match_straddling: bool = True
@@ -79,9 +80,8 @@ class AnchorConfig:
             len(counts) == 1 and 0 not in counts, "anchors.sizes", "equally many per level, at least one", self.sizes
         )
         _require(len(self.ratios) > 0 and min(self.ratios) > 0, "anchors.ratios", "positive, at least one", self.ratios)
-        _require(
-            self.rounding in ("none", "round", "legacy"), "anchors.rounding", "none, round or legacy", self.rounding
-        )
+        roundings = ("none", "round", "legacy", "legacy_round")
+        _require(self.rounding in roundings, "anchors.rounding", "none, round, legacy or legacy_round", self.rounding)
         _require(self.grid in ("stride", "image"), "anchors.grid", "stride or image", self.grid)
 
     @property

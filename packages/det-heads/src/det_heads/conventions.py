@@ -20,6 +20,8 @@ __all__ = [
     "maskrcnn_benchmark_config",
     "mmdetection_cascade_config",
     "mmdetection_config",
+    "mmdetection_v1_cascade_config",
+    "mmdetection_v1_config",
     "torchvision_config",
     "torchvision_v2_config",
 ]
@@ -205,4 +207,46 @@ def mmdetection_cascade_config(num_classes: int = 80, *, mask: bool = True) -> D
             scores="mean_logit",
             mask_heads="per_stage",
         ),
+    )
+
+
+def mmdetection_v1_config(num_classes: int = 80, *, mask: bool = True) -> DetectorConfig:
+    """``{faster,mask}_rcnn_r50_fpn_1x`` of mmdetection 1, as the later versions run its checkpoints.
+
+    Source: open-mmlab/mmdetection 2.13, configs/legacy_1.x and docs/compatibility.md: inclusive widths, rounded
+    anchors, unaligned RoIAlign. Fits the same backbone as :func:`mmdetection_config`. Its masks were pasted by OpenCV's
+    resizing of whole pixels; here they are pasted as in version 2.
+
+    Args:
+        num_classes: Object classes.
+        mask: Mask R-CNN (True) or Faster R-CNN.
+    """
+    return _mmdetection_v1(mmdetection_config(num_classes, mask=mask))
+
+
+def mmdetection_v1_cascade_config(num_classes: int = 80, *, mask: bool = True) -> DetectorConfig:
+    """``cascade_{,mask_}rcnn_r50_fpn_1x`` of mmdetection 1; see :func:`mmdetection_v1_config`.
+
+    Args:
+        num_classes: Object classes.
+        mask: Cascade Mask R-CNN (True) or Cascade R-CNN.
+    """
+    return _mmdetection_v1(mmdetection_cascade_config(num_classes, mask=mask))
+
+
+def _mmdetection_v1(config: DetectorConfig) -> DetectorConfig:
+    rpn = config.rpn
+    return replace(
+        config,
+        rpn=replace(
+            rpn,
+            anchors=replace(rpn.anchors, rounding="legacy_round", straddle=0.0, match_straddling=False),
+            beta=1 / 9,
+            post_nms_train=2000,
+        ),
+        box=replace(config.box, pool=replace(config.box.pool, sampling_ratio=2, aligned=False), beta=1.0),
+        mask=None
+        if config.mask is None
+        else replace(config.mask, pool=replace(config.mask.pool, sampling_ratio=2, aligned=False)),
+        offset=1.0,
     )

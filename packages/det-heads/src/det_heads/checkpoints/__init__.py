@@ -1,34 +1,54 @@
 """Checkpoint exchange: detectors of other systems in, and ours under the names of others out."""
 
+from det_heads.checkpoints._architecture import Backbone
 from det_heads.checkpoints._exchange import (
     CheckpointError,
-    Report,
+    Translation,
     detect_system,
     from_reference,
-    load_reference,
     reference_names,
     to_reference,
+    translate,
 )
 from det_heads.checkpoints._gaps import torchvision_labels
+from det_heads.checkpoints._loading import ClassCountError, Report, load, load_reference
+from det_heads.checkpoints._reading import Checkpoint, read
 from det_heads.checkpoints._systems import SYSTEMS
 from det_heads.checkpoints._targets import TARGETS, as_run_by, differences, settings
-from det_heads.checkpoints._writing import refuse_existing, to_checkpoint, write_checkpoint
+from det_heads.checkpoints._writing import (
+    leftover,
+    refuse_existing,
+    tensors_in,
+    to_checkpoint,
+    with_leftover,
+    write_checkpoint,
+)
 
 __all__ = [
     "SYSTEMS",
     "TARGETS",
+    "Backbone",
+    "Checkpoint",
     "CheckpointError",
+    "ClassCountError",
     "Report",
+    "Translation",
     "as_run_by",
     "detect_system",
     "differences",
     "from_reference",
+    "leftover",
+    "load",
     "load_reference",
+    "read",
     "reference_names",
     "refuse_existing",
     "settings",
+    "tensors_in",
     "to_checkpoint",
     "to_reference",
     "torchvision_labels",
+    "translate",
+    "with_leftover",
     "write_checkpoint",
 ]

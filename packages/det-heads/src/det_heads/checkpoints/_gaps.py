@@ -7,7 +7,7 @@ from torch import Tensor
 
 __all__ = ["spread", "torchvision_labels", "without_gaps"]
 
-_NEVER = -100.0
+_NEVER = -1000.0
 """Logit of a class that does not exist; its probability is 0 in float32."""
 
 _BY_CLASS = {"box_head.cls_score": 1, "box_head.bbox_pred": 4, "mask_head.predictor": 1}

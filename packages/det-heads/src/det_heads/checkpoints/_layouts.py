@@ -51,3 +51,14 @@ BACKGROUND_BOX_FIRST = _without_first(4)
 
 BACKGROUND_MASK_FIRST = _without_first(1)
 """Mask predictor with a channel for the background in front."""
+
+
+def _boxes_of_either_kind() -> Layout:
+    def drop(tensor: Tensor) -> Tensor:
+        return tensor if len(tensor) == 4 else tensor[4:]
+
+    return Layout(drop, BACKGROUND_BOX_FIRST.to_reference)
+
+
+BACKGROUND_OR_AGNOSTIC_BOX_FIRST = _boxes_of_either_kind()
+"""The same, but a class-agnostic regression has four rows in all (mmdetection 1)."""

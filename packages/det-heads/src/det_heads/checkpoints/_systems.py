@@ -1,14 +1,21 @@
 """Reference systems: what they call our modules. The tables are read in both directions.
 
-Sources: the `state_dict`s of detectron2 0.6, torchvision 0.28 (the v1 detectors; older files spell some names in
-another way), maskrcnn-benchmark 57eec25 and mmdetection 3.3 (the same since 2.0), and dbolya/yolact
-902073d (whose classifier keeps the background first here too).
+Sources: the `state_dict`s of detectron2 0.6, torchvision 0.28 (older files spell some names in another way),
+maskrcnn-benchmark 57eec25, mmdetection 3.3 (the same since 2.0) and 1.2, and dbolya/yolact 902073d (whose classifier
+keeps the background first here too); the blobs of Detectron as detectron2/checkpoint/c2_model_loading.py reads them.
 """
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from det_heads.checkpoints._layouts import BACKGROUND_BOX_FIRST, BACKGROUND_FIRST, BACKGROUND_MASK_FIRST
+from det_heads.checkpoints._layouts import (
+    BACKGROUND_BOX_FIRST,
+    BACKGROUND_FIRST,
+    BACKGROUND_MASK_FIRST,
+    BACKGROUND_OR_AGNOSTIC_BOX_FIRST,
+    SAME,
+)
 from det_heads.checkpoints._rules import Rule, rules
 
 
@@ -20,11 +27,15 @@ class System:
         name: What users call it.
         rules: Names and layouts. The first that fits wins, so spellings that are only read come last.
         ignored: Names of tensors which the program computes by itself (anchors, pixel statistics).
+        respell: What the rules are about, of a name in the file.
+        written: Whether its checkpoints are written too, not only read.
     """
 
     name: str
     rules: tuple[Rule, ...]
     ignored: re.Pattern[str]
+    respell: Callable[[str], str] = str
+    written: bool = True
 
 
 _BACKGROUND_FIRST = {"classes": BACKGROUND_FIRST, "boxes": BACKGROUND_BOX_FIRST, "masks": BACKGROUND_MASK_FIRST}
@@ -153,13 +164,10 @@ MASKRCNN_BENCHMARK = System(
     ignored=re.compile(r"rpn\.anchor_generator\.cell_anchors\.\d+"),
 )
 
-MMDETECTION = System(
-    "mmdetection",
-    rules("backbone.body.", "backbone.", "conv1 \n bn1" + _TORCHVISION_BLOCKS)
-    + rules(
-        "",
-        "",
-        """
+_MMDETECTION_BODY = rules("backbone.body.", "backbone.", "conv1 \n bn1" + _TORCHVISION_BLOCKS) + rules(
+    "",
+    "",
+    """
         backbone.fpn.lateral.{level}          neck.lateral_convs.{level}.conv
         backbone.fpn.output.{level}           neck.fpn_convs.{level}.conv
         backbone.fpn.lateral_norm.{level}     neck.lateral_convs.{level}.bn
@@ -168,27 +176,106 @@ MMDETECTION = System(
         rpn.convs.{layer}                     rpn_head.rpn_conv.{layer}.conv
         rpn.objectness                        rpn_head.rpn_cls
         rpn.deltas                            rpn_head.rpn_reg
-        box_head.convs.{layer}                roi_head.bbox_head.shared_convs.{layer}.conv
-        box_head.norms.{layer}                roi_head.bbox_head.shared_convs.{layer}.bn
-        box_head.fc{layer}                    roi_head.bbox_head.shared_fcs.{layer-1}
-        box_head.cls_score                    roi_head.bbox_head.fc_cls
-        box_head.bbox_pred                    roi_head.bbox_head.fc_reg
-        box_heads.{stage}.convs.{layer}       roi_head.bbox_head.{stage}.shared_convs.{layer}.conv
-        box_heads.{stage}.norms.{layer}       roi_head.bbox_head.{stage}.shared_convs.{layer}.bn
-        box_heads.{stage}.fc{layer}           roi_head.bbox_head.{stage}.shared_fcs.{layer-1}
-        box_heads.{stage}.cls_score           roi_head.bbox_head.{stage}.fc_cls
-        box_heads.{stage}.bbox_pred           roi_head.bbox_head.{stage}.fc_reg
-        mask_head.convs.{layer}               roi_head.mask_head.convs.{layer}.conv
-        mask_head.norms.{layer}               roi_head.mask_head.convs.{layer}.bn
-        mask_head.deconv                      roi_head.mask_head.upsample
-        mask_head.predictor                   roi_head.mask_head.conv_logits
-        mask_heads.{stage}.convs.{layer}      roi_head.mask_head.{stage}.convs.{layer}.conv
-        mask_heads.{stage}.norms.{layer}      roi_head.mask_head.{stage}.convs.{layer}.bn
-        mask_heads.{stage}.deconv             roi_head.mask_head.{stage}.upsample
-        mask_heads.{stage}.predictor          roi_head.mask_head.{stage}.conv_logits
+    """,
+)
+
+# The third column concerns version 1 alone.
+_MMDETECTION_HEADS = """
+    box_head.convs.{layer}            bbox_head.shared_convs.{layer}.conv
+    box_head.norms.{layer}            bbox_head.shared_convs.{layer}.bn
+    box_head.fc{layer}                bbox_head.shared_fcs.{layer-1}
+    box_head.cls_score                bbox_head.fc_cls                             classes
+    box_head.bbox_pred                bbox_head.fc_reg                             boxes
+    box_heads.{stage}.convs.{layer}   bbox_head.{stage}.shared_convs.{layer}.conv
+    box_heads.{stage}.norms.{layer}   bbox_head.{stage}.shared_convs.{layer}.bn
+    box_heads.{stage}.fc{layer}       bbox_head.{stage}.shared_fcs.{layer-1}
+    box_heads.{stage}.cls_score       bbox_head.{stage}.fc_cls                     classes
+    box_heads.{stage}.bbox_pred       bbox_head.{stage}.fc_reg
+    mask_head.convs.{layer}           mask_head.convs.{layer}.conv
+    mask_head.norms.{layer}           mask_head.convs.{layer}.bn
+    mask_head.deconv                  mask_head.upsample
+    mask_head.predictor               mask_head.conv_logits                        masks
+    mask_heads.{stage}.convs.{layer}  mask_head.{stage}.convs.{layer}.conv
+    mask_heads.{stage}.norms.{layer}  mask_head.{stage}.convs.{layer}.bn
+    mask_heads.{stage}.deconv         mask_head.{stage}.upsample
+    mask_heads.{stage}.predictor      mask_head.{stage}.conv_logits                masks
+"""
+
+MMDETECTION = System(
+    "mmdetection",
+    _MMDETECTION_BODY + rules("", "roi_head.", _MMDETECTION_HEADS, {"classes": SAME, "boxes": SAME, "masks": SAME}),
+    ignored=re.compile(r"data_preprocessor\.(mean|std)|ema_\w+"),
+)
+
+MMDETECTION_1 = System(
+    "mmdetection-1",
+    _MMDETECTION_BODY
+    + rules("", "", _MMDETECTION_HEADS, {**_BACKGROUND_FIRST, "boxes": BACKGROUND_OR_AGNOSTIC_BOX_FIRST}),
+    ignored=MMDETECTION.ignored,
+)
+
+
+def _respell_caffe2(blob: str) -> str:
+    """`res2_0_branch2a_bn_s` as `res2_0_branch2a_norm.weight`, without the block's number in names of the pyramid."""
+    match = re.fullmatch(r"(?P<layer>.+?)_(?:[bg]n_(?P<norm>s|b|rm|riv)|(?P<kind>[wb]))", blob)
+    if match is None:
+        return blob
+    layer = re.sub(
+        r"^fpn_(?P<inner>inner_)?res(?P<stage>\d)_\d+_sum(_lateral)?", r"fpn_\g<inner>\g<stage>", match["layer"]
+    )
+    if match["norm"]:
+        return f"{layer}_norm.{_CAFFE2_NORM[match['norm']]}"
+    return f"{layer}.{'weight' if match['kind'] == 'w' else 'bias'}"
+
+
+_CAFFE2_NORM = {"s": "weight", "b": "bias", "rm": "running_mean", "riv": "running_var"}
+
+CAFFE2 = System(
+    "caffe2",
+    rules(
+        "backbone.body.",
+        "",
+        """
+        conv1                              conv1
+        bn1                                res_conv1_norm
+        bn1                                conv1_norm
+        layer{stage}.{block}.conv1         res{stage+1}_{block}_branch2a
+        layer{stage}.{block}.conv2         res{stage+1}_{block}_branch2b
+        layer{stage}.{block}.conv3         res{stage+1}_{block}_branch2c
+        layer{stage}.{block}.bn1           res{stage+1}_{block}_branch2a_norm
+        layer{stage}.{block}.bn2           res{stage+1}_{block}_branch2b_norm
+        layer{stage}.{block}.bn3           res{stage+1}_{block}_branch2c_norm
+        layer{stage}.{block}.downsample.0  res{stage+1}_{block}_branch1
+        layer{stage}.{block}.downsample.1  res{stage+1}_{block}_branch1_norm
         """,
+    )
+    + rules(
+        "",
+        "",
+        """
+        backbone.fpn.lateral.{level}       fpn_inner_{level+2}
+        backbone.fpn.output.{level}        fpn_{level+2}
+        backbone.fpn.lateral_norm.{level}  fpn_inner_{level+2}_norm
+        backbone.fpn.output_norm.{level}   fpn_{level+2}_norm
+        rpn.conv                           conv_rpn_fpn2
+        rpn.objectness                     rpn_cls_logits_fpn2
+        rpn.deltas                         rpn_bbox_pred_fpn2
+        box_head.convs.{layer}             head_conv{layer+1}
+        box_head.norms.{layer}             head_conv{layer+1}_norm
+        box_head.fc{layer}                 fc{layer+5}
+        box_head.cls_score                 cls_score              classes
+        box_head.bbox_pred                 bbox_pred              boxes
+        mask_head.convs.{layer}            _[mask]_fcn{layer+1}
+        mask_head.norms.{layer}            _[mask]_fcn{layer+1}_norm
+        mask_head.deconv                   conv5_mask
+        mask_head.predictor                mask_fcn_logits        masks
+        """,
+        _BACKGROUND_FIRST,
     ),
-    ignored=re.compile(r"(?!)"),
+    # MSRA's networks have a bias in conv1, which no detector uses; the classifier of ImageNet.
+    ignored=re.compile(r"conv1\.bias|(fc1000|pred)\.(weight|bias)|lr|weight_order"),
+    respell=_respell_caffe2,
+    written=False,
 )
 
 YOLACT = System(
@@ -246,6 +333,16 @@ YOLACT = System(
 )
 
 SYSTEMS: dict[str, System] = {
-    system.name: system for system in (DETECTRON2, TORCHVISION, TORCHVISION_V2, MASKRCNN_BENCHMARK, MMDETECTION, YOLACT)
+    system.name: system
+    for system in (
+        DETECTRON2,
+        TORCHVISION,
+        TORCHVISION_V2,
+        MASKRCNN_BENCHMARK,
+        MMDETECTION,
+        MMDETECTION_1,
+        CAFFE2,
+        YOLACT,
+    )
 }
 """All systems by name."""

@@ -14,10 +14,12 @@ from torch import Tensor
 from det_heads.__about__ import __version__
 from det_heads.checkpoints._exchange import CheckpointError, to_reference
 from det_heads.checkpoints._gaps import spread, torchvision_labels
+from det_heads.checkpoints._rules import to_our_name, to_reference_name
+from det_heads.checkpoints._systems import SYSTEMS
 from det_heads.checkpoints._targets import TARGETS, obstacle
 from det_heads.config import DetectorConfig
 
-__all__ = ["refuse_existing", "to_checkpoint", "write_checkpoint"]
+__all__ = ["leftover", "refuse_existing", "tensors_in", "to_checkpoint", "with_leftover", "write_checkpoint"]
 
 
 def to_checkpoint(
@@ -97,12 +99,53 @@ def write_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
 
     def put(file: BinaryIO) -> None:
         if pickled:
-            pickle.dump({**content, "model": {name: t.numpy() for name, t in content["model"].items()}}, file)
+            arrays = {name: tensor.numpy() for name, tensor in content["model"].items()}
+            pickle.dump({**content, "model": arrays}, file)
         else:
             torch.save(dict(content), file)
 
     refuse_existing(path)
     _write_whole(path, put)
+
+
+def tensors_in(content: Mapping[str, Any]) -> Mapping[str, Tensor]:
+    """The state dict in what :func:`to_checkpoint` returned."""
+    return content.get("model") or content.get("state_dict") or content
+
+
+def leftover(content: Mapping[str, Any], original: Mapping[str, Tensor], system: str) -> dict[str, Tensor]:
+    """What the file that a detector was read from says beyond what is written of it.
+
+    torchvision's rows for boxes and masks of the background, for instance, which no loss reaches and we do not have.
+    With it (:func:`with_leftover`) a file that was only converted to ours comes back bit by bit.
+
+    Args:
+        content: What :func:`to_checkpoint` makes of the detector.
+        original: Tensors of the file that it was read from, which is of the same system.
+        system: As :func:`det_heads.checkpoints.detect_system` names it.
+
+    Returns:
+        By the system's present name.
+    """
+    rules, written, found = SYSTEMS[system].rules, tensors_in(content), {}
+    for name, tensor in original.items():
+        name = name.removeprefix("module.")
+        ours = to_our_name(rules, name)
+        known = None if ours is None else to_reference_name(rules, ours[0])
+        present = name if known is None else known[0]
+        mine = written.get(present)
+        if mine is None or mine.shape != tensor.shape or mine.dtype != tensor.dtype or not torch.equal(mine, tensor):
+            found[present] = tensor
+    return found
+
+
+def with_leftover(content: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """What :func:`to_checkpoint` returned, with what :func:`leftover` found."""
+    inner = {**tensors_in(content), **tensors}
+    for key in ("model", "state_dict"):
+        if key in content:
+            return {**content, key: inner}
+    return inner
 
 
 def refuse_existing(path: Path) -> None:

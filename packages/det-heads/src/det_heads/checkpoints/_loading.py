@@ -1,0 +1,156 @@
+"""Tensors of a checkpoint into a model, and a table of what became of them."""
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor, nn
+
+from det_heads.checkpoints._exchange import CheckpointError, Translation, first, is_counter, translate
+
+_CLASS_HEAD = re.compile(
+    r"(box_heads?(\.\d+)?\.(cls_score|bbox_pred)|mask_heads?(\.\d+)?\.predictor"
+    r"|head\.classes|semantic|mask_iou\.predictor)\.\w+"
+)
+_PARTS = {
+    "backbone.body.": "backbone",
+    "backbone.fpn.": "pyramid",
+    "rpn.": "region proposals",
+    "box_head": "box head",
+    "mask_head": "mask head",
+    "head.": "prediction head",
+    "protonet.": "prototypes",
+    "semantic.": "semantic loss",
+    "mask_iou.": "mask IoU",
+}
+_REST = "other"
+
+
+class ClassCountError(CheckpointError):
+    """The checkpoint fits, but for the number of classes."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What became of the tensors of a checkpoint; as text, a table by part of the network.
+
+    Attributes:
+        system: Name of the system the checkpoint comes from.
+        matched: Our name -> the checkpoint's name, for all tensors that were read.
+        ignored: Names in the checkpoint which the program computes by itself, or was told to leave out.
+        missing: Our names of tensors which the model has and the checkpoint lacks.
+        dropped: Our names of those among them that tell other classes apart, and start at random.
+    """
+
+    system: str
+    matched: Mapping[str, str]
+    ignored: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    dropped: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        columns = [
+            Counter(_part(name) for name in names)
+            for names in (self.matched, [*self.ignored, *self.dropped], self.missing)
+        ]
+        parts = [part for part in (*_PARTS.values(), _REST) if any(part in column for column in columns)]
+        width = max(len(part) for part in parts)
+        lines = [f"{'':<{width}}  matched  ignored  missed"]
+        for part in parts:
+            matched, ignored, missed = (column[part] for column in columns)
+            lines.append(f"{part:<{width}}  {matched:>7}  {ignored:>7}  {missed:>6}")
+        remarks = {"ignored": self.ignored, "missed": [n for n in self.missing if n not in self.dropped]}
+        lines += [f"{title}: {first(names)}" for title, names in remarks.items() if names]
+        if self.dropped:
+            lines.append(f"dropped, at random instead: {first(self.dropped)}")
+        return "\n".join(lines)
+
+
+def load_reference(
+    model: nn.Module,
+    state: Mapping[str, Tensor | np.ndarray],
+    system: str | None = None,
+    *,
+    drop_class_head: bool = False,
+) -> Report:
+    """Load another system's checkpoint into a model of the same architecture.
+
+    The model must be built with the system's conventions, which :func:`det_heads.checkpoints.read` finds out.
+
+    Args:
+        model: Detector with our parameter names.
+        state: As in :func:`det_heads.checkpoints.translate`.
+        system: As there.
+        drop_class_head: As in :func:`load`.
+
+    Raises:
+        CheckpointError: As in :func:`load`.
+    """
+    return load(model, translate(state, system), drop_class_head=drop_class_head)
+
+
+def load(model: nn.Module, checkpoint: Translation, *, drop_class_head: bool = False) -> Report:
+    """Give a model the tensors of a checkpoint.
+
+    Args:
+        model: Detector with our parameter names.
+        checkpoint: Its tensors under our names.
+        drop_class_head: Leave out the layers that tell classes apart, where the checkpoint has another number of
+            classes than the model; they keep what the model was initialised with.
+
+    Raises:
+        ClassCountError: The numbers of classes differ, and `drop_class_head` is not set.
+        CheckpointError: The architectures differ; the message names the first mismatches. The model is unchanged.
+    """
+    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    wanted = {name for name in expected if not is_counter(name)}
+    found = {name: tensor for name, tensor in checkpoint.tensors.items() if name in expected or not is_counter(name)}
+    unknown = [name for name in found if name not in expected]
+    lacking = sorted((name for name in wanted if name not in found), key=list(expected).index)
+    different = [name for name in found if name in expected and tuple(found[name].shape) != expected[name]]
+    classes = [name for name in different if _other_classes(name, tuple(found[name].shape), expected[name])]
+
+    def called(name: str) -> str:
+        theirs = checkpoint.names.get(name, name)
+        return name if theirs == name else f"{name} ({theirs})"
+
+    problems = [f"the model has no {called(name)}" for name in unknown]
+    problems += [
+        f"the model's {called(name)} is {expected[name]}, the checkpoint's {tuple(found[name].shape)}"
+        for name in different
+        if name not in classes
+    ]
+    problems += [f"the checkpoint has no {name}" for name in lacking]
+    if problems:
+        raise CheckpointError(
+            f"the {checkpoint.system} checkpoint is of another architecture ({len(problems)} mismatches): "
+            + first(problems, "; ")
+        )
+    if classes and not drop_class_head:
+        name = classes[0]
+        raise ClassCountError(
+            f"the {checkpoint.system} checkpoint has another number of classes: the model's {called(name)} is "
+            f"{expected[name]}, the checkpoint's {tuple(found[name].shape)}; drop_class_head leaves out "
+            + first(classes)
+        )
+    model.load_state_dict({name: tensor for name, tensor in found.items() if name not in classes}, strict=False)
+    counters = [name for name in checkpoint.tensors if name not in found]
+    return Report(
+        system=checkpoint.system,
+        matched={name: checkpoint.names[name] for name in found if name not in classes and name in checkpoint.names},
+        ignored=(*checkpoint.ignored, *(checkpoint.names[name] for name in counters)),
+        missing=tuple(
+            name for name in expected if name in wanted and (name not in checkpoint.names or name in classes)
+        ),
+        dropped=tuple(classes),
+    )
+
+
+def _other_classes(name: str, found: tuple[int, ...], expected: tuple[int, ...]) -> bool:
+    return _CLASS_HEAD.fullmatch(name) is not None and found[1:] == expected[1:]
+
+
+def _part(name: str) -> str:
+    return next((part for prefix, part in _PARTS.items() if name.startswith(prefix)), _REST)
