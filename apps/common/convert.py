@@ -1,13 +1,14 @@
 """``convert``: a trained model, ours or another system's, as a checkpoint of any of them; and the proof of it."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import tyro
+from torch import Tensor
 
 from apps.common.app import App, Detector
 from apps.common.certify import Certificate, compare
@@ -19,13 +20,17 @@ from det_coco import Batch, Sample, list_images, load_image, make_batch
 from det_engine import checkpoint
 from det_engine.cli import override
 from det_heads.checkpoints import (
+    TARGETS,
     CheckpointError,
     as_run_by,
+    detect_system,
     differences,
+    leftover,
     load_reference,
     refuse_existing,
     to_checkpoint,
     torchvision_labels,
+    with_leftover,
     write_checkpoint,
 )
 
@@ -65,21 +70,40 @@ def convert(app: App, args: list[str]) -> None:
 def write(app: App, trained: Trained, options: ConvertOptions) -> Recipe:
     """Write the file and return the recipe of the network that it holds."""
     recipe = trained.recipe
+    origin, rest = _origin(trained, options.weights)
     if options.to == "ours":
         content = {"model": trained.model.state_dict(), "config": describe(app, recipe, trained.categories)}
-        checkpoint.save(options.out, content)
+        checkpoint.save(options.out, content | ({"foreign": {"system": origin, "tensors": rest}} if rest else {}))
         return recipe
     if not isinstance(recipe, TwoStageRecipe):
         raise CheckpointError(f"{app.name} can be written as ours alone: {options.to} has no such detector")
-    content = to_checkpoint(
+    content = _content(trained, options.to)
+    write_checkpoint(options.out, with_leftover(content, rest) if origin == options.to else content)
+    return as_recipe_of(recipe, options.to)
+
+
+def _content(trained: Trained, system: str) -> dict[str, Any]:
+    recipe = trained.recipe
+    return to_checkpoint(
         trained.model.state_dict(),
         recipe.detector,
-        options.to,
+        system,
         categories=trained.categories,
         norm_eps=recipe.backbone.norm_eps,
     )
-    write_checkpoint(options.out, content)
-    return as_recipe_of(recipe, options.to)
+
+
+def _origin(trained: Trained, weights: Path) -> tuple[str | None, Mapping[str, Tensor]]:
+    """The system that a model comes from, and what its file there says beyond ours."""
+    if checkpoint.is_checkpoint(weights):
+        foreign = checkpoint.load(weights).get("foreign") or {"system": None, "tensors": {}}
+        return foreign["system"], foreign["tensors"]
+    arrays = read_arrays(weights)
+    spelling = detect_system(arrays)
+    system = "torchvision" if spelling.startswith("torchvision") else spelling
+    if system not in TARGETS:
+        return system, {}
+    return system, leftover(_content(trained, system), arrays, spelling)
 
 
 def as_recipe_of(recipe: TwoStageRecipe, system: str) -> TwoStageRecipe:
