@@ -17,7 +17,7 @@ from det_backbones.fpn import FPN, ResNetFPN
 from det_backbones.initialization import caffe2_xavier, kaiming_normal, xavier_uniform
 from det_backbones.loading import LoadReport, load_imagenet_weights
 from det_backbones.norm import FrozenBatchNorm2d, Norm, convolve_and_normalize, make_norm
-from det_backbones.reading import read_arrays
+from det_backbones.reading import WeightsFile, read_arrays, read_weights
 from det_backbones.resnet import BasicBlock, Bottleneck, ResNet, resnet, resnext101_32x8d
 from det_backbones.sync_norm import SyncBatchNorm2d
 
@@ -41,6 +41,7 @@ __all__ = [
     "ResNetFPN",
     "SyncBatchNorm2d",
     "WeightsError",
+    "WeightsFile",
     "__version__",
     "cache_directory",
     "caffe2_xavier",
@@ -50,6 +51,7 @@ __all__ = [
     "load_imagenet_weights",
     "make_norm",
     "read_arrays",
+    "read_weights",
     "resnet",
     "resnext101_32x8d",
     "xavier_uniform",

@@ -1,13 +1,15 @@
 """Reads the arrays of a weights file without running what is in it.
 
 Which format it is follows from the content. Pickles run code when loaded, so those of Caffe2 and detectron2 go through
-an unpickler that knows numpy arrays and containers only, those of PyTorch through `torch.load(weights_only=True)`.
+an unpickler that knows numpy arrays and containers only, those of PyTorch through `torch.load(weights_only=True)`. Both
+know by name the numbers of numpy and the metadata which the files of training frameworks carry, and restore none of it.
 """
 
 import os
 import pickle
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +25,35 @@ _TORCH_LEGACY = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)
 _ZIP = b"PK\x03\x04"
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WeightsFile:
+    """What a weights file holds.
+
+    Attributes:
+        arrays: On the CPU, under the file's own names.
+        metadata: What lies beside the dictionary of the arrays (mmdetection's "meta", an optimiser's state): plain
+            values; objects are empty stand-ins.
+    """
+
+    arrays: dict[str, Tensor]
+    metadata: dict[str, Any]
+
+
 def read_arrays(path: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """The named arrays of a weights file, on the CPU, under the file's own names.
+    """The arrays of :func:`read_weights`, which says what is read and raised."""
+    return read_weights(path).arrays
+
+
+def read_weights(path: str | os.PathLike[str]) -> WeightsFile:
+    """The named arrays of a weights file and what it says beside them.
 
     Reads Caffe2's pickles (flat, or in "blobs"), detectron2's (in "model") and what `torch.save` wrote (a state dict,
-    also in "model" or "state_dict"). Entries that are not arrays are left out, and so are Caffe2's momenta.
+    also in "model", "state_dict" or "model_state"). Entries that are not arrays are left out of them, and so are
+    Caffe2's momenta.
 
     Raises:
-        WeightsError: The file does not exist, is damaged, is not of these formats, holds other objects than arrays
-            or has no array.
+        WeightsError: The file does not exist, is damaged, is not of these formats, names objects that are neither
+            arrays nor known metadata, or has no array.
     """
     path = Path(path)
     try:
@@ -48,8 +70,9 @@ def read_arrays(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     else:
         hint = " It is a pointer of Git LFS; fetch the file it stands for." if b"git-lfs" in head else ""
         raise WeightsError(f"{path} is not a weights file: it starts with {head[:16]!r}.{hint}")
+    named, metadata = _inner(content)
     arrays = {}
-    for name, value in _inner(content).items():
+    for name, value in named.items():
         if isinstance(value, np.ndarray) and not name.endswith("_momentum"):
             # Native byte order and own memory: what torch can hold.
             arrays[name] = torch.from_numpy(np.array(value, dtype=value.dtype.newbyteorder("=")))
@@ -57,17 +80,19 @@ def read_arrays(path: str | os.PathLike[str]) -> dict[str, Tensor]:
             arrays[name] = value.detach()
     if not arrays:
         raise WeightsError(f"{path} holds no weights: no arrays by name were found in it.")
-    return arrays
+    return WeightsFile(arrays=arrays, metadata=metadata)
 
 
-def _inner(content: Any) -> Mapping[str, Any]:
-    """The dictionary of names, out of the wrappings of the formats."""
-    for key in ("blobs", "model", "state_dict"):
+def _inner(content: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The dictionary of names, out of the wrappings of the formats, and what lies beside it."""
+    beside: dict[str, Any] = {}
+    for key in ("blobs", "model", "state_dict", "model_state"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            beside |= {str(name): value for name, value in content.items() if name != key}
             content = content[key]
     if not isinstance(content, Mapping):
-        return {}
-    return {name: value for name, value in content.items() if isinstance(name, str)}
+        return {}, beside
+    return {name: value for name, value in content.items() if isinstance(name, str)}, beside
 
 
 def _read_pickle(path: Path) -> Any:
@@ -83,7 +108,9 @@ def _read_pickle(path: Path) -> Any:
 
 def _read_torch(path: Path) -> Any:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        known: list[Any] = [(stand_in, name) for name, stand_in in unpickling.STAND_INS.items()]
+        with torch.serialization.safe_globals(known):
+            return unpickling.unwrap(torch.load(path, map_location="cpu", weights_only=True))
     except Exception as error:
         if isinstance(error, pickle.UnpicklingError) and "nsupported" in str(error):
             named = re.search(r"GLOBAL ([\w.]+)", str(error))

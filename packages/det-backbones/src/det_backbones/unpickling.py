@@ -1,8 +1,9 @@
-"""Loads numpy arrays from a pickle of unknown origin, and nothing else.
+"""Loads numpy arrays and plain values from a pickle of unknown origin, and nothing else.
 
 A pickle is a program: it names callables and calls them. Here every name it may use stands for a small class of this
 module, which only notes its arguments, so neither foreign code nor numpy's own restoring of objects (which trusts its
-input) sees the file. Arrays are then made from their bytes, after checking type and size.
+input) sees the file. Arrays are then made from their bytes, after checking type and size. What published checkpoints
+carry beside them (dates, configurations, logs) becomes :class:`Inert` or a plain dictionary.
 """
 
 import math
@@ -84,23 +85,87 @@ def _encode(text: str, encoding: str) -> bytes:
     return text.encode("latin1")
 
 
-_ALLOWED: dict[tuple[str, str], Any] = {
-    ("_codecs", "encode"): _encode,
-    ("collections", "OrderedDict"): OrderedDict,
-    ("numpy", "dtype"): _Dtype,
-    ("numpy", "ndarray"): _Array,
+class Inert:
+    """Stands for an object of metadata: it takes whatever it is given, and keeps nothing."""
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        pass
+
+    def __setstate__(self, _: Any) -> None:
+        pass
+
+
+def _mapping(*_: Any) -> OrderedDict[Any, Any]:
+    # The items follow.
+    return OrderedDict()
+
+
+STAND_INS: dict[str, Any] = {
+    "_codecs.encode": _encode,
+    "collections.OrderedDict": OrderedDict,
+    "collections.defaultdict": _mapping,
+    "numpy.dtype": _Dtype,
+    "numpy.ndarray": _Array,
 }
+"""What a pickle may name, and what it gets instead."""
+
 for _core in ("numpy.core", "numpy._core"):
-    _ALLOWED[_core + ".multiarray", "_reconstruct"] = _Array
-    _ALLOWED[_core + ".multiarray", "scalar"] = _scalar
-    _ALLOWED[_core + ".numeric", "_frombuffer"] = _from_buffer
+    STAND_INS[f"{_core}.multiarray._reconstruct"] = _Array
+    STAND_INS[f"{_core}.multiarray.scalar"] = _scalar
+    STAND_INS[f"{_core}.numeric._frombuffer"] = _from_buffer
+STAND_INS |= dict.fromkeys(
+    (
+        *(
+            f"numpy.dtypes.{kind}DType"
+            for kind in ("Bool", "Int32", "Int64", "Float16", "Float32", "Float64", "Object")
+        ),
+        *(f"datetime.{kind}" for kind in ("date", "datetime", "time", "timedelta", "timezone")),
+        *(
+            f"pathlib{module}.{kind}"
+            for module in ("", "._local")
+            for kind in ("Path", "PurePath", "PosixPath", "PurePosixPath", "WindowsPath", "PureWindowsPath")
+        ),
+        "collections.Counter",
+        # getattr: how mmengine's logs name their own methods; it looks nothing up here.
+        *(
+            f"{module}.{kind}"
+            for module in ("builtins", "__builtin__")
+            for kind in ("getattr", "set", "frozenset", "slice", "complex", "dict", "list", "int", "float", "object")
+        ),
+        "argparse.Namespace",
+        "copyreg._reconstructor",
+        "copy_reg._reconstructor",
+        "mmcv.utils.config.Config",
+        "mmengine.config.Config",
+        "mmengine.config.config.Config",
+        "mmengine.logging.HistoryBuffer",
+        "mmengine.logging.MessageHub",
+        "mmengine.logging.history_buffer.HistoryBuffer",
+        "mmengine.logging.message_hub.MessageHub",
+    ),
+    Inert,
+)
+# Dictionaries with attributes.
+STAND_INS |= dict.fromkeys(
+    (
+        "addict.Dict",
+        "addict.addict.Dict",
+        "mmcv.utils.config.ConfigDict",
+        "mmengine.config.ConfigDict",
+        "mmengine.config.config.ConfigDict",
+        "yacs.config.CfgNode",
+        "fvcore.common.config.CfgNode",
+        "detectron2.config.config.CfgNode",
+    ),
+    OrderedDict,
+)
 
 
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in _ALLOWED:
+        if f"{module}.{name}" not in STAND_INS:
             raise UnsafeError(f"{module}.{name}")
-        return _ALLOWED[module, name]
+        return STAND_INS[f"{module}.{name}"]
 
     def persistent_load(self, pid: Any) -> Any:
         raise UnsafeError(f"the outside object {pid!r}")
@@ -115,13 +180,13 @@ def load(file: BinaryIO) -> Any:
         UnsafeError: It is not data alone.
         Exception: Of any kind, where the file is damaged.
     """
-    return _unwrap(_Unpickler(file, encoding="latin1").load(), levels=3)
+    return unwrap(_Unpickler(file, encoding="latin1").load())
 
 
-def _unwrap(value: Any, levels: int) -> Any:
+def unwrap(value: Any, levels: int = 3) -> Any:
     """Arrays in place of their stand-ins, in as many levels of dictionaries as the formats nest."""
     if isinstance(value, _Array):
         return value.value
     if isinstance(value, dict) and levels:
-        return {key: _unwrap(item, levels - 1) for key, item in value.items()}
+        return {key: unwrap(item, levels - 1) for key, item in value.items()}
     return value

@@ -1,0 +1,143 @@
+"""What the files of training frameworks carry beside their tensors: known, restored as nothing, and never run."""
+
+import argparse
+import datetime as dt
+import os
+import pickle
+import sys
+import types
+from collections import Counter, OrderedDict, defaultdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from det_backbones import WeightsError, read_weights
+
+ARRAY = torch.arange(6.0).reshape(2, 3)
+
+
+class HistoryBuffer:
+    """As mmengine's logs: arrays, and methods named by getattr."""
+
+    def __init__(self):
+        self._log_history = np.arange(4.0)
+        self._statistics_methods = {"min": self.smallest}
+
+    def smallest(self):
+        """The method."""
+
+
+class ConfigDict(dict):
+    """As mmengine's and mmcv's: items and attributes."""
+
+    def __init__(self, **items):
+        super().__init__(**items)
+        self.hidden = 1
+
+
+@pytest.fixture
+def frameworks(monkeypatch):
+    """Classes under the names of their frameworks, which are not there when the file is read."""
+    for path, kind in (("mmengine.logging.history_buffer", HistoryBuffer), ("mmengine.config.config", ConfigDict)):
+        module = types.ModuleType(path)
+        setattr(module, kind.__name__, kind)
+        monkeypatch.setattr(kind, "__module__", path)
+        monkeypatch.setitem(sys.modules, path, module)
+    for path in ("mmengine", "mmengine.logging", "mmengine.config"):
+        monkeypatch.setitem(sys.modules, path, types.ModuleType(path))
+
+
+def metadata():
+    return {
+        "meta": {
+            "cfg": "model = dict(type='MaskRCNN')",
+            "dataset_meta": ConfigDict(classes=("cat", "dog"), palette=[(1, 2, 3)]),
+            "time": dt.datetime(2026, 1, 2),
+            "work_dir": Path("/tmp/x"),
+            "seed": np.int64(3),
+            "lr": np.float32(0.5),
+            "mean": np.array([1.0, 2.0]),
+            "arguments": argparse.Namespace(a=1),
+        },
+        "message_hub": {"log_scalars": OrderedDict(loss=HistoryBuffer()), "counts": defaultdict(list, a=[1])},
+        "optimizer": {"state": {0: {"momentum_buffer": ARRAY, "step": np.float64(2)}}, "param_groups": [{"lr": 0.1}]},
+        "param_schedulers": [{"milestones": Counter({8: 1, 11: 1}), "_last_lr": [np.float64(0.02)]}],
+        "iteration": 7,
+    }
+
+
+@pytest.mark.usefixtures("frameworks")
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("inside", ["state_dict", "model"])
+def test_training_checkpoints(tmp_path, monkeypatch, inside, zipped):
+    path = tmp_path / "x"
+    torch.save({inside: {"a.weight": ARRAY}, **metadata()}, path, _use_new_zipfile_serialization=zipped)
+    for module in [name for name in sys.modules if name.startswith("mmengine")]:
+        monkeypatch.delitem(sys.modules, module)
+    file = read_weights(path)
+    assert file.arrays.keys() == {"a.weight"}
+    assert torch.equal(file.arrays["a.weight"], ARRAY)
+    meta = file.metadata["meta"]
+    assert meta["cfg"] == "model = dict(type='MaskRCNN')"
+    assert meta["dataset_meta"]["classes"] == ("cat", "dog")
+    assert not isinstance(meta["time"], dt.datetime)
+    assert file.metadata["iteration"] == 7
+    assert not any(name.startswith("mmengine") for name in sys.modules)
+
+
+@pytest.mark.usefixtures("frameworks")
+@pytest.mark.parametrize("protocol", [2, 4, 5])
+def test_pickles(tmp_path, protocol):
+    content = {"model": {"a.weight": ARRAY.numpy()}, "__author__": "someone", "matching_heuristics": True}
+    beside = metadata()
+    del beside["optimizer"]  # torch's tensors are no part of such files
+    (tmp_path / "x").write_bytes(pickle.dumps({**content, **beside}, protocol=protocol))
+    file = read_weights(tmp_path / "x")
+    assert torch.equal(file.arrays["a.weight"], ARRAY)
+    assert file.metadata["__author__"] == "someone"
+    assert file.metadata["meta"]["dataset_meta"]["classes"] == ("cat", "dog")
+
+
+class Runs:
+    def __init__(self, function, *arguments):
+        self.call = (function, arguments)
+
+    def __reduce__(self):
+        return self.call
+
+
+@pytest.mark.parametrize("form", ["zip", "legacy", "pickle"])
+@pytest.mark.parametrize("where", ["model", "meta", "optimizer"])
+def test_code_is_named_and_not_run(tmp_path, form, where):
+    """`os.system`, wherever it hides; the message is one sentence with its name."""
+    target, path = tmp_path / "ran", tmp_path / "x"
+    content = {"model": {"a.weight": ARRAY.numpy() if form == "pickle" else ARRAY}, "meta": {}, "optimizer": {}}
+    content[where]["b"] = Runs(os.system, f"touch {target}")
+    if form == "pickle":
+        path.write_bytes(pickle.dumps(content))
+    else:
+        torch.save(content, path, _use_new_zipfile_serialization=form == "zip")
+    with pytest.raises(WeightsError, match=r"would run (posix|nt|os)\.system\. It was not loaded"):
+        read_weights(path)
+    assert not target.exists()
+
+
+def test_what_is_known_does_nothing(tmp_path):
+    """The names on the list are stand-ins: `getattr` looks nothing up."""
+    target = tmp_path / "ran"
+    (tmp_path / "x").write_bytes(
+        pickle.dumps({"a": ARRAY.numpy(), "b": Runs(getattr, Path(str(target)), "touch"), "c": Runs(set, [1])})
+    )
+    assert read_weights(tmp_path / "x").arrays.keys() == {"a"}
+    assert not target.exists()
+
+
+@pytest.mark.parametrize("share", [0.3, 0.9, 0.999])
+def test_truncated(tmp_path, share):
+    torch.save({"state_dict": {"a": torch.rand(1000)}, "meta": {"epoch": 3}}, tmp_path / "x")
+    content = (tmp_path / "x").read_bytes()
+    (tmp_path / "x").write_bytes(content[: int(share * len(content))])
+    with pytest.raises(WeightsError, match="truncated or damaged"):
+        read_weights(tmp_path / "x")
