@@ -1,4 +1,5 @@
 import dataclasses
+import errno
 import os
 import signal
 from dataclasses import dataclass, field
@@ -233,3 +234,17 @@ def test_a_misspelt_required_option_is_misspelt_rather_than_missing(args):
 def test_a_required_option_that_is_missing():
     with pytest.raises(UsageError, match=r"--weights"):
         override(Needs(weights=tyro.MISSING), ["--batch", "2"], "app eval")
+
+
+def test_a_full_disk_is_one_message(capsys):
+    def full():
+        raise OSError(errno.ENOSPC, "No space left on device", "pictures/1.png")
+
+    assert run_main(full) == 2
+    assert capsys.readouterr().err == "error: Cannot write pictures/1.png: No space left on device.\n"
+
+    def other():
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory", "x")
+
+    with pytest.raises(FileNotFoundError):
+        run_main(other)

@@ -1,6 +1,7 @@
 import itertools
 import json
 import math
+import signal
 
 import pytest
 import torch
@@ -361,6 +362,20 @@ def test_a_full_disk_ends_the_run_with_the_old_checkpoint(fit, small, tmp_path, 
     assert checkpoint.load(path / "checkpoints" / "last.pt")["step"] == 10
     _, result, _ = fit(path, resume=path)
     assert result.steps == 40
+
+
+def test_a_disk_that_is_full_for_events_too(fit, tmp_path, monkeypatch):
+    """TensorBoard's thread fails, and says so in a later call, or when it is closed."""
+    resource = pytest.importorskip("resource")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (8_000, limits[1]))
+        with pytest.raises(EngineError, match=r"Cannot write .*(tensorboard|metrics\.jsonl): File too large"):
+            fit(tmp_path / "run", steps=200, evaluate=None, settings={"log_interval": 1})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
 
 
 @pytest.mark.parametrize(("change", "name"), [({"log_interval": 0}, "log_interval"), ({"precision": "fp8"}, "fp8")])

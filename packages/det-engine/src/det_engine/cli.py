@@ -6,6 +6,7 @@ rest override the recipe's dataclass (`override`), and runs under `run_main`, wh
 
 import contextlib
 import difflib
+import errno
 import io
 import os
 import re
@@ -21,6 +22,7 @@ from det_engine.errors import EngineError, Interrupted
 
 T = TypeVar("T")
 DEBUG_VARIABLE = "DET_DEBUG"
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class UsageError(EngineError):
@@ -33,7 +35,7 @@ def run_main(main: Callable[[], int | None], errors: tuple[type[Exception], ...]
     | status | when |
     |---|---|
     | 0, or what `main` returns | done |
-    | 2 | one of `errors`, or `EngineError`: its message goes to stderr, without traceback |
+    | 2 | one of `errors`, or `EngineError`, or a full disk: the message goes to stderr, without traceback |
     | 130 | Ctrl-C |
     | 143 | SIGTERM during training |
 
@@ -61,6 +63,11 @@ def _status(main: Callable[[], int | None], errors: tuple[type[Exception], ...])
         if os.environ.get(DEBUG_VARIABLE):
             traceback.print_exc()
         _report(str(error), "error: ")
+        return 2
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        _report(f"Cannot write {error.filename or 'a file'}: {error.strerror}.", "error: ")
         return 2
     except Exception:
         if distributed.world_size() == 1:

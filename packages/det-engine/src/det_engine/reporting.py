@@ -1,7 +1,9 @@
 """Where the numbers of a training go: `metrics.jsonl`, TensorBoard and the display, from one place."""
 
+import contextlib
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -10,6 +12,7 @@ import torch
 
 from det_engine import distributed
 from det_engine.device import peak_memory_mib
+from det_engine.errors import EngineError
 from det_engine.metrics import MetricsLog
 from det_engine.progress import make_display
 from det_engine.run import RunDirectory
@@ -84,6 +87,9 @@ class Reporter:
         self._display = make_display(state.settings.display if self._is_main else "none", state.last_step, state.step)
 
     def __enter__(self) -> "Reporter":
+        self._hook = threading.excepthook
+        if self._is_main:
+            threading.excepthook = self._thread_failed
         return self
 
     def __exit__(
@@ -91,8 +97,12 @@ class Reporter:
     ) -> None:
         self._display.close()
         if self._is_main:
-            self._writer.close()
             self._log.close()
+            try:
+                with contextlib.nullcontext() if error is None else contextlib.suppress(EngineError), self._on_disk():
+                    self._writer.close()
+            finally:
+                threading.excepthook = self._hook
 
     def rewind(self) -> None:
         """Forget the lines after the state's step, from which the training goes on."""
@@ -147,5 +157,18 @@ class Reporter:
 
     def _write(self, kind: str, values: Mapping[str, float]) -> None:
         self._log.write(kind, self._state.step, values)
-        for name, value in values.items():
-            self._writer.add_scalar(f"{kind}/{name}", value, self._state.step)
+        with self._on_disk():
+            for name, value in values.items():
+                self._writer.add_scalar(f"{kind}/{name}", value, self._state.step)
+
+    def _thread_failed(self, failure: threading.ExceptHookArgs) -> None:
+        # TensorBoard writes in a thread, whose error comes with the next call too, and is told then.
+        if not (isinstance(failure.exc_value, OSError) and type(failure.thread).__module__.startswith("tensorboard.")):
+            self._hook(failure)
+
+    @contextlib.contextmanager
+    def _on_disk(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise EngineError(f"Cannot write {self._run.tensorboard}: {error.strerror or error}.") from error
