@@ -71,7 +71,6 @@ def torchvision_network(recipe: TwoStageRecipe, state: Mapping[str, Tensor]) -> 
         "box_nms_thresh": box.nms_threshold,
         "box_detections_per_img": box.max_detections,
         "bbox_reg_weights": box.coding.weights,
-        "_skip_resize": True,
     }
     kind = FasterRCNN
     if config.mask is not None:
@@ -161,8 +160,8 @@ class TorchvisionOutputs(Outputs):
             result["masks"] = kept[0].sigmoid()[torch.arange(len(found["labels"])), found["labels"]]
         return {name: tensor[None] for name, tensor in result.items()}
 
-    @staticmethod
-    def _images(batch: Batch) -> list[Tensor]:
-        """The resized image as torchvision takes it, in 0..1 and without padding."""
+    def _images(self, batch: Batch) -> list[Tensor]:
+        """The resized image as torchvision takes it, in 0..1 and without padding, to be left in its size."""
         height, width = batch["image_sizes"][0].tolist()
+        self.model.transform.min_size, self.model.transform.max_size = (min(height, width),), max(height, width)
         return [batch["images"][0, :, :height, :width].float() / 255]

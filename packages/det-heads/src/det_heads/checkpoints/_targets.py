@@ -249,7 +249,7 @@ def as_run_by(config: DetectorConfig, system: str) -> DetectorConfig:
     order = "rgb" if system == "torchvision" else pixels.order
     turned = order != pixels.order
     scale = preset.pixels.scale
-    values = {"mean": pixels.mean, "std": pixels.std}
+    values: dict[str, Any] = {"mean": pixels.mean, "std": pixels.std}
     for name, value in values.items():
         numbers = tuple(number * pixels.scale / scale for number in value)
         values[name] = numbers[::-1] if turned else numbers
