@@ -1,10 +1,13 @@
-"""A detector trained in two processes: the losses, weights and detections of one."""
+"""Detectors trained in two processes, started anew, with another batch, and with rates by layer."""
+
+import dataclasses
 
 import pytest
 import torch
 
-from det_engine import checkpoint, read_metrics
-from tests.command_line import call, process, read, small
+from apps.common.train import _layers
+from det_engine import build_optimizer, checkpoint, read_metrics
+from tests.command_line import APPS, call, process, read, small, train
 
 
 @pytest.mark.slow
@@ -14,7 +17,7 @@ def test_two_processes_train_and_evaluate_as_one(shapes, tmp_path):
     options = ["--data", shapes, *small("mask_rcnn"), "--backbone.norm", "sync_bn", "--device", "cpu", *steps]
     assert call("mask_rcnn", "train", "--output", tmp_path / "one", *options) == 0
     job = process("mask_rcnn", "train", "--output", tmp_path / "two", "--nproc", 2, *options)
-    output, errors = job.communicate(timeout=300)
+    output, errors = job.communicate(timeout=600)
     assert job.returncode == 0, errors
     assert output.count("Final Performance images/sec") == 1
     one, two = (read_metrics(tmp_path / run / "metrics.jsonl") for run in ("one", "two"))
@@ -26,3 +29,53 @@ def test_two_processes_train_and_evaluate_as_one(shapes, tmp_path):
     states = [checkpoint.load(tmp_path / run / "checkpoints" / "last.pt")["model"] for run in ("one", "two")]
     torch.testing.assert_close(*states, rtol=1e-2, atol=1e-4)
     assert len(read(tmp_path / "one" / "predictions.json")) == len(read(tmp_path / "two" / "predictions.json"))
+
+
+def test_a_job_that_is_started_anew_goes_on(shapes, tmp_path, monkeypatch, capsys):
+    """As torchrun and Slurm do it: with the same command."""
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    run = tmp_path / "run"
+    options = ["--recipe", "tiny", "--weights", "none", "--train.log-interval", 1, "--pictures", 0]
+    # Ended before there was a checkpoint: from the start.
+    assert train("faster_rcnn", shapes, run, *options, "--solver.steps", 1) == 0
+    assert "resumed" not in capsys.readouterr().out
+    assert train("faster_rcnn", shapes, run, *options, "--solver.steps", 2) == 0
+    assert f"resumed from {run / 'checkpoints' / 'last.pt'} at step 1" in capsys.readouterr().out
+    assert [line["step"] for line in read_metrics(run / "metrics.jsonl") if line["kind"] == "train"] == [1, 2]
+
+
+def test_another_batch_has_another_rate_and_fewer_steps(shapes, tmp_path, capsys):
+    run = tmp_path / "run"
+    options = ["--solver.warmup-steps", 0, "--solver.layer-decay", 0.5, "--train.log-interval", 1, "--pictures", 0]
+    assert train("faster_rcnn", shapes, run, *options, "--solver.steps", 2) == 0
+    rate = read_metrics(run / "metrics.jsonl")[-2]["learning_rate"]
+    assert call("faster_rcnn", "train", "--resume", run, "--data.batch", 4, "--solver.steps", 2, "--pictures", 0) == 0
+    shown = capsys.readouterr().out
+    assert f"Batch 4 instead of 2: learning rate {rate:g} -> {2 * rate:g}, steps 2 -> 1" in shown
+    assert "a step has 4 images now and had 2: step 2 is now step 1, which has seen as many" in shown
+    state = checkpoint.load(run / "checkpoints" / "last.pt")
+    assert (state["step"], state["images"], state["batch_size"]) == (2, 8, 4)
+    last = [line for line in read_metrics(run / "metrics.jsonl") if line["kind"] == "train"][-1]
+    assert (last["step"], last["learning_rate"]) == (2, pytest.approx(2 * rate))
+
+
+@pytest.mark.parametrize(
+    ("app", "recipe", "counts"),
+    [
+        ("mask_rcnn", "tiny", {"bn1": 5, "layer1": 4, "layer4": 1}),
+        ("yolact", "yolact_darknet53", {"stem": 6, "layers.0": 5, "layers.4": 1}),
+    ],
+)
+def test_rates_fall_by_layer(app, recipe, counts):
+    chosen = APPS[app].recipes[recipe]()
+    with torch.device("meta"):
+        model = APPS[app].network(chosen)
+    model.layer_prefixes = _layers(model)
+    solver = dataclasses.replace(chosen.solver, layer_decay=0.5, optimizer="adamw", bias_lr_factor=1.0)
+    optimizer = build_optimizer(model, solver)
+    factors = {name: group["lr_factor"] for group in optimizer.param_groups for name in group["names"]}
+    assert factors.keys() == {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    for part, count in counts.items():
+        found = {factor for name, factor in factors.items() if name.startswith(f"backbone.body.{part}.")}
+        assert found == {0.5**count}, part
+    assert {factor for name, factor in factors.items() if not name.startswith("backbone.body.")} == {1}

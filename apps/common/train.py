@@ -16,7 +16,7 @@ from apps.common.config import Recipe
 from apps.common.data import open_splits, training_batches, validation_loader
 from apps.common.evaluate import Evaluator, print_final, print_metrics
 from apps.common.options import default_output, new_run, take_recipe
-from apps.common.weights import describe, initialize, read_config
+from apps.common.weights import adopt, describe, initialize, read_config
 from det_engine import RunDirectory, checkpoint, distributed, draw_curves, resolve_device, scale_to_batch, seed_all
 from det_engine.cli import UsageError, override, take_option
 
@@ -37,7 +37,9 @@ class TrainOptions:
     data: Path | None = None
     """Data set in the COCO layout; by default a small synthetic one, made in your cache on first use."""
     weights: str | None = None
-    """Weights to start from: a file, or none; by default what the recipe names."""
+    """Weights to start from: a file of ours or of another system, or none; by default what the recipe names."""
+    drop_class_head: bool = False
+    """Where the weights have another number of classes, start the layers that tell classes apart at random."""
     output: Path | None = None
     """Directory of the run; by default runs/<app>/<recipe>-<time>."""
     device: str = "auto"
@@ -55,13 +57,17 @@ def train(app: App, args: list[str]) -> None:
     resume, rest = take_option(args, "resume")
     if resume is None and distributed.is_restarted():
         resume, rest = _restarted(rest)
+    adopted: list[str] = []
     if resume is None:
         run, data = None, None
         recipe, rest = take_recipe(app, rest)
+        recipe, adopted = adopt(app, recipe, take_option(rest, "weights")[0])
     else:
         run = RunDirectory.open(resume)
         recipe, data = _resumed(app, run)
     options, recipe, line = _parse(app, recipe, data, rest)
+    if adopted:
+        line += "\nFrom the weights, unless an option says otherwise: " + "; ".join(adopted) + "."
     if run is not None:
         _refuse(options, recipe, run)
     device = resolve_device(options.device)
@@ -91,7 +97,7 @@ def _train(
         model.layer_prefixes = _layers(model)  # pyrefly: ignore[bad-argument-type]
     if run is None:
         with distributed.main_first():
-            print(initialize(model, recipe, options.weights))
+            print(initialize(model, recipe, options.weights, drop_class_head=options.drop_class_head))
     categories = splits.train.categories
     config: dict[str, Any] = {
         **describe(app, recipe, categories),
@@ -131,7 +137,11 @@ def _train(
 
 def _layers(model: nn.Module) -> tuple[tuple[str, ...], ...]:
     """Names of the backbone's parts from the input on: what comes before the first stage, then stage by stage."""
-    parts = [f"backbone.body.{name}." for name, _ in model.get_submodule("backbone.body").named_children()]
+    children = dict(model.get_submodule("backbone.body").named_children())
+    names = [name for name in children if name != "layers"]
+    # DarkNet has its stages in a list.
+    names += [f"layers.{name}" for name, _ in children.get("layers", nn.Module()).named_children()]
+    parts = [f"backbone.body.{name}." for name in names]
     stages = [(part,) for part in parts if ".layer" in part]
     return (tuple(part for part in parts if ".layer" not in part), *stages)
 
