@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from det_engine.errors import EngineError
+from det_engine.sgd import StaticSGD
 from det_engine.solver import SolverConfig, lr_at
 
 
@@ -63,10 +64,12 @@ def build_optimizer(
     if lr_on is not None:
         for group in described:
             group["lr"] = torch.tensor(lr * group["lr_factor"], device=lr_on)
-    # Fused: one kernel for all parameters on every device, which also takes loss scale and verdict without a host read.
+    # Fused: one kernel for all parameters, which also takes loss scale and verdict without a host read.
     if config.optimizer == "adamw":
         capturable = lr_on is not None and lr_on.type != "cpu"
         return torch.optim.AdamW(described, lr=lr, betas=config.betas, fused=True, capturable=capturable)
+    if described[0]["params"][0].device.type == "npu":
+        return StaticSGD(described, lr=lr, momentum=config.momentum)
     optimizer = torch.optim.SGD(described, lr=lr, momentum=config.momentum, fused=True)
     if config.momentum:
         for parameter in trainable_parameters(optimizer):

@@ -83,6 +83,11 @@ def triton(*tensors: Tensor) -> bool:
     )
 
 
+def npu(tensor: Tensor) -> bool:
+    """Whether torch_npu's own kernels may serve operators on the device of `tensor`, unless the reference is forced."""
+    return _choice == "auto" and tensor.device.type == "npu"
+
+
 def float_type(*tensors: Tensor) -> torch.dtype:
     """What the C++ kernels compute in: float64 where an argument has it, else float32 (half precision included)."""
     return torch.float64 if any(tensor.dtype == torch.float64 for tensor in tensors) else torch.float32

@@ -1,10 +1,10 @@
-"""What torch_npu and torchvision_npu have of their own for an operator, and why the reference serves it all the same.
+"""What torch_npu and torchvision_npu have of their own for an operator, and why it does not serve all the same.
 
 The references consist of PyTorch operators with static shapes, which torch_npu runs natively (aclnn).
 """
 
 _NMS = "npu_nms_v4 is deprecated, not on Ascend 950; torchvision_npu's nms reads a length on the host"
-_ROI_ALIGN = "npu_roi_align, npu_roi_alignbk (aclnnROIAlign) are static; one level a call, float32, without autograd"
+_ROI_ALIGN = "torchvision_npu's gradient takes roi_end_mode 1 where aligned=True needs 2"
 _BOX_CODING = "is deprecated, with legacy +1 widths"
 
 VENDOR = {

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from det_ops import _kernels, _roi_align_reference
+from det_ops import _kernels, _npu_roi_align, _roi_align_reference
 from det_ops._checks import check_boxes, check_device, check_dtype, check_shape, describe, expect
 from det_ops._kernels import _C, LIBRARY
 from det_ops._layout import empty_nhwc, nhwc
@@ -159,6 +159,10 @@ def _forward(
 
         return _triton_roi_align.forward(features, boxes, image_index, levels, pooled, scales, sampling_ratio, aligned)
     out = empty_nhwc(first, boxes.shape[0], first.shape[1], *pooled)
+    if _npu_roi_align.serves(first):
+        return out.copy_(
+            _npu_roi_align.forward(features, boxes, image_index, levels, pooled, scales, sampling_ratio, aligned)
+        )
     if _C is not None and _kernels.native(first):
         compute = torch.float64 if first.dtype == torch.float64 else torch.float32
         maps = [nhwc(feature.to(compute)) for feature in features]
@@ -206,6 +210,10 @@ def _backward(
         from det_ops import _triton_roi_align
 
         return _triton_roi_align.backward(
+            grad, boxes, image_index, levels, heights, widths, batch, scales, sampling_ratio, aligned
+        )
+    if _npu_roi_align.serves(grad):
+        return _npu_roi_align.backward(
             grad, boxes, image_index, levels, heights, widths, batch, scales, sampling_ratio, aligned
         )
     if _C is not None and _kernels.native(grad):
@@ -273,4 +281,6 @@ for _operator in ("multilevel_roi_align", "roi_align"):
     _kernels.register(
         _operator, "cuda", "Triton", "one launch for all levels, merged samples, float32 sums; float64: reference"
     )
-    _kernels.register(_operator, "npu", "reference", "one gather per pair of taps, static, no host read")
+    _kernels.register(
+        _operator, "npu", "torch_npu", "npu_roi_align, npu_roi_alignbk in float32, a call per level; float64: reference"
+    )

@@ -170,6 +170,7 @@ def semantic_loss(logits: Tensor, bitmaps: Tensor, labels: Tensor, usable: Tenso
     """
     pixels = (bitmaps * usable[..., None, None]).flatten(2).float()
     target = torch.zeros_like(logits, dtype=torch.float32).flatten(2)
-    target = target.scatter_reduce(1, labels[..., None].expand_as(pixels), pixels, "amax")
+    # A sum, since torch_npu's scatter_reduce waits for the device.
+    target = target.scatter_add(1, labels[..., None].expand_as(pixels), pixels).clamp(max=1)
     loss = F.binary_cross_entropy_with_logits(logits.float().flatten(2), target, reduction="none")
     return loss.sum() / target.shape[-1]

@@ -1,0 +1,243 @@
+"""Runs operators through torch_npu's own host code, computes them on the CPU, and writes down what happened.
+
+The memory of the stand-in's device is the host's, so that the CPU works on the very tensors that torch_npu has made.
+"""
+
+import ctypes
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map
+
+from det_ops import _roi_align_reference
+
+_DTYPES = {
+    torch.float32: "f32", torch.float16: "f16", torch.bfloat16: "bf16", torch.float64: "f64", torch.bool: "bool",
+    torch.int64: "i64", torch.int32: "i32", torch.int16: "i16", torch.int8: "i8", torch.uint8: "u8",
+}  # fmt: skip
+# Made, or looked at in another way, but not computed.
+_PLAIN = {
+    f"aten::{name}"
+    for name in (
+        "empty", "empty_strided", "empty_like", "new_empty", "new_empty_strided", "record_stream", "detach", "alias",
+        "set_", "resize_", "_reshape_alias",
+    )
+}  # fmt: skip
+_DYNAMIC = {
+    f"aten::{name}"
+    for name in ("nonzero", "masked_select", "_unique", "_unique2", "unique_dim", "unique_consecutive", "bincount")
+} | {"aten::repeat_interleave.Tensor"}
+_INDEXING = {f"aten::{name}" for name in ("index", "_unsafe_index", "index_put", "index_put_", "_index_put_impl_")}
+
+
+def _roi_align(
+    features: Tensor, rois: Tensor, scale: float, height: int, width: int, samples: int, mode: int
+) -> Tensor:
+    boxes = rois[:, 1:] if mode != 1 else rois[:, 1:] + rois.new_tensor([0, 0, 1, 1])
+    index = rois[:, 0].long()
+    pooled = (height, width)
+    return _roi_align_reference.forward(
+        [features], boxes, index, torch.zeros_like(index), pooled, [scale], samples, mode == 2
+    )
+
+
+def _roi_align_backward(
+    grad: Tensor, rois: Tensor, shape: list[int], _width: int, _height: int, scale: float, samples: int, mode: int = 1
+) -> Tensor:
+    boxes = rois[:, 1:] if mode != 1 else rois[:, 1:] + rois.new_tensor([0, 0, 1, 1])
+    index = rois[:, 0].long()
+    return _roi_align_reference.backward(
+        grad, boxes, index, torch.zeros_like(index), [shape[2]], [shape[3]], shape[0], [scale], samples, mode == 2
+    )[0]
+
+
+def _cross_entropy_backward(
+    grad: Tensor, logits: Tensor, target: Tensor, weight: Tensor | None, pos_weight: Tensor | None, reduction: int
+) -> Tensor:
+    if pos_weight is not None:
+        raise NotImplementedError("weights of positives")
+    slope = (logits.sigmoid() - target) * grad
+    if weight is not None:
+        slope = slope * weight
+    return slope / logits.numel() if reduction == 1 else slope  # 1: mean
+
+
+def _l1_backward(grad: Tensor, values: Tensor, target: Tensor, reduction: int) -> Tensor:
+    slope = (values - target).sign() * grad
+    return slope / values.numel() if reduction == 1 else slope
+
+
+def _gather_backward(grad: Tensor, shape: list[int], dim: int, index: Tensor, _sparse: bool) -> Tensor:
+    return grad.new_zeros(shape).scatter_add_(dim, index, grad)
+
+
+_VENDOR: dict[str, Callable[..., Any]] = {
+    "npu::l1_loss_backward": _l1_backward,
+    "npu::npu_binary_cross_entropy_with_logits_backward": _cross_entropy_backward,
+    "npu::npu_gather_backward": _gather_backward,
+    "npu::npu_roi_align": _roi_align,
+    "npu::npu_roi_alignbk": _roi_align_backward,
+}
+"""What operators of torch_npu's own compute."""
+
+_PLACES: dict[int, Tensor] = {}
+"""The CPU's indices of a max-pooling by the address of torch_npu's."""
+
+
+class Emulation(TorchDispatchMode):
+    """While it is active, operators on `npu` compute.
+
+    Attributes:
+        lines: what the operators of a `recorded` block were, with their dtypes, shapes, attributes and kernels.
+        faults: what must not be in a training step, with the operator.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+        self.faults: list[str] = []
+        self._recording = False
+        self._cann = ctypes.CDLL("libascendcl.so")
+        self._cann.standin_take.restype = ctypes.c_char_p
+
+    @contextmanager
+    def recorded(self) -> Iterator[None]:
+        """A block in which operators are written down."""
+        self._cann.standin_take()
+        self._recording = True
+        try:
+            yield
+        finally:
+            self._recording = False
+
+    def __torch_dispatch__(self, func: Any, _types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if not any(map(_is_npu, tree_leaves((args, kwargs)))):
+            return func(*args, **kwargs)
+        if func.namespace == "det_ops":
+            # Composed of other operators: these are what the device sees.
+            with self:
+                return func.redispatch(torch._C.DispatchKeySet(torch._C.DispatchKey.PrivateUse1), *args, **kwargs)
+        if not self._recording:
+            return _execute(func, args, kwargs)
+        self._cann.standin_take()
+        out = _execute(func, args, kwargs)
+        self._record(func, args, kwargs, self._cann.standin_take().decode().split("\n")[:-1])
+        return out
+
+    def _record(self, func: Any, args: Any, kwargs: Any, calls: list[str]) -> None:
+        name = func.name()
+        if func.is_view and not calls:
+            return
+        text = ", ".join([*map(_text, args), *(f"{key}={_text(value)}" for key, value in kwargs.items())])
+        line = f"{name.removeprefix('aten::')}({text})"
+        if calls:
+            line += " -> " + ", ".join(calls)
+        self.lines.append(line)
+        if name.partition(".")[0] in _DYNAMIC or name in _DYNAMIC:
+            self.faults.append(f"shape depends on values: {line}")
+        if name.partition(".")[0] in _INDEXING and any(
+            isinstance(leaf, Tensor) and leaf.dtype in (torch.bool, torch.uint8) for leaf in tree_leaves(args[1])
+        ):
+            self.faults.append(f"indexed by a mask: {line}")
+        if any(call.startswith("wait") or call == "copy device to host" for call in calls):
+            self.faults.append(f"the host waits: {line}")
+        elif "copy host to device" in calls:
+            self.faults.append(f"copied from the host: {line}")
+
+
+def _execute(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+    name = func._schema.name
+    if name == "aten::_local_scalar_dense":
+        func(*args)
+        return func(_host(args[0]))
+    if name in ("aten::_to_copy", "aten::to"):
+        out = func(*args, **kwargs)
+        if out.data_ptr() != args[0].data_ptr():  # `to` may give the tensor itself
+            _host(out).copy_(_host(args[0]))
+        return out
+    if func.is_view or name in _PLAIN:
+        return func(*args, **kwargs)
+    # torch_npu may move what an operator changes about, which its kernels have not computed: put it back.
+    changed = [
+        (host, host.clone())
+        for argument, value in zip(func._schema.arguments, args, strict=False)
+        if argument.alias_info is not None and argument.alias_info.is_write
+        for host in map(_host, tree_leaves(value))
+    ]
+    out = func(*args, **kwargs)
+    for host, before in changed:
+        host.copy_(before)
+    given, named = tree_map(_host, args), tree_map(_host, kwargs)
+    if name == "aten::copy_":
+        given[0].copy_(given[1])
+        return out
+    if name == "aten::max_pool2d_with_indices":
+        # torch_npu's indices are bits in an order of its own, for its gradient alone.
+        values, _PLACES[out[1].data_ptr()] = func(*given, **named)
+        return _filled(func, out[0], values), out[1]
+    if name == "aten::max_pool2d_with_indices_backward":
+        given = (*given[:-1], _PLACES[args[-1].data_ptr()])
+    found = _VENDOR.get(name, func)(*given, **named)
+    if func._schema.is_mutable:
+        return out
+    if isinstance(out, Tensor):
+        return _filled(func, out, found)
+    return type(out)(_filled(func, one, other) for one, other in zip(out, found, strict=True))
+
+
+def _filled(func: Any, out: Any, found: Any) -> Any:
+    """`out` with the values that the CPU has found."""
+    if not isinstance(out, Tensor) or not isinstance(found, Tensor):
+        return out
+    if out.shape != found.shape or out.dtype != found.dtype:
+        if func._schema.name in _DYNAMIC | _INDEXING:
+            return _uploaded(found)
+        raise AssertionError(f"torch_npu gives {_text(out)} where the CPU gives {_text(found)}: {func}")
+    if _is_npu(out):
+        _host(out).copy_(found)
+    return out
+
+
+def _uploaded(values: Tensor) -> Tensor:
+    out = torch.empty(values.shape, dtype=values.dtype, device="npu")
+    _host(out).copy_(values)
+    return out
+
+
+def _is_npu(value: object) -> bool:
+    if isinstance(value, Tensor | torch.device):
+        return (value.device if isinstance(value, Tensor) else value).type == "npu"
+    return False
+
+
+def _host(value: Any) -> Any:
+    """The same memory as a tensor of the CPU; `cpu` for the device itself."""
+    if isinstance(value, torch.device):
+        return torch.device("cpu")
+    if not isinstance(value, Tensor) or value.device.type != "npu":
+        return value
+    storage = value.untyped_storage()
+    size = storage.nbytes()
+    if size == 0:
+        return torch.empty_strided(value.size(), value.stride(), dtype=value.dtype)
+    memory = (ctypes.c_char * size).from_address(storage.data_ptr())
+    base = torch.frombuffer(memory, dtype=torch.uint8).untyped_storage()
+    return torch.empty(0, dtype=value.dtype).set_(base, value.storage_offset(), value.size(), value.stride())
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, Tensor):
+        place = "" if _is_npu(value) else "host "
+        return f"{place}{_DTYPES.get(value.dtype, value.dtype)}[{','.join(map(str, value.shape))}]"
+    if isinstance(value, list | tuple):
+        return f"({', '.join(map(_text, value))})"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, torch.dtype):
+        return str(_DTYPES.get(value, value))
+    return "npu" if _is_npu(value) else str(value)

@@ -1,0 +1,214 @@
+"""The steps of the apps' networks on one kind of NPU: run by `__main__.py` in a process of its own, with the stand-in loaded."""
+
+import copy
+import json
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from emulation import Emulation
+from PIL import Image
+from torch import Tensor
+
+from apps.cascade_rcnn.config import RECIPES as CASCADE_RCNN
+from apps.common.app import Detector, two_stage
+from apps.common.config import Recipe, TwoStageRecipe
+from apps.common.data import training_batches
+from apps.faster_rcnn.config import RECIPES as FASTER_RCNN
+from apps.mask_rcnn.config import RECIPES as MASK_RCNN
+from apps.yolact.config import RECIPES as YOLACT
+from apps.yolact.config import YolactRecipe
+from apps.yolact.model import yolact
+from det_coco import CocoIndex
+from det_engine.step import TrainStep
+from det_heads import BoxHead, Yolact
+
+# The networks that differ in more than depth and schedule.
+RECIPES: dict[str, Callable[[], Recipe]] = {
+    "faster_rcnn/tiny": FASTER_RCNN["tiny"],
+    "faster_rcnn/faster_rcnn_r50_fpn_1x": FASTER_RCNN["faster_rcnn_r50_fpn_1x"],
+    "mask_rcnn/tiny": MASK_RCNN["tiny"],
+    "mask_rcnn/mask_rcnn_r50_fpn_1x": MASK_RCNN["mask_rcnn_r50_fpn_1x"],
+    "mask_rcnn/mask_rcnn_r50_fpn_1x_mlperf": MASK_RCNN["mask_rcnn_r50_fpn_1x_mlperf"],
+    "cascade_rcnn/tiny": CASCADE_RCNN["tiny"],
+    "cascade_rcnn/cascade_mask_rcnn_r50_fpn_1x": CASCADE_RCNN["cascade_mask_rcnn_r50_fpn_1x"],
+    "cascade_rcnn/cascade_mask_rcnn_r50_fpn_1x_mmdet": CASCADE_RCNN["cascade_mask_rcnn_r50_fpn_1x_mmdet"],
+    "yolact/tiny": YOLACT["tiny"],
+    "yolact/yolact_resnet50": YOLACT["yolact_resnet50"],
+    "yolact/yolact_darknet53": YOLACT["yolact_darknet53"],
+    "yolact/yolact_plus_resnet50": YOLACT["yolact_plus_resnet50"],
+}
+OBJECTS = (6, 3)
+"""Objects of the two images."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What two training steps and one inference gave, on the CPU."""
+
+    losses: list[Tensor]
+    gradients: list[Tensor]
+    weights: list[Tensor]
+    detections: dict[str, Tensor]
+
+
+def small(recipe: Recipe) -> Recipe:
+    """The recipe's network with two small images, and as few proposals as that needs."""
+    if isinstance(recipe, YolactRecipe):
+        data = replace(recipe.data, batch=2, size=96, expand=False, crop=False, max_instances=8, workers=0)
+        detector = replace(recipe.detector, num_classes=3, nms_top_k=30, max_detections=20)
+        return replace(recipe, data=data, detector=detector).spelt_out()
+    assert isinstance(recipe, TwoStageRecipe)
+    counts = {"samples": 64, "pre_nms_train": 90, "pre_nms_test": 80, "post_nms_train": 40, "post_nms_test": 30}
+    detector = replace(
+        recipe.detector,
+        num_classes=3,
+        rpn=replace(recipe.detector.rpn, **counts),
+        box=replace(recipe.detector.box, samples=16, max_detections=10),
+    )
+    data = replace(
+        recipe.data, batch=2, train_sizes=(96,), test_size=96, max_size=128, buckets=(), max_instances=8,
+        max_polygons=8, max_edges=64, workers=0,
+    )  # fmt: skip
+    return replace(recipe, data=data, detector=detector).spelt_out()
+
+
+def write_images(root: Path) -> CocoIndex:
+    """Two images of random rectangles."""
+    random = np.random.default_rng(0)
+    images, annotations = [], []
+    for number, (objects, (height, width)) in enumerate(zip(OBJECTS, ((96, 128), (90, 120)), strict=True), start=1):
+        Image.fromarray(random.integers(0, 256, (height, width, 3), dtype=np.uint8)).save(root / f"{number}.png")
+        images.append({"id": number, "file_name": f"{number}.png", "height": height, "width": width})
+        for _ in range(objects):
+            w, h = (int(value) for value in random.integers(12, 60, 2))
+            x, y = int(random.integers(0, width - w)), int(random.integers(0, height - h))
+            annotations.append({
+                "id": len(annotations) + 1, "image_id": number, "category_id": int(random.integers(1, 4)), "iscrowd": 0,
+                "bbox": [x, y, w, h], "area": w * h, "segmentation": [[x, y, x + w, y, x + w, y + h, x, y + h]],
+            })  # fmt: skip
+    categories = [{"id": number, "name": str(number)} for number in (1, 2, 3)]
+    (root / "instances.json").write_text(
+        json.dumps({"images": images, "annotations": annotations, "categories": categories})
+    )
+    return CocoIndex.load(root / "instances.json", root, require_objects=False)
+
+
+def network(recipe: Recipe) -> Detector:
+    """Random weights, the same each time."""
+    torch.manual_seed(0)
+    return yolact(recipe) if isinstance(recipe, YolactRecipe) else two_stage(recipe)  # pyrefly: ignore[bad-argument-type]
+
+
+@torch.no_grad()
+def sharpen(model: Detector) -> None:
+    """Make a network with random weights find something."""
+    for module in model.modules():
+        if isinstance(module, BoxHead):
+            module.cls_score.weight.mul_(30)
+            module.cls_score.bias[-1] = -100  # of the background
+    if isinstance(model, Yolact):
+        model.head.classes.weight.mul_(30)
+
+
+def run(
+    model: Detector, recipe: Recipe, batch: dict[str, Tensor], device: str, precision: str, emulation: Emulation | None
+) -> tuple[Outcome, dict[str, list[str]]]:
+    """Two training steps and one inference; what their operators were, of the second step and the second inference."""
+    place = torch.device(device)
+    settings = replace(recipe.train, precision=precision, seed=0)
+    step = TrainStep(copy.deepcopy(model).train(), recipe.solver, settings, place)
+    inputs = {name: value.to(place) for name, value in batch.items()}
+    lines: dict[str, list[str]] = {}
+
+    def record(name: str, function: Callable[[], Any]) -> Any:
+        if emulation is None:
+            return function()
+        emulation.lines, emulation.faults = [], []
+        with emulation.recorded():
+            out = function()
+        lines[name] = emulation.lines
+        for fault in emulation.faults:
+            lines.setdefault("faults", []).append(f"{name}: {fault}")
+        return out
+
+    lr = recipe.solver.base_lr / 10
+    losses = [step(inputs, 0, lr).cpu()]
+    gradients = [_flat(parameter.grad) for parameter in step.model.parameters() if parameter.grad is not None]
+    # Caches and the optimizer's state are made in the first step.
+    losses.append(record("training step", lambda: step(inputs, 1, lr)).cpu())
+    weights = [_flat(parameter) for parameter in step.model.parameters()]
+    detector = copy.deepcopy(model).eval()
+    sharpen(detector)
+    detector = detector.to(place)
+    images = {name: inputs[name] for name in ("images", "image_sizes")}
+    with torch.inference_mode(), step.precision.autocast():
+        detector(images)
+        found = record("inference", lambda: detector(images))
+    return Outcome(losses, gradients, weights, {name: value.cpu() for name, value in found.items()}), lines
+
+
+def differences(ours: Outcome, cpu: Outcome) -> dict[str, float]:
+    """Relative differences; detections must be as many, of the same classes."""
+    if not torch.equal(ours.detections["valid"], cpu.detections["valid"]):
+        raise AssertionError("another number of detections than on the CPU")
+    if not torch.equal(ours.detections["labels"], cpu.detections["labels"]):
+        raise AssertionError("other classes than on the CPU")
+    if not cpu.detections["valid"].any():
+        raise AssertionError("nothing is detected, which proves little")
+    floating = [name for name, value in cpu.detections.items() if value.is_floating_point()]
+    pairs = {
+        "losses": (ours.losses, cpu.losses),
+        "gradients": (ours.gradients, cpu.gradients),
+        "weights": (ours.weights, cpu.weights),
+        "detections": ([ours.detections[name] for name in floating], [cpu.detections[name] for name in floating]),
+    }
+    return {name: _difference(*both) for name, both in pairs.items()}
+
+
+def _difference(ours: list[Tensor], others: list[Tensor]) -> float:
+    """The largest difference of a tensor, relative to its norm; to a thousandth of the largest norm where that is more."""
+    least = max(float(other.double().norm()) for other in others) / 1000
+    worst = 0.0
+    for one, other in zip(ours, others, strict=True):
+        if not one.isfinite().all():
+            return float("inf")
+        norm = float(other.double().norm())
+        worst = max(worst, float((one.double() - other.double()).norm()) / max(norm, least, 1e-12))
+    return worst
+
+
+def _flat(tensor: Tensor) -> Tensor:
+    return tensor.detach().cpu().flatten()
+
+
+def main() -> None:
+    """Arguments: the names of the recipes, and the precision; results go to standard output, a JSON object a line."""
+    *names, precision = sys.argv[1:]
+    warnings.filterwarnings("error", message=".*deprecated and will be removed in future version.*")
+    import torch_npu  # noqa: F401
+
+    emulation = Emulation()
+    out = sys.stdout
+    with tempfile.TemporaryDirectory() as folder:
+        index = write_images(Path(folder))
+        for name in names:
+            recipe = small(RECIPES[name]())
+            model = network(recipe)
+            batch = next(training_batches(recipe, index, 0, pin_memory=False))
+            cpu, _ = run(model, recipe, batch, "cpu", precision, None)
+            with torch.autograd.set_multithreading_enabled(False), emulation:
+                npu, lines = run(model, recipe, batch, "npu:0", precision, emulation)
+            faults = lines.pop("faults", [])
+            result = {"name": name, "differences": differences(npu, cpu), "faults": faults, "lines": lines}
+            print(json.dumps(result), file=out, flush=True)
+
+
+if __name__ == "__main__":
+    main()
