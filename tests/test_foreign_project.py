@@ -158,7 +158,7 @@ def expected() -> tuple[dict[str, Tensor], dict[str, Tensor], list[dict[str, Ten
 def test_torchvisions_mask_rcnn_gives_the_same_with_our_operators(
     complete: Callable[[MaskRCNN], MaskRCNN], expected: tuple, torchvision_is_restored: None
 ) -> None:
-    (swap,) = (block for block in python_blocks(ROOT / "packages/det-ops/README.md") if "torchvision" in block)
+    (swap,) = (block for block in python_blocks(ROOT / "packages/det-ops/README.md") if "paste_masks" in block)
     exec(swap, {})
     with Calls() as calls:
         found = train_and_predict(complete(build()))

@@ -77,7 +77,7 @@ def python(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     (folder / "steps.py").write_text(STEPS)
     environment = os.environ | {"TORCH_DEVICE_BACKEND_AUTOLOAD": "0"}
     return subprocess.run(
-        [sys.executable, *arguments], cwd=folder, env=environment, capture_output=True, text=True, timeout=300
+        [sys.executable, *arguments], cwd=folder, env=environment, capture_output=True, text=True, timeout=1800
     )
 
 

@@ -12,11 +12,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
-from torch import Tensor
-from torch.utils._pytree import tree_leaves
 
 from det_ops.npu_check import facts, simulation
-from det_ops.npu_check.simulation import COPIES, NpuCheckError, Simulation, ends, execute, has_host_indices
+from det_ops.npu_check.simulation import COPIES, NpuCheckError, Simulation, ends, execute, has_host_indices, tensors
 
 Step = Callable[[], object]
 Site = tuple[str, int, bool]
@@ -155,15 +153,15 @@ class Recorder(Simulation):
         self._found[kind, operator, detail, _site()] += 1
 
     def _record(self, func: Any, name: str, args: Any, kwargs: dict[str, Any], served: bool) -> None:
-        tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        given = tensors((args, kwargs))
         if not func.is_view:
             self._operators += 1
-            self._calls[-1][_site()].add((func.name(), tuple((leaf.shape, leaf.dtype) for leaf in tensors)))
+            self._calls[-1][_site()].add((func.name(), tuple((leaf.shape, leaf.dtype) for leaf in given)))
         if not served:
             self._add("cpu", func.name())
         if name in facts.DYNAMIC:
             self._add("dynamic", name)
-        elif name in facts.INDEXING and any(leaf.dtype in (torch.bool, torch.uint8) for leaf in _tensors(args[1])):
+        elif name in facts.INDEXING and any(leaf.dtype in (torch.bool, torch.uint8) for leaf in tensors(args[1])):
             self._add("dynamic", name, "with a mask")
         source, target = ends(name, args, kwargs) if name in COPIES else (True, True)
         if name in facts.READS or (source and not target):
@@ -171,7 +169,7 @@ class Recorder(Simulation):
         if has_host_indices(name, args) or (target and not source and not _non_blocking(args, kwargs)):
             self._add("copy", name)
         if not func.is_view:
-            for dtype in {leaf.dtype for leaf in tensors}:
+            for dtype in {leaf.dtype for leaf in given}:
                 if dtype in facts.SLOW_DTYPES or (dtype == torch.bfloat16 and self._soc == "910ProB"):
                     self._add("dtype", name, str(dtype).removeprefix("torch."))
 
@@ -248,10 +246,6 @@ class _TorchNpu(types.ModuleType):
 
 def _has(func: Any, kernel: str) -> bool:
     return torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), kernel)
-
-
-def _tensors(value: object) -> list[Tensor]:
-    return [leaf for leaf in tree_leaves(value) if isinstance(leaf, Tensor)]
 
 
 def _non_blocking(args: Any, kwargs: dict[str, Any]) -> bool:

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 from torch.optim import optimizer
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
 from det_ops.npu_check.facts import FLOAT32_UNDER_AUTOCAST, LOWER_UNDER_AUTOCAST
@@ -78,6 +77,32 @@ class SimulatedTensor(Tensor):
         return f"{self.detach().cpu()!r}"[:-1] + ", device='npu:0')"
 
 
+def mapped(function: Callable[[Any], Any], value: Any) -> Any:
+    """Arguments or results of an operator with `function` applied to each; much faster than PyTorch's trees."""
+    if isinstance(value, list | tuple):
+        return type(value)([mapped(function, item) for item in value])
+    if isinstance(value, dict):
+        return {name: mapped(function, item) for name, item in value.items()}
+    return function(value)
+
+
+def leaves(value: Any) -> Iterator[Any]:
+    """All arguments of an operator."""
+    if isinstance(value, list | tuple):
+        for item in value:
+            yield from leaves(item)
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from leaves(item)
+    else:
+        yield value
+
+
+def tensors(value: Any) -> list[Tensor]:
+    """The tensors among the arguments of an operator."""
+    return [leaf for leaf in leaves(value) if isinstance(leaf, Tensor)]
+
+
 def is_npu(value: object) -> bool:
     """Whether an argument of an operator is on the device, or names it."""
     return isinstance(value, SimulatedTensor) or (isinstance(value, torch.device) and value.type == "npu")
@@ -95,17 +120,17 @@ def execute(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     if name == "aten::_copy_from":
         _held(args[1]).copy_(_held(args[0]))
         return args[1]
-    leaves = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-    given = [leaf for leaf in leaves if isinstance(leaf, SimulatedTensor)]
+    found = tensors((args, kwargs))
+    given = [leaf for leaf in found if isinstance(leaf, SimulatedTensor)]
     if given and name not in (*COPIES, *TAKES_HOST_INDICES):
-        for leaf in leaves:
+        for leaf in found:
             if not isinstance(leaf, SimulatedTensor) and leaf.ndim > 0:
                 raise RuntimeError(
                     f"Expected all tensors to be on the same device, but found at least two devices, npu:0 and "
                     f"{leaf.device}! ({name}, {str(leaf.dtype).removeprefix('torch.')}{list(leaf.shape)} on the host)"
                 )
     owner = {id(tensor.held): tensor for tensor in given}
-    held_args, held_kwargs = tree_map(_held, args), tree_map(_held, kwargs)
+    held_args, held_kwargs = mapped(_held, args), mapped(_held, kwargs)
     out = func(*held_args, **held_kwargs)
     for tensor in given:
         held = tensor.held
@@ -120,7 +145,7 @@ def execute(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
             return value
         return owner[id(value)] if id(value) in owner else SimulatedTensor(value)
 
-    return tree_map(place, out)
+    return mapped(place, out)
 
 
 def ends(name: str, args: Any, kwargs: dict[str, Any]) -> tuple[bool, bool]:
@@ -134,9 +159,7 @@ def ends(name: str, args: Any, kwargs: dict[str, Any]) -> tuple[bool, bool]:
 
 def has_host_indices(name: str, args: Any) -> bool:
     """Whether a tensor of the device is indexed with one of the host."""
-    return name in TAKES_HOST_INDICES and any(
-        isinstance(leaf, Tensor) and not isinstance(leaf, SimulatedTensor) for leaf in tree_leaves(args[1])
-    )
+    return name in TAKES_HOST_INDICES and any(not isinstance(leaf, SimulatedTensor) for leaf in tensors(args[1]))
 
 
 def _held(value: Any) -> Any:
@@ -150,7 +173,7 @@ class Simulation(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if not any(map(is_npu, tree_leaves((args, kwargs)))):
+        if not any(map(is_npu, leaves((args, kwargs)))):
             return func(*args, **kwargs)
         return self.run(func, args, kwargs)
 
@@ -281,7 +304,7 @@ def _autocast() -> None:
                 castable = isinstance(value, SimulatedTensor) and value.is_floating_point()
                 return value.to(dtype) if castable and value.dtype != torch.float64 else value
 
-            args, kwargs = tree_map(to, (args, kwargs))
+            args, kwargs = mapped(to, (args, kwargs))
             with torch._C._ExcludeDispatchKeyGuard(keys):
                 return func(*args, **kwargs)
 

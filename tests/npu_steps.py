@@ -1,0 +1,39 @@
+"""Training steps of our apps, for `python -m det_ops.npu_check tests.npu_steps:mask_rcnn`; $SHAPES may name the data."""
+
+import dataclasses
+import os
+from collections.abc import Callable
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+
+import torch
+
+from apps.common.app import with_classes
+from apps.common.data import open_splits, training_batches
+from det_engine.step import TrainStep
+
+
+def build_step(app: str, device: torch.device) -> Callable[[], None]:
+    """The recipe `tiny` with two images in a batch, by the steps that `train` makes."""
+    recipe = import_module(f"apps.{app}.config").RECIPES["tiny"]()
+    recipe = dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, batch=2, workers=0))
+    data = os.environ.get("SHAPES")
+    splits = open_splits(None if data is None else Path(data), recipe.data)
+    recipe = with_classes(recipe, splits.train.num_classes).spelt_out()
+    torch.manual_seed(0)
+    model = getattr(import_module(f"apps.{app}.model"), app)(recipe)
+    train = TrainStep(model, recipe.solver, recipe.train, device)
+    batches = enumerate(training_batches(recipe, splits.train, 0, pin_memory=False))
+
+    def step() -> None:
+        number, batch = next(batches)
+        train({name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}, number, lr=0.001)
+
+    return step
+
+
+mask_rcnn = partial(build_step, "mask_rcnn")
+faster_rcnn = partial(build_step, "faster_rcnn")
+cascade_rcnn = partial(build_step, "cascade_rcnn")
+yolact = partial(build_step, "yolact")
