@@ -1,4 +1,4 @@
-"""Training steps of our apps, for `python -m det_ops.npu_check tests.npu_steps:mask_rcnn`; $SHAPES may name the data."""
+"""Training steps of our apps, for `python -m det_ops.npu_check tests.npu_steps:mask_rcnn`; $SHAPES may name data."""
 
 import dataclasses
 import os
