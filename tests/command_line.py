@@ -15,12 +15,15 @@ from apps.faster_rcnn.config import RECIPES as FASTER_RCNN
 from apps.faster_rcnn.model import faster_rcnn
 from apps.mask_rcnn.config import RECIPES as MASK_RCNN
 from apps.mask_rcnn.model import mask_rcnn
+from apps.yolact.config import RECIPES as YOLACT
+from apps.yolact.model import yolact
 
 ROOT = Path(__file__).parents[1]
 APPS = {
     "mask_rcnn": App(name="mask_rcnn", recipes=MASK_RCNN, build=mask_rcnn),
     "faster_rcnn": App(name="faster_rcnn", recipes=FASTER_RCNN, build=faster_rcnn),
     "cascade_rcnn": App(name="cascade_rcnn", recipes=CASCADE_RCNN, build=cascade_rcnn),
+    "yolact": App(name="yolact", recipes=YOLACT, build=yolact),
 }
 # A tenth of a second a step; three sizes of images, so that their draw is part of what must be resumed.
 NETWORK = "--backbone.width 8 --backbone.pyramid-channels 16 --detector.box.channels 32 --detector.rpn.samples 32"
@@ -28,6 +31,24 @@ SIZES = "--data.batch 2 --data.train-sizes 56 64 72 --data.test-size 64 --data.m
 SMALL = f"{NETWORK} {SIZES}".split()
 STEPS = ["--solver.steps", "4", "--train.log-interval", "2"]
 MASKS = ["--detector.mask.channels", "16"]
+YOLACT_NETWORK = "--backbone.width 8 --backbone.pyramid-channels 16 --detector.channels 16 --detector.prototypes 8"
+SMALL_YOLACT = f"{YOLACT_NETWORK} --data.batch 2 --data.size 64".split()
+STEPS = ["--solver.steps", "4", "--train.log-interval", "2"]
+MASKS = ["--detector.mask.channels", "16"]
+SMALL_YOLACT = [
+    "--backbone.width",
+    "8",
+    "--backbone.pyramid-channels",
+    "16",
+    "--detector.channels",
+    "16",
+    "--detector.prototypes",
+    "8",
+    "--data.batch",
+    "2",
+    "--data.size",
+    "64",
+]
 
 
 def call(app: str, *args: object) -> int:
@@ -40,6 +61,8 @@ def call(app: str, *args: object) -> int:
 
 def small(app: str) -> list[str]:
     """Options for a network and images that train in a second."""
+    if app == "yolact":
+        return SMALL_YOLACT
     return SMALL + ([] if app == "faster_rcnn" else MASKS)
 
 

@@ -40,6 +40,14 @@ def cascade_rcnn_run(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     return output
 
 
+@pytest.fixture(scope="session")
+def yolact_run(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Directory of a run of four steps."""
+    output = tmp_path_factory.mktemp("runs") / "yolact"
+    assert train("yolact", shapes, output) == 0
+    return output
+
+
 @pytest.fixture
 def torchvision_is_restored(monkeypatch: pytest.MonkeyPatch) -> None:
     """The read-me of det-ops puts our operators in place of torchvision's: undo that after the test."""

@@ -2,22 +2,16 @@
 
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
 
-from apps.common.app import App
 from apps.common.config import from_dict, to_dict
-from apps.common.main import main
 from apps.yolact.config import RECIPES, SquareConfig, YolactRecipe, yolact_base
 from apps.yolact.model import yolact
 from det_engine import scale_to_batch
-from tests.command_line import read
+from tests.command_line import call, small
 
-APP = App(name="yolact", recipes=RECIPES, build=yolact)
-NETWORK = "--backbone.width 8 --backbone.pyramid-channels 16 --detector.channels 16 --detector.prototypes 8"
-SMALL = f"{NETWORK} --data.batch 2 --data.size 64 --solver.steps 3 --train.log-interval 1".split()
 PUBLISHED = [name for name in RECIPES if name != "tiny"]
 
 
@@ -108,32 +102,17 @@ def test_the_network_of_every_recipe_can_be_built(name):
     assert model.backbone.strides == (8, 16, 32, 64, 128)
 
 
-@pytest.fixture(scope="module")
-def run(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Directory of a run of three steps."""
-    output = tmp_path_factory.mktemp("runs") / "yolact"
-    assert main(APP, ["train", "--data", str(shapes), "--output", str(output), *SMALL]) == 0
-    return output
-
-
-def test_a_run_evaluates_masks(run, shapes, tmp_path):
-    results = read(run / "results.json")
-    assert results["segm"].keys() == results["bbox"].keys()
-    losses = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+def test_a_run_tells_of_every_loss(yolact_run):
+    losses = [json.loads(line) for line in (yolact_run / "metrics.jsonl").read_text().splitlines()]
     names = {key for line in losses for key in line if key.startswith("loss_")}
     assert len(names) == 4
     assert all(line[name] >= 0 for line in losses for name in names if name in line)
-    weights = str(run / "checkpoints" / "last.pt")
-    assert main(APP, ["eval", "--weights", weights, "--data", str(shapes), "--output", str(tmp_path / "eval")]) == 0
-    again = read(tmp_path / "eval" / "results.json")
-    assert again["segm"] == pytest.approx(results["segm"], abs=1e-6)
 
 
-def test_pictures_and_speed(run, shapes, tmp_path, capsys):
-    weights = str(run / "checkpoints" / "last.pt")
+def test_pictures_and_speed(yolact_run, shapes, tmp_path, capsys):
+    weights = yolact_run / "checkpoints" / "last.pt"
     picture = sorted((shapes / "val").iterdir())[0]
-    assert main(APP, ["predict", "--weights", weights, "--output", str(tmp_path / "out"), str(picture)]) == 0
+    assert call("yolact", "predict", "--weights", weights, "--output", tmp_path / "out", picture) == 0
     assert (tmp_path / "out" / "pictures" / f"00001-{picture.stem}.png").is_file()
-    timing = ["--data", str(shapes), "--steps", "1", "--warmup", "0"]
-    assert main(APP, ["benchmark", *timing, *SMALL[: SMALL.index("--solver.steps")]]) == 0
+    assert call("yolact", "benchmark", "--data", shapes, "--steps", 1, "--warmup", 0, *small("yolact")) == 0
     assert "frame by frame" in capsys.readouterr().out

@@ -8,6 +8,7 @@ BENCHES = {
     "ops": "operators beside torchvision and pycocotools",
     "train_step": "training steps of whole detectors beside torchvision's",
     "infer": "inference of whole detectors beside torchvision's",
+    "yolact": "YOLACT beside the original: a picture with its masks, and the training step",
     "loader": "loading beside torchvision's data sets and transforms",
     "learn": "Mask R-CNN from scratch beside torchvision's",
     "cascade": "Cascade Mask R-CNN beside Mask R-CNN",
