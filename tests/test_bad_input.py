@@ -3,7 +3,10 @@
 import json
 import logging
 import math
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -371,6 +374,22 @@ def test_a_device_that_is_not_there(command, device, refuse, shapes, mask_rcnn_r
     message = refuse(args=(command, "--device", device, *rest[command]))
     assert repr(device) in message
     assert not (tmp_path / "run").exists()
+
+
+def test_an_installed_torch_npu_without_cann(tmp_path):
+    """PyTorch imports an installed torch_npu by itself, and would end with a traceback of its own."""
+    (tmp_path / "torch_npu.py").write_text("raise ImportError('libhccl.so: cannot open shared object file')")
+    metadata = tmp_path / "torch_npu-2.14.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: torch_npu\nVersion: 2.14.0\n")
+    (metadata / "entry_points.txt").write_text("[torch.backends]\ntorch_npu = torch_npu:_autoload\n")
+    environment = {name: value for name, value in os.environ.items() if name != "TORCH_DEVICE_BACKEND_AUTOLOAD"}
+    environment["PYTHONPATH"] = os.pathsep.join((str(tmp_path), str(Path(__file__).parents[1])))
+    command = [sys.executable, "-m", "apps.mask_rcnn", "benchmark", "--device", "npu"]
+    ended = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=1800)
+    assert ended.returncode == 2
+    assert ended.stderr.count("\n") == 1
+    assert "torch_npu does not load, CANN is probably missing or not sourced (set_env.sh): libhccl.so" in ended.stderr
 
 
 # output ------------------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ import importlib.util
 import os
 import platform
 import re
+import sys
 from collections.abc import Iterable
 from typing import Any
 
@@ -21,7 +22,7 @@ def resolve_device(name: str = "auto") -> torch.device:
 
     Args:
         name: `cpu`, `cuda`, `npu`, one of the latter two with an index (`npu:3`), or `auto`: the first of cuda,
-            npu and cpu that is there.
+            npu and cpu that is there; says why it is the CPU where torch_npu is installed.
 
     Returns:
         `torch.device("cpu")`, or an accelerator with its index.
@@ -35,6 +36,8 @@ def resolve_device(name: str = "auto") -> torch.device:
     kind, index = found[1], int(found[2]) if found[2] else None
     if kind == "auto":
         kind = next((k for k in ("cuda", "npu") if _missing(k) is None), "cpu")
+        if kind == "cpu" and importlib.util.find_spec("torch_npu") is not None:
+            print(f"Device auto is the CPU: {_missing_npu()}", file=sys.stderr, flush=True)
     if kind == "cpu":
         return torch.device("cpu")
     missing = _missing(kind)
