@@ -15,9 +15,10 @@ from apps.common.app import App, with_classes
 from apps.common.config import Recipe
 from apps.common.data import evaluation_loader, open_splits, training_batches
 from apps.common.options import take_recipe
-from apps.common.weights import initialize
-from det_engine import TrainStep, distributed, peak_memory_mib, resolve_device, seed_all
-from det_engine.cli import override
+from apps.common.weights import initialize, read_detector
+from det_backbones import WEIGHTS, find_weights
+from det_engine import EngineError, TrainStep, distributed, peak_memory_mib, resolve_device, seed_all
+from det_engine.cli import override, take_option
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +30,8 @@ class BenchmarkOptions:
     data: Path | None = None
     """Data set in the COCO layout; by default the embedded synthetic one."""
     weights: str = "none"
-    """A checkpoint, so that there is something to detect; by default random weights."""
+    """A checkpoint, so that there is something to detect; a detector of another system brings its network, unless
+    --recipe names one. By default random weights."""
     device: str = "auto"
     """auto, cpu, cuda or npu."""
     steps: int = 20
@@ -49,19 +51,29 @@ class BenchmarkOptions:
 def benchmark(app: App, args: list[str]) -> None:
     """Measure images per second: loading, training step, inference, frame by frame."""
     recipe, rest = take_recipe(app, args)
+    weights, _ = take_option(args, "weights", "none")
+    found = None if weights in ("none", *WEIGHTS) else read_detector(find_weights(str(weights)))
+    if found is not None:
+        named, _ = take_option(args, "recipe")
+        recipe = app.kind.of(found) if named is None else recipe.under(found)
     options = override(
         BenchmarkOptions(recipe=recipe.name, config=recipe), rest, f"apps/{app.name} benchmark", benchmark.__doc__
     )
     device = resolve_device(options.device)
     with distributed.processes(device):
-        _benchmark(app, options, device)
+        _benchmark(app, options, device, None if found is None else found.num_classes)
 
 
-def _benchmark(app: App, options: BenchmarkOptions, device: torch.device) -> None:
-    """The measurement, in each of its processes."""
+def _benchmark(app: App, options: BenchmarkOptions, device: torch.device, classes: int | None) -> None:
+    """The measurement, in each of its processes; `classes` are those of the weights, if they are not the data's."""
     recipe = options.config
     splits = open_splits(options.data, recipe.data)
-    recipe = with_classes(recipe, splits.train.num_classes).spelt_out()
+    if classes is not None and classes < splits.train.num_classes:
+        raise EngineError(
+            f"{options.weights} knows {classes} classes and {splits.root} has {splits.train.num_classes}; "
+            "measure on data with at most as many."
+        )
+    recipe = with_classes(recipe, classes or splits.train.num_classes).spelt_out()
     seed_all(recipe.train.seed)
     model = app.network(recipe)
     print(initialize(model, recipe, options.weights))

@@ -4,16 +4,18 @@ Modules of the packages take plain arguments; only the apps see this tree.
 """
 
 from dataclasses import asdict, dataclass, replace
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import cattrs
 import tyro
 
+from apps.common.adopting import backbone_of, conventions_of
 from det_backbones.resnet import Depth
 from det_coco import Augmentation, BatchShape, Resize, default_buckets
 from det_coco.transforms import Transform
 from det_engine import SolverConfig, TrainSettings
 from det_heads import DetectorConfig
+from det_heads.checkpoints import Checkpoint
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,6 +129,15 @@ class Recipe:
         """The recipe with defaults that depend on other fields made explicit."""
         return self
 
+    @classmethod
+    def of(cls, checkpoint: Checkpoint, recipe: Self | None = None) -> Self:
+        """The network of another system's checkpoint, on images as that system takes them, or as `recipe` does."""
+        raise NotImplementedError
+
+    def under(self, checkpoint: Checkpoint) -> Self:
+        """This recipe with the conventions on which the meaning of a checkpoint's tensors depends."""
+        raise NotImplementedError
+
 
 @dataclass(frozen=True, kw_only=True)
 class TwoStageRecipe(Recipe):
@@ -172,6 +183,32 @@ class TwoStageRecipe(Recipe):
         largest = max(*self.data.train_sizes, self.data.test_size)
         resize = Resize(shortest=(largest,), longest=self.data.max_size, rule=self.data.rounding)
         return replace(self, data=replace(self.data, buckets=default_buckets(resize)))
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint, recipe: Self | None = None) -> Self:
+        """The whole network is the checkpoint's; a published schedule stands for its own, which no file holds."""
+        system = checkpoint.system
+        rounding = "maskrcnn_benchmark" if system in ("maskrcnn-benchmark", "caffe2") else "detectron2"
+        if system.startswith("torchvision"):
+            rounding = "torchvision"
+        return cls(
+            name=system,
+            summary=str(checkpoint),
+            backbone=BackboneConfig(**backbone_of(checkpoint)),
+            detector=checkpoint.detector,  # pyrefly: ignore[bad-argument-type]
+            data=DataConfig(batch=2, rounding=rounding) if recipe is None else recipe.data,
+            solver=SolverConfig(),
+            train=TrainSettings(),
+        )
+
+    def under(self, checkpoint: Checkpoint) -> Self:
+        """Pixels, strides, epsilon, anchors, coding, pooling, kinds of heads; sizes and training stay the recipe's."""
+        taken = {name: backbone_of(checkpoint)[name] for name in ("stride_in_1x1", "norm_eps")}
+        mine, theirs = self.backbone.pyramid_norm, checkpoint.backbone.pyramid_norm
+        if mine != theirs and (mine, theirs) != ("sync_bn", "bn"):
+            taken["pyramid_norm"] = theirs
+        detector = conventions_of(self.detector, checkpoint.detector)  # pyrefly: ignore[bad-argument-type]
+        return replace(self, backbone=replace(self.backbone, **taken), detector=detector)
 
 
 R = TypeVar("R", bound=Recipe)

@@ -70,30 +70,35 @@ def convert(app: App, args: list[str]) -> None:
 def write(app: App, trained: Trained, options: ConvertOptions) -> Recipe:
     """Write the file and return the recipe of the network that it holds."""
     recipe = trained.recipe
-    origin, rest = _origin(trained, options.weights)
+    origin, rest = _origin(app, trained, options.weights)
     if options.to == "ours":
         content = {"model": trained.model.state_dict(), "config": describe(app, recipe, trained.categories)}
         checkpoint.save(options.out, content | ({"foreign": {"system": origin, "tensors": rest}} if rest else {}))
         return recipe
     if not isinstance(recipe, TwoStageRecipe):
         raise CheckpointError(f"{app.name} can be written as ours alone: {options.to} has no such detector")
-    content = _content(trained, options.to)
+    content = _content(app, trained, options.to)
     write_checkpoint(options.out, with_leftover(content, rest) if origin == options.to else content)
     return as_recipe_of(recipe, options.to)
 
 
-def _content(trained: Trained, system: str) -> dict[str, Any]:
+def _content(app: App, trained: Trained, system: str) -> dict[str, Any]:
+    """What is written for a system: with our own description, where its container has room for one."""
     recipe = trained.recipe
-    return to_checkpoint(
+    content = to_checkpoint(
         trained.model.state_dict(),
         recipe.detector,
         system,
-        categories=trained.categories,
+        categories={identifier: name or "N/A" for identifier, name in trained.categories.items()},
         norm_eps=recipe.backbone.norm_eps,
     )
+    if system == "torchvision":
+        return content
+    backbone = as_recipe_of(recipe, system).backbone
+    return content | {"det": describe(app, dataclasses.replace(recipe, backbone=backbone), trained.categories)}
 
 
-def _origin(trained: Trained, weights: Path) -> tuple[str | None, Mapping[str, Tensor]]:
+def _origin(app: App, trained: Trained, weights: Path) -> tuple[str | None, Mapping[str, Tensor]]:
     """The system that a model comes from, and what its file there says beyond ours."""
     if checkpoint.is_checkpoint(weights):
         foreign = checkpoint.load(weights).get("foreign") or {"system": None, "tensors": {}}
@@ -103,7 +108,7 @@ def _origin(trained: Trained, weights: Path) -> tuple[str | None, Mapping[str, T
     system = "torchvision" if spelling.startswith("torchvision") else spelling
     if system not in TARGETS:
         return system, {}
-    return system, leftover(_content(trained, system), arrays, spelling)
+    return system, leftover(_content(app, trained, system), arrays, spelling)
 
 
 def as_recipe_of(recipe: TwoStageRecipe, system: str) -> TwoStageRecipe:

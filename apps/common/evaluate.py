@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -11,12 +11,13 @@ import torch
 import tyro
 
 from apps.common.app import App, Detector
+from apps.common.categories import reported
 from apps.common.config import Recipe
 from apps.common.data import data_root, evaluation_loader
 from apps.common.inference import detect, to_rows
 from apps.common.options import default_output, new_run
 from apps.common.pictures import draw_beside_truth
-from apps.common.weights import load_trained
+from apps.common.weights import Trained, load_trained
 from det_coco import CocoIndex, default_splits, load_split
 from det_coco import evaluate as coco_evaluate
 from det_engine import EngineError, Precision, RunDirectory, distributed, resolve_device
@@ -28,13 +29,23 @@ class Evaluator:
 
     Several processes share the images; rank 0 gets all detections, and has the metrics.
 
+    The labels are those of the split, unless `ids` names the category of each.
+
     Attributes:
         rows: detections in COCO's result format.
         metrics: {"bbox": {"AP": ...}, "segm": {...}}, fractions.
     """
 
-    def __init__(self, model: Detector, recipe: Recipe, index: CocoIndex, device: torch.device) -> None:
+    def __init__(
+        self,
+        model: Detector,
+        recipe: Recipe,
+        index: CocoIndex,
+        device: torch.device,
+        ids: Sequence[int | None] | None = None,
+    ) -> None:
         self.model, self.recipe, self.index, self.device = model, recipe, index, device
+        self.ids = index.category_ids if ids is None else ids
         self.rows: list[dict[str, Any]] = []
         self.metrics: dict[str, dict[str, float]] = {}
 
@@ -44,7 +55,7 @@ class Evaluator:
         batches = evaluation_loader(self.recipe, self.index)
         rows = []
         for image_id, found in detect(self.model, batches, self.index, self.device, precision):
-            rows += to_rows(found, self.index, image_id)
+            rows += to_rows(found, self.ids, image_id)
         gathered = distributed.gather(rows)
         if gathered is None:
             return {}
@@ -65,7 +76,9 @@ class EvalOptions:
     """Options of `eval`."""
 
     weights: Path
-    """Checkpoint of a run (checkpoints/best.pt)."""
+    """Checkpoint of a run (checkpoints/best.pt), or a detector of another system."""
+    recipe: str | None = None
+    """For a file of another system: recipe whose images it gets; by default those of its system."""
     data: Path | None = None
     """Data set in the COCO layout; by default the embedded synthetic one."""
     split: str | None = None
@@ -98,18 +111,18 @@ def evaluate(app: App, args: list[str]) -> None:
 
 def _evaluate(app: App, options: EvalOptions, device: torch.device) -> None:
     """The evaluation, in each of its processes."""
-    trained = load_trained(app, options.weights)
+    trained = load_trained(app, options.weights, options.recipe)
     with distributed.main_first():
         root = data_root(options.data)
     index = load_split(root, options.split or default_splits(root)[1])
-    check_trained_categories(trained.categories, index, options.weights)
+    ids = category_ids(trained, index, options.weights)
     recipe = dataclasses.replace(
         trained.recipe,
         train=dataclasses.replace(trained.recipe.train, precision=options.precision),
         data=dataclasses.replace(trained.recipe.data, batch=options.batch or trained.recipe.data.batch),
     )
     run = new_run(options.output or default_output(app, "eval"), options, device, replace=True)
-    evaluator = Evaluator(trained.model.to(device).eval(), recipe, index, device)
+    evaluator = Evaluator(trained.model.to(device).eval(), recipe, index, device, ids)
     began = time.perf_counter()
     evaluator()
     speed = len(index) / (time.perf_counter() - began)
@@ -130,18 +143,25 @@ def print_final(images_per_second: float, evaluator: Evaluator) -> None:
     print(f"Final Train Accuracy : {evaluator.metrics[task]['AP']:.4f}")
 
 
-def check_trained_categories(categories: Mapping[int, str], index: CocoIndex, weights: Path) -> None:
-    """Refuse to evaluate a model on data whose categories are not those it was trained on.
+def category_ids(trained: Trained, index: CocoIndex, weights: Path) -> tuple[int | None, ...]:
+    """Category id in the data of each label of a model.
+
+    A file of another system may not say what its classes are, or only their names: then classes are the categories of
+    the data in their order, if there are as many.
 
     Raises:
-        EngineError: names the first differences.
+        EngineError: the model was trained on other categories; names the first differences.
     """
-    if dict(categories) == dict(index.categories):
-        return
-    trained, there = set(categories.items()), set(index.categories.items())
-    only = ", ".join(f"{identifier} {name!r}" for identifier, name in sorted(trained ^ there)[:4])
+    known = reported(trained.categories)
+    if known == dict(index.categories):
+        return trained.ids
+    same_names = tuple(known.values()) == tuple(index.categories.values())
+    if len(trained.ids) == len(index.categories) and (trained.assumed or same_names):
+        return index.category_ids
+    there = dict(index.categories)
+    only = ", ".join(f"{identifier} {name!r}" for identifier, name in sorted(known.items() ^ there.items())[:4])
     raise EngineError(
-        f"Checkpoint {weights} was trained on {len(categories)} categories, {index.annotation_file} has "
+        f"Checkpoint {weights} was trained on {len(known)} categories, {index.annotation_file} has "
         f"{len(there)} that are not the same (they differ in {only}). Evaluate on data with the same categories."
     )
 

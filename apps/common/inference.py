@@ -35,10 +35,16 @@ def detect(
                 yield identifier, found
 
 
-def to_rows(found: ImageDetections, index_or_ids: CocoIndex | Sequence[int], image_id: int) -> list[dict[str, Any]]:
-    """Detections of one image as rows of a COCO results file; see :func:`det_coco.to_results`."""
-    return to_results(
-        index_or_ids,
+def to_rows(found: ImageDetections, ids: Sequence[int | None], image_id: int) -> list[dict[str, Any]]:
+    """Detections of one image as rows of a COCO results file; see :func:`det_coco.to_results`.
+
+    Args:
+        found: the detections.
+        ids: category id by label; detections of labels without one are left out.
+        image_id: the data set's own id.
+    """
+    rows = to_results(
+        ids,  # pyrefly: ignore[bad-argument-type]
         image_id,
         found.boxes.numpy(),
         found.scores.numpy(),
@@ -46,3 +52,4 @@ def to_rows(found: ImageDetections, index_or_ids: CocoIndex | Sequence[int], ima
         found.masks,
         mask_scores=None if found.mask_scores is None else found.mask_scores.numpy(),
     )
+    return [row for row in rows if row["category_id"] is not None]

@@ -21,6 +21,7 @@ from PIL import Image
 
 from apps.common.app import App
 from apps.common.background import background
+from apps.common.categories import reported
 from apps.common.config import Recipe
 from apps.common.inference import to_rows
 from apps.common.options import PACKAGES, default_output
@@ -39,7 +40,9 @@ class PredictOptions:
     inputs: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """Pictures, folders of pictures, video files."""
     weights: Path
-    """Checkpoint of a run (checkpoints/best.pt)."""
+    """Checkpoint of a run (checkpoints/best.pt), or a detector of another system."""
+    recipe: str | None = None
+    """For a file of another system: recipe whose images it gets; by default those of its system."""
     output: Path | None = None
     """Directory for predictions.json, pictures and videos; by default runs/<app>/predict-<time>."""
     device: str = "auto"
@@ -86,7 +89,7 @@ def predict(app: App, args: list[str]) -> None:
     )
     device = resolve_device(options.device)
     sources = _sources(options.inputs)
-    trained = load_trained(app, options.weights)
+    trained = load_trained(app, options.weights, options.recipe)
     run = RunDirectory.create(
         options.output or default_output(app, "predict"),
         config=options,
@@ -159,11 +162,11 @@ def _finish(
     for frame, detections in found:
         with torch.inference_mode():
             (mine,) = trained.model.to_image(detections, frame.batch["scales"], [frame.image.shape[:2]])
-        rows = to_rows(mine, tuple(trained.categories), frame.number)
+        rows = to_rows(mine, trained.ids, frame.number)
         picture, shown = draw_predictions(
             frame.image,
             rows,
-            trained.categories,
+            reported(trained.categories),
             min_score=options.min_score,
             show=options.show,
             min_side=480 if frame.rate is None else 1,

@@ -2,4 +2,4 @@
 # From a checkpoint, on other data or classes: train_finetune_1p.sh --data_path=DIR --pth_path=FILE
 ZOO_ARGUMENTS=("$@")
 source "$(dirname "${BASH_SOURCE[0]}")/../../common/zoo.sh"
-zoo train 1 finetune faster_rcnn_r50_fpn_1x
+zoo train 1 finetune faster_rcnn_r50_fpn_1x --drop-class-head True

@@ -128,9 +128,12 @@ def _norm(tensors: Tensors, system: str) -> Literal["frozen_bn", "frozen_statist
     body = [name for name in tensors if name.startswith("backbone.body.")]
     if not any(name.endswith(".running_var") for name in body):
         return "gn"
+    counters = [tensors[name] for name in body if is_counter(name)]
     if system.startswith("mmdetection"):
-        return "frozen_statistics_bn"
-    return "bn" if any(map(is_counter, body)) else "frozen_bn"
+        # It counts in every normalisation, but only where statistics are trained.
+        trained = any(not counter.is_meta and bool(counter.any()) for counter in counters)
+        return "bn" if trained else "frozen_statistics_bn"
+    return "bn" if counters else "frozen_bn"
 
 
 def _blocks(tensors: Tensors) -> tuple[int, ...]:

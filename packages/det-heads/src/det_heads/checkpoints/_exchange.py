@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from det_heads.checkpoints._gaps import without_gaps
+from det_heads.checkpoints._gaps import labels_with_gaps, without_gaps
 from det_heads.checkpoints._layouts import Layout
 from det_heads.checkpoints._rules import Rule, to_our_name, to_reference_name
 from det_heads.checkpoints._systems import SYSTEMS, System
@@ -30,12 +30,14 @@ class Translation:
         names: Our name -> the checkpoint's. Tensors that the checkpoint only implies have none: the statistics of
             Caffe2's normalisation, which are folded into its scale and bias.
         ignored: Names in the checkpoint of what the program computes by itself.
+        labels: Numbers that the checkpoint gives its classes, where these have gaps.
     """
 
     system: str
     tensors: Mapping[str, Tensor]
     names: Mapping[str, str]
     ignored: tuple[str, ...] = ()
+    labels: tuple[int, ...] | None = None
 
 
 def detect_system(state: Iterable[str]) -> str:
@@ -89,12 +91,13 @@ def translate(state: Mapping[str, Tensor | np.ndarray], system: str | None = Non
         f"a detector of {origin.name} has no",
     )
     tensors = {ours: layout.to_ours(torch.as_tensor(state[name])).contiguous() for name, ours, layout in renamed}
+    labels = None
     if origin.name.startswith("torchvision"):
-        tensors = without_gaps(tensors)
+        labels, tensors = labels_with_gaps(tensors), without_gaps(tensors)
     if any(name.endswith("_bn_s") for name in state):
         tensors |= _identity_statistics(tensors)
     names = {ours: name for name, ours, _ in renamed}
-    return Translation(system=origin.name, tensors=tensors, names=names, ignored=ignored)
+    return Translation(system=origin.name, tensors=tensors, names=names, ignored=ignored, labels=labels)
 
 
 def from_reference(state: Mapping[str, Tensor | np.ndarray], system: str | None = None) -> dict[str, Tensor]:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["spread", "torchvision_labels", "without_gaps"]
+__all__ = ["labels_with_gaps", "spread", "torchvision_labels", "without_gaps"]
 
 _NEVER = -1000.0
 """Logit of a class that does not exist; its probability is 0 in float32."""
@@ -35,17 +35,30 @@ def spread(state: Mapping[str, Tensor], labels: Sequence[int]) -> dict[str, Tens
 
 def without_gaps(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The inverse of :func:`spread`: without the classes that it put between."""
-    weight, bias = (state.get(f"box_head.cls_score.{kind}") for kind in ("weight", "bias"))
-    if weight is None or bias is None or weight.is_meta:
-        return dict(state)
-    real = (bias[:-1] != _NEVER) | (weight[:-1] != 0).any(1)
-    if real.all():
+    real = _real(state)
+    if real is None or real.all():
         return dict(state)
     found = dict(state)
     for name, tensor, values in _class_tensors(state):
         classes = len(real) * values
         found[name] = torch.cat((tensor[:classes].unflatten(0, (-1, values))[real].flatten(0, 1), tensor[classes:]))
     return found
+
+
+def labels_with_gaps(state: Mapping[str, Tensor]) -> tuple[int, ...] | None:
+    """Labels (from 1) of the classes that :func:`without_gaps` keeps, if it leaves some out."""
+    real = _real(state)
+    if real is None or real.all():
+        return None
+    return tuple((real.nonzero().flatten() + 1).tolist())
+
+
+def _real(state: Mapping[str, Tensor]) -> Tensor | None:
+    """Which classes can win, [C] bool; None where there are no numbers."""
+    weight, bias = (state.get(f"box_head.cls_score.{kind}") for kind in ("weight", "bias"))
+    if weight is None or bias is None or weight.is_meta:
+        return None
+    return (bias[:-1] != _NEVER) | (weight[:-1] != 0).any(1)
 
 
 def _moved(state: Mapping[str, Tensor], places: Tensor, count: int) -> dict[str, Tensor]:

@@ -78,6 +78,7 @@ def read(
         ignored=found.ignored,
         backbone=backbone,
         detector=detector,
+        labels=found.labels,
         classes=said.classes if known else None,
-        category_ids=said.category_ids if known else None,
+        category_ids=said.category_ids if known else found.labels,
     )

@@ -1,0 +1,91 @@
+"""What a recipe takes from a checkpoint of another system, so that the tensors mean what they meant there."""
+
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass, replace
+from typing import Any, TypeVar
+
+from det_heads import DetectorConfig, PixelConfig
+from det_heads.checkpoints import Checkpoint, CheckpointError
+
+C = TypeVar("C")
+_RANKS = ("pre_nms_scores", "nms_scores")
+
+
+def conventions_of(recipe: DetectorConfig, theirs: DetectorConfig) -> DetectorConfig:
+    """The heads of a recipe under the conventions on which the meaning of tensors depends.
+
+    Sizes of layers, sampling, losses, thresholds and numbers of candidates stay the recipe's.
+
+    Args:
+        recipe: The recipe's heads.
+        theirs: The checkpoint's.
+
+    Raises:
+        CheckpointError: One has a mask head or a cascade, and the other has not.
+    """
+    for part, what in (("mask", "masks"), ("cascade", "a cascade")):
+        if (getattr(recipe, part) is None) != (getattr(theirs, part) is None):
+            holder, other = ("recipe", "checkpoint") if getattr(theirs, part) is None else ("checkpoint", "recipe")
+            raise CheckpointError(f"the {holder} has {what} and the {other} has not; choose another recipe")
+    mine = recipe.rpn
+    straddle = {name: getattr(mine.anchors, name) for name in ("straddle", "match_straddling")}
+    mask, cascade = recipe.mask, recipe.cascade
+    if mask is not None and theirs.mask is not None:
+        mask = _with(mask, theirs.mask, "pool", "norm", "paste", "paste_threshold")
+    if cascade is not None and theirs.cascade is not None:
+        # A mask head per stage learns from that stage's samples.
+        cascade = _with(cascade, theirs.cascade, "positive_ious", "coding_weights", "scores", "mask_heads", "resample")
+    return replace(
+        recipe,
+        pixels=theirs.pixels,
+        rpn=replace(
+            _with(
+                mine, theirs.rpn, "convs", "coding", "min_size", "min_size_inclusive", "pre_nms_scores", "nms_scores"
+            ),
+            anchors=replace(theirs.rpn.anchors, **straddle),
+        ),
+        box=_with(recipe.box, theirs.box, "pool", "coding", "convs", "norm", "layers", "class_agnostic", "min_size"),
+        mask=mask,
+        cascade=cascade,
+        offset=theirs.offset,
+    )
+
+
+def backbone_of(checkpoint: Checkpoint) -> dict[str, Any]:
+    """The fields of a recipe's backbone, as the checkpoint has them."""
+    backbone = checkpoint.backbone
+    names = (
+        "depth", "width", "groups", "width_per_group", "stride_in_1x1", "norm", "norm_eps", "pyramid_channels",
+        "pyramid_norm",
+    )  # fmt: skip
+    trained = backbone.norm in ("bn", "gn")
+    return {"freeze_at": 0 if trained else 2, **{name: getattr(backbone, name) for name in names}}
+
+
+def changes(before: Any, after: Any) -> list[str]:
+    """Fields that differ between two configurations, with both values."""
+    new = dict(_leaves(after))
+    return [
+        f"{name} {_text(new.get(name))} (recipe: {_text(value)})"
+        for name, value in _leaves(before)
+        if new.get(name) != value
+    ]
+
+
+def _with(mine: C, theirs: C, *names: str) -> C:
+    return replace(mine, **{name: getattr(theirs, name) for name in names})  # type: ignore[type-var]
+
+
+def _leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for field in fields(config):
+        value, name = getattr(config, field.name), prefix + field.name
+        if is_dataclass(value) and not isinstance(value, PixelConfig):
+            yield from _leaves(value, f"{name}.")
+        else:
+            yield name, value
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, PixelConfig):
+        return f"{value.order.upper()} / {value.scale:g}, mean {value.mean}, std {value.std}"
+    return f"{value:g}" if isinstance(value, float) else str(value)
