@@ -125,6 +125,20 @@ def test_a_skipped_step_leaves_nothing_behind(fit, tmp_path, capsys):
     assert [line["step"] for line in read_metrics(run.metrics)] == [5, 10, 15, 20]
 
 
+def test_a_captured_step_keeps_its_gradients_where_graphs_write(fit, tmp_path):
+    model, places = Net(), []
+
+    def faulty(step):
+        for batch in batches(step, {7: {"boxes": 3e38}}):
+            places.append([parameter.grad.data_ptr() for parameter in model.parameters()])
+            yield batch
+
+    fit(tmp_path / "run", settings={"on_failure": "skip", "capture": True}, model=model, batches=faulty)
+    assert len(places) > 20
+    assert all(place == places[0] for place in places)
+    assert all(tensor.isfinite().all() for tensor in model.state_dict().values())
+
+
 def test_going_back_with_half_the_rate(fit, tmp_path, capsys):
     seen = []
 

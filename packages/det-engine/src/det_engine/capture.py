@@ -53,7 +53,8 @@ class DeviceGraph:
 
     def record(self, function: Callable[[], Any]) -> None:
         """Record the kernels that `function` launches."""
-        with self._module.graph(self._graph, pool=self._pool):
+        # Other threads, such as one that pins the next batch's memory, go on meanwhile.
+        with self._module.graph(self._graph, pool=self._pool, capture_error_mode="thread_local"):
             self.output = function()
 
     def replay(self) -> None:

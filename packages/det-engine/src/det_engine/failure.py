@@ -88,7 +88,7 @@ def examine(
     place: tuple[int, int],
     totals: Callable[[Tensor], Tensor],
 ) -> Finding:
-    """Repeat forward and backward of a part and look at everything on the way; gradients are left empty.
+    """Repeat forward and backward of a part and look at everything on the way, which changes nothing.
 
     Args:
         model: in training mode, with the weights before the step.
@@ -107,7 +107,9 @@ def examine(
             return model(batch)
 
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
-    for parameter in model.parameters():
+    # A captured step adds to these very tensors.
+    gradients = [(parameter, parameter.grad) for parameter in model.parameters()]
+    for parameter, _ in gradients:
         parameter.grad = None
     with _watching(model) as seen:
         losses = losses_of(part, *place, totals)
@@ -117,8 +119,8 @@ def examine(
         (n for n, p in reversed(list(model.named_parameters())) if p.grad is not None and not p.grad.isfinite().all()),
         None,
     )
-    for weight in model.parameters():
-        weight.grad = None
+    for weight, gradient in gradients:
+        weight.grad = gradient
     for buffer, before in buffers:
         buffer.copy_(before)
     images = []

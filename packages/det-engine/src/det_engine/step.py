@@ -76,10 +76,17 @@ class TrainStep:
         self._row: Tensor | None = None
         self.blocked = torch.zeros((), dtype=torch.bool, device=device)
         self.limit = torch.full((), torch.inf, device=device)
+        self._counts: Callable[[Batch, int], Tensor] = self._part_counts
         self._accumulate: Callable[[Batch, Tensor, int], None] = self._part
         self._finish: Callable[[], Tensor] = self._update
         if settings.capture:
+            if distributed.world_size() > 1 and self._is_synchronised:
+                raise EngineError(
+                    "Batch norm over several processes exchanges statistics within the step, which cannot be captured; "
+                    "leave out --train.capture or take another norm."
+                )
             pool = graph_pool(device)
+            self._counts = Captured(self._part_counts, device, pool, self._rehearsed)
             self._accumulate = Captured(self._part, device, pool, self._rehearsed)
             self._finish = Captured(self._update, device, pool, self._rehearsed)
             for parameter in self._trained:
@@ -87,17 +94,26 @@ class TrainStep:
 
     def _parallel(self) -> nn.Module:
         """The model, whose gradients are exchanged while others are still computed, if torch can do that."""
-        synchronised = any(isinstance(module, nn.SyncBatchNorm) for module in self.model.modules())
-        if self._settings.capture or distributed.world_size() == 1 or (synchronised and self.device.type == "cpu"):
-            # Collectives in graphs would need their error handling switched off; on CPUs it refuses such layers.
+        if (
+            self._settings.capture  # see `_count`
+            or distributed.world_size() == 1
+            or (self._is_synchronised and self.device.type == "cpu")  # which it refuses
+        ):
             return self.model
         device_ids = None if self.device.type == "cpu" else [self.device.index]
+        for parameter in self._trained:
+            if parameter.ndim > 2 and parameter[0, 0].numel() == 1:
+                parameter.register_hook(functools.partial(_with_strides_of, parameter))
         with warnings.catch_warnings():
             # The name that replaces broadcast_buffers does not exist in the oldest torch that is supported.
             warnings.simplefilter("ignore", FutureWarning)
             return nn.parallel.DistributedDataParallel(
                 self.model, device_ids=device_ids, broadcast_buffers=False, gradient_as_bucket_view=True
             )
+
+    @property
+    def _is_synchronised(self) -> bool:
+        return any(isinstance(module, nn.SyncBatchNorm) for module in self.model.modules())
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -171,23 +187,28 @@ class TrainStep:
     def _count(self, parts: list[dict[str, Tensor]], step: int) -> list[Tensor]:
         """What the parts' losses are divided by, where that is not known before all parts were seen.
 
-        It takes a pass of its own, without gradients, which only accumulated steps of models with such losses make.
+        It takes a pass of its own, without gradients, which only steps of models with such losses make, and of these
+        only accumulated ones, and captured ones in several processes: processes record and replay graphs at different
+        steps, as batches of new shapes come to them, and would wait for each other for ever if they met in a graph.
         """
         empty = torch.zeros(0, device=self.device)
-        if self._as_part is None or len(parts) == 1:
+        met_in_graph = self._settings.capture and distributed.world_size() > 1
+        if self._as_part is None or (len(parts) == 1 and not met_in_graph):
             return [empty] * len(parts)
-        counted: list[list[Tensor]] = []
+        counted = []
         for number, part in enumerate(parts):
             torch.manual_seed(self.seed(step, number))
-            seen: list[Tensor] = []
-            with torch.no_grad():
-                self._losses(self.model, part, number, functools.partial(_note, seen))
-            counted.append(seen)
+            counted.append(self._counts(part, number).clone())
         self._statistics.restore()
-        if not counted[0]:
-            return [empty] * len(parts)
-        totals = torch.stack([torch.stack(seen) for seen in counted]).mean(0)
-        return [distributed.mean(totals)] * len(parts)
+        totals = torch.stack(counted).mean(0)
+        return [distributed.mean(totals) if len(totals) else empty] * len(parts)
+
+    def _part_counts(self, part: Batch, number: int) -> Tensor:
+        """What this process's part `number` counts."""
+        seen: list[Tensor] = []
+        with torch.no_grad():
+            self._losses(self.model, part, number, functools.partial(_note, seen))
+        return torch.stack(seen) if seen else torch.zeros(0, device=self.device)
 
     def _part(self, part: Batch, totals: Tensor, number: int) -> None:
         """Forward and backward of this process's part `number`."""
@@ -310,6 +331,15 @@ class _Statistics:
 def _note(seen: list[Tensor], count: Tensor) -> Tensor:
     seen.append(count.detach().float().clone())
     return count
+
+
+def _with_strides_of(parameter: Tensor, gradient: Tensor) -> Tensor:
+    """The gradient of a 1x1 kernel as the parameter lies in memory, which is what buckets of gradients are made for.
+
+    One that a model uses as a matrix has a gradient in the same order, but with other strides where the size is 1.
+    """
+    same = gradient.is_contiguous() and parameter.is_contiguous()
+    return gradient.as_strided(parameter.size(), parameter.stride()) if same else gradient
 
 
 def _check_form(losses: object) -> None:
