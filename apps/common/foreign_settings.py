@@ -1,6 +1,7 @@
 """What the user of another system must configure so that a file which we wrote computes what it computes here."""
 
 from apps.common.config import BackboneConfig, DataConfig, TwoStageRecipe
+from det_backbones import Norm
 from det_heads.checkpoints import settings
 
 
@@ -60,12 +61,17 @@ _DETECTRON2_NORMS = {
 }
 
 
+_GN, _BN = "dict(type='GN', num_groups=32, requires_grad=True)", "dict(type='BN', requires_grad=True)"
+
+
 def _mmdetection(backbone: BackboneConfig) -> list[str]:
     """Beside _base_/models/*_rcnn_r50_fpn.py."""
     lines = [] if backbone.depth == 50 else [f"model.backbone.depth = {backbone.depth}"]
     if backbone.stride_in_1x1:
         lines.append("model.backbone.style = 'caffe'")
-    if backbone.norm_eps != 1e-5:
+    if backbone.norm == "gn":
+        lines.append(f"model.backbone.norm_cfg = {_GN}")
+    elif backbone.norm_eps != 1e-5:
         lines.append(f"model.backbone.norm_cfg = dict(type='BN', eps={backbone.norm_eps}, requires_grad=True)")
     if backbone.groups != 1:
         lines.append(f"model.backbone: type='ResNeXt', groups={backbone.groups}, base_width={backbone.width_per_group}")
@@ -77,16 +83,14 @@ def _mmdetection(backbone: BackboneConfig) -> list[str]:
     if backbone.pyramid_channels != 256:
         lines.append(f"model.neck.out_channels = {backbone.pyramid_channels}  # and in_channels of all heads")
     if backbone.pyramid_norm is not None:
-        lines.append("model.neck.norm_cfg = dict(type='BN')")
+        lines.append(f"model.neck.norm_cfg = {_GN if backbone.pyramid_norm == 'gn' else _BN}")
     return lines
 
 
 def _torchvision(backbone: BackboneConfig) -> list[str]:
     """Beside {faster,mask}rcnn_resnet50_fpn{,_v2}(weights=None, weights_backbone=None)."""
-    frozen = backbone.norm in ("frozen_bn", "frozen_statistics_bn")
     body = f"resnet{backbone.depth}" if backbone.groups == 1 else _resnext(backbone)
-    norm = f"partial(FrozenBatchNorm2d, eps={backbone.norm_eps})" if frozen else f"BatchNorm2d, eps {backbone.norm_eps}"
-    lines = [f"backbone: {body}(norm_layer={norm}), in BackboneWithFPN"]
+    lines = [f"backbone: {body}(norm_layer={_torchvision_norm(backbone.norm, backbone.norm_eps)}), in BackboneWithFPN"]
     if backbone.stride_in_1x1 and backbone.depth >= 50:
         lines += [
             "for layer in (body.layer2, body.layer3, body.layer4):",
@@ -97,8 +101,15 @@ def _torchvision(backbone: BackboneConfig) -> list[str]:
     if backbone.pyramid_channels != 256:
         lines.append(f"BackboneWithFPN(..., out_channels={backbone.pyramid_channels})")
     if backbone.pyramid_norm is not None:
-        lines.append("BackboneWithFPN(..., norm_layer=BatchNorm2d)")
+        norm = _torchvision_norm(backbone.pyramid_norm, backbone.norm_eps)
+        lines.append(f"BackboneWithFPN(..., norm_layer={norm})")
     return lines
+
+
+def _torchvision_norm(kind: Norm, eps: float) -> str:
+    if kind == "gn":
+        return "partial(GroupNorm, 32)"
+    return f"partial({'FrozenBatchNorm2d' if kind.startswith('frozen') else 'BatchNorm2d'}, eps={eps})"
 
 
 def _resnext(backbone: BackboneConfig) -> str:

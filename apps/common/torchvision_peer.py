@@ -1,6 +1,6 @@
 """torchvision's own network on a file that we wrote for it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, cast
 
@@ -17,6 +17,7 @@ from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign
 
 from apps.common.certify import Detections, Outputs
 from apps.common.config import TwoStageRecipe
+from det_backbones import Norm, make_norm
 from det_backbones.resnet import BLOCKS
 from det_coco import Batch
 from det_heads import BoxHeadConfig, MaskHeadConfig
@@ -32,8 +33,7 @@ def torchvision_network(recipe: TwoStageRecipe, state: Mapping[str, Tensor]) -> 
     backbone, config = recipe.backbone, recipe.detector
     if backbone.width != 64:
         return None
-    frozen = backbone.norm in ("frozen_bn", "frozen_statistics_bn")
-    norm = partial(FrozenBatchNorm2d if frozen else nn.BatchNorm2d, eps=backbone.norm_eps)
+    norm = _norm(backbone.norm, backbone.norm_eps)
     body = resnet.ResNet(
         cast("Any", resnet.Bottleneck if backbone.depth >= 50 else resnet.BasicBlock),
         list(BLOCKS[backbone.depth]),
@@ -52,7 +52,7 @@ def torchvision_network(recipe: TwoStageRecipe, state: Mapping[str, Tensor]) -> 
         {f"layer{stage + 1}": str(stage) for stage in range(4)},
         inputs,
         channels,
-        norm_layer=nn.BatchNorm2d if backbone.pyramid_norm else None,
+        norm_layer=_norm(backbone.pyramid_norm, backbone.norm_eps) if backbone.pyramid_norm else None,
     )
     rpn, box = config.rpn, config.box
     outputs = len(state["roi_heads.box_predictor.cls_score.bias"])
@@ -79,6 +79,12 @@ def torchvision_network(recipe: TwoStageRecipe, state: Mapping[str, Tensor]) -> 
     model = kind(pyramid, **options)
     model.load_state_dict(dict(state))
     return model.eval()
+
+
+def _norm(kind: Norm, eps: float) -> Callable[[int], nn.Module]:
+    if kind in ("frozen_bn", "frozen_statistics_bn"):
+        return partial(FrozenBatchNorm2d, eps=eps)
+    return partial(nn.BatchNorm2d, eps=eps) if kind in ("bn", "sync_bn") else partial(make_norm, "gn", eps=eps)
 
 
 def _pool(config: PoolConfig) -> MultiScaleRoIAlign:

@@ -75,6 +75,16 @@ def test_there_and_back(state, make_config, system, tmp_path):
     same({name: tensor for name, tensor in found.items() if name not in counters}, state)
 
 
+def test_group_normalisation_of_mmdetection(state, make_config):
+    """It is called `gn` there, and counts nothing."""
+    group = {name: tensor for name, tensor in state.items() if ".bn1.running" not in name}
+    group["backbone.fpn.output_norm.0.bias"] = torch.rand(4)
+    found = to_checkpoint(group, make_config("detectron2"), "mmdetection")["state_dict"]
+    assert {name for name in found if "gn" in name} == {"backbone.gn1.weight", "neck.fpn_convs.0.gn.bias"}
+    assert not any(name.endswith("num_batches_tracked") for name in found)
+    same(from_reference(found), group)
+
+
 def test_containers(state, make_config, tmp_path):
     config = make_config("detectron2")
     categories = {7: "a", 8: "b", 9: "c"}

@@ -201,10 +201,17 @@ _MMDETECTION_HEADS = """
     mask_heads.{stage}.predictor      mask_head.{stage}.conv_logits                masks
 """
 
+
+def _respell_mmdetection(name: str) -> str:
+    """Group normalisation is called like batch normalisation."""
+    return re.sub(r"(?<![a-z])gn(?=\d?\.)", "bn", name)
+
+
 MMDETECTION = System(
     "mmdetection",
     _MMDETECTION_BODY + rules("", "roi_head.", _MMDETECTION_HEADS, {"classes": SAME, "boxes": SAME, "masks": SAME}),
     ignored=re.compile(r"data_preprocessor\.(mean|std)|ema_\w+"),
+    respell=_respell_mmdetection,
 )
 
 MMDETECTION_1 = System(
@@ -212,6 +219,7 @@ MMDETECTION_1 = System(
     _MMDETECTION_BODY
     + rules("", "", _MMDETECTION_HEADS, {**_BACKGROUND_FIRST, "boxes": BACKGROUND_OR_AGNOSTIC_BOX_FIRST}),
     ignored=MMDETECTION.ignored,
+    respell=_respell_mmdetection,
 )
 
 

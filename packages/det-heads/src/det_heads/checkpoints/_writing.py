@@ -74,7 +74,7 @@ def to_checkpoint(
         meta = {"CLASSES": classes, "dataset_meta": {"classes": classes}, "exported_by": f"det-heads {__version__}"}
         return {
             "meta": meta,
-            "state_dict": _owned(_counted(to_reference(state, system))),
+            "state_dict": _owned(_as_mmdetection(to_reference(state, system))),
         }
     if config.pixels.order == "bgr":
         state["backbone.body.conv1.weight"] = state["backbone.body.conv1.weight"].flip(1)
@@ -127,12 +127,13 @@ def leftover(content: Mapping[str, Any], original: Mapping[str, Tensor], system:
     Returns:
         By the system's present name.
     """
-    rules, written, found = SYSTEMS[system].rules, tensors_in(content), {}
+    origin, written, found = SYSTEMS[system], tensors_in(content), {}
     for name, tensor in original.items():
-        name = name.removeprefix("module.")
-        ours = to_our_name(rules, name)
-        known = None if ours is None else to_reference_name(rules, ours[0])
-        present = name if known is None else known[0]
+        present = name.removeprefix("module.")
+        if present not in written:  # an old spelling, or nothing that we know
+            ours = to_our_name(origin.rules, origin.respell(present))
+            known = None if ours is None else to_reference_name(origin.rules, ours[0])
+            present = present if known is None else known[0]
         mine = written.get(present)
         if mine is None or mine.shape != tensor.shape or mine.dtype != tensor.dtype or not torch.equal(mine, tensor):
             found[present] = tensor
@@ -190,11 +191,18 @@ def _with_epsilon(state: Mapping[str, Tensor], eps: float, other: float = 1e-5) 
     return changed
 
 
-def _counted(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    counted = {}
+def _as_mmdetection(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """With counts beside all statistics, and group normalisation, which has none, called `gn`."""
+    found = {}
     for name, tensor in tensors.items():
-        counted[name] = tensor
-        counter = re.sub(r"running_var$", "num_batches_tracked", name)
-        if counter != name and counter not in tensors:
-            counted[counter] = torch.tensor(0)
-    return counted
+        layer, _, kind = name.rpartition(".")
+        if f"{layer}.running_var" in tensors:
+            found[name] = tensor
+            if kind == "running_var":
+                found.setdefault(f"{layer}.num_batches_tracked", tensors.get(f"{layer}.num_batches_tracked", _NONE))
+        else:
+            found[re.sub(r"(?<![a-z])bn(?=\d?\.)", "gn", name)] = tensor
+    return found
+
+
+_NONE = torch.tensor(0)
