@@ -83,11 +83,20 @@ def test_npu_without_torch_npu(no_accelerator, monkeypatch):
 def test_npu_without_cann(no_accelerator, monkeypatch, tmp_path, capsys):
     (tmp_path / "torch_npu.py").write_text("raise ImportError('libhccl.so: cannot open shared object file')")
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(torch.version, "cuda", None)
     with pytest.raises(EngineError, match=r"CANN is probably missing .*set_env\.sh.*libhccl\.so"):
         resolve_device("npu:0")
     assert "torch_npu" not in sys.modules
     assert resolve_device("auto").type == "cpu"
     assert "Device auto is the CPU: torch_npu does not load, CANN is probably missing" in capsys.readouterr().err
+
+
+def test_npu_with_a_cuda_build_of_torch(no_accelerator, monkeypatch, tmp_path):
+    (tmp_path / "torch_npu.py").write_text("import os; os.abort()")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    with pytest.raises(EngineError, match="is a CUDA build, with which torch_npu does not load"):
+        resolve_device("npu")
 
 
 def test_npu_not_visible(no_accelerator, monkeypatch):

@@ -79,6 +79,12 @@ def _missing_npu() -> str | None:
     if module is None:
         if importlib.util.find_spec("torch_npu") is None:
             return f"torch_npu is not installed (it must fit torch {torch.__version__})."
+        if torch.version.cuda is not None:
+            # Both register one allocator option; the second ends the process with SIGABRT, which nobody can catch.
+            return (
+                f"torch {torch.__version__} is a CUDA build, with which torch_npu does not load; install the build for "
+                "CPUs (https://download.pytorch.org/whl/cpu)."
+            )
         try:
             importlib.import_module("torch_npu")
         except (ImportError, OSError, RuntimeError) as error:
