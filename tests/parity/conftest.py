@@ -20,7 +20,7 @@ class Inference:
 
     @cached_property
     def model(self) -> TwoStageDetector:
-        return self.case.filled().eval()
+        return self.case.trained().eval()
 
     @cached_property
     def batch(self) -> Batch:

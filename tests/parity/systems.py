@@ -1,17 +1,25 @@
 """What differs between the reference systems in these tests; everything else is one path for all."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Literal, cast
 
+import numpy as np
 import torch
 
 from apps.cascade_rcnn import config as cascade_rcnn
-from apps.common.app import two_stage
+from apps.common.app import App, two_stage
 from apps.common.config import BackboneConfig, TwoStageRecipe
+from apps.common.weights import adopt, initialize, load_trained
 from apps.faster_rcnn import config as faster_rcnn
 from apps.mask_rcnn import config as mask_rcnn
-from det_heads import TwoStageDetector, load_reference, to_reference, torchvision_config
+from det_backbones import FrozenBatchNorm2d
+from det_heads import TwoStageDetector, to_reference, torchvision_config
+from tests.command_line import APPS
+from tests.foreign_files import write
 from tests.parity.batches import Batch, inclusive, plain_batch, resized_batch, with_bitmaps
 from tests.parity.fill import fill
 from tests.parity.reference import Reference, reference
@@ -80,14 +88,51 @@ class Case:
         """The model, with random weights."""
         return two_stage(self.recipe)
 
+    @property
+    def app(self) -> App:
+        """The app that a user runs such a model with."""
+        heads = self.recipe.detector
+        name = "mask_rcnn" if heads.mask is not None else "faster_rcnn"
+        return APPS["cascade_rcnn" if heads.cascade is not None else name]
+
+    @contextmanager
+    def weights(self, form: str = "") -> Iterator[Path]:
+        """A file with the weights of `fill`, in the container of the reference."""
+        if self.losses:
+            with torch.device("meta"):
+                theirs = to_reference(self.build().state_dict(), self.system)
+            shapes = {name: tensor.shape for name, tensor in theirs.items()}
+        else:
+            shapes = self.file.json("meta/state_dict_shapes")
+        state = {
+            name: torch.zeros(shape)
+            if "cell_anchors" in name
+            else torch.from_numpy(np.asarray(fill(name, tuple(shape))))
+            for name, shape in shapes.items()
+        }
+        with TemporaryDirectory() as folder:
+            yield write(Path(folder) / "weights", f"{self.system} {form}".strip(), state)
+
+    def trained(self) -> TwoStageDetector:
+        """What `eval`, `predict` and `convert` make of the file, without a recipe."""
+        with self.weights("zoo" if self.system == "detectron2" else "") as path:
+            return self._with_epsilon(cast(TwoStageDetector, load_trained(self.app, path).model))
+
     def filled(self) -> TwoStageDetector:
-        """The model with the weights of `fill`, through the loader of the reference's checkpoints."""
-        with torch.device("meta"):
-            theirs = to_reference(self.build().state_dict(), self.system)
-        model = self.build()
-        weights = {name: fill(name, tensor.shape) for name, tensor in theirs.items()}
-        report = load_reference(model, weights)
-        assert report.system == self.system
+        """What `train --weights` makes of the recipe and the file."""
+        with self.weights() as path:
+            recipe, changed = adopt(self.app, self.recipe, str(path))
+            known = {"backbone.norm_eps"} if self.system == "torchvision" else set()
+            assert {line.split()[0] for line in changed} == known, "the recipe has the conventions of its system"
+            model = self.build()
+            initialize(model, recipe, str(path))
+        return self._with_epsilon(model)
+
+    def _with_epsilon(self, model: TwoStageDetector) -> TwoStageDetector:
+        """The epsilon of the recipe, which is in no file: 0 in torchvision's own, not in the model of these outputs."""
+        for module in model.modules():
+            if isinstance(module, FrozenBatchNorm2d):
+                module.eps = self.recipe.backbone.norm_eps
         return model
 
 
