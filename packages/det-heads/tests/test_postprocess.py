@@ -1,7 +1,9 @@
 import pytest
 import torch
+import torch.nn.functional as F
 
 from det_heads import to_image
+from det_heads.yolact.masks import inside_boxes
 
 
 def detections(boxes, masks=None):
@@ -80,3 +82,23 @@ def test_an_image_without_detections():
 def test_numbers_of_images_must_agree():
     with pytest.raises(ValueError, match="original_sizes"):
         to_image(detections([[[0, 0, 1, 1]]]), torch.ones(1, 2), [(10, 10), (10, 10)])
+
+
+def test_masks_of_the_whole_image_are_resized_bilinearly():
+    generator = torch.Generator().manual_seed(0)
+    corners = torch.rand(1, 12, 2, 2, generator=generator).sort(-2).values * 1.2 - 0.1  # some beyond the border
+    boxes = corners.flatten(2) * torch.tensor([64, 48, 64, 48])
+    masks = torch.rand(1, 12, 12, 16, generator=generator) * inside_boxes(corners.flatten(2), (12, 16))
+    valid = torch.ones(1, 12, dtype=torch.bool)
+    made = {"boxes": boxes, "masks": masks, "valid": valid, "scores": valid.float(), "labels": valid.long()}
+    (result,) = to_image(made, torch.ones(1, 2), [(48, 64)], paste="image")
+    expected = F.interpolate(masks, (48, 64), mode="bilinear", align_corners=False)[0] > 0.5
+    assert expected.any()
+    different = sum(int((decode(rle) != mask).sum()) for rle, mask in zip(result.masks, expected, strict=True))
+    assert different <= 2  # where a probability is one half
+
+
+def test_no_masks():
+    empty = {"boxes": torch.zeros(1, 0, 4), "masks": torch.zeros(1, 0, 4, 4), "scores": torch.zeros(1, 0)}
+    empty |= {"labels": torch.zeros(1, 0, dtype=torch.int64), "valid": torch.zeros(1, 0, dtype=torch.bool)}
+    assert to_image(empty, torch.ones(1, 2), [(9, 9)], paste="image")[0].masks == []

@@ -5,13 +5,13 @@ This is where the static program ends: results have as many rows as there are de
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from det_ops import encode_rle, paste_to_rle
+from det_ops import paste_to_rle
 
 __all__ = ["ImageDetections", "to_image"]
 
@@ -111,6 +111,22 @@ def _draw(
 ) -> list[dict[str, Any]]:
     if paste != "image":
         return paste_to_rle(masks, boxes, *size, threshold=threshold, mode=paste)
-    # One after another: a hundred masks of a photograph are a hundred megabytes as floats.
-    resized = (F.interpolate(mask[None, None], size, mode="bilinear", align_corners=False)[0] for mask in masks)
-    return [cast("list[dict[str, Any]]", encode_rle(mask > threshold))[0] for mask in resized]
+    return _resize(masks, boxes, size, threshold)
+
+
+def _resize(masks: Tensor, boxes: Tensor, size: tuple[int, int], threshold: float) -> list[dict[str, Any]]:
+    """Bilinear, of masks of the whole image; each only around its box, since it is zero elsewhere."""
+    if not len(masks):
+        return []
+    rows, columns = masks.shape[1:]
+    cell = torch.tensor([size[1] / columns, size[0] / rows])
+    # A cell because the mask ends one after its box, and one that it fades into.
+    low = ((boxes[:, :2] / cell).floor() - 2).clamp(min=0).long()
+    high = torch.minimum((boxes[:, 2:] / cell).ceil() + 2, torch.tensor([columns, rows])).long()
+    # The outermost cells go on beyond the border of the image.
+    padded = F.pad(masks[None], (1, 1, 1, 1), mode="replicate")[0]
+    drawn = []
+    for mask, (x1, y1), (x2, y2) in zip(padded, low.tolist(), high.tolist(), strict=True):
+        box = torch.tensor([[x1 - 1, y1 - 1, x2 + 1, y2 + 1]]) * cell.repeat(2)
+        drawn += paste_to_rle(mask[None, y1 : y2 + 2, x1 : x2 + 2], box, *size, threshold=threshold)
+    return drawn
