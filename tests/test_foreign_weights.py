@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from apps.common.app import App
 from apps.common.config import Recipe
-from apps.common.weights import Trained, load_trained
+from apps.common.weights import Trained, describe, load_trained
 from det_backbones import read_weights
+from det_engine import checkpoint
 from det_heads import (
     detectron2_cascade_config,
     detectron2_config,
@@ -244,6 +245,16 @@ def test_another_number_of_classes(shapes: Path, tmp_path: Path, capsys: Any) ->
     trained = load_trained(APPS["mask_rcnn"], tmp_path / "run" / "checkpoints" / "last.pt").model.state_dict()
     torch.testing.assert_close(trained["box_head.fc1.weight"], ours["box_head.fc1.weight"])
     assert trained["box_head.cls_score.weight"].shape == (7, 24)
+
+
+def test_a_run_of_ours_with_other_classes(shapes: Path, tmp_path: Path, capsys: Any) -> None:
+    recipe, path = recipe_of("detectron2"), tmp_path / "ours.pt"
+    config = describe(APPS["mask_rcnn"], recipe, {1: "cat", 2: "dog", 3: "cow"})
+    checkpoint.save(path, {"model": random_model(recipe).state_dict(), "config": config})
+    assert train(path, shapes, tmp_path / "run") == 2
+    assert "--drop-class-head True" in capsys.readouterr().err
+    assert train(path, shapes, tmp_path / "run", "--drop-class-head", "True") == 0
+    assert "dropped, at random instead: box_head.cls_score.weight" in capsys.readouterr().out
 
 
 def test_another_architecture_names_the_first_mismatches(shapes: Path, tmp_path: Path, capsys: Any) -> None:

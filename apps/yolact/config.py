@@ -4,14 +4,14 @@ Constants: dbolya/yolact `data/config.py`.
 """
 
 from dataclasses import dataclass, replace
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from apps.common.adopting import backbone_of
 from apps.common.config import BackboneConfig, LoadingConfig, Recipe
 from det_coco import BatchShape, Resize, SSDAugmentation
 from det_engine import SolverConfig, TrainSettings, distributed
 from det_heads import PriorConfig, Yolact, YolactConfig, yolact_config, yolact_plus_config
-from det_heads.checkpoints import Checkpoint
+from det_heads.checkpoints import Checkpoint, CheckpointError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,22 +104,22 @@ class YolactRecipe(Recipe):
     @classmethod
     def of(cls, checkpoint: Checkpoint, recipe: Self | None = None) -> Self:
         """The whole network is the checkpoint's; the size of its images, and with it of its priors, no file tells."""
-        detector, data = checkpoint.detector, SquareConfig(batch=2)
+        detector, data = _yolact(checkpoint), SquareConfig(batch=2)
         if recipe is not None:
-            data = recipe.data
-            detector = replace(detector, priors=recipe.detector.priors)
+            detector, data = replace(detector, priors=recipe.detector.priors), recipe.data
         theirs = checkpoint.backbone
+        body: dict[str, Any] = {**backbone_of(checkpoint), "freeze_at": 0, "norm": "bn"}
         backbone = YolactBackboneConfig(
             kind=theirs.kind,
             deformable_blocks=theirs.deformable_blocks,
             deformable_interval=theirs.deformable_interval,
-            **{**backbone_of(checkpoint), "freeze_at": 0, "norm": "bn"},
+            **body,
         )
         return cls(
             name=checkpoint.system,
             summary=str(checkpoint),
             backbone=backbone,
-            detector=detector,  # pyrefly: ignore[bad-argument-type]
+            detector=detector,
             data=data,
             solver=SolverConfig(base_lr=1e-3, reference_batch=8),
             train=TrainSettings(),
@@ -127,7 +127,13 @@ class YolactRecipe(Recipe):
 
     def under(self, checkpoint: Checkpoint) -> Self:
         """Pixels; all else that is not a size is the same in all of YOLACT's networks of a recipe."""
-        return replace(self, detector=replace(self.detector, pixels=checkpoint.detector.pixels))
+        return replace(self, detector=replace(self.detector, pixels=_yolact(checkpoint).pixels))
+
+
+def _yolact(checkpoint: Checkpoint) -> YolactConfig:
+    if not isinstance(checkpoint.detector, YolactConfig):
+        raise CheckpointError(f"this is no YOLACT: {checkpoint}")
+    return checkpoint.detector
 
 
 RESNET50 = YolactBackboneConfig(depth=50, weights="resnet50-19c8e357.pth")

@@ -36,7 +36,7 @@ _PRESETS: dict[str, tuple[Preset, Preset | None]] = {
     "mmdetection-1": (mmdetection_v1_config, mmdetection_v1_cascade_config),
 }
 
-_DEPTHS = {
+_DEPTHS: dict[tuple[bool, tuple[int, ...]], int] = {
     (False, (2, 2, 2, 2)): 18,
     (False, (3, 4, 6, 3)): 34,
     (True, (3, 4, 6, 3)): 50,
