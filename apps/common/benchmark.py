@@ -67,7 +67,8 @@ def benchmark(app: App, args: list[str]) -> None:
 def _benchmark(app: App, options: BenchmarkOptions, device: torch.device, classes: int | None) -> None:
     """The measurement, in each of its processes; `classes` are those of the weights, if they are not the data's."""
     recipe = options.config
-    splits = open_splits(options.data, recipe.data)
+    with distributed.main_first():
+        splits = open_splits(options.data, recipe.data)
     if classes is not None and classes < splits.train.num_classes:
         raise EngineError(
             f"{options.weights} knows {classes} classes and {splits.root} has {splits.train.num_classes}; "
@@ -76,7 +77,8 @@ def _benchmark(app: App, options: BenchmarkOptions, device: torch.device, classe
     recipe = with_classes(recipe, classes or splits.train.num_classes).spelt_out()
     seed_all(recipe.train.seed)
     model = app.network(recipe)
-    print(initialize(model, recipe, options.weights))
+    with distributed.main_first():
+        print(initialize(model, recipe, options.weights))
     make_step = TrainStep(model, recipe.solver, recipe.train, device)
     precision = make_step.precision
     stream = training_batches(recipe, splits.train, 0, pin_memory=device.type != "cpu")

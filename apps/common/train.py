@@ -129,7 +129,7 @@ def _train(
         evaluator()
     if distributed.is_main():
         evaluator.write(run, pictures=options.pictures)
-        draw_curves(run)
+        draw_curves(run, [f"{task}/{name}" for task in evaluator.metrics for name in ("AP", "AP50", "AP75")])
         print_metrics(evaluator.metrics)
         print(f"{result.images_per_second:.1f} images/s in training. Checkpoints, results and pictures: {run}")
         print_final(result.images_per_second, evaluator)

@@ -1,12 +1,18 @@
 """The curves of a run as a picture."""
 
+from collections.abc import Collection
+
 from det_engine.errors import EngineError
 from det_engine.metrics import read_metrics
 from det_engine.run import RunDirectory
 
 
-def draw_curves(run: RunDirectory) -> None:
-    """Draw the losses of the log intervals and the main metrics of the evaluations into `curves.png`.
+def draw_curves(run: RunDirectory, metrics: Collection[str] | None = None) -> None:
+    """Draw the losses of the log intervals and metrics of the evaluations into `curves.png`.
+
+    Args:
+        run: the run.
+        metrics: names of those to draw, such as `bbox/AP`; None: all but details such as `bbox/AP/cat`.
 
     Raises:
         EngineError: the file cannot be written.
@@ -19,10 +25,9 @@ def draw_curves(run: RunDirectory) -> None:
     training = [line for line in lines if line["kind"] == "train"]
     evaluations = [line for line in lines if line["kind"] == "evaluation"]
     losses = [name for name in (training[0] if training else {}) if name.startswith("loss") and name != "loss_scale"]
-    # What has a second slash, such as the AP of a class, would hide the rest.
-    measured = [name for name in (evaluations[0] if evaluations else {}) if name.count("/") < 2]
-    measured = [name for name in measured if name not in ("kind", "step", "seconds")]
-    held_out = [name for name in measured if name.startswith("validation/")]
+    named = [name for name in (evaluations[0] if evaluations else {}) if name not in ("kind", "step", "seconds")]
+    held_out = [name for name in named if name.startswith("validation/")]
+    measured = [name for name in named if (name.count("/") < 2 if metrics is None else name in metrics)]
     figure = Figure(figsize=(12, 5), layout="constrained")
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)
