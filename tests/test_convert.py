@@ -89,6 +89,7 @@ def test_ours_there_and_back(
         assert other.recipe == one.recipe
 
 
+@pytest.mark.slow
 def test_torchvision_itself_is_asked(tmp_path: Path, picture: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Where torchvision has such a network, it runs on the file: conventions, classes with gaps and BGR included."""
     source = run_of(tmp_path / "run.pt", ids=(1, 2, 4), width=64)

@@ -77,14 +77,13 @@ def write(app: App, trained: Trained, options: ConvertOptions) -> Recipe:
         return recipe
     if not isinstance(recipe, TwoStageRecipe):
         raise CheckpointError(f"{app.name} can be written as ours alone: {options.to} has no such detector")
-    content = _content(app, trained, options.to)
+    content = _content(app, trained, recipe, options.to)
     write_checkpoint(options.out, with_leftover(content, rest) if origin == options.to else content)
     return as_recipe_of(recipe, options.to)
 
 
-def _content(app: App, trained: Trained, system: str) -> dict[str, Any]:
+def _content(app: App, trained: Trained, recipe: TwoStageRecipe, system: str) -> dict[str, Any]:
     """What is written for a system: with our own description, where its container has room for one."""
-    recipe = trained.recipe
     content = to_checkpoint(
         trained.model.state_dict(),
         recipe.detector,
@@ -106,9 +105,9 @@ def _origin(app: App, trained: Trained, weights: Path) -> tuple[str | None, Mapp
     arrays = read_arrays(weights)
     spelling = detect_system(arrays)
     system = "torchvision" if spelling.startswith("torchvision") else spelling
-    if system not in TARGETS:
+    if system not in TARGETS or not isinstance(trained.recipe, TwoStageRecipe):
         return system, {}
-    return system, leftover(_content(app, trained, system), arrays, spelling)
+    return system, leftover(_content(app, trained, trained.recipe, system), arrays, spelling)
 
 
 def as_recipe_of(recipe: TwoStageRecipe, system: str) -> TwoStageRecipe:
