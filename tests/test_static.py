@@ -299,11 +299,22 @@ def test_the_operators_of_inference_do_not_depend_on_the_data(name, kernels, spl
     assert_equal_calls(*recorded)
 
 
-@pytest.mark.parametrize("name", sorted(RECIPES))
-def test_a_full_size_step_of_every_recipe_has_shapes_from_the_configuration(name):
-    """Two images in the largest bucket, without memory or arithmetic: fake tensors know nothing but shapes."""
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        *((name, 2) for name in sorted(RECIPES)),
+        # One of each convention.
+        ("faster_rcnn/faster_rcnn_r50_fpn_1x", 16),
+        ("mask_rcnn/mask_rcnn_r50_fpn_1x", 16),
+        ("mask_rcnn/mask_rcnn_r50_fpn_1x_mlperf", 16),
+        ("cascade_rcnn/cascade_mask_rcnn_r50_fpn_1x", 16),
+        ("cascade_rcnn/cascade_mask_rcnn_r50_fpn_1x_mmdet", 16),
+    ],
+)
+def test_a_full_size_step_of_every_recipe_has_shapes_from_the_configuration(name, size):
+    """A batch in the largest bucket, without memory or arithmetic: fake tensors know nothing but shapes."""
     recipe = with_classes(RECIPES[name](), 80).spelt_out()
-    recipe = replace(recipe, data=replace(recipe.data, batch=2))
+    recipe = replace(recipe, data=replace(recipe.data, batch=size))
     shape = recipe.batch_shape()
     height, width = max(shape.buckets)
     if "fpn" in name:
@@ -314,19 +325,19 @@ def test_a_full_size_step_of_every_recipe_has_shapes_from_the_configuration(name
         kind = TwoStageDetector if recipe.detector.cascade is None else CascadeDetector
         model = kind(backbone(recipe.backbone), recipe.detector).train()
         batch = {
-            "images": torch.zeros(2, 3, height, width, dtype=torch.uint8),
-            "image_sizes": torch.zeros(2, 2, dtype=torch.int32),
-            "scales": torch.ones(2, 2),
-            "boxes": torch.zeros(2, m, 4),
-            "labels": torch.zeros(2, m, dtype=torch.int64),
-            "valid": torch.zeros(2, m, dtype=torch.bool),
-            "crowd": torch.zeros(2, m, dtype=torch.bool),
-            "mask_edges": torch.zeros(2, shape.max_edges, 4),
-            "mask_polygons": torch.zeros(2, shape.max_polygons + 1, dtype=torch.int32),
-            "mask_instances": torch.zeros(2, m + 1, dtype=torch.int32),
+            "images": torch.zeros(size, 3, height, width, dtype=torch.uint8),
+            "image_sizes": torch.zeros(size, 2, dtype=torch.int32),
+            "scales": torch.ones(size, 2),
+            "boxes": torch.zeros(size, m, 4),
+            "labels": torch.zeros(size, m, dtype=torch.int64),
+            "valid": torch.zeros(size, m, dtype=torch.bool),
+            "crowd": torch.zeros(size, m, dtype=torch.bool),
+            "mask_edges": torch.zeros(size, shape.max_edges, 4),
+            "mask_polygons": torch.zeros(size, shape.max_polygons + 1, dtype=torch.int32),
+            "mask_instances": torch.zeros(size, m + 1, dtype=torch.int32),
         }
         if recipe.detector.mask is not None and recipe.detector.mask.target == "bitmap":
-            batch["mask_bitmaps"] = torch.zeros(2, m, height, width, dtype=torch.uint8)
+            batch["mask_bitmaps"] = torch.zeros(size, m, height, width, dtype=torch.uint8)
         losses = model(batch)
         sum(losses.values()).backward()
         with torch.no_grad():
@@ -335,29 +346,36 @@ def test_a_full_size_step_of_every_recipe_has_shapes_from_the_configuration(name
     assert trained
     assert all(p.grad is not None and p.grad.shape == p.shape for p in trained)
     k = recipe.detector.box.max_detections
-    shapes = {"boxes": (2, k, 4), "scores": (2, k), "labels": (2, k), "valid": (2, k)}
+    shapes = {"boxes": (size, k, 4), "scores": (size, k), "labels": (size, k), "valid": (size, k)}
     if recipe.detector.mask is not None:
-        shapes["masks"] = (2, k, 28, 28)
+        shapes["masks"] = (size, k, 28, 28)
     assert {key: tuple(value.shape) for key, value in found.items()} == shapes
 
 
 # The others differ from these in size or depth alone.
 @pytest.mark.parametrize(
-    "name", ["yolact/tiny", "yolact/yolact_im700", "yolact/yolact_darknet53", "yolact/yolact_plus_base"]
+    ("name", "count"),
+    [
+        ("yolact/tiny", 2),
+        ("yolact/yolact_im700", 2),
+        ("yolact/yolact_darknet53", 2),
+        ("yolact/yolact_plus_base", 2),
+        ("yolact/yolact_plus_base", 16),
+    ],
 )
-def test_a_full_size_step_of_yolact_has_shapes_from_the_configuration(name):
+def test_a_full_size_step_of_yolact_has_shapes_from_the_configuration(name, count):
     recipe = YOLACTS[name]()
     shape, size, m = recipe.batch_shape(), recipe.data.size, recipe.data.max_instances
     with FakeTensorMode():
         model = assembled(recipe).train()
         batch = {
-            "images": torch.zeros(2, 3, size, size, dtype=torch.uint8),
-            "image_sizes": torch.zeros(2, 2, dtype=torch.int32),
-            "boxes": torch.zeros(2, m, 4),
-            "labels": torch.zeros(2, m, dtype=torch.int64),
-            "valid": torch.zeros(2, m, dtype=torch.bool),
-            "crowd": torch.zeros(2, m, dtype=torch.bool),
-            **{f"mask_bitmaps_{h}x{w}": torch.zeros(2, m, h, w, dtype=torch.uint8) for h, w in shape.bitmap_sizes},
+            "images": torch.zeros(count, 3, size, size, dtype=torch.uint8),
+            "image_sizes": torch.zeros(count, 2, dtype=torch.int32),
+            "boxes": torch.zeros(count, m, 4),
+            "labels": torch.zeros(count, m, dtype=torch.int64),
+            "valid": torch.zeros(count, m, dtype=torch.bool),
+            "crowd": torch.zeros(count, m, dtype=torch.bool),
+            **{f"mask_bitmaps_{h}x{w}": torch.zeros(count, m, h, w, dtype=torch.uint8) for h, w in shape.bitmap_sizes},
         }
         losses = model(batch)
         sum(losses.values()).backward()
@@ -365,9 +383,15 @@ def test_a_full_size_step_of_yolact_has_shapes_from_the_configuration(name):
             found = model.eval()({"images": batch["images"], "image_sizes": batch["image_sizes"]})
     assert all(p.grad is not None and p.grad.shape == p.shape for p in model.parameters())
     k, masks = recipe.detector.max_detections, shape.bitmap_sizes[0]
-    shapes = {"boxes": (2, k, 4), "scores": (2, k), "labels": (2, k), "valid": (2, k), "masks": (2, k, *masks)}
+    shapes = {
+        "boxes": (count, k, 4),
+        "scores": (count, k),
+        "labels": (count, k),
+        "valid": (count, k),
+        "masks": (count, k, *masks),
+    }
     if recipe.detector.mask_iou is not None:
-        shapes["mask_scores"] = (2, k)
+        shapes["mask_scores"] = (count, k)
     assert {key: tuple(value.shape) for key, value in found.items()} == shapes
 
 
