@@ -12,11 +12,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchvision.ops import deform_conv2d
 
 from det_backbones import FPN, DarkNet, Deformable, Norm, ResNetFPN, resnet
 from det_heads import Yolact, load_reference, to_reference, yolact_config, yolact_plus_config
 from det_heads.yolact.detections import select
+from det_ops import deform_conv2d
 from tests.parity.fill import fill
 from tests.parity.masks import decode_rle
 from tests.parity.reference import Reference, matching, reference
@@ -24,10 +24,14 @@ from tests.parity.reference import Reference, matching, reference
 SIZE = 550
 LOSSES = {"B": "loss_box", "C": "loss_cls", "M": "loss_mask", "S": "loss_semantic", "I": "loss_mask_iou"}
 RELATIVE = 1e-3
-GRADIENT = {"frozen": 5e-3, "bn_train": 2e-2}
-"""Admissible relative error of a gradient's norm (of an entry relative to the largest: twice that): ten times what our
-own differ by between convolutions with oneDNN and without, 2e-3 through batch statistics. Half of them must have a
-quarter of `RELATIVE`, or with deformable convolutions, whose bilinear sampling has kinks, `RELATIVE`."""
+NOISE = {
+    ("yolact_resnet50", "bn_train"): (9e-5, 9e-4),
+    ("yolact_plus_resnet50", "frozen"): (7.3e-4, 3.7e-3),
+    ("yolact_plus_resnet50", "bn_train"): (2.6e-3, 1.3e-2),
+}
+"""How much the norms of the original's gradients differ, relatively, between convolutions with oneDNN and without: half
+of the parameters' and nine tenths of them by no more. The files have no noise of gradients. Deformable sampling has
+kinks, and batch statistics tie all pixels together; else it is less than `RELATIVE`."""
 
 
 def build(name: str, norm: Norm) -> Yolact:
@@ -217,23 +221,28 @@ def assert_losses(file: Reference, variant: str, losses: dict[str, Tensor]) -> N
 
 
 def assert_gradients(file: Reference, variant: str, model: Yolact) -> None:
+    """Half of the norms are within four times the noise, nine tenths too, all within ten times."""
     gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
     ours = to_reference(gradients, "yolact")
     expected = file.json(f"train_{variant}/grad_norms")
     assert expected.keys() == ours.keys()
-    # Bilinear sampling has kinks, and the gradients of offsets are sums that cancel.
-    tolerance = GRADIENT["bn_train"] if "plus" in file.name else GRADIENT[variant]
+    half, most = NOISE.get((file.name, variant), (0.0, 0.0))
+    tolerance = max(10 * most, RELATIVE)
+    typical = float(np.median([norm for norm, _, _ in expected.values()]))
     wrong, errors = {}, []
     for name, (norm, largest, first) in expected.items():
         gradient = ours[name].flatten().double()
-        error = abs(gradient.norm().item() - norm) / max(norm, 1e-6)
-        entry = (gradient[: len(first)] - torch.tensor(first, dtype=torch.float64)).abs().max().item()
-        entry /= max(largest, 1e-6)
+        if norm < 1e-4 * typical:  # nothing but rounding: batch norm takes away what a bias before it adds
+            assert gradient.norm().item() < 1e-3 * typical, name
+            continue
+        error = abs(gradient.norm().item() - norm) / norm
+        entry = (gradient[: len(first)] - torch.tensor(first, dtype=torch.float64)).abs().max().item() / largest
         errors.append(error)
-        if error > tolerance or entry > 2 * tolerance:
+        if error > tolerance or entry > max(2 * tolerance, 1e-2):
             wrong[name] = (error, entry)
     assert not wrong, "relative errors of norm and entries"
-    assert np.median(errors) < (RELATIVE if "plus" in file.name else RELATIVE / 4)
+    assert np.median(errors) < max(4 * half, RELATIVE / 4)
+    assert np.quantile(errors, 0.9) < max(4 * most, RELATIVE)
 
 
 def test_frozen_training(run: Run) -> None:
@@ -243,12 +252,18 @@ def test_frozen_training(run: Run) -> None:
 
 
 def test_training_with_batch_norm(run: Run) -> None:
-    model = build(run.name, "bn").train()
-    # The gradients through both batch statistics and deformed sampling are noise to two per cent, so not looked at.
-    backward = "plus" not in run.name
-    with torch.set_grad_enabled(backward):
-        losses = model(run.batch)
-    assert_losses(run.file, "bn_train", losses)
-    if backward:
-        sum(losses.values()).backward()
-        assert_gradients(run.file, "bn_train", model)
+    """In NCHW as the original, since PyTorch sums the batch statistics of NHWC a hundred times less accurately."""
+    file, model = run.file, build(run.name, "bn").train().to(memory_format=torch.contiguous_format)
+    features = model.backbone(model.normalize(run.batch).contiguous())
+    losses = model.losses(run.batch, model.outputs(features, (SIZE, SIZE)), model.semantic(features[0]))
+    assert_losses(file, "bn_train", losses)
+    sum(losses.values()).backward()
+    assert_gradients(file, "bn_train", model)
+    buffers = to_reference(model.state_dict(), "yolact")
+    after = file.json("train_bn_train/running_stats_after")
+    assert after.keys() == {name for name in buffers if name.endswith(("running_mean", "running_var"))}
+    for name, (total, first) in after.items():
+        buffer = buffers[name].double()
+        tolerance = RELATIVE / 10 * buffer.abs().max().item()
+        torch.testing.assert_close(buffer[: len(first)], torch.tensor(first).double(), rtol=0, atol=tolerance)
+        assert abs(buffer.sum().item() - total) <= tolerance * len(buffer) ** 0.5, name
