@@ -1,6 +1,8 @@
 """`--weights` with the files of other systems: any depth, width and number of classes, in every command."""
 
 import json
+import os
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -279,6 +281,24 @@ def test_files_that_are_no_weights(shapes: Path, tmp_path: Path, capsys: Any) ->
         assert says in error
         assert str(file) in error
         assert error.count("\n") == 1
+
+
+class Runs:
+    def __init__(self, command: str) -> None:
+        self.command = command
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, (self.command,)
+
+
+@pytest.mark.parametrize("form", ["torch", "pickle"])
+def test_nothing_in_a_file_is_run(form: str, shapes: Path, tmp_path: Path, capsys: Any) -> None:
+    recipe, target = recipe_of("detectron2", mask=False), tmp_path / "ran"
+    system = "detectron2 zoo" if form == "pickle" else "detectron2"
+    path, _ = file_of(system, tmp_path / "a", recipe, hooks=[Runs(f"touch {target}")])
+    assert call("faster_rcnn", "eval", "--weights", path, "--data", shapes) == 2
+    assert re.search(r"loading it would run (posix|nt)\.system\. It was not loaded", capsys.readouterr().err)
+    assert not target.exists()
 
 
 def test_reading_is_by_content(tmp_path: Path) -> None:
