@@ -1,4 +1,4 @@
-"""Builds the stand-in for CANN that the installed torch_npu needs: every function it asks for, computed or returning 0."""
+"""Builds the stand-in for CANN that the installed torch_npu needs: every function it asks for."""
 
 import importlib.util
 import platform
