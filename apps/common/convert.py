@@ -131,7 +131,7 @@ def _print_settings(trained: Trained, recipe: TwoStageRecipe, system: str) -> No
         print("\nThe first convolution now reads RGB, as torchvision does.")
     rules = _rules(trained, recipe)
     if rules:
-        print(f"\n{system} has rules of its own, so detections can differ a little:")
+        print(f"\n{system} has rules of its own, so detections differ, little or much:")
         print("\n".join(f"  {rule}" for rule in rules))
 
 
