@@ -79,3 +79,8 @@ def test_anchors_are_remembered_and_not_saved():
 def test_sizes_must_fit_the_levels():
     with pytest.raises(ValueError, match="one entry per level"):
         Anchors(AnchorConfig(), (4, 8))
+
+
+def test_first_mmdetection_rounds_the_corners_of_exact_windows():
+    found = cell_anchors((32.0,), (0.5, 1.0, 2.0), 4, "legacy_round")
+    assert found.tolist() == [[-21, -9, 24, 12], [-14, -14, 17, 17], [-9, -21, 12, 24]]
