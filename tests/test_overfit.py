@@ -102,8 +102,8 @@ def overfit_yolact() -> YolactRecipe:
             weight_decay=0.0,
             warmup_steps=60,
             warmup_factor=0.05,
-            milestones=(230,),
-            steps=280,
+            milestones=(200,),
+            steps=250,
         ),
         train=replace(recipe.train, log_interval=10, checkpoint_interval=0, evaluation_interval=0),
     )

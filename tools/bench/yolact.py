@@ -24,7 +24,7 @@ from scenes import Batch, make_scene, with_reduced_masks
 from apps.yolact.config import RECIPES, YolactRecipe
 from apps.yolact.model import yolact
 from det_engine import TrainStep
-from det_heads import Yolact
+from det_heads import ImageDetections, Yolact
 from det_heads.checkpoints import load_reference
 
 PICTURE = (480, 640)
@@ -64,13 +64,13 @@ def original_picture(theirs: SimpleNamespace, pixels: torch.Tensor) -> Callable[
     return run
 
 
-def our_picture(ours: Yolact, batch: Batch) -> Callable[[], object]:
+def our_picture(ours: Yolact, batch: Batch) -> Callable[[], list[ImageDetections]]:
     """The same of ours, as `apps/yolact benchmark` has it frame by frame."""
     height, width = batch["images"].shape[-2:]
     scales = torch.tensor([[height / PICTURE[0], width / PICTURE[1]]])
 
     @torch.inference_mode()
-    def run() -> object:
+    def run() -> list[ImageDetections]:
         found = ours.eval()({name: batch[name] for name in ("images", "image_sizes")})
         return ours.to_image(found, scales, [PICTURE])
 
@@ -93,7 +93,8 @@ def original_step(theirs: SimpleNamespace, pixels: torch.Tensor, batch: Batch, r
     def run() -> object:
         theirs.net.train()  # returns nothing there
         optimizer.zero_grad()
-        loss = sum(theirs.loss(theirs.net, theirs.net(pixels), targets, list(masks), [0] * len(masks)).values())
+        losses = theirs.loss(theirs.net, theirs.net(pixels), targets, list(masks), [0] * len(masks))
+        loss = torch.stack(list(losses.values())).sum()
         loss.backward()
         if torch.isfinite(loss).item():
             optimizer.step()
@@ -148,14 +149,15 @@ def main(args: list[str] | None = None) -> None:
         batch = make_scene(options.batch, side, side, classes=recipe.detector.num_classes)
         pixels = ours.normalize(batch).contiguous()
         first = {key: value[:1] for key, value in batch.items()}
+        picture = our_picture(ours, first)
         works = {
-            "picture": {"ours": our_picture(ours, first), "original": original_picture(theirs, pixels[:1])},
+            "picture": {"ours": picture, "original": original_picture(theirs, pixels[:1])},
             "training step": {
                 "ours": our_step(ours, batch, recipe),
                 "original": original_step(theirs, pixels, batch, recipe),
             },
         }
-        print(f"{name}: {len(works['picture']['ours']()[0].boxes)} detections")
+        print(f"{name}: {len(picture()[0].boxes)} detections")
         for work, sides in works.items():
             seconds = take_turns(sides, options)
             mine, peer = seconds["ours"], seconds["original"]
