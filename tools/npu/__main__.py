@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import standin
+from tools.npu import standin
 
 HERE = Path(__file__).parent
 GOLDEN = HERE / "golden"
@@ -29,7 +29,7 @@ PACKAGES = ROOT / f".hatch/npu/lib/python3.{sys.version_info.minor}/site-package
 
 SOCS = ("Ascend910ProB", "Ascend910B3", "Ascend950PR_9589")
 GOLDEN_SOC = "Ascend910B3"
-"""The one whose operators are kept; on the others they must be the same."""
+"""The one whose operators are kept; on the others they must be the same, computed by other kernels maybe."""
 
 TINY = ("faster_rcnn/tiny", "mask_rcnn/tiny", "cascade_rcnn/tiny", "yolact/tiny")
 FULL = (
@@ -42,7 +42,8 @@ FULL = (
     "yolact/yolact_darknet53",
     "yolact/yolact_plus_resnet50",
 )
-TOLERANCE = {"fp32": 1e-3, "fp16": 0.05, "bf16": 0.2}
+TOLERANCE = {"fp32": 1e-3, "fp16": 0.05, "bf16": 0.05}
+"""Of losses, gradients, weights and detections; in half precision of losses alone."""
 
 
 def main() -> None:
@@ -100,7 +101,7 @@ def _results(folder: Path, soc: str, networks: list[str], precision: str) -> Ite
         "LD_LIBRARY_PATH": str(folder),
         "OMP_NUM_THREADS": "1",  # small tensors: more threads only wait for each other
         "LD_PRELOAD": " ".join(preload),
-        "PYTHONPATH": os.pathsep.join((str(HERE), str(ROOT), str(PACKAGES))),
+        "PYTHONPATH": os.pathsep.join((str(ROOT), str(PACKAGES))),
         "STANDIN_SOC": soc,
         "TASK_QUEUE_ENABLE": "0",  # a kernel is then launched by the operator it belongs to
         "TORCH_DEVICE_BACKEND_AUTOLOAD": "0",
@@ -131,14 +132,31 @@ def _compare(network: str, soc: str, lines: dict[str, list[str]], *, update: boo
         path.write_text(text)
     if not path.exists():
         return [f"{path.relative_to(ROOT)} is missing: `hatch run npu:check --update` writes it"]
+    kept = path.read_text().splitlines()
+    found = text.splitlines()
+    if soc != GOLDEN_SOC:
+        kept, found = _without_kernels(kept), _without_kernels(found)
     changes = [
         line
-        for line in difflib.unified_diff(path.read_text().splitlines(), text.splitlines(), lineterm="", n=0)
+        for line in difflib.unified_diff(kept, found, lineterm="", n=0)
         if not line.startswith(("---", "+++", "@@"))
     ]
     if not changes:
         return []
     return [f"{len(changes)} lines differ from {path.relative_to(ROOT)}; --update, if that is meant:", *changes]
+
+
+def _without_kernels(folded: list[str]) -> list[str]:
+    """The lines of `_folded` by operators alone."""
+    counts: Counter[tuple[str, str]] = Counter()
+    part = ""
+    for line in folded:
+        if line.startswith("#"):
+            part = line
+        else:
+            count, _, operator = line.strip().partition(" ")
+            counts[part, operator.partition(" -> ")[0]] += int(count)
+    return [f"{part} {count:4} {operator}" for (part, operator), count in counts.items()]
 
 
 def _folded(lines: dict[str, list[str]]) -> str:
