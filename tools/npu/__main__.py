@@ -42,7 +42,7 @@ FULL = (
     "yolact/yolact_darknet53",
     "yolact/yolact_plus_resnet50",
 )
-TOLERANCE = {"fp32": 1e-3, "fp16": 0.05, "bf16": 0.05}
+TOLERANCE = {"fp32": 1e-3, "bf16": 0.05}
 """Of losses, gradients, weights and detections; in half precision of losses alone."""
 
 
@@ -62,8 +62,9 @@ def main() -> None:
         standin.build(Path(folder))
         for soc in options.soc or SOCS:
             runs = [(list(options.networks), "fp32")]
-            if tiny := [name for name in options.networks if name in TINY]:
-                runs.append((tiny, "fp16" if soc == "Ascend910ProB" else "bf16"))
+            tiny = [name for name in options.networks if name in TINY]
+            if tiny and soc != "Ascend910ProB":  # which has no bfloat16
+                runs.append((tiny, "bf16"))
             for networks, precision in runs:
                 problems += _check(Path(folder), soc, networks, precision, update=options.update)
     print(f"\n{len(problems)} problems" if problems else "\nEverything holds.")
