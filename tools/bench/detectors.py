@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import nn
@@ -10,7 +11,7 @@ from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.ops import FrozenBatchNorm2d
 
 from apps.cascade_rcnn.config import RECIPES as CASCADE_RCNN
-from apps.common.app import two_stage
+from apps.common.app import Detector, two_stage
 from apps.common.config import Recipe
 from apps.mask_rcnn.config import RECIPES as MASK_RCNN
 from apps.yolact.config import RECIPES as YOLACT
@@ -26,9 +27,14 @@ class Pair:
     """Our detector and the peer's; `size` is the only one that the detector takes, or None."""
 
     recipe: Recipe
-    ours: nn.Module
+    ours: Detector
     torchvision: nn.Module | None
     size: tuple[int, int] | None = None
+
+
+def keep_size(detector: Any) -> None:
+    """Let torchvision's detector take images in the size they have."""
+    detector.transform.resize = lambda image, target=None: (image, target)
 
 
 def rcnn(*, mask: bool) -> Pair:
@@ -40,17 +46,18 @@ def rcnn(*, mask: bool) -> Pair:
     pyramid = resnet_fpn_backbone(
         backbone_name="resnet50", weights=None, norm_layer=FrozenBatchNorm2d, trainable_layers=3
     )
-    peer = (MaskRCNN if mask else FasterRCNN)(pyramid, CLASSES + 1, min_size=1, max_size=10**6)
-    peer.transform._skip_resize = True
-    peer.transform.resize = lambda image, target=None: (image, target)
+    peer = (MaskRCNN if mask else FasterRCNN)(pyramid, CLASSES + 1)
+    keep_size(peer)
     with torch.no_grad():
-        # Without statistics to normalise by, the sums over the blocks grow, and boxes become lines.
-        for name, tensor in peer.backbone.body.named_buffers():
+        for name, tensor in peer.state_dict().items():
+            # Without statistics to normalise by, the sums over the blocks grow, and boxes become lines.
             if name.endswith("bn3.weight"):
                 tensor.fill_(0.2)
-        # Initial weights see nothing at all, and time nothing.
-        peer.roi_heads.box_predictor.cls_score.weight.mul_(20)
-        peer.roi_heads.box_predictor.cls_score.bias[0] = -1.0
+            # Initial weights see nothing at all, and time nothing.
+            if name.endswith("cls_score.weight"):
+                tensor.mul_(20)
+            if name.endswith("cls_score.bias"):
+                tensor[0] = -1.0
     recipe = MASK_RCNN["mask_rcnn_r50_fpn_1x"]()
     recipe = replace(
         recipe,

@@ -16,33 +16,33 @@ from detectors import DETECTORS, Pair
 from measuring import add_options, append, take_turns
 from scenes import Batch, as_torchvision, make_scene
 
-Action = Callable[[], object]
 
-
-def our_sides(pair: Pair, batch: Batch, options: argparse.Namespace) -> dict[str, Action]:
-    """The network alone, and everything."""
+def our_sides(
+    pair: Pair, batch: Batch, options: argparse.Namespace
+) -> tuple[Callable[[], object], Callable[[], Batch]]:
+    """Everything, and the network alone."""
     device = torch.device(options.device)
     model = pair.ours.to(device).eval()
     inputs = {name: batch[name].to(device) for name in ("images", "image_sizes")}
     sizes = [(int(height), int(width)) for height, width in batch["image_sizes"].tolist()]
     half = torch.autocast(device.type, dtype=torch.bfloat16, enabled=options.precision == "bf16")
 
-    @torch.inference_mode()
     def network() -> Batch:
-        with half:
+        with torch.inference_mode(), half:
             return model(inputs)
 
-    @torch.inference_mode()
     def whole() -> object:
-        return model.to_image(network(), batch["scales"], sizes)
+        found = network()
+        with torch.inference_mode():
+            return pair.ours.to_image(found, batch["scales"], sizes)
 
-    return {"ours": whole, "ours, network": network}
+    return whole, network
 
 
-def torchvision_side(model: torch.nn.Module, batch: Batch, options: argparse.Namespace) -> Action:
+def torchvision_side(model: torch.nn.Module, batch: Batch, options: argparse.Namespace) -> Callable[[], object]:
     """torchvision's detector, which pastes its masks itself."""
     device = torch.device(options.device)
-    model = model.to(device, memory_format=torch.channels_last).eval()
+    model = model.to(device).to(memory_format=torch.channels_last).eval()
     images, _ = as_torchvision({name: value.to(device) for name, value in batch.items()})
     half = torch.autocast(device.type, dtype=torch.bfloat16, enabled=options.precision == "bf16")
 
@@ -73,12 +73,13 @@ def main(args: list[str] | None = None) -> None:
             pair = DETECTORS[name]()
             height, width = pair.size or options.size
             batch = make_scene(count, height, width, classes=pair.recipe.detector.num_classes)
-            sides = our_sides(pair, batch, options)
+            whole, network = our_sides(pair, batch, options)
+            sides = {"ours": whole, "ours, network": network}
             if pair.torchvision is not None:
                 sides["torchvision"] = torchvision_side(pair.torchvision, batch, options)
             seconds = take_turns(sides, options)
             peer = seconds.get("torchvision")
-            found = int(sides["ours, network"]()["valid"].sum())
+            found = int(network()["valid"].sum())
             print(
                 f"{name:<20} {count:5d}  {f'{height}x{width}':<9}  {seconds['ours, network'] * 1e3:6.0f} ms "
                 f"{seconds['ours'] * 1e3:6.0f} ms "

@@ -41,7 +41,7 @@ def our_step(pair: Pair, batch: Batch, options: argparse.Namespace) -> Callable[
 def torchvision_step(model: torch.nn.Module, batch: Batch, options: argparse.Namespace) -> Callable[[], object]:
     """A step as torchvision's own training script makes it."""
     device = torch.device(options.device)
-    model = model.to(device, memory_format=torch.channels_last).train()
+    model = model.to(device).to(memory_format=torch.channels_last).train()
     optimizer = torch.optim.SGD(
         [p for p in model.parameters() if p.requires_grad],
         lr=SOLVER.base_lr,
@@ -54,10 +54,10 @@ def torchvision_step(model: torch.nn.Module, batch: Batch, options: argparse.Nam
     def run() -> object:
         optimizer.zero_grad(set_to_none=True)
         with half:
-            losses = sum(model(images, targets).values())
-        losses.backward()
+            loss = torch.stack(list(model(images, targets).values())).sum()
+        loss.backward()
         optimizer.step()
-        return losses
+        return loss
 
     return run
 
@@ -103,7 +103,7 @@ def main(args: list[str] | None = None) -> None:
 def own_masks(pair: Pair, batch: Batch) -> Batch:
     """The batch with masks in the form that our detector learns from."""
     if isinstance(pair.ours, Yolact):
-        return with_reduced_masks(batch, pair.ours.bitmap_sizes)
+        return with_reduced_masks(batch, pair.ours.bitmap_sizes(*batch["images"].shape[-2:]))
     return batch
 
 

@@ -5,6 +5,7 @@ of live rows is a tensor, and on the CPU the kernel reads it and computes those 
 """
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -170,7 +171,7 @@ def _zeros(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     return memory[: math.prod(shape)].view(shape)
 
 
-def _zeros_channels_last(shape: tuple[int, int, int, int], dtype: torch.dtype) -> Tensor:
+def _zeros_channels_last(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
     n, c, h, w = shape
     return _zeros((n, h, w, c), dtype).permute(0, 3, 1, 2)
 
@@ -216,7 +217,7 @@ def _backward(
     needed: list[bool],
 ) -> tuple[Tensor, Tensor, Tensor]:
     channels = weight.shape[1 if transposed else 0]
-    grad_input = _zeros_channels_last(tuple(input.shape), input.dtype) if needed[0] else input.new_empty((0,))
+    grad_input = _zeros_channels_last(input.shape, input.dtype) if needed[0] else input.new_empty((0,))
     # Laid out as the weight is, so that nobody copies it again.
     grad_weight = torch.zeros_like(weight) if needed[1] else weight.new_empty((0,))
     grad_bias = weight.new_zeros((channels if needed[2] else 0,))
