@@ -7,8 +7,8 @@ import types
 import pytest
 import torch
 
-from det_engine import EngineError, describe_environment, resolve_device
-from det_engine.device import peak_memory_mib
+from det_engine import EngineError, Precision, describe_environment, resolve_device
+from det_engine.device import npu_advice, peak_memory_mib
 
 
 @pytest.fixture
@@ -25,9 +25,16 @@ def test_auto_ends_at_the_cpu(no_accelerator):
     assert resolve_device("auto") == torch.device("cpu")
 
 
-def test_auto_takes_an_npu_where_there_is_no_cuda(no_accelerator, monkeypatch):
+def test_auto_takes_an_npu_where_there_is_no_cuda(no_accelerator, monkeypatch, capsys):
     chosen = []
-    module = types.SimpleNamespace(is_available=lambda: True, device_count=lambda: 4, current_device=lambda: 1)
+    module = types.SimpleNamespace(
+        is_available=lambda: True,
+        device_count=lambda: 4,
+        current_device=lambda: 1,
+        get_device_name=lambda device: "Ascend910B3",
+    )
+    monkeypatch.setattr("det_engine.device._ADVISED", set())
+    monkeypatch.setenv("TASK_QUEUE_ENABLE", "2")
     monkeypatch.setattr(torch, "npu", module, raising=False)
     monkeypatch.setattr(torch.accelerator, "set_device_index", chosen.append)
     # A stock torch does not know the device type npu by name.
@@ -35,6 +42,30 @@ def test_auto_takes_an_npu_where_there_is_no_cuda(no_accelerator, monkeypatch):
     assert resolve_device("auto").type == "npu"
     assert resolve_device("npu:3").index == 3
     assert chosen == [1, 3]
+    assert capsys.readouterr().err.count("Advice for Ascend910B3: PYTORCH_ALLOC_CONF=expandable_segments:True") == 1
+
+
+def test_advice_for_an_npu():
+    good = {"PYTORCH_ALLOC_CONF": "expandable_segments:True", "TASK_QUEUE_ENABLE": "2"}
+    assert npu_advice("Ascend910B3", good) == npu_advice("Ascend910_9391", good) == []
+    (compile_mode,) = npu_advice("Ascend910ProB", good)
+    assert "jit_compile=False" in compile_mode
+    (blocking,) = npu_advice("Ascend910B1", {**good, "ASCEND_LAUNCH_BLOCKING": "1"})
+    assert "ASCEND_LAUNCH_BLOCKING" in blocking
+    assert len(npu_advice("Ascend910B1", {})) == 2
+
+
+@pytest.mark.parametrize(("chip", "first"), [("Ascend910ProB", True), ("Ascend910B", True), ("Ascend910B1", False)])
+def test_bfloat16_begins_with_910b(chip, first, monkeypatch):
+    monkeypatch.setattr(
+        torch, "get_device_module", lambda device: types.SimpleNamespace(get_device_name=lambda _: chip)
+    )
+    device = types.SimpleNamespace(type="npu")
+    if first:
+        with pytest.raises(EngineError, match=f"{chip} has no bfloat16, .* use --precision fp16"):
+            Precision("bf16", device)
+    else:
+        assert Precision("bf16", device).name == "bf16"
 
 
 @pytest.mark.parametrize("name", ["gpu", "cuda:", "cuda:x", "cpu:1", "auto:0", ""])

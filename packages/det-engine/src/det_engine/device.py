@@ -6,7 +6,7 @@ import os
 import platform
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -15,6 +15,8 @@ from det_engine import distributed
 from det_engine.errors import EngineError
 
 _NAME = re.compile(r"(auto|cpu|cuda|npu)(?::(\d+))?")
+_FIRST_ASCEND = re.compile(r"Ascend910(A|B|ProA|ProB|PremiumA)?")
+_ADVISED: set[str] = set()
 
 
 def resolve_device(name: str = "auto") -> torch.device:
@@ -22,7 +24,8 @@ def resolve_device(name: str = "auto") -> torch.device:
 
     Args:
         name: `cpu`, `cuda`, `npu`, one of the latter two with an index (`npu:3`), or `auto`: the first of cuda,
-            npu and cpu that is there; says why it is the CPU where torch_npu is installed.
+            npu and cpu that is there; says why it is the CPU where torch_npu is installed. For an NPU what of the
+            environment slows it down is printed once.
 
     Returns:
         `torch.device("cpu")`, or an accelerator with its index.
@@ -51,7 +54,43 @@ def resolve_device(name: str = "auto") -> torch.device:
         raise EngineError(f"Device {name!r} is not there: this machine shows {count} (0 to {count - 1}).")
     device = torch.device(kind, index if index is not None else getattr(torch, kind).current_device())
     torch.accelerator.set_device_index(device.index)
+    if kind == "npu" and distributed.local_rank() == 0:
+        chip = getattr(torch, kind).get_device_name(device)
+        for advice in [] if chip in _ADVISED else npu_advice(chip, os.environ):
+            print(advice, file=sys.stderr, flush=True)
+        _ADVISED.add(chip)
     return device
+
+
+def is_first_ascend(name: str) -> bool:
+    """Whether an NPU of that name (`Ascend910ProB`) is of the first Ascend 910 generation, before 910B1.
+
+    It has no bfloat16, and compiles operators online unless told otherwise.
+    """
+    return _FIRST_ASCEND.fullmatch(name) is not None
+
+
+def npu_advice(name: str, environment: Mapping[str, str]) -> list[str]:
+    """What of the environment slows this NPU down, a sentence each; nothing is changed.
+
+    Args:
+        name: as `torch.npu.get_device_name` gives it.
+        environment: variables of the process.
+    """
+    allocator = environment.get("PYTORCH_ALLOC_CONF", environment.get("PYTORCH_NPU_ALLOC_CONF", ""))
+    found = []
+    if "expandable_segments:True" not in allocator:
+        found.append("PYTORCH_ALLOC_CONF=expandable_segments:True lets images of several sizes share memory.")
+    if environment.get("TASK_QUEUE_ENABLE") != "2":
+        found.append("TASK_QUEUE_ENABLE=2 lets more of the host's work overlap with the NPU's.")
+    if environment.get("ASCEND_LAUNCH_BLOCKING") == "1":
+        found.append("ASCEND_LAUNCH_BLOCKING=1 is for finding errors: every operator waits for the one before it.")
+    if is_first_ascend(name):
+        found.append(
+            f"{name} compiles operators online and computes float32 in float16 unless "
+            "torch.npu.set_compile_mode(jit_compile=False) and ACL_PRECISION_MODE=must_keep_origin_dtype say otherwise."
+        )
+    return [f"Advice for {name}: {sentence}" for sentence in found]
 
 
 def _missing(kind: str) -> str | None:

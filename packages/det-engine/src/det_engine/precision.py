@@ -6,6 +6,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from det_engine.device import is_first_ascend
 from det_engine.errors import EngineError
 
 PrecisionName = Literal["fp32", "tf32", "bf16", "fp16", "O0", "O1", "O2"]
@@ -47,6 +48,10 @@ class Precision:
         name = _ALIASES.get(name, name)
         if name == "tf32" and device.type == "cpu":
             raise EngineError("Precision tf32 is for NVIDIA GPUs and NPUs; use fp32 or bf16 on the CPU.")
+        if name == "bf16" and device.type == "npu":
+            chip = torch.get_device_module(device).get_device_name(device)
+            if is_first_ascend(chip):
+                raise EngineError(f"{chip} has no bfloat16, which begins with 910B; use --precision fp16.")
         half = name in ("fp16", "O2")
         if loss_scale is not None and (not half or not loss_scale > 0):
             raise EngineError(
