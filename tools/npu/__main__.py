@@ -45,10 +45,10 @@ FULL = (
     "yolact/yolact_darknet53",
     "yolact/yolact_plus_resnet50",
 )
-TOLERANCE = {"fp32": 1e-3, "bf16": 0.05}
+TOLERANCE = {"fp32": 1e-3, "fp16": 0.05, "bf16": 0.05}
 """Of losses, gradients, weights and detections; in half precision of losses alone."""
 
-NOISE = {"fp32": 10, "bf16": 3}
+NOISE = {"fp32": 10, "fp16": 3, "bf16": 3}
 """How many times the CPU's own noise is admitted where that is more: in full precision what its other kernels give, in
 half precision what full precision gives."""
 
@@ -70,8 +70,8 @@ def main() -> None:
         for soc in options.soc or SOCS:
             runs = [(list(options.networks), "fp32")]
             tiny = [name for name in options.networks if name in TINY]
-            if tiny and soc != "Ascend910ProB":  # which has no bfloat16
-                runs.append((tiny, "bf16"))
+            if tiny:
+                runs.append((tiny, "fp16" if soc == "Ascend910ProB" else "bf16"))  # it has no bfloat16
             for networks, precision in runs:
                 problems += _check(Path(folder), soc, networks, precision, update=options.update)
     print(f"\n{len(problems)} problems" if problems else "\nEverything holds.")
