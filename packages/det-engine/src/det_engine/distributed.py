@@ -5,6 +5,7 @@ Without a launcher every function below works for the one process that there is.
 
 import contextlib
 import json
+import multiprocessing
 import os
 import re
 import signal
@@ -72,7 +73,7 @@ def processes(device: torch.device) -> Iterator[None]:
 
     Only rank 0 prints. The backend follows from the device (gloo, nccl, hccl, and gloo beside them for what is on the
     host). A process that loses another one ends, a moment later, so that the launcher names the one that was lost.
-    The block of a process that fails leaves the group as it is: call :func:`leave` when its message is out.
+    The block leaves the group as it is: call :func:`leave` when the last message is out.
 
     Raises:
         EngineError: the processes do not find each other, or another one was lost.
@@ -92,30 +93,34 @@ def processes(device: torch.device) -> Iterator[None]:
         sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 - lives as long as the process
     try:
         yield
+        # Nobody leaves while another one may still wait for what this process has sent.
+        gather(None)
+        share(None)
     except RuntimeError as error:
         if not isinstance(error, dist.DistError) and not _LOST.search(str(error)):
             raise
         time.sleep(3)
         reason = str(error).strip().splitlines()[0][:200]
         raise EngineError(f"Process {rank()} lost contact with another one, which probably ended: {reason}") from error
-    else:
-        dist.destroy_process_group()
     finally:
         sys.stdout = shown
 
 
 def leave(status: int) -> None:
-    """End this process at once if it failed as one of several; else do nothing.
+    """End this process at once if it is one of several; else do nothing.
 
-    An ordinary end would destroy threads of communication that still wait for the others, which aborts the process.
+    An ordinary end would destroy threads of communication, which abort the process if they still wait for another one.
 
     Args:
         status: exit status.
     """
-    if _together():
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
+    if not _together():
+        return
+    for child in multiprocessing.active_children():
+        child.terminate()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def share(value: Any) -> Any:
