@@ -33,22 +33,6 @@ STEPS = ["--solver.steps", "4", "--train.log-interval", "2"]
 MASKS = ["--detector.mask.channels", "16"]
 YOLACT_NETWORK = "--backbone.width 8 --backbone.pyramid-channels 16 --detector.channels 16 --detector.prototypes 8"
 SMALL_YOLACT = f"{YOLACT_NETWORK} --data.batch 2 --data.size 64".split()
-STEPS = ["--solver.steps", "4", "--train.log-interval", "2"]
-MASKS = ["--detector.mask.channels", "16"]
-SMALL_YOLACT = [
-    "--backbone.width",
-    "8",
-    "--backbone.pyramid-channels",
-    "16",
-    "--detector.channels",
-    "16",
-    "--detector.prototypes",
-    "8",
-    "--data.batch",
-    "2",
-    "--data.size",
-    "64",
-]
 
 
 def call(app: str, *args: object) -> int:
