@@ -10,6 +10,9 @@ from apps.common.config import from_dict, to_dict
 from apps.yolact.config import RECIPES, SquareConfig, YolactRecipe, yolact_base
 from apps.yolact.model import yolact
 from det_engine import scale_to_batch
+from det_engine.cli import UsageError
+from det_heads.yolact.heads import MaskIoUNet
+from det_heads.yolact.priors import Priors
 from tests.command_line import call, small
 
 PUBLISHED = [name for name in RECIPES if name != "tiny"]
@@ -86,6 +89,41 @@ def test_batch_norm_is_frozen_where_a_device_has_few_images():
 def test_wrong_sizes():
     with pytest.raises(ValueError, match="size must be at least 1"):
         SquareConfig(size=0)
+
+
+@pytest.mark.parametrize("name", ["yolact_plus_base", "yolact_plus_resnet50"])
+def test_images_too_small_for_the_mask_iou_network(name):
+    recipe = RECIPES[name]()
+    with pytest.raises(UsageError, match=r"--data\.size must be at least 249"):
+        replace(recipe, data=replace(recipe.data, size=248))
+    size, _ = replace(recipe, data=replace(recipe.data, size=249)).batch_shape().bitmap_sizes
+    assert MaskIoUNet(80, recipe.detector.mask_iou)(torch.zeros(1, *size), torch.tensor(1)).shape == (1, 80)
+
+
+def test_one_small_image_is_too_little_for_batch_norm():
+    recipe = RECIPES["tiny"]()
+    with pytest.raises(UsageError, match=r"--data\.size"):
+        replace(recipe, data=replace(recipe.data, batch=1, size=32)).spelt_out()
+    assert replace(recipe, data=replace(recipe.data, batch=1, size=33)).spelt_out().backbone.norm == "bn"
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_the_priors_are_the_originals(name):
+    """Their number, the sum of their widths and of their heights, and a sum that depends on every place and order."""
+    recipe = RECIPES[name]()
+    side = recipe.data.size
+    shapes = [(-(-side // stride),) * 2 for stride in (8, 16, 32, 64, 128)]
+    low, high = Priors(recipe.detector.priors)(shapes, (side, side), torch.device("cpu")).double().split(2, 1)
+    priors = torch.cat(((low + high) / 2, high - low), 1)
+    count = len(priors)
+    place = torch.arange(1, count + 1).double() / count @ (priors @ torch.arange(1, 5).double())
+    found = (count, *priors[:, 2:].sum(0).tolist(), place.item())
+    expected = {400: (10_077, 676.4369, 676.4369, 11_617.2945), 700: (30_963, 2035.7965, 2035.7965, 35_404.6486)}.get(
+        side, (19_248, 1301.4203, 1301.4203, 22_160.0817)
+    )
+    if "plus" in name:
+        expected = (57_744, 5006.9832, 5006.9832, 71_407.0224)
+    assert found == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.parametrize("name", RECIPES)

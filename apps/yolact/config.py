@@ -10,6 +10,7 @@ from apps.common.adopting import backbone_of
 from apps.common.config import BackboneConfig, LoadingConfig, Recipe
 from det_coco import BatchShape, Resize, SSDAugmentation
 from det_engine import SolverConfig, TrainSettings, distributed
+from det_engine.cli import UsageError
 from det_heads import PriorConfig, Yolact, YolactConfig, yolact_config, yolact_plus_config
 from det_heads.checkpoints import Checkpoint, CheckpointError
 
@@ -38,7 +39,7 @@ class SquareConfig(LoadingConfig):
 
     batch: int = 8
     size: int = 550
-    """Both sides of every image; the aspect ratio is not kept."""
+    """Both sides of every image; the aspect ratio is not kept. Prior boxes keep their pixels, whatever it is."""
     photometric: bool = True
     """Change brightness, contrast, saturation and hue."""
     expand: bool = True
@@ -61,6 +62,15 @@ class YolactRecipe(Recipe):
     backbone: YolactBackboneConfig
     detector: YolactConfig
     data: SquareConfig
+
+    def __post_init__(self) -> None:
+        estimator, size = self.detector.mask_iou, self.data.size
+        if estimator is not None and Yolact.bitmap_sizes(size, size)[0][0] < estimator.min_side:
+            cells = (estimator.min_side + 1) // 2  # of P3, of which the prototypes have two
+            raise UsageError(
+                f"--data.size must be at least {8 * (cells - 1) + 1} for YOLACT++, got {size}: its mask-IoU network "
+                f"looks at masks of {estimator.min_side} pixels and more. Give a larger --data.size, or another recipe."
+            )
 
     @property
     def has_masks(self) -> bool:
@@ -96,10 +106,17 @@ class YolactRecipe(Recipe):
 
     def spelt_out(self) -> "YolactRecipe":
         """The recipe with batch norm frozen where a device has too few images for it."""
-        devices = distributed.world_size()
-        if self.backbone.norm != "bn" or self.data.batch // devices >= self.backbone.freeze_norm_below:
+        images = self.data.batch // distributed.world_size()
+        if self.backbone.norm != "bn":
             return self
-        return replace(self, backbone=replace(self.backbone, norm="frozen_bn"))
+        if images < self.backbone.freeze_norm_below:
+            return replace(self, backbone=replace(self.backbone, norm="frozen_bn"))
+        if images == 1 and self.data.size <= 32:
+            raise UsageError(
+                f"Batch norm has nothing to average over in one image of {self.data.size} pixels. Give a larger "
+                "--data.size, a larger --data.batch, or --backbone.freeze-norm-below 6."
+            )
+        return self
 
     @classmethod
     def of(cls, checkpoint: Checkpoint, recipe: Self | None = None) -> Self:

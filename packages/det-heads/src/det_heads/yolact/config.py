@@ -74,6 +74,11 @@ class MaskIoUConfig:
     def __post_init__(self) -> None:
         _require(len(self.channels) > 0, "mask_iou.channels", "at least one number", self.channels)
 
+    @property
+    def min_side(self) -> int:
+        """The smallest masks it can look at: no convolution has a border."""
+        return 2 ** (len(self.channels) + 1) - 1
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class YolactLossConfig:
