@@ -80,6 +80,8 @@ class Predicted:
     picture: Image.Image
     shown: int
     """Detections in the picture."""
+    time: float
+    """When it was, in seconds."""
 
 
 def predict(app: App, args: list[str]) -> None:
@@ -159,7 +161,11 @@ def _finish(
 ) -> Iterator[Predicted]:
     """Masks at the picture's size, rows, drawings."""
     times: deque[float] = deque(maxlen=30)
+    path = None
     for frame, detections in found:
+        if frame.path != path:  # another video's frames say nothing of this one's
+            path = frame.path
+            times.clear()
         with torch.inference_mode():
             (mine,) = trained.model.to_image(detections, frame.batch["scales"], [frame.image.shape[:2]])
         rows = to_rows(mine, trained.ids, frame.number)
@@ -175,7 +181,11 @@ def _finish(
         if frame.rate is not None and "fps" in options.show and len(times) > 1:
             write_corner(picture, f"{(len(times) - 1) / (times[-1] - times[0]):.1f} fps")
         yield Predicted(
-            frame=frame, rows=[{**row, "file_name": str(frame.path)} for row in rows], picture=picture, shown=shown
+            frame=frame,
+            rows=[{**row, "file_name": str(frame.path)} for row in rows],
+            picture=picture,
+            shown=shown,
+            time=times[-1],
         )
 
 
@@ -189,11 +199,12 @@ def _write_pictures(items: Iterable[Predicted], folder: Path, keep: Callable[[li
 def _write_video(items: Iterator[Predicted], folder: Path, keep: Callable[[list[dict[str, Any]]], None]) -> None:
     first = next(items)
     path, rate = first.frame.path, first.frame.rate or Fraction(25)
-    began, frames, detections = time.perf_counter(), 0, 0
+    frames, detections, ended = 0, 0, first.time
     with VideoWriter(folder / f"{first.frame.number:05d}-{path.stem}.mp4", rate) as writer:
         for item in chain([first], items):
             keep([{**row, "frame": frames} for row in item.rows])
             writer.write(np.asarray(item.picture))
-            frames, detections = frames + 1, detections + len(item.rows)
-    speed = frames / (time.perf_counter() - began)
-    print(f"{path}: {frames} frames, {detections} detections, {speed:.1f} frames/s")
+            frames, detections, ended = frames + 1, detections + len(item.rows), item.time
+    # Some frames had waited while the first was written.
+    speed = f", {(frames - 1) / (ended - first.time):.1f} frames/s" if frames > 1 else ""
+    print(f"{path}: {frames} frames, {detections} detections{speed}")
