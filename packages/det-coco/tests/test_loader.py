@@ -1,5 +1,8 @@
 import json
 import logging
+import multiprocessing
+import os
+import signal
 from itertools import islice
 
 import numpy as np
@@ -143,6 +146,21 @@ def test_augmentation_differs_between_epochs(index):
     for batch in batches:
         sizes.setdefault(batch["image_ids"].item(), []).append(batch["boxes"])
     assert any(not torch.equal(*pair) for pair in sizes.values())
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
+def test_workers_leave_a_stop_to_the_main_process(index):
+    """A launcher's SIGTERM reaches the whole process group; the step that it interrupts may need further batches."""
+    others = set(multiprocessing.active_children())
+    batches = iter(train_loader(index, augmentation=AUGMENTATION, shape=SHAPE, batch_size=2, workers=1))
+    begin = [next(batches)]
+    (worker,) = set(multiprocessing.active_children()) - others
+    for number in (signal.SIGINT, signal.SIGTERM):
+        os.kill(worker.pid, number)
+    assert_equal([*begin, *islice(batches, 11)], train(index, 12))
+    batches.close()
+    worker.join(600)
+    assert not worker.is_alive()
 
 
 def test_spawned_workers(index):

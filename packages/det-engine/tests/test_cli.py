@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import pytest
 import tyro
 
-from det_engine import EngineError, Interrupted
+from det_engine import EngineError, Interrupted, distributed
 from det_engine.cli import UsageError, dispatch, nearest, option_names, override, run_main, take_option, unknown
 
 
@@ -201,6 +201,31 @@ def test_statuses(main, status, message, capsys, monkeypatch):
 def test_errors_of_the_program_itself_are_not_hidden():
     with pytest.raises(ValueError, match="ours"):
         run_main(failing(ValueError("ours")), (DataError,))
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "message"),
+    [
+        (KeyError("ours"), 1, "error: KeyError: 'ours'\n"),
+        (
+            FileNotFoundError(errno.ENOENT, "No such file", "x"),
+            1,
+            "error: FileNotFoundError: [Errno 2] No such file: 'x'\n",
+        ),
+        (EngineError("no such thing."), 2, "error: no such thing.\n"),
+        (KeyboardInterrupt(), 130, "interrupted\n"),
+        (SystemExit("no more."), 1, "error: no more.\n"),
+        (SystemExit(3), 3, ""),
+        (SystemExit(), 0, ""),
+    ],
+)
+def test_every_end_of_one_of_several_processes_is_by_leave(error, status, message, capsys, monkeypatch):
+    left = []
+    monkeypatch.setattr(distributed, "world_size", lambda: 2)
+    monkeypatch.setattr(distributed, "leave", left.append)
+    assert run_main(failing(error)) == status
+    assert left == [status]
+    assert capsys.readouterr().err.endswith(message)
 
 
 def test_debug_shows_the_traceback(capsys, monkeypatch):

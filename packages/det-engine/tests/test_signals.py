@@ -26,7 +26,7 @@ def start(*arguments):
     )
 
 
-def wait_for(path, process, seconds=180):
+def wait_for(path, process, seconds=900):
     end = time.monotonic() + seconds
     while not path.exists():
         assert process.poll() is None, process.communicate()
@@ -64,7 +64,7 @@ def test_a_signal_ends_with_a_checkpoint_and_its_status(small, whole, tmp_path, 
     process = start(path, 40, 1)
     wait_for(path / "started", process)
     process.send_signal(number)
-    _, errors = process.communicate(timeout=180)
+    _, errors = process.communicate(timeout=900)
     assert process.returncode == status
     assert "Traceback" not in errors
     saved = checkpoint.load(path / "checkpoints" / "last.pt")
@@ -78,7 +78,7 @@ def test_an_evaluation_is_left_at_once(tmp_path):
     process = start(path, 40, 0, "--hang-in-evaluation")
     wait_for(path / "evaluating", process)
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=180)
+    process.communicate(timeout=900)
     assert process.returncode == 130
     saved = checkpoint.load(path / "checkpoints" / "last.pt")
     assert (saved["step"], saved["evaluated_step"]) == (10, 0)
@@ -92,7 +92,7 @@ def test_the_second_ctrl_c_does_not_wait(tmp_path):
     assert any("once more to leave at once" in line for line in process.stderr)
     assert process.poll() is None
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=180)
+    process.communicate(timeout=900)
     assert process.returncode == 130
 
 
@@ -104,7 +104,7 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(small, whole, tmp_path):
     for number, moment in enumerate((0.2, 0.31, 0.07)):
         process = start(path, 40, 0.03, *(["--resume"] if number else []))
         before = (path / "checkpoints" / "last.pt").stat().st_mtime_ns if number else 0
-        end = time.monotonic() + 180
+        end = time.monotonic() + 900
         while not (path / "checkpoints" / "previous.pt").exists() or (
             (path / "checkpoints" / "last.pt").stat().st_mtime_ns == before and process.poll() is None
         ):
@@ -112,7 +112,7 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(small, whole, tmp_path):
             time.sleep(0.005)
         time.sleep(moment)
         process.kill()
-        process.communicate(timeout=180)
+        process.communicate(timeout=900)
         state, _, _ = checkpoint.load_first([path / "checkpoints" / f"{name}.pt" for name in ("last", "previous")])
         assert state["step"] >= steps[-1]
         steps.append(state["step"])

@@ -2,6 +2,7 @@
 
 import signal
 from collections.abc import Iterator
+from types import FrameType
 
 import numpy as np
 import torch
@@ -182,6 +183,12 @@ def eval_loader(
 
 
 def _start_worker(_: int) -> None:
-    # An interrupt from the keyboard reaches the whole process group; the main process decides what to do about it.
+    # Ctrl-C, and the SIGTERM of a launcher, reach the whole process group; the main process decides what to do about
+    # them, and may need batches until it has done it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _obey_the_next)
     torch.set_num_threads(1)
+
+
+def _obey_the_next(number: int, _: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_DFL)

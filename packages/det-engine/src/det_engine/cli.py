@@ -54,33 +54,40 @@ def _status(main: Callable[[], int | None], errors: tuple[type[Exception], ...])
     try:
         return main() or 0
     except Interrupted as error:
-        _report(str(error), "")
+        if distributed.is_main():
+            _say(str(error))
         return error.status
     except KeyboardInterrupt:
         _say("interrupted")
         return 130
+    except SystemExit as error:
+        if distributed.world_size() == 1:
+            raise
+        if error.code is None or isinstance(error.code, int):
+            return error.code or 0
+        _report(str(error.code))
+        return 1
     except errors as error:
         if os.environ.get(DEBUG_VARIABLE):
             traceback.print_exc()
-        _report(str(error), "error: ")
+        _report(str(error))
         return 2
-    except OSError as error:
-        if error.errno not in _FULL:
-            raise
-        _report(f"Cannot write {error.filename or 'a file'}: {error.strerror}.", "error: ")
-        return 2
-    except Exception:
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in _FULL:
+            _report(f"Cannot write {error.filename or 'a file'}: {error.strerror}.")
+            return 2
         if distributed.world_size() == 1:
             raise
         traceback.print_exc()
+        _report(f"{type(error).__name__}: {error}")
         return 1
 
 
-def _report(text: str, prefix: str) -> None:
-    """Show a message, or leave it to whoever started this process as one of several."""
+def _report(text: str) -> None:
+    """Show the message of an error, or leave it to whoever started this process as one of several."""
     if not distributed.report_to_launcher(text):
         number = os.environ.get("RANK")
-        _say(f"{prefix}{text}" if number in (None, "0") else f"{prefix}process {number}: {text}")
+        _say(f"error: {text}" if number in (None, "0") else f"error: process {number}: {text}")
 
 
 def _say(text: str) -> None:

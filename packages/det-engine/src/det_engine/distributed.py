@@ -5,6 +5,7 @@ Without a launcher every function below works for the one process that there is.
 
 import contextlib
 import json
+import logging
 import multiprocessing
 import os
 import re
@@ -28,6 +29,8 @@ _BACKENDS = {"cpu": "gloo", "cuda": "cpu:gloo,cuda:nccl", "npu": "cpu:gloo,npu:h
 # What is said where a connection to another process broke; that process is the one to name, not this one.
 _LOST = re.compile(r"connection (closed|reset|refused)|gloo|nccl|hccl|remote process|broken pipe", re.IGNORECASE)
 _GRACE = 300
+# Who lost another process leaves so many seconds later, so that the launcher sees the other one end first.
+_PATIENCE = 10
 
 
 def rank() -> int:
@@ -99,7 +102,7 @@ def processes(device: torch.device) -> Iterator[None]:
     except RuntimeError as error:
         if not isinstance(error, dist.DistError) and not _LOST.search(str(error)):
             raise
-        time.sleep(3)
+        time.sleep(_PATIENCE)
         reason = str(error).strip().splitlines()[0][:200]
         raise EngineError(f"Process {rank()} lost contact with another one, which probably ended: {reason}") from error
     finally:
@@ -117,9 +120,10 @@ def leave(status: int) -> None:
     if not _together():
         return
     for child in multiprocessing.active_children():
-        child.terminate()
-    sys.stdout.flush()
-    sys.stderr.flush()
+        child.kill()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):
+            stream.flush()
     os._exit(status)
 
 
@@ -248,8 +252,8 @@ def _report(number: int, count: int, failure: Any) -> int:
     status = failure.exitcode
     message = failure.message if isinstance(failure.message, str) else failure.message.get("message", "")
     if status in (130, 143):
-        print(message, file=sys.stderr, flush=True)
-    elif status < 0:
+        return status  # rank 0 has said it
+    if status < 0:
         name = signal.Signals(-status).name
         print(
             f"error: Process {number} of {count} was ended by {name}"
@@ -268,17 +272,11 @@ def _report(number: int, count: int, failure: Any) -> int:
 @contextlib.contextmanager
 def _quiet_agent() -> Iterator[None]:
     """The agent's own log lines say in five forms what `launch` says in one."""
-    import logging
-
-    loggers = [logging.getLogger(name) for name in ("torch.distributed.elastic", "torch.distributed.run")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL + 1)
+    logging.disable(logging.CRITICAL)
     try:
         yield
     finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+        logging.disable(logging.NOTSET)
 
 
 def report_to_launcher(message: str) -> bool:

@@ -29,7 +29,7 @@ class TrainSettings:
             training, skip the step, or go back (rollback) to the last checkpoint with half the learning rate.
         explosion: a loss above this many times the first one (or above this number) explodes; 0: none does.
         capture: replay the step from captured graphs on CUDA and NPU, one per shape of a batch.
-        hang_seconds: time without any movement after which a job of several processes is ended.
+        hang_seconds: time without a step, or a batch of an evaluation, after which a job of several processes is ended.
         seed: of every random number in the training, not negative.
         display: live, plain, none, or auto: live on a terminal, plain elsewhere.
     """

@@ -237,7 +237,14 @@ class _Loop:
         began = time.perf_counter()
         self._reporter.note(f"step {state.step}: evaluating")
         metrics: dict[str, float] = {}
-        with torch.no_grad(), lent_random_state(state.device), self._signals.immediately(), state.averaged():
+        with (
+            # However long it takes, every batch is a movement.
+            state.model.register_forward_pre_hook(lambda *_: self._watchdog.at(state.step, "evaluation")),
+            torch.no_grad(),
+            lent_random_state(state.device),
+            self._signals.immediately(),
+            state.averaged(),
+        ):
             if evaluate is not None:
                 state.model.eval()
                 try:

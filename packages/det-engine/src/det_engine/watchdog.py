@@ -11,7 +11,7 @@ from types import TracebackType
 
 import torch.distributed as dist
 
-from det_engine.distributed import is_main, rank, world_size
+from det_engine.distributed import rank, world_size
 
 HUNG = 75
 """Exit status of processes that end because one of them hangs."""
@@ -32,7 +32,8 @@ class Watchdog:
     def __init__(self, limit: float) -> None:
         self._limit = limit
         self._at = (0, _PHASES.index("data"))
-        self._moved = time.monotonic()
+        self._moves = 0
+        self._pause = min(5.0, limit / 5)
         self._stop = threading.Event()
         self._thread = None
         if world_size() > 1:
@@ -55,14 +56,18 @@ class Watchdog:
     def at(self, step: int, phase: str) -> None:
         """This process begins `phase` of `step`."""
         self._at = (step, _PHASES.index(phase))
-        self._moved = time.monotonic()
+        self._moves += 1
 
     def _watch(self) -> None:
-        pause = min(5.0, self._limit / 5)
+        # Counted in pauses of this thread: a machine that was suspended has not hung.
+        seen, still = -1, 0.0
         with contextlib.suppress(RuntimeError):  # the store is gone: the job is ending
-            while not self._stop.wait(pause):
+            while not self._stop.wait(self._pause):
                 self._store.set(str(rank()), json.dumps([*self._at, time.time()]))
-                if time.monotonic() - self._moved > self._limit:
+                moves = self._moves
+                still = still + self._pause if moves == seen else 0.0
+                seen = moves
+                if still >= self._limit:
                     self._end()
 
     def _end(self) -> None:
@@ -87,7 +92,7 @@ class Watchdog:
             )
         if rank() in behind:
             faulthandler.dump_traceback(file=sys.stderr)
-        elif is_main() or 0 in behind:
-            # The others leave a moment later, so that who hangs is seen to end first.
-            time.sleep(1)
+        else:
+            # The others leave a moment later, so that who hangs has noticed it too, and is seen to end first.
+            time.sleep(2 * self._pause)
         os._exit(HUNG)
