@@ -9,7 +9,6 @@ import torch
 from apps.common.config import from_dict, to_dict
 from apps.yolact.config import RECIPES, SquareConfig, YolactRecipe, yolact_base
 from apps.yolact.model import yolact
-from det_engine import scale_to_batch
 from det_engine.cli import UsageError
 from det_heads.yolact.heads import MaskIoUNet
 from det_heads.yolact.priors import Priors
@@ -72,10 +71,12 @@ def test_backbones():
 
 
 def test_rate_and_steps_follow_the_batch_as_the_original_scales_them():
-    scaled, line = scale_to_batch(yolact_base().solver, 64)
+    scaled, line = yolact_base().fitted(64)
     assert scaled.base_lr == pytest.approx(8e-3)
     assert (scaled.steps, scaled.milestones) == (100_000, (35_000, 75_000, 87_500, 93_750))
+    assert (scaled.warmup_steps, scaled.warmup_factor * scaled.base_lr) == (500, pytest.approx(1e-4))
     assert "learning rate 0.001 -> 0.008" in line
+    assert "warm-up" not in line
 
 
 def test_batch_norm_is_frozen_where_a_device_has_few_images():

@@ -13,7 +13,7 @@ from apps.common.adopting import backbone_of, conventions_of
 from det_backbones.resnet import Depth
 from det_coco import Augmentation, BatchShape, Resize, default_buckets
 from det_coco.transforms import Transform
-from det_engine import SolverConfig, TrainSettings
+from det_engine import SolverConfig, TrainSettings, scale_to_batch
 from det_heads import DetectorConfig
 from det_heads.checkpoints import Checkpoint
 
@@ -128,6 +128,10 @@ class Recipe:
     def spelt_out(self) -> "Recipe":
         """The recipe with defaults that depend on other fields made explicit."""
         return self
+
+    def fitted(self, batch: int) -> tuple[SolverConfig, str]:
+        """The solver for another number of images a step, and a line that says what changed."""
+        return scale_to_batch(self.solver, batch)
 
     @classmethod
     def of(cls, checkpoint: Checkpoint, recipe: Self | None = None) -> Self:

@@ -17,7 +17,7 @@ from apps.common.data import open_splits, training_batches, validation_loader
 from apps.common.evaluate import Evaluator, print_final, print_metrics
 from apps.common.options import default_output, new_run, take_recipe
 from apps.common.weights import adopt, describe, initialize, read_config
-from det_engine import RunDirectory, checkpoint, distributed, draw_curves, resolve_device, scale_to_batch, seed_all
+from det_engine import RunDirectory, checkpoint, distributed, draw_curves, resolve_device, seed_all
 from det_engine.cli import UsageError, override, take_option
 
 HELP = """Train a detector, evaluate it, keep its checkpoints.
@@ -152,7 +152,7 @@ def _parse(app: App, recipe: Recipe, data: Path | None, args: list[str]) -> tupl
     options = override(TrainOptions(recipe=recipe.name, config=recipe, data=data), args, prog, description=HELP)
     if options.config.detector.num_classes != recipe.detector.num_classes:
         raise UsageError("The number of classes is that of the data; leave out --detector.num-classes.")
-    fitted, line = scale_to_batch(recipe.solver, options.config.data.batch)
+    fitted, line = recipe.fitted(options.config.data.batch)
     ratio = recipe.solver.reference_batch / fitted.reference_batch
     settings = dataclasses.replace(
         options.config.train,

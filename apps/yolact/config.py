@@ -9,7 +9,7 @@ from typing import Any, Literal, Self
 from apps.common.adopting import backbone_of
 from apps.common.config import BackboneConfig, LoadingConfig, Recipe
 from det_coco import BatchShape, Resize, SSDAugmentation
-from det_engine import SolverConfig, TrainSettings, distributed
+from det_engine import SolverConfig, TrainSettings, distributed, scale_to_batch
 from det_engine.cli import UsageError
 from det_heads import PriorConfig, Yolact, YolactConfig, yolact_config, yolact_plus_config
 from det_heads.checkpoints import Checkpoint, CheckpointError
@@ -117,6 +117,10 @@ class YolactRecipe(Recipe):
                 "--data.size, a larger --data.batch, or --backbone.freeze-norm-below 6."
             )
         return self
+
+    def fitted(self, batch: int) -> tuple[SolverConfig, str]:
+        """The original's autoscale: its warm-up has 500 steps from a rate of 1e-4 whatever the batch."""
+        return scale_to_batch(self.solver, batch, keep_warmup=True)
 
     @classmethod
     def of(cls, checkpoint: Checkpoint, recipe: Self | None = None) -> Self:

@@ -74,6 +74,13 @@ def test_scaling_up_and_twice():
     assert back == DETECTRON2
 
 
+def test_a_kept_warm_up_has_its_steps_and_its_first_rate():
+    scaled, line = scale_to_batch(DETECTRON2, 64, keep_warmup=True)
+    assert (scaled.base_lr, scaled.steps, scaled.warmup_steps) == (0.08, 22_500, DETECTRON2.warmup_steps)
+    assert lr_at(scaled, 0) == pytest.approx(lr_at(DETECTRON2, 0))
+    assert "warm-up" not in line
+
+
 def test_scaling_never_gives_an_empty_training():
     scaled, _ = scale_to_batch(replace(DETECTRON2, steps=3, milestones=()), 1000)
     assert scaled.steps == 1

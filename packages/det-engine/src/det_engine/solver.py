@@ -84,7 +84,7 @@ def check_solver(config: SolverConfig) -> None:
             raise EngineError(f"Solver field {name} cannot be {getattr(config, name)!r}.")
 
 
-def scale_to_batch(config: SolverConfig, batch: int) -> tuple[SolverConfig, str]:
+def scale_to_batch(config: SolverConfig, batch: int, *, keep_warmup: bool = False) -> tuple[SolverConfig, str]:
     """Fit a recipe to another number of images a step, by the linear scaling rule.
 
     The learning rate grows with the batch, the step counts (length, milestones, warm-up) shrink with it, so that
@@ -95,6 +95,7 @@ def scale_to_batch(config: SolverConfig, batch: int) -> tuple[SolverConfig, str]
     Args:
         config: recipe for `config.reference_batch` images a step.
         batch: images a step over all devices, >= 1.
+        keep_warmup: leave the warm-up its number of steps and its first learning rate, as YOLACT does.
 
     Returns:
         The recipe for `batch` (its `reference_batch` is `batch`), and a line to print.
@@ -112,14 +113,15 @@ def scale_to_batch(config: SolverConfig, batch: int) -> tuple[SolverConfig, str]
         config,
         base_lr=config.base_lr * ratio,
         reference_batch=batch,
-        warmup_steps=round(config.warmup_steps / ratio),
+        warmup_steps=config.warmup_steps if keep_warmup else round(config.warmup_steps / ratio),
+        warmup_factor=min(1.0, config.warmup_factor / ratio) if keep_warmup else config.warmup_factor,
         milestones=tuple(round(step / ratio) for step in config.milestones),
         steps=max(1, round(config.steps / ratio)),
     )
     changes = [f"learning rate {config.base_lr:g} -> {scaled.base_lr:g}", f"steps {config.steps} -> {scaled.steps}"]
     if config.milestones:
         changes.append(f"milestones {_list(config.milestones)} -> {_list(scaled.milestones)}")
-    if config.warmup_steps:
+    if scaled.warmup_steps != config.warmup_steps:
         changes.append(f"warm-up {config.warmup_steps} -> {scaled.warmup_steps}")
     return scaled, f"Batch {batch} instead of {config.reference_batch}: {', '.join(changes)}."
 
