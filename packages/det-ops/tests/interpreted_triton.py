@@ -193,6 +193,57 @@ def test_match_of_nothing(n: int, m: int) -> None:
     assert all(map(torch.equal, found, expected))
 
 
+def regions() -> dict:
+    """Of two images with three slots: empty ones, padding, one that is tiny, and one that is not a number."""
+    boxes = [[2.0, 1.0, 9.5, 8.0], [0.0, 0.0, 7.0, 7.0], [5.0, 6.0, 5.02, 3.0], [1.0, 1.0, 40.0, math.nan]]
+    return {
+        "image_index": torch.tensor([0, 0, 1, 1, 0, 1, 0]),
+        "instance": torch.tensor([2, 1, 0, 1, -1, 1, 2]),
+        "boxes": torch.tensor(boxes)[[0, 1, 2, 0, 0, 1, 3]],
+    }
+
+
+def polygons(coordinates: Tensor) -> dict:
+    """None, one or two polygons in a slot, of up to 20 edges; one coordinate is not a number."""
+    random = torch.Generator().manual_seed(len(coordinates))
+    edges = coordinates[torch.randint(0, len(coordinates), (2, 26, 4), generator=random)]
+    edges[1, 5, 0] = math.nan
+    return {
+        "mask_edges": edges,
+        "mask_polygons": torch.tensor([[0, 4, 4, 24, 24], [0, 3, 20, 20, 20]], dtype=torch.int32),
+        "mask_instances": torch.tensor([[0, 0, 1, 3], [0, 1, 2, 2]], dtype=torch.int32),
+        **regions(),
+    }
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.parametrize(("size", "step"), [(7, 0.5), (28, 0.1), (70, 0.2)])
+def test_polygons(size: int, step: float, legacy: bool) -> None:
+    """Coordinates on a grid of a tenth make ties of COCO's rounding common."""
+    problem = polygons(torch.arange(-30 * step, 12, step))
+    found, expected = both(det_ops.rasterize_polygons, **problem, size=size, legacy=legacy)
+    assert torch.equal(found, expected)
+    assert expected[[0, 3, 5]].any()
+
+
+def test_polygons_of_nothing() -> None:
+    problem = polygons(torch.arange(9.0))
+    for empty in ({"mask_edges": problem["mask_edges"][:, :0]}, {"mask_polygons": problem["mask_polygons"][:, :1]}):
+        assert not any(mask.any() for mask in both(det_ops.rasterize_polygons, **problem | empty, size=5))
+    none = {name: problem[name][:0] for name in ("image_index", "instance", "boxes")}
+    assert both(det_ops.rasterize_polygons, **problem | none, size=5)[0].shape == (0, 5, 5)
+
+
+@pytest.mark.parametrize("aligned", [False, True])
+def test_bitmaps(aligned: bool) -> None:
+    bitmaps = (torch.rand(2, 3, 8, 9, generator=torch.Generator().manual_seed(3)) < 0.5).to(torch.uint8)
+    options = {"size": 2, "aligned": aligned}
+    found, expected = both(det_ops.bitmap_targets, bitmaps, **regions(), **options, threshold=None)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    assert expected[[0, 3]].all()
+    assert torch.equal(*both(det_ops.bitmap_targets, bitmaps, **regions(), **options, threshold=0.5))
+
+
 def test_float64_goes_to_the_reference() -> None:
     with det_ops.kernels("triton"):
         assert _kernels.triton(torch.zeros(1))

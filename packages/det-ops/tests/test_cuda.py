@@ -63,7 +63,36 @@ def roi_align_problem() -> Problem:
     return run, (*features, regions, image, det_ops.fpn_levels(regions), grad)
 
 
-PROBLEMS = {"nms": nms_problem, "match": match_problem, "roi align": roi_align_problem}
+def mask_targets_problem() -> Problem:
+    """Stars of 16 points, of which every eighth slot has two; and bitmaps."""
+    generator = torch.Generator().manual_seed(4)
+    centres = torch.rand(2, 90, 1, 2, generator=generator) * 600
+    points = centres + torch.rand(2, 90, 16, 2, generator=generator) * 120
+    edges = torch.cat((points, points.roll(1, 2)), -1).flatten(1, 2)
+    polygons = torch.arange(0, 91 * 16, 16, dtype=torch.int32).expand(2, -1).contiguous()
+    instances = torch.cat((torch.arange(10), torch.arange(11, 91)[::8])).to(torch.int32).expand(2, -1).contiguous()
+    bitmaps = (torch.rand(2, 20, 320, 320, generator=generator) < 0.5).to(torch.uint8)
+    regions = torch.arange(200) % 2, torch.arange(200) % 21 - 1, boxes(200)
+
+    def run(
+        edges: Tensor, polygons: Tensor, instances: Tensor, bitmaps: Tensor, *regions: Tensor
+    ) -> tuple[Tensor, ...]:
+        cut = det_ops.bitmap_targets(bitmaps, *regions, aligned=True, threshold=None)
+        return (
+            det_ops.rasterize_polygons(edges, polygons, instances, *regions),
+            det_ops.rasterize_polygons(edges, polygons, instances, *regions, legacy=True),
+            cut,
+        )
+
+    return run, (edges, polygons, instances, bitmaps, *regions)
+
+
+PROBLEMS = {
+    "nms": nms_problem,
+    "match": match_problem,
+    "roi align": roi_align_problem,
+    "mask targets": mask_targets_problem,
+}
 
 
 @contextmanager

@@ -38,6 +38,7 @@ class Compiler:
         torch.int64: "i64",
         torch.int32: "i32",
         torch.int8: "i8",
+        torch.uint8: "u8",
         torch.bool: "i1",
     }
 
@@ -85,10 +86,10 @@ def compiled(monkeypatch: pytest.MonkeyPatch) -> list:
     """All kernels compiled since, instead of launched."""
     if _kernels.INTERPRETED:
         pytest.skip("TRITON_INTERPRET=1 leaves nothing to compile")
-    from det_ops import _triton_matching, _triton_nms, _triton_roi_align
+    from det_ops import _triton_mask_targets, _triton_matching, _triton_nms, _triton_roi_align
 
     found: list = []
-    for module in (_triton_roi_align, _triton_nms, _triton_matching):
+    for module in (_triton_roi_align, _triton_nms, _triton_matching, _triton_mask_targets):
         for name in [name for name in vars(module) if name.endswith("_kernel")]:
             monkeypatch.setattr(module, name, Compiler(getattr(module, name), found))
     return found
@@ -135,6 +136,20 @@ def test_match_compiles(compiled: list, dtype: torch.dtype, low_quality: bool) -
     for kernel in compiled:
         assert "div.rn.f32" in kernel.asm["ptx"]
         assert "fma" not in kernel.asm["ptx"]
+
+
+@pytest.mark.parametrize("legacy", [True, False])
+def test_mask_targets_compile(compiled: list, legacy: bool) -> None:
+    from det_ops import _triton_mask_targets
+
+    regions = torch.zeros(3, dtype=torch.int64), torch.zeros(3, dtype=torch.int64), torch.zeros(3, 4)
+    offsets = torch.zeros(2, 9, dtype=torch.int32)
+    _triton_mask_targets.rasterize(torch.zeros(2, 40, 4), offsets, offsets, *regions, 28, legacy)
+    _triton_mask_targets.bitmap_targets(torch.zeros(2, 5, 80, 90, dtype=torch.uint8), *regions, 28, True)
+    polygons, bitmaps = (kernel.asm["ptx"] for kernel in compiled)
+    assert "div.rn.f64" in polygons  # rounded as on the CPU
+    assert "fma" not in polygons
+    assert "ld.global.b8" in bitmaps
 
 
 def test_triton_is_chosen_for_cuda_alone() -> None:

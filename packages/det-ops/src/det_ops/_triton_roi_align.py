@@ -17,7 +17,7 @@ from torch import Tensor
 from det_ops._triton_common import launch
 
 _COLUMNS = 4
-"""Columns read together: what a cell of two samples touches at most."""
+"""Columns read together at least: what a cell of two samples touches at most."""
 
 
 @triton.jit
@@ -239,9 +239,10 @@ def _backward_kernel(
 
 
 def _options(channels: int) -> dict[str, int]:
-    """Block of channels, and warps so that a thread holds eight values of a chunk."""
+    """Block of channels, columns that fill a warp, and warps so that a thread holds eight values of a chunk."""
     block = min(triton.next_power_of_2(channels), 256)
-    return {"T": _COLUMNS, "C": block, "num_warps": max(1, _COLUMNS * block // 256)}
+    columns = max(_COLUMNS, 32 // block)
+    return {"T": columns, "C": block, "num_warps": max(1, columns * block // 256)}
 
 
 def _launch(
@@ -293,10 +294,11 @@ def forward(
     scales: list[float],
     sampling_ratio: int,
     aligned: bool,
+    dtype: torch.dtype | None = None,
 ) -> Tensor:
-    """`[R, C, P, P]` of the features' dtype (not float64), channels-last; see `det_ops.multilevel_roi_align`."""
+    """`[R, C, P, P]` of the features' dtype or another (not float64), channels-last; see `multilevel_roi_align`."""
     maps = [feature.permute(0, 2, 3, 1).contiguous() for feature in features]
-    out = maps[0].new_empty((boxes.shape[0], *pooled, maps[0].shape[3]))
+    out = maps[0].new_empty((boxes.shape[0], *pooled, maps[0].shape[3]), dtype=dtype)
     _launch(_forward_kernel, maps, out, boxes, image_index, levels, pooled, scales, sampling_ratio, aligned)
     return out.permute(0, 3, 1, 2)
 

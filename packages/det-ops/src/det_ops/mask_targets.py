@@ -161,6 +161,12 @@ def _rasterize(
             out.data_ptr(),
         )
         return out
+    if _kernels.triton(boxes):
+        from det_ops import _triton_mask_targets
+
+        return _triton_mask_targets.rasterize(
+            mask_edges, mask_polygons, mask_instances, image_index, instance, boxes, size, legacy
+        )
     return _mask_targets_reference.rasterize(
         mask_edges, mask_polygons, mask_instances, image_index, instance, boxes, size, legacy
     )
@@ -190,6 +196,10 @@ def _bitmap_targets(
             out.data_ptr(),
         )
         return out
+    if _kernels.triton(boxes):
+        from det_ops import _triton_mask_targets
+
+        return _triton_mask_targets.bitmap_targets(bitmaps, image_index, instance, boxes, size, aligned)
     return _mask_targets_reference.bitmap_targets(bitmaps, image_index, instance, boxes, size, aligned)
 
 
@@ -205,6 +215,7 @@ def _(_bitmaps, _image_index, _instance, boxes, size, _aligned):
 
 _kernels.register("rasterize_polygons", "cpu", "C++", "a bit per row, a toggle per crossing; threads over regions")
 _kernels.register("bitmap_targets", "cpu", "C++", "sums of bytes by rows, then by columns; threads over regions")
-for _device in ("cuda", "npu"):
-    _kernels.register("rasterize_polygons", _device, "reference", "counts of crossings per cell, static, no host read")
-    _kernels.register("bitmap_targets", _device, "reference", "one gather per pair of taps, static, no host read")
+_kernels.register("rasterize_polygons", "cuda", "Triton", "the edges of the own instance alone; float64: reference")
+_kernels.register("bitmap_targets", "cuda", "Triton", "RoIAlign of one channel; float64: reference")
+_kernels.register("rasterize_polygons", "npu", "reference", "counts of crossings per cell, static, no host read")
+_kernels.register("bitmap_targets", "npu", "reference", "one gather per pair of taps, static, no host read")
