@@ -419,7 +419,7 @@ def test_one_line_and_no_traceback_in_a_process_too(data):
     """Outside pytest nothing else writes to stderr: no warning of a library, no log line."""
     first_image(data).unlink()
     child = process("faster_rcnn", "train", "--data", data, *small("faster_rcnn"))
-    _, err = child.communicate(timeout=120)
+    _, err = child.communicate(timeout=900)
     assert child.returncode == 2
     assert err.startswith("error: ")
     assert err.count("\n") == 1

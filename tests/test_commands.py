@@ -231,7 +231,7 @@ def test_ctrl_c_in_a_process_leaves_a_checkpoint_that_resumes(shapes, tmp_path, 
             if line.startswith("step 2/"):
                 break
         child.send_signal(signal.SIGINT)
-        _, err = child.communicate(timeout=120)
+        _, err = child.communicate(timeout=900)
     finally:
         child.kill()
     assert child.returncode == 130, err
@@ -409,7 +409,7 @@ def test_missing_weights_without_network_say_where_to_get_and_put_them(shapes, t
 def test_the_spelling_in_a_process_of_its_own():
     """`python -m apps.mask_rcnn`, which `hatch run apps/mask_rcnn` stands for; from another directory."""
     child = process("mask_rcnn", "train", "--recipe", "tinny", cwd="/")
-    out, err = child.communicate(timeout=120)
+    out, err = child.communicate(timeout=900)
     assert child.returncode == 2
     assert out == ""
     assert err.count("\n") == 1

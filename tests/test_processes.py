@@ -20,7 +20,7 @@ def test_two_processes_train_and_evaluate_as_one(shapes, tmp_path):
     options = ["--data", shapes, *small("mask_rcnn"), "--backbone.norm", "sync_bn", "--device", "cpu", *steps]
     assert call("mask_rcnn", "train", "--output", tmp_path / "one", *options) == 0
     job = process("mask_rcnn", "train", "--output", tmp_path / "two", "--nproc", 2, *options)
-    output, errors = job.communicate(timeout=600)
+    output, errors = job.communicate(timeout=900)
     assert job.returncode == 0, errors
     assert output.count("Final Performance images/sec") == 1
     one, two = (read_metrics(tmp_path / run / "metrics.jsonl") for run in ("one", "two"))
@@ -42,7 +42,7 @@ def test_synchronised_batch_norm_is_that_of_the_whole_batch(count, tmp_path):
         command = [sys.executable, str(ROOT / "tests" / "synchronised_job.py"), str(processes)]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         done = subprocess.run(
-            [*command, str(tmp_path / str(processes))], env=environment, capture_output=True, text=True, timeout=300
+            [*command, str(tmp_path / str(processes))], env=environment, capture_output=True, text=True, timeout=900
         )
         assert done.returncode == 0, done.stderr
     one, several = (tmp_path / str(processes) for processes in (1, count))

@@ -99,13 +99,13 @@ def test_items_come_in_order_and_stages_run_side_by_side():
     def first() -> Iterator[int]:
         for item in range(6):
             if item > 0:
-                meeting.wait(timeout=20)
+                meeting.wait(timeout=300)
             yield item
 
     def second(items: Iterable[int]) -> Iterator[int]:
         for item in items:
             if item < 5:
-                meeting.wait(timeout=20)  # while the first makes the next one
+                meeting.wait(timeout=300)  # while the first makes the next one
             yield item
 
     assert list(background(second(background(first())))) == list(range(6))
@@ -137,5 +137,5 @@ def test_who_stops_taking_ends_the_threads():
     items = background(background(endless()))
     assert next(items) == 0
     items.close()
-    assert closed.wait(5)
-    assert threading.active_count() == before
+    assert closed.wait(300)
+    assert threading.active_count() <= before

@@ -24,7 +24,7 @@ NAMES = {
 def run(script: Path, output: Path, *args: object) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHON": sys.executable, "ZOO_OUTPUT": str(output), "OMP_NUM_THREADS": "1"}
     command = ["bash", str(ROOT / script), *map(str, args)]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
 
 
 def test_every_app_has_every_script_and_each_is_a_few_lines():
