@@ -39,7 +39,7 @@ class VideoFile:
                     raise DataError(f"The video {path} has no picture track.")
                 rate = container.streams.video[0].average_rate
         except av.error.FFmpegError as error:
-            raise DataError(f"The video {path} cannot be read: {error}. It is damaged, or no video.") from None
+            raise DataError(f"The video {path} cannot be read: {error.strerror}. It is damaged, or no video.") from None
         self.rate = Fraction(rate) if rate else Fraction(25)
 
     def __iter__(self) -> Iterator[np.ndarray]:
@@ -57,7 +57,7 @@ class VideoFile:
                     pixels = frame.to_ndarray(format="rgb24")
                     yield np.ascontiguousarray(np.rot90(pixels, frame.rotation // 90))
         except av.error.FFmpegError as error:
-            raise DataError(f"The video {self.path} cannot be read to its end: {error}.") from None
+            raise DataError(f"The video {self.path} cannot be read to its end: {error.strerror}.") from None
 
 
 class VideoWriter:

@@ -116,6 +116,7 @@ def load(model: nn.Module, checkpoint: Translation, *, drop_class_head: bool = F
         theirs = checkpoint.names.get(name, name)
         return name if theirs == name else f"{name} ({theirs})"
 
+    what = "checkpoint" if checkpoint.system == "ours" else f"{checkpoint.system} checkpoint"
     problems = [f"the model has no {called(name)}" for name in unknown]
     problems += [
         f"the model's {called(name)} is {expected[name]}, the checkpoint's {tuple(found[name].shape)}"
@@ -125,13 +126,12 @@ def load(model: nn.Module, checkpoint: Translation, *, drop_class_head: bool = F
     problems += [f"the checkpoint has no {name}" for name in lacking]
     if problems:
         raise CheckpointError(
-            f"the {checkpoint.system} checkpoint is of another architecture ({len(problems)} mismatches): "
-            + first(problems, "; ")
+            f"the {what} is of another architecture ({len(problems)} mismatches): " + first(problems, "; ")
         )
     if classes and not drop_class_head:
         name = classes[0]
         raise ClassCountError(
-            f"the {checkpoint.system} checkpoint has another number of classes: the model's {called(name)} is "
+            f"the {what} has another number of classes: the model's {called(name)} is "
             f"{expected[name]}, the checkpoint's {tuple(found[name].shape)}; drop_class_head leaves out "
             + first(classes)
         )
