@@ -72,8 +72,8 @@ def assert_same(one, other):
     for first, second in zip(*lines, strict=True):
         for name, value in first.items():
             if name.startswith(("loss", "grad_norm", "validation")):
-                assert second[name] == pytest.approx(value, rel=2e-3 if "O2" in str(one) else 1e-5), name
-    rough = {"rtol": 2e-3, "atol": 2e-4} if "O2" in str(one) else {"rtol": 1e-4, "atol": 1e-6}
+                assert second[name] == pytest.approx(value, rel=5e-3 if "O2" in str(one) else 1e-5), name
+    rough = {"rtol": 1e-2, "atol": 1e-3} if "O2" in str(one) else {"rtol": 1e-4, "atol": 1e-6}
     states = [checkpoint.load(path / "checkpoints" / "last.pt") for path in (one, other)]
     for group in ("model", "average"):
         torch.testing.assert_close(states[1][group], states[0][group], **rough)
