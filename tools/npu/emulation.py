@@ -4,7 +4,9 @@ The memory of the stand-in's device is the host's, so that the CPU works on the 
 """
 
 import ctypes
-from collections.abc import Callable, Iterator
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -107,12 +109,14 @@ class Emulation(TorchDispatchMode):
     @contextmanager
     def recorded(self) -> Iterator[None]:
         """A block in which operators are written down."""
-        self._cann.standin_take()
+        self.lines, self.faults = [], []
+        self._taken()
         self._recording = True
         try:
             yield
         finally:
             self._recording = False
+            self.faults += faults("the end", self._taken())
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -124,30 +128,55 @@ class Emulation(TorchDispatchMode):
                 return func.redispatch(torch._C.DispatchKeySet(torch._C.DispatchKey.PrivateUse1), *args, **kwargs)
         if not self._recording:
             return _execute(func, args, kwargs)
-        self._cann.standin_take()
+        self.faults += faults(f"before {func.name()}", self._taken())
         out = _execute(func, args, kwargs)
-        self._record(func, args, kwargs, self._cann.standin_take().decode().split("\n")[:-1])
+        calls = self._taken()
+        if calls or not func.is_view:
+            line = _line(func, args, kwargs, calls)
+            self.lines.append(line)
+            self.faults += faults(line, calls, func, args)
         return out
 
-    def _record(self, func: Any, args: Any, kwargs: Any, calls: list[str]) -> None:
-        name = func.name()
-        if func.is_view and not calls:
-            return
-        text = ", ".join([*map(_text, args), *(f"{key}={_text(value)}" for key, value in kwargs.items())])
-        line = f"{name.removeprefix('aten::')}({text})"
-        if calls:
-            line += " -> " + ", ".join(calls)
-        self.lines.append(line)
-        if name.partition(".")[0] in _DYNAMIC or name in _DYNAMIC:
-            self.faults.append(f"shape depends on values: {line}")
-        if name.partition(".")[0] in _INDEXING and any(
-            isinstance(leaf, Tensor) and leaf.dtype in (torch.bool, torch.uint8) for leaf in tree_leaves(args[1])
-        ):
-            self.faults.append(f"indexed by a mask: {line}")
-        if any(call.startswith("wait") or call == "copy device to host" for call in calls):
-            self.faults.append(f"the host waits: {line}")
-        elif "copy host to device" in calls:
-            self.faults.append(f"copied from the host: {line}")
+    def _taken(self) -> list[str]:
+        """What torch_npu has called since the last time."""
+        return self._cann.standin_take().decode().split("\n")[:-1]
+
+
+def faults(place: str, calls: Sequence[str], func: Any = None, args: Any = ()) -> list[str]:
+    """What must not be in a training step.
+
+    Args:
+        place: said with it.
+        calls: of CANN's functions.
+        func: the operator that made them, if it was one.
+        args: the operator's.
+    """
+    found = []
+    names = set() if func is None else {func.name(), func.name().partition(".")[0]}
+    if names & _DYNAMIC:
+        found.append(f"shape depends on values: {place}")
+    if names & _INDEXING and any(
+        isinstance(leaf, Tensor) and leaf.dtype in (torch.bool, torch.uint8) for leaf in tree_leaves(args[1])
+    ):
+        found.append(f"indexed by a mask: {place}")
+    if any(call.startswith("wait") or call == "copy device to host" for call in calls):
+        found.append(f"the host waits: {place}")
+    elif "copy host to device" in calls:
+        found.append(f"copied from the host: {place}")
+    return found
+
+
+def deprecated() -> set[str]:
+    """The operators that torch_npu has called deprecated so far: it says so on the standard error, a file here."""
+    log = os.pread(2, os.fstat(2).st_size, 0).decode(errors="replace")
+    return set(re.findall(r"(\S+) is deprecated and will be removed", log))
+
+
+def _line(func: Any, args: Any, kwargs: dict[str, Any], calls: list[str]) -> str:
+    """An operator with dtypes, shapes, attributes, and the kernels that served it."""
+    text = ", ".join([*map(_text, args), *(f"{key}={_text(value)}" for key, value in kwargs.items())])
+    line = f"{func.name().removeprefix('aten::')}({text})"
+    return f"{line} -> {', '.join(calls)}" if calls else line
 
 
 def _execute(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
@@ -182,6 +211,8 @@ def _execute(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         return _filled(func, out[0], values), out[1]
     if name == "aten::max_pool2d_with_indices_backward":
         given = (*given[:-1], _PLACES[args[-1].data_ptr()])
+    if func.namespace == "npu" and name not in _VENDOR:
+        raise NotImplementedError(f"nobody knows here what {name} computes")
     found = _VENDOR.get(name, func)(*given, **named)
     if func._schema.is_mutable:
         return out

@@ -5,7 +5,6 @@ import importlib
 import json
 import sys
 import tempfile
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,7 +29,8 @@ from det_coco import CocoIndex
 from det_engine.precision import PrecisionName
 from det_engine.step import TrainStep
 from det_heads import BoxHead, Yolact
-from tools.npu.emulation import Emulation
+from tools.npu.emulation import Emulation, deprecated
+from tools.npu.self_test import unnoticed
 
 # The networks that differ in more than depth and schedule.
 RECIPES: dict[str, Callable[[], Recipe]] = {
@@ -144,7 +144,6 @@ def run(
     def record(name: str, function: Callable[[], Any]) -> Any:
         if emulation is None:
             return function()
-        emulation.lines, emulation.faults = [], []
         with emulation.recorded():
             out = function()
         lines[name] = emulation.lines
@@ -208,17 +207,20 @@ def _flat(tensor: Tensor) -> Tensor:
 
 
 def main() -> None:
-    """Arguments: the names of the recipes, and the precision; results go to standard output, a JSON object a line."""
-    *names, last = sys.argv[1:]
-    precision = cast(PrecisionName, last)
-    warnings.filterwarnings("error", message=".*deprecated and will be removed in future version.*")
+    """Arguments: recipes and precisions, as `yolact/tiny:fp32`; results go to standard output, a JSON object a line."""
     importlib.import_module("torch_npu")
 
     emulation = Emulation()
+    wrong = unnoticed(emulation, torch.get_device_module("npu").get_device_name(0))
+    known = deprecated()
+    if wrong:
+        raise SystemExit("\n".join(("the check itself does not work:", *wrong)))
     out = sys.stdout
     with tempfile.TemporaryDirectory() as folder:
         index = write_images(Path(folder))
-        for name in names:
+        for argument in sys.argv[1:]:
+            name, _, last = argument.partition(":")
+            precision = cast(PrecisionName, last)
             recipe = small(RECIPES[name]())
             model = network(recipe)
             batch = next(training_batches(recipe, index, 0, pin_memory=False))
@@ -233,9 +235,10 @@ def main() -> None:
             # In half precision NPU and CPU round different operators: a random network then makes other choices.
             compare = differences if precision == "fp32" else loss_difference
             compared, noise = compare(npu, cpu), compare(again, cpu)
+            faults += [f"deprecated: {operator}" for operator in sorted(deprecated() - known)]
             if not all(gradient.isfinite().all() for gradient in npu.gradients):
                 faults.append("a gradient is not finite")
-            result = {"name": name, "differences": compared, "noise": noise, "faults": faults, "lines": lines}
+            result = {"differences": compared, "noise": noise, "faults": faults, "lines": lines}
             print(json.dumps(result), file=out, flush=True)
 
 
