@@ -3,12 +3,14 @@
 `B` images, `H x W` bucket, `M` instance slots, `V` line segments, `Q` polygons.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import torch
+from torch.utils.data import get_worker_info
 
 from det_coco.errors import DataError
 from det_coco.mask_codec import ImageEdges, bitmap_names
@@ -138,7 +140,7 @@ def make_batch(
         max(sample.image.shape[1] for sample in samples), max(sample.image.shape[2] for sample in samples)
     )
     batch: Batch = {
-        "images": torch.zeros((size, 3, height, width), dtype=samples[0].image.dtype),
+        "images": _zeros((size, 3, height, width), samples[0].image.dtype),
         "image_sizes": torch.tensor([[height, width]], dtype=torch.int32).repeat(size, 1),
         "scales": torch.ones((size, 2), dtype=torch.float32),
         "image_ids": torch.full((size,), -1, dtype=torch.int64),
@@ -156,6 +158,14 @@ def make_batch(
         elif shape.masks == "bitmaps":
             batch |= _bitmaps(samples, shape, size, (height, width))
     return batch
+
+
+def _zeros(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+    """Zeros; in a worker process in the memory by which they leave it, which they would else be copied to."""
+    if get_worker_info() is None:
+        return torch.zeros(shape, dtype=dtype)
+    memory = torch.UntypedStorage._new_shared(math.prod(shape) * dtype.itemsize)
+    return torch.empty(0, dtype=dtype).set_(memory, 0, shape).zero_()
 
 
 def _boxes(samples: Sequence[Sample], shape: BatchShape, size: int) -> Batch:
@@ -193,7 +203,7 @@ def _edges(samples: Sequence[Sample], shape: BatchShape, size: int) -> Batch:
 def _bitmaps(samples: Sequence[Sample], shape: BatchShape, size: int, bucket: tuple[int, int]) -> Batch:
     batch: Batch = {}
     for name, area in zip(bitmap_names(shape.bitmap_sizes), shape.bitmap_sizes or [bucket], strict=True):
-        batch[name] = torch.zeros((size, shape.max_instances, *area), dtype=torch.uint8)
+        batch[name] = _zeros((size, shape.max_instances, *area), torch.uint8)
         for b, sample in enumerate(samples):
             if sample.bitmaps is None:
                 raise ValueError("bitmap masks were asked for, but a sample has none")
