@@ -24,7 +24,7 @@ def bench(monkeypatch, tmp_path):
 
     yield call
     torch.set_num_threads(threads)
-    for name in ("train_step", "infer", "loader", "detectors", "measuring", "scenes"):
+    for name in ("train_step", "infer", "roofline", "loader", "detectors", "measuring", "scenes"):
         sys.modules.pop(name, None)
 
 
@@ -38,6 +38,17 @@ def test_training_steps(bench, capsys):
     ]
     assert all({"date", "commit", "device", "torch", "torchvision", "threads"} <= row.keys() for row in rows)
     assert capsys.readouterr().out.count("x  ") >= 2
+
+
+@pytest.mark.slow
+def test_what_a_training_step_asks_of_a_gpu(bench, capsys):
+    """At full size, as nothing is computed: without the dense gradient of the proposal network, and without reads."""
+    (row,) = bench("roofline", "--models", "mask_rcnn", "--batch", "2")
+    assert 1.26e12 < row["ours"]["flops_per_image"] < 1.27e12
+    assert row["ours"]["host_reads"] == 0
+    assert row["torchvision"]["host_reads"] > 20
+    out = capsys.readouterr().out
+    assert all(part in out for part in ("backbone", "rpn", "RoIAlign", "box_head", "mask_head", "optimiser"))
 
 
 @pytest.mark.slow

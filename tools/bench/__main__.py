@@ -7,6 +7,7 @@ from pathlib import Path
 BENCHES = {
     "ops": "operators beside torchvision and pycocotools",
     "train_step": "training steps of whole detectors beside torchvision's",
+    "roofline": "what a training step asks of a GPU, counted without one",
     "infer": "inference of whole detectors beside torchvision's",
     "yolact": "YOLACT beside the original: a picture with its masks, and the training step",
     "loader": "loading beside torchvision's data sets and transforms",

@@ -165,7 +165,7 @@ def _zeros(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
     if get_worker_info() is None:
         return torch.zeros(shape, dtype=dtype)
     memory = torch.UntypedStorage._new_shared(math.prod(shape) * dtype.itemsize)
-    return torch.empty(0, dtype=dtype).set_(memory, 0, shape).zero_()
+    return torch.empty(0, dtype=dtype).set_(memory).view(shape).zero_()
 
 
 def _boxes(samples: Sequence[Sample], shape: BatchShape, size: int) -> Batch:
