@@ -1,8 +1,8 @@
 """Loaders: the data set, the sampler and worker processes together."""
 
+import os
 import signal
 from collections.abc import Iterator
-from types import FrameType
 
 import numpy as np
 import torch
@@ -183,12 +183,9 @@ def eval_loader(
 
 
 def _start_worker(_: int) -> None:
-    # Ctrl-C, and the SIGTERM of a launcher, reach the whole process group; the main process decides what to do about
+    # Ctrl-C, and the SIGTERM of a launcher, go to the whole process group; the main process decides what to do about
     # them, and may need batches until it has done it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, _obey_the_next)
+    if hasattr(os, "setpgrp"):
+        os.setpgrp()
     torch.set_num_threads(1)
-
-
-def _obey_the_next(number: int, _: FrameType | None) -> None:
-    signal.signal(number, signal.SIG_DFL)

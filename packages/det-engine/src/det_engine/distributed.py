@@ -119,12 +119,16 @@ def leave(status: int) -> None:
     """
     if not _together():
         return
-    for child in multiprocessing.active_children():
-        child.kill()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError):
             stream.flush()
-    os._exit(status)
+    try:
+        # PyTorch's handler would raise an error for each worker of its loaders.
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        for child in multiprocessing.active_children():
+            child.kill()
+    finally:
+        os._exit(status)
 
 
 def share(value: Any) -> Any:
