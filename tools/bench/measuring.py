@@ -28,17 +28,23 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", type=Path, default=RECORD, help="file to append a line per row to")
 
 
-def take_turns(sides: Mapping[str, Callable[[], object]], options: argparse.Namespace) -> dict[str, float]:
-    """Median seconds of each side; on a shared machine all sides meet the same load."""
+def take_turns(
+    sides: Mapping[str, Callable[[], object]], options: argparse.Namespace, *, calls: int = 1
+) -> dict[str, float]:
+    """Median seconds of a call of each side; on a shared machine all sides meet the same load.
+
+    With several calls in a row the host prepares one while the device is busy with the one before, as in a training.
+    """
     taken: dict[str, list[float]] = {name: [] for name in sides}
     for round_ in range(options.warmup + options.repeat):
         for name, action in sides.items():
             wait(options.device)
             began = time.perf_counter()
-            action()
+            for _ in range(calls):
+                action()
             wait(options.device)
             if round_ >= options.warmup:
-                taken[name].append(time.perf_counter() - began)
+                taken[name].append((time.perf_counter() - began) / calls)
     return {name: statistics.median(seconds) for name, seconds in taken.items()}
 
 
@@ -52,6 +58,7 @@ def surroundings(options: argparse.Namespace) -> dict[str, Any]:
     """Date, device, versions and commit: what a figure means nothing without."""
     git = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--exclude=*"]
     commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
+    commit = commit or os.environ.get("DET_COMMIT", "unknown")  # in a copy without its history
     cuda = options.device != "cpu"
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),

@@ -4,7 +4,7 @@
                                      [--device cuda] [--precision bf16]
 
 Both sides have the same weights, frozen stages, norm layers, objects and number format, and channels-last weights. Ours
-is the step of every training (`det_engine.TrainStep`), on CUDA captured as a graph. Rows go to
+is the step of every training (`det_engine.TrainStep`), on CUDA captured as a graph (`--train.capture True`). Rows go to
 `benchmarks/results.jsonl`.
 """
 
@@ -25,7 +25,7 @@ SOLVER = SolverConfig(base_lr=1e-5, momentum=0.9, weight_decay=1e-4, warmup_step
 def our_step(pair: Pair, batch: Batch, options: argparse.Namespace) -> Callable[[], object]:
     """A step of ours on the same batch every time."""
     device = torch.device(options.device)
-    settings = TrainSettings(precision=options.precision, capture=device.type == "cuda")
+    settings = TrainSettings(precision=options.precision, capture=device.type == "cuda" and not options.eager)
     make = TrainStep(pair.ours.train(), SOLVER, settings, device)
     resident = {name: value.to(device) for name, value in batch.items()}
     step = 0
@@ -68,6 +68,7 @@ def main(args: list[str] | None = None) -> None:
     parser.add_argument("--batch", type=int, nargs="+", default=[2], help="images a step, one row each")
     parser.add_argument("--size", type=int, nargs=2, default=[480, 640], help="height and width")
     parser.add_argument("--precision", default="fp32", choices=["fp32", "tf32", "bf16"])
+    parser.add_argument("--eager", action="store_true", help="no graph on CUDA")
     add_options(parser)
     options = parser.parse_args(args)
     torch.set_num_threads(options.threads)
@@ -85,7 +86,7 @@ def main(args: list[str] | None = None) -> None:
             sides = {"ours": our_step(pair, own_masks(pair, batch), options)}
             if pair.torchvision is not None:
                 sides["torchvision"] = torchvision_step(pair.torchvision, batch, options)
-            seconds = take_turns(sides, options)
+            seconds = take_turns(sides, options, calls=1 if options.device == "cpu" else 10)
             peer = seconds.get("torchvision")
             print(
                 f"{name:<20} {count:5d}  {f'{height}x{width}':<9}  {seconds['ours'] * 1e3:6.0f} ms "
@@ -95,7 +96,7 @@ def main(args: list[str] | None = None) -> None:
             )
             rows.append(
                 {"bench": "train_step", "model": name, "batch": count, "size": [height, width]}
-                | {"precision": options.precision, "seconds": seconds}
+                | {"precision": options.precision, "eager": options.eager, "seconds": seconds}
             )
     append(rows, options)
 
