@@ -18,7 +18,7 @@ if [ ! -d "$site" ]; then
   cmake -S "$root/packages/det-ops" -B "$site.build" -DSKBUILD_PROJECT_NAME=det_ops -DCMAKE_BUILD_TYPE=Release \
     -DPython_EXECUTABLE="$($python -c 'import sys; print(sys.executable)')" \
     -Dpybind11_DIR="$($python -c 'import pybind11; print(pybind11.get_cmake_dir())')"
-  cmake --build "$site.build" --parallel
+  cmake --build "$site.build" --parallel "${CMAKE_BUILD_PARALLEL_LEVEL:-$(nproc)}"
   cmake --install "$site.build" --prefix "$site.new"
   mv "$site.new" "$site"
 fi

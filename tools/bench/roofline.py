@@ -217,7 +217,7 @@ def report(name: str, pair: Pair, size: tuple[int, int], count: int, options: ar
     ours = {"operators": whole.operators, "host_reads": 0, "flops_per_image": flops}
     ours |= {"bytes_per_image": whole.bytes / count, "busy_seconds": whole.busy, "least_seconds": whole.seconds}
     row = {"bench": "roofline", "model": name, "batch": count, "size": list(size), "precision": "bf16"}
-    return row | {"ours": ours, "torchvision": peer or None, "target": target}
+    return row | {"steps": {"ours": ours, "torchvision": peer or None}, "target": target}
 
 
 def main(args: list[str] | None = None) -> None:
