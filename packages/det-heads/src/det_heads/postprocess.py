@@ -75,28 +75,24 @@ def to_image(
     factors = scales.float().cpu().flip(1).repeat(1, 2)  # x, y, x, y
     results = []
     for image, (height, width) in enumerate(original_sizes):
-        valid = host["valid"][image]
-        inner = host["boxes"][image][valid] / factors[image]
+        rows = host["valid"][image].nonzero().squeeze(1)
+        inner = host["boxes"][image][rows] / factors[image]
         outer = inner.clone()
         outer[:, 2:] += offset
         outer = torch.minimum(outer.clamp(min=0), torch.tensor([width, height, width, height], dtype=outer.dtype))
         keep = (outer[:, 2:] > outer[:, :2]).all(dim=1)
+        rows, inner, outer = rows[keep], inner[keep], outer[keep]
         masks = None
         if "masks" in host:
-            masks = _draw(
-                host["masks"][image][valid][keep],
-                (inner if offset else outer)[keep],
-                (height, width),
-                paste_threshold,
-                paste,
-            )
+            drawn = inner if offset else outer
+            masks = _draw(host["masks"][image], rows, drawn, (height, width), paste_threshold, paste)
         results.append(
             ImageDetections(
-                boxes=outer[keep],
-                scores=host["scores"][image][valid][keep],
-                labels=host["labels"][image][valid][keep],
+                boxes=outer,
+                scores=host["scores"][image][rows],
+                labels=host["labels"][image][rows],
                 masks=masks,
-                mask_scores=host["mask_scores"][image][valid][keep] if "mask_scores" in host else None,
+                mask_scores=host["mask_scores"][image][rows] if "mask_scores" in host else None,
             )
         )
     return results
@@ -104,29 +100,35 @@ def to_image(
 
 def _draw(
     masks: Tensor,
+    rows: Tensor,
     boxes: Tensor,
     size: tuple[int, int],
     threshold: float,
     paste: Literal["grid_sample", "expanded", "image"],
 ) -> list[dict[str, Any]]:
+    """The masks [K, S, S] of `rows` [n], at their boxes [n, 4]."""
     if paste != "image":
-        return paste_to_rle(masks, boxes, *size, threshold=threshold, mode=paste)
-    return _resize(masks, boxes, size, threshold)
+        return paste_to_rle(masks[rows], boxes, *size, threshold=threshold, mode=paste)
+    return _resize(masks, rows, boxes, size, threshold)
 
 
-def _resize(masks: Tensor, boxes: Tensor, size: tuple[int, int], threshold: float) -> list[dict[str, Any]]:
+def _resize(
+    masks: Tensor, rows: Tensor, boxes: Tensor, size: tuple[int, int], threshold: float
+) -> list[dict[str, Any]]:
     """Bilinear, of masks of the whole image; each only around its box, since it is zero elsewhere."""
-    if not len(masks):
-        return []
-    rows, columns = masks.shape[1:]
-    cell = torch.tensor([size[1] / columns, size[0] / rows])
-    # A cell because the mask ends one after its box, and one that it fades into.
-    low = ((boxes[:, :2] / cell).floor() - 2).clamp(min=0).long()
-    high = torch.minimum((boxes[:, 2:] / cell).ceil() + 2, torch.tensor([columns, rows])).long()
-    # The outermost cells go on beyond the border of the image.
-    padded = F.pad(masks[None], (1, 1, 1, 1), mode="replicate")[0]
+    height, width = masks.shape[1:]
+    cell = torch.tensor([size[1] / width, size[0] / height])
+    # A cell because the mask ends one after its box, one that it fades into, and one beyond for the interpolation.
+    low = ((boxes[:, :2] / cell).floor() - 2).clamp(min=0) - 1
+    high = torch.minimum((boxes[:, 2:] / cell).ceil() + 2, torch.tensor([width, height])) + 1
+    windows = torch.cat((low, high), 1)
+    places = windows * cell.repeat(2)
     drawn = []
-    for mask, (x1, y1), (x2, y2) in zip(padded, low.tolist(), high.tolist(), strict=True):
-        box = torch.tensor([[x1 - 1, y1 - 1, x2 + 1, y2 + 1]]) * cell.repeat(2)
-        drawn += paste_to_rle(mask[None, y1 : y2 + 2, x1 : x2 + 2], box, *size, threshold=threshold)
+    for row, window, place in zip(rows.tolist(), windows.int().tolist(), places, strict=True):
+        x1, y1, x2, y2 = window
+        mask = masks[row, max(y1, 0) : y2, max(x1, 0) : x2][None]
+        beyond = (int(x1 < 0), int(x2 > width), int(y1 < 0), int(y2 > height))
+        if any(beyond):  # the outermost cells go on beyond the border of the image
+            mask = F.pad(mask[None], beyond, mode="replicate")[0]
+        drawn += paste_to_rle(mask, place[None], *size, threshold=threshold)
     return drawn

@@ -51,7 +51,8 @@ def select(
             cross_class=crossing,
             valid=valid,
         )
-        best = scores.flatten(1).gather(1, index * scores.shape[-1] + labels)
+        best = scores.gather(1, index[..., None].expand(-1, -1, scores.shape[-1]))
+        best = best.gather(2, labels[..., None]).squeeze(2)
     found = {
         "boxes": torch.where(kept[..., None], boxes.gather(1, index[..., None].expand(-1, -1, 4)), 0.0),
         "scores": torch.where(kept, best, 0.0),

@@ -72,7 +72,8 @@ class ProtoNet(nn.Module):
         """[B, channels, H3, W3] to [B, K, 2 H3, 2 W3], not negative."""
         for conv in self.convs[:-1]:
             x = F.relu_(conv(x))
-        x = F.relu_(F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False))
+        # Without the original's ReLU: what lies between numbers that are not negative is not either.
+        x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
         x = F.relu_(self.convs[-1](x))
         return F.relu_(self.predictor(x))
 

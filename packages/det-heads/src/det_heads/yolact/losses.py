@@ -105,7 +105,7 @@ def mask_losses(
     samples: MaskSamples,
     boxes: Tensor,
     bitmaps: Tensor,
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Binary cross entropy of cropped masks, summed over pixels, divided by each object's area, summed over masks.
 
     Outside of the box and a border of one pixel a mask is zero, and an object's pixels there cost a constant.
@@ -118,8 +118,8 @@ def mask_losses(
         bitmaps: [B, M, h, w], 0 or 1.
 
     Returns:
-        The loss in units of whole masks, not yet divided by h * w; the cropped probabilities and the true masks, both
-        [B, R, h, w] float32.
+        The loss in units of whole masks, not yet divided by h * w; logits of the masks, which pixels are not cropped
+        away, and the true masks, all [B, R, h, w], float32, bool and float32.
     """
     size = (prototypes.shape[-2], prototypes.shape[-1])
     chosen = coefficients.float().gather(1, samples.prior[..., None].expand(-1, -1, coefficients.shape[-1]))
@@ -132,7 +132,7 @@ def mask_losses(
     loss = torch.where(inside, loss.clamp(max=_CLAMPED), _CLAMPED * truth).sum((2, 3))
     area = (own[..., 2:] - own[..., :2]).prod(-1)
     loss = torch.where(samples.used, loss / area.clamp(min=torch.finfo(area.dtype).tiny), 0.0)
-    return (loss.sum(1) * samples.weight).sum() / (size[0] * size[1]), logits.sigmoid() * inside, truth
+    return (loss.sum(1) * samples.weight).sum() / (size[0] * size[1]), logits, inside, truth
 
 
 def mask_iou_loss(

@@ -19,7 +19,7 @@ from det_heads.yolact import losses
 from det_heads.yolact.config import YolactConfig
 from det_heads.yolact.detections import select
 from det_heads.yolact.heads import MaskIoUNet, PredictionHead, ProtoNet, init_xavier
-from det_heads.yolact.masks import assemble, inside_boxes, scale
+from det_heads.yolact.masks import assemble, crop, scale
 from det_heads.yolact.matching import PriorMatch, match_priors
 from det_heads.yolact.priors import Priors
 
@@ -138,7 +138,7 @@ class Yolact(nn.Module):
         positives = mean_over_parts(match.positive.sum())
         images, priors = match.positive.shape
         samples = losses.sample_masks(match, self.random_keys((images, priors), boxes.device), config.masks)
-        mask, probabilities, truth = losses.mask_losses(
+        mask, logits, inside, truth = losses.mask_losses(
             outputs.prototypes.float(),
             outputs.coefficients,
             samples,
@@ -153,6 +153,7 @@ class Yolact(nn.Module):
         }
         if self.mask_iou is not None and self.config.mask_iou is not None:
             own = labels.gather(1, samples.slot)
+            probabilities = logits.sigmoid() * inside
             loss = losses.mask_iou_loss(self.mask_iou, probabilities, truth, own, samples.used, self.config.mask_iou)
             each["loss_mask_iou"] = self.config.mask_iou.weight * loss
         each = {name: loss / at_least_one(positives) for name, loss in each.items()}
@@ -168,15 +169,14 @@ class Yolact(nn.Module):
             width = outputs.coefficients.shape[-1]
             coefficients = outputs.coefficients.float().gather(1, prior[..., None].expand(-1, -1, width))
             found["masks"] = self.masks(outputs.prototypes.float(), coefficients, found["boxes"], image_shape)
-            found["masks"] = found["masks"] * found["valid"][..., None, None]
+            found["masks"].mul_(found["valid"][..., None, None])
             if self.mask_iou is not None:
                 found["mask_scores"] = found["scores"] * self.estimate_iou(found["masks"], found["labels"])
         return found
 
     def masks(self, prototypes: Tensor, coefficients: Tensor, boxes: Tensor, image_shape: tuple[int, int]) -> Tensor:
         """Probabilities [B, K, h, w], zero outside of the boxes [B, K, 4], of coefficients [B, K, P]."""
-        size = (prototypes.shape[-2], prototypes.shape[-1])
-        return assemble(prototypes, coefficients).sigmoid_() * inside_boxes(scale(boxes, image_shape, back=True), size)
+        return crop(assemble(prototypes, coefficients).sigmoid_(), scale(boxes, image_shape, back=True))
 
     def estimate_iou(self, masks: Tensor, labels: Tensor) -> Tensor:
         """The IoU [B, K] that masks [B, K, h, w] of classes [B, K] probably have with their objects."""
