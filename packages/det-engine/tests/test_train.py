@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from det_engine import EngineError, RunDirectory, TrainSettings, checkpoint, draw_curves, read_metrics, train
+from det_engine.watchdog import Watchdog
 
 TIMES = {"images_per_second", "step_seconds", "data_seconds", "host_seconds", "peak_memory_mib", "seconds"}
 
@@ -407,6 +408,20 @@ def test_held_out_losses_decide_on_the_best(fit, small, tmp_path):
     two, _, _ = fit(tmp_path / "two", steps=20, evaluate=None)
     for a, b in zip(one.state_dict().values(), two.state_dict().values(), strict=True):
         assert torch.equal(a, b)
+
+
+def test_every_batch_of_an_evaluation_is_a_movement(fit, small, tmp_path, monkeypatch):
+    phases = []
+    monkeypatch.setattr(Watchdog, "at", lambda self, step, phase: phases.append(phase))
+    model = small.make_net()
+
+    def evaluate():
+        for number in range(5):
+            model(small.make_batch(number))
+        return {"x": 1.0}
+
+    fit(tmp_path / "run", model=model, steps=10, evaluate=evaluate)
+    assert phases.count("evaluation") == 1 + 5
 
 
 def test_the_average_is_what_is_evaluated_and_kept(fit, small, tmp_path):
