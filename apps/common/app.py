@@ -10,6 +10,7 @@ from apps.common.config import BackboneConfig, R, TwoStageRecipe
 from det_backbones import FPN, ResNetFPN, resnet
 from det_engine.cli import UsageError
 from det_heads import CascadeDetector, TwoStageDetector, Yolact
+from det_ops import Conv2d
 
 Detector = TwoStageDetector | Yolact
 
@@ -71,6 +72,7 @@ def two_stage(recipe: TwoStageRecipe) -> TwoStageDetector:
     """Backbone and heads of a recipe, randomly initialised as its system does it; NHWC, which convolutions prefer."""
     kind = TwoStageDetector if recipe.detector.cascade is None else CascadeDetector
     detector = kind(backbone(recipe.backbone), recipe.detector)
+    Conv2d.convert(detector)
     return detector.to(memory_format=torch.channels_last)
 
 

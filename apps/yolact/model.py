@@ -5,7 +5,7 @@ import torch
 from apps.yolact.config import YolactBackboneConfig, YolactRecipe
 from det_backbones import FPN, DarkNet, Deformable, ResNet, ResNetFPN, resnet
 from det_heads import Yolact
-from det_ops import deform_conv2d
+from det_ops import Conv2d, deform_conv2d
 
 
 def yolact(recipe: YolactRecipe) -> Yolact:
@@ -26,7 +26,9 @@ def assembled(recipe: YolactRecipe) -> Yolact:
         activation=True,
         initialization=config.pyramid_init,
     )
-    return Yolact(ResNetFPN(body, pyramid), recipe.detector)
+    detector = Yolact(ResNetFPN(body, pyramid), recipe.detector)
+    Conv2d.convert(detector)
+    return detector
 
 
 def darknet(config: YolactBackboneConfig) -> DarkNet:

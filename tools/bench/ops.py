@@ -190,6 +190,31 @@ def roi_align_case(sampling_ratio: int, backward: bool) -> Work:
     return Work(ours, peer, lambda: all(torch.allclose(a, b, atol=1e-3) for a, b in zip(ours(), peer(), strict=True)))
 
 
+def convolution_case(channels: int, height: int, width: int, backward: bool) -> Work:
+    """A 3x3 layer on the maps of two images, channels-last, which PyTorch's convolution prefers too."""
+    images = torch.randn(2, channels, height, width).contiguous(memory_format=torch.channels_last)
+    weight = (torch.randn(channels, channels, 3, 3) * 0.02).contiguous(memory_format=torch.channels_last)
+    grad = torch.randn_like(images)
+
+    def forward(function: Callable[..., Tensor]) -> tuple[Tensor, list[Tensor]]:
+        leaves = [tensor.detach().requires_grad_(backward) for tensor in (images, weight)]
+        return function(*leaves, padding=1), leaves
+
+    def side(function: Callable[..., Tensor]) -> Callable[[], tuple[Tensor, ...]]:
+        if not backward:
+            return lambda: (forward(function)[0],)
+        out, leaves = forward(function)
+        return lambda: torch.autograd.grad(out, leaves, grad, retain_graph=True)
+
+    ours, peer = side(det_ops.conv2d), side(F.conv2d)
+
+    def agree() -> bool:
+        pairs = zip(ours(), peer(), strict=True)
+        return all(torch.allclose(a, b, rtol=1e-3, atol=1e-4 * float(b.abs().max())) for a, b in pairs)
+
+    return Work(ours, peer, agree)
+
+
 def deform_conv_case(side: int, backward: bool) -> Work:
     """A 3x3 layer of 256 channels of YOLACT++ on a map of that side; each side in the layout it prefers."""
     contiguous = torch.randn(1, 256, side, side)
@@ -326,6 +351,11 @@ CASES = [
         lambda: paste_case("grid_sample"),
         gpu=False,
     ),
+    Case(
+        "conv 3x3, 256 channels, 2 x 120x160", "oneDNN", 1.5, lambda: convolution_case(256, 120, 160, False), gpu=False
+    ),
+    Case("conv, the same, backward", "oneDNN", 1.5, lambda: convolution_case(256, 120, 160, True), gpu=False),
+    Case("conv 3x3, 64 channels, 2 x 120x160", "oneDNN", 1.5, lambda: convolution_case(64, 120, 160, False), gpu=False),
     Case("deformable conv 3x3, 256 channels, 69x69", "torchvision", 1, lambda: deform_conv_case(69, False)),
     Case("deformable conv, the same, backward", "torchvision", 1, lambda: deform_conv_case(69, True)),
     Case("deformable conv 3x3, 256 channels, 35x35", "torchvision", 1, lambda: deform_conv_case(35, False)),

@@ -11,4 +11,5 @@ PYBIND11_MODULE(_C, module) {
   det_ops::register_rle(module);
   det_ops::register_roi_align(module);
   det_ops::register_sampling(module);
+  det_ops::register_winograd(module);
 }

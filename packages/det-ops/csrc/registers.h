@@ -14,5 +14,6 @@ void register_paste(pybind11::module_& module);
 void register_rle(pybind11::module_& module);
 void register_roi_align(pybind11::module_& module);
 void register_sampling(pybind11::module_& module);
+void register_winograd(pybind11::module_& module);
 
 }  // namespace det_ops

@@ -11,7 +11,6 @@ KINDS = {
     "rectified": ((4, 8, 3, 3), {"padding": 1, "relu": True}),
     "1x1": ((4, 8, 1, 1), {}),
     "strided": ((4, 8, 3, 2), {"stride": 2, "padding": 1}),
-    "transposed": ((8, 4, 2, 2), {"stride": 2, "transposed": True}),
 }
 
 
@@ -24,10 +23,9 @@ def arguments(kind: str, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Te
 
 def definition(images: Tensor, weight: Tensor, bias: Tensor | None, count: int, options: dict) -> Tensor:
     options = dict(options)
-    convolution = F.conv_transpose2d if options.pop("transposed", False) else F.conv2d
     relu = options.pop("relu", False)
     live = (torch.arange(len(images)) < count)[:, None, None, None]
-    out = convolution(images, weight, bias, **options) * live
+    out = F.conv2d(images, weight, bias, **options) * live
     return out.relu() if relu else out
 
 
@@ -108,10 +106,10 @@ def test_autocast(kernels: str) -> None:
     assert images.grad.dtype == weight.grad.dtype == bias.grad.dtype == torch.float32
 
 
-@pytest.mark.parametrize("kind", ["3x3", "transposed", "rectified"])
+@pytest.mark.parametrize("kind", ["3x3", "rectified"])
 def test_operator(kind: str) -> None:
     images, weight, bias, options = arguments(kind)
-    defaults = {"stride": 1, "padding": 0, "transposed": False, "relu": False}
+    defaults = {"stride": 1, "padding": 0, "relu": False}
     fixed = tuple((defaults | options).values())
     torch.library.opcheck(torch.ops.det_ops.convolution_rows.default, (images, weight, bias, torch.tensor(3), *fixed))
     assert torch.autograd.gradcheck(
@@ -134,33 +132,85 @@ def test_compile_and_export(kernels: str) -> None:
     torch.testing.assert_close(torch.export.export(Module(), every).module()(*every), expected)
 
 
-@pytest.mark.parametrize("count", [0, 2, 5])
-def test_inner_products(kernels: str, count: int) -> None:
+@pytest.mark.parametrize("relu", [False, True])
+def test_large_maps(relu: bool) -> None:
+    """Enough tiles and channels for minimal filtering."""
     generator = torch.Generator().manual_seed(0)
-    vectors, weight = (torch.randn(s, generator=generator, requires_grad=True) for s in ((5, 6, 8), (5, 8)))
-    found = det_ops.dot_rows(vectors, weight, torch.tensor(count))
-    expected = torch.einsum("npc,nc->np", vectors, weight) * (torch.arange(5) < count)[:, None]
-    torch.testing.assert_close(found, expected)
-    grad = torch.randn(5, 6, generator=generator)
+    images, weight, bias = (
+        torch.randn(shape, generator=generator, dtype=torch.float64, requires_grad=True)
+        for shape in ((9, 32, 14, 14), (36, 32, 3, 3), (36,))
+    )
+    found = det_ops.convolution_rows(images, weight, bias, torch.tensor(7), padding=1, relu=relu)
+    expected = definition(images, weight, bias, 7, {"padding": 1, "relu": relu})
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+    grad = torch.randn_like(expected)
     for ours, theirs in zip(
-        torch.autograd.grad(found, (vectors, weight), grad),
-        torch.autograd.grad(expected, (vectors, weight), grad),
+        torch.autograd.grad(found, (images, weight, bias), grad),
+        torch.autograd.grad(expected, (images, weight, bias), grad),
         strict=True,
+    ):
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
+
+
+def ends(dtype: torch.dtype = torch.float64, *, rows: int = 5) -> tuple[Tensor, ...]:
+    """Features, weights and bias of the upsampling, weights of each row's class."""
+    generator = torch.Generator().manual_seed(0)
+    shapes = (rows, 6, 4, 5), (6, 3, 2, 2), (3,), (rows, 3)
+    return tuple(torch.randn(shape, generator=generator, dtype=dtype, requires_grad=True) for shape in shapes)
+
+
+def logits(features: Tensor, weight: Tensor, bias: Tensor | None, own: Tensor, count: int) -> Tensor:
+    hidden = F.conv_transpose2d(features, weight, bias, stride=2).relu()
+    return torch.einsum("ndhw,nd->nhw", hidden, own) * (torch.arange(len(features)) < count)[:, None, None]
+
+
+@pytest.mark.parametrize("count", [0, 2, 5, 9])
+@pytest.mark.parametrize("biased", [True, False])
+def test_mask_logits(kernels: str, monkeypatch: pytest.MonkeyPatch, count: int, biased: bool) -> None:
+    monkeypatch.setattr("det_ops.rows._CACHED", 2 * 4 * 5 * 12 * 8)  # two rows at a time
+    features, weight, bias, own = ends()
+    inputs = (features, weight, bias, own) if biased else (features, weight, own)
+    found = det_ops.mask_logits_rows(features, weight, bias if biased else None, own, torch.tensor(count))
+    expected = logits(features, weight, bias if biased else None, own, count)
+    torch.testing.assert_close(found, expected)
+    grad = torch.randn_like(expected)
+    for ours, theirs in zip(
+        torch.autograd.grad(found, inputs, grad), torch.autograd.grad(expected, inputs, grad), strict=True
     ):
         torch.testing.assert_close(ours, theirs)
 
 
-def test_inner_products_as_an_operator() -> None:
-    arguments = torch.randn(4, 3, 2, requires_grad=True), torch.randn(4, 2, requires_grad=True), torch.tensor(3)
-    torch.library.opcheck(torch.ops.det_ops.dot_rows.default, arguments)
-    vectors, weight = (torch.randn(s, dtype=torch.float64, requires_grad=True) for s in ((4, 3, 2), (4, 2)))
-    assert torch.autograd.gradcheck(lambda *tensors: det_ops.dot_rows(*tensors, torch.tensor(2)), (vectors, weight))
+def test_mask_logits_of_dead_rows_are_not_read_on_the_cpu() -> None:
+    features, weight, bias, own = (tensor.detach() for tensor in ends())
+    features[3:], own[3:] = float("nan"), float("nan")
+    inputs = [tensor.requires_grad_() for tensor in (features, weight, bias, own)]
+    det_ops.mask_logits_rows(*inputs, torch.tensor(3)).sum().backward()
+    for tensor in inputs:
+        assert tensor.grad is not None
+        assert tensor.grad.isfinite().all()
+
+
+def test_mask_logits_as_an_operator() -> None:
+    torch.library.opcheck(torch.ops.det_ops.mask_logits_rows.default, (*ends(), torch.tensor(3)))
+    assert torch.autograd.gradcheck(lambda *tensors: det_ops.mask_logits_rows(*tensors, torch.tensor(2)), ends(rows=3))
+    single = ends(torch.float32)
     with torch.autocast("cpu", torch.bfloat16):
-        assert det_ops.dot_rows(*arguments).dtype == torch.bfloat16
-    with pytest.raises(ValueError, match=r"weight must be a Tensor\[4, 2\]"):
-        det_ops.dot_rows(arguments[0], arguments[1][:3], arguments[2])
-    with pytest.raises(ValueError, match=r"input must be a floating Tensor\[N, P, C\]"):
-        det_ops.dot_rows(arguments[1], arguments[1], arguments[2])
+        found = det_ops.mask_logits_rows(*single, torch.tensor(5))
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found.float(), logits(*single, 5), rtol=0.05, atol=0.2)
+    found.float().sum().backward()
+    assert all(tensor.grad is not None and tensor.grad.dtype == torch.float32 for tensor in single)
+
+
+def test_mask_logits_errors() -> None:
+    features, weight, bias, own = ends()
+    count = torch.tensor(1)
+    with pytest.raises(ValueError, match=r"weight must be a Tensor\[6, D, 2, 2\]"):
+        det_ops.mask_logits_rows(features, weight[:4], bias, own, count)
+    with pytest.raises(ValueError, match=r"bias must have shape \[3\]"):
+        det_ops.mask_logits_rows(features, weight, bias[:2], own, count)
+    with pytest.raises(ValueError, match=r"own must have shape \[5, 3\]"):
+        det_ops.mask_logits_rows(features, weight, bias, own[:3], count)
 
 
 def test_dense_form_reads_nothing_on_the_host() -> None:

@@ -7,7 +7,6 @@ import math
 from typing import Any, Literal, TypeGuard, get_args
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -138,12 +137,5 @@ def convolve_and_normalize(x: Tensor, convolution: nn.Conv2d | DeformConv2d, nor
         shift = shift + convolution.bias * scale
     if isinstance(convolution, DeformConv2d):
         return convolution.convolve(x, weight, shift.to(weight.dtype))
-    return F.conv2d(
-        x,
-        weight,
-        shift.to(weight.dtype),
-        convolution.stride,
-        convolution.padding,
-        convolution.dilation,
-        convolution.groups,
-    )
+    # Its own way, which a subclass may have changed.
+    return convolution._conv_forward(x, weight, shift.to(weight.dtype))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from det_heads.config import MaskHeadConfig
 from det_heads.initialization import init_mask_head
 from det_heads.norm import make_norm, normalize
-from det_ops import bitmap_targets, convolution_rows, dot_rows, rasterize_polygons
+from det_ops import bitmap_targets, convolution_rows, mask_logits_rows, rasterize_polygons
 
 __all__ = ["MaskHead", "mask_targets"]
 
@@ -60,16 +60,8 @@ class MaskHead(nn.Module):
             hidden = convolution_rows(hidden, conv.weight, conv.bias, count, padding=1, relu=not len(self.norms))
             if len(self.norms):
                 hidden = F.relu_(normalize(self.norms[index], hidden, used))
-        # With stride 2, each pixel of the 2x2 transposed convolution sees one input pixel: it is a 1x1 convolution to
-        # four times the channels, and only the logits need to be put in their places.
-        weight = self.deconv.weight.permute(2, 3, 1, 0).flatten(0, 2)[..., None, None]  # [4 * channels, channels, 1, 1]
-        bias = None if self.deconv.bias is None else self.deconv.bias.repeat(4)
-        hidden = convolution_rows(hidden, weight, bias, count, relu=True)
-        rows, _, height, width = hidden.shape
-        hidden = hidden.permute(0, 2, 3, 1).reshape(rows, height * width * 4, -1)
         own = self.predictor.weight.flatten(1)[labels]  # [R, channels]
-        logits = dot_rows(hidden, own, count).view(rows, height, width, 2, 2)
-        logits = logits.transpose(2, 3).reshape(rows, 2 * height, 2 * width)
+        logits = mask_logits_rows(hidden, self.deconv.weight, self.deconv.bias, own, count)
         return logits if self.predictor.bias is None else logits + self.predictor.bias[labels][:, None, None]
 
 

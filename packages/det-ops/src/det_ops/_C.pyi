@@ -221,3 +221,31 @@ def deform_columns_backward_float32(
 ) -> None: ...
 
 deform_columns_backward_float64 = deform_columns_backward_float32
+
+def winograd_input_float32(
+    geometry: list[int], map_ptr: int, begin: int, count: int, threads: int, planes_ptr: int, /
+) -> None: ...
+
+winograd_input_float64 = winograd_input_float32
+winograd_gradient_float32 = winograd_input_float32
+winograd_gradient_float64 = winograd_input_float32
+
+def winograd_output_float32(
+    geometry: list[int],
+    planes_ptr: int,
+    bias_ptr: int,
+    relu: bool,
+    begin: int,
+    count: int,
+    threads: int,
+    map_ptr: int,
+    /,
+) -> None: ...
+
+winograd_output_float64 = winograd_output_float32
+
+def winograd_weight_float32(n: int, from_ptr: int, flip: bool, threads: int, to_ptr: int, /) -> None: ...
+
+winograd_weight_float64 = winograd_weight_float32
+winograd_weight_gradient_float32 = winograd_weight_float32
+winograd_weight_gradient_float64 = winograd_weight_float32

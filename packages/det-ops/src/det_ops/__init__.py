@@ -4,6 +4,7 @@ from det_ops.__about__ import __version__
 from det_ops._kernels import kernels
 from det_ops.box_coding import decode_boxes, encode_boxes
 from det_ops.boxes import box_area, box_iou, clip_boxes, generalized_box_iou
+from det_ops.convolution import Conv2d, conv2d
 from det_ops.deform_conv import deform_conv2d
 from det_ops.fast_nms import fast_nms
 from det_ops.levels import fpn_levels
@@ -13,26 +14,28 @@ from det_ops.nms import batched_nms, nms
 from det_ops.paste import paste_masks, paste_to_rle
 from det_ops.rle import encode_rle
 from det_ops.roi_align import multilevel_roi_align, roi_align
-from det_ops.rows import convolution_rows, dot_rows
+from det_ops.rows import convolution_rows, mask_logits_rows
 from det_ops.sampling import sample
 
 __all__ = [
+    "Conv2d",
     "__version__",
     "batched_nms",
     "bitmap_targets",
     "box_area",
     "box_iou",
     "clip_boxes",
+    "conv2d",
     "convolution_rows",
     "decode_boxes",
     "deform_conv2d",
-    "dot_rows",
     "encode_boxes",
     "encode_rle",
     "fast_nms",
     "fpn_levels",
     "generalized_box_iou",
     "kernels",
+    "mask_logits_rows",
     "match",
     "multilevel_roi_align",
     "nms",

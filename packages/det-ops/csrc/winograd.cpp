@@ -1,0 +1,440 @@
+// Convolution of 3x3 taps and stride 1 by Winograd's minimal filtering F(4x4, 3x3): 36 matrix products over channels
+// replace 144 multiplications per four by four outputs. A thread transforms a block of tiles, multiplies and transforms
+// back before it takes the next one, so that what is between the transforms stays in its own cache.
+//
+// Polynomials are evaluated at 0, +-5/8, +-3/2 and infinity: exact in binary, and a quarter of the error of 0, +-1, +-2.
+// Lavin and Gray, Fast Algorithms for Convolutional Neural Networks (2016); Barabasz et al., Error Analysis and Improving
+// the Accuracy of Winograd Convolution (2020). The gradients are the same products with the transforms transposed.
+#include <pybind11/stl.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "parallel.h"
+#include "registers.h"
+#include "simd.h"
+
+namespace py = pybind11;
+
+namespace det_ops {
+namespace {
+
+constexpr int kTile = 4, kSide = 3, kPatch = kTile + kSide - 1, kPlanes = kPatch * kPatch;
+
+template <class T>
+struct Points {
+  static constexpr T a = T(0.625), b = T(1.5);
+  static constexpr T aa = a * a, bb = b * b, sum = aa + bb, product = aa * bb;
+  // 1 / product over the other points of the difference; of points +-p the same.
+  static constexpr T at_0 = T(1) / product, at_a = T(1) / (2 * aa * (aa - bb)), at_b = T(1) / (2 * bb * (bb - aa));
+};
+
+// What is transformed at once: 64 bytes of channels of any alignment, or one channel.
+template <class T, bool wide>
+struct Lanes {
+  typedef T type;
+};
+#if defined(__GNUC__)
+template <>
+struct Lanes<float, true> {
+  typedef float type __attribute__((vector_size(64), aligned(4), may_alias));
+};
+template <>
+struct Lanes<double, true> {
+  typedef double type __attribute__((vector_size(64), aligned(8), may_alias));
+};
+#endif
+
+// The one-dimensional transforms: from values `step` apart to values `out_step` apart. V is T or a vector of it.
+
+// B^T: 6 inputs.
+struct InputLine {
+  static constexpr int from = kPatch, to = kPatch;
+  template <class T, class V>
+  DET_OPS_INLINE static void apply(const V* d, int step, V* out, int out_step) {
+    using P = Points<T>;
+    const V d0 = d[0], d1 = d[step], d2 = d[2 * step], d3 = d[3 * step], d4 = d[4 * step], d5 = d[5 * step];
+    const V even_a = d4 - P::bb * d2, odd_a = P::a * (d3 - P::bb * d1);
+    const V even_b = d4 - P::aa * d2, odd_b = P::b * (d3 - P::aa * d1);
+    out[0] = d4 - P::sum * d2 + P::product * d0;
+    out[out_step] = even_a + odd_a;
+    out[2 * out_step] = even_a - odd_a;
+    out[3 * out_step] = even_b + odd_b;
+    out[4 * out_step] = even_b - odd_b;
+    out[5 * out_step] = d5 - P::sum * d3 + P::product * d1;
+  }
+};
+
+// A^T: 6 products to 4 outputs.
+struct OutputLine {
+  static constexpr int from = kPatch, to = kTile;
+  template <class T, class V>
+  DET_OPS_INLINE static void apply(const V* m, int step, V* out, int out_step) {
+    using P = Points<T>;
+    const V m1 = m[step], m2 = m[2 * step], m3 = m[3 * step], m4 = m[4 * step];
+    const V sum_a = m1 + m2, difference_a = P::a * (m1 - m2), sum_b = m3 + m4, difference_b = P::b * (m3 - m4);
+    out[0] = m[0] + sum_a + sum_b;
+    out[out_step] = difference_a + difference_b;
+    out[2 * out_step] = P::aa * sum_a + P::bb * sum_b;
+    out[3 * out_step] = P::aa * difference_a + P::bb * difference_b + m[5 * step];
+  }
+};
+
+// A: gradients of 4 outputs to those of 6 products.
+struct GradientLine {
+  static constexpr int from = kTile, to = kPatch;
+  template <class T, class V>
+  DET_OPS_INLINE static void apply(const V* y, int step, V* out, int out_step) {
+    using P = Points<T>;
+    const V y0 = y[0], y1 = y[step], y2 = y[2 * step], y3 = y[3 * step];
+    const V even_a = y0 + P::aa * y2, odd_a = P::a * (y1 + P::aa * y3);
+    const V even_b = y0 + P::bb * y2, odd_b = P::b * (y1 + P::bb * y3);
+    out[0] = y0;
+    out[out_step] = even_a + odd_a;
+    out[2 * out_step] = even_a - odd_a;
+    out[3 * out_step] = even_b + odd_b;
+    out[4 * out_step] = even_b - odd_b;
+    out[5 * out_step] = y3;
+  }
+};
+
+// G: 3 taps to 6.
+struct WeightLine {
+  static constexpr int from = kSide, to = kPatch;
+  template <class T, class V>
+  DET_OPS_INLINE static void apply(const V* g, int step, V* out, int out_step) {
+    using P = Points<T>;
+    const V g0 = g[0], g1 = g[step], g2 = g[2 * step];
+    const V even_a = P::at_a * (g0 + P::aa * g2), odd_a = P::at_a * P::a * g1;
+    const V even_b = P::at_b * (g0 + P::bb * g2), odd_b = P::at_b * P::b * g1;
+    out[0] = P::at_0 * g0;
+    out[out_step] = even_a + odd_a;
+    out[2 * out_step] = even_a - odd_a;
+    out[3 * out_step] = even_b + odd_b;
+    out[4 * out_step] = even_b - odd_b;
+    out[5 * out_step] = g2;
+  }
+};
+
+// G^T: gradients of 6 transformed taps to those of 3.
+struct WeightGradientLine {
+  static constexpr int from = kPatch, to = kSide;
+  template <class T, class V>
+  DET_OPS_INLINE static void apply(const V* u, int step, V* out, int out_step) {
+    using P = Points<T>;
+    const V u1 = u[step], u2 = u[2 * step], u3 = u[3 * step], u4 = u[4 * step];
+    const V sum_a = P::at_a * (u1 + u2), sum_b = P::at_b * (u3 + u4);
+    out[0] = P::at_0 * u[0] + sum_a + sum_b;
+    out[out_step] = P::at_a * P::a * (u1 - u2) + P::at_b * P::b * (u3 - u4);
+    out[2 * out_step] = P::aa * sum_a + P::bb * sum_b + u[5 * step];
+  }
+};
+
+// Squares of addresses: value k of channel 0 is at [k].
+template <class T>
+struct Squares {
+  const T* source[kPlanes];
+  T* target[kPlanes];
+  const T* bias = nullptr;  // added to all values
+  bool relu = false;        // then a rectifier
+};
+
+template <class Line, class T, bool wide>
+DET_OPS_INLINE void transform_lanes(const Squares<T>& squares, int64_t c) {
+  using V = typename Lanes<T, wide>::type;
+  constexpr int from = Line::from, to = Line::to;
+  // Aligned, because a template's argument loses the attribute that says it need not be.
+  alignas(64) V values[from * from], half[from * to], result[to * to];
+  for (int k = 0; k < from * from; ++k) values[k] = *reinterpret_cast<const V*>(squares.source[k] + c);
+  for (int row = 0; row < from; ++row) Line::template apply<T>(values + row * from, 1, half + row * to, 1);
+  for (int column = 0; column < to; ++column) Line::template apply<T>(half + column, to, result + column, to);
+  if (squares.bias) {
+    const V bias = *reinterpret_cast<const V*>(squares.bias + c);
+    for (int k = 0; k < to * to; ++k) result[k] += bias;
+  }
+  if (squares.relu) {
+    const V zero{};
+    for (int k = 0; k < to * to; ++k) result[k] = result[k] < zero ? zero : result[k];  // NaN stays
+  }
+  for (int k = 0; k < to * to; ++k) *reinterpret_cast<V*>(squares.target[k] + c) = result[k];
+}
+
+template <class Line, class T>
+DET_OPS_INLINE void transform_any(const Squares<T>& squares, int64_t channels) {
+  int64_t c = 0;
+  constexpr int64_t lanes = sizeof(typename Lanes<T, true>::type) / sizeof(T);
+  for (; lanes > 1 && c + lanes <= channels; c += lanes) transform_lanes<Line, T, true>(squares, c);
+  for (; c < channels; ++c) transform_lanes<Line, T, false>(squares, c);
+}
+
+// Clones do not apply to templates.
+#define DET_OPS_TRANSFORM(Line, T)                                                      \
+  DET_OPS_CLONES void transform(Line, const Squares<T>& squares, int64_t channels) { \
+    transform_any<Line, T>(squares, channels);                                          \
+  }
+DET_OPS_TRANSFORM(InputLine, float)
+DET_OPS_TRANSFORM(InputLine, double)
+DET_OPS_TRANSFORM(OutputLine, float)
+DET_OPS_TRANSFORM(OutputLine, double)
+DET_OPS_TRANSFORM(GradientLine, float)
+DET_OPS_TRANSFORM(GradientLine, double)
+DET_OPS_TRANSFORM(WeightLine, float)
+DET_OPS_TRANSFORM(WeightLine, double)
+DET_OPS_TRANSFORM(WeightGradientLine, float)
+DET_OPS_TRANSFORM(WeightGradientLine, double)
+#undef DET_OPS_TRANSFORM
+
+// A channels-last map, cut into squares of `side` pixels whose origins are kTile apart, from -padding on.
+struct Map {
+  int64_t height, width, channels, padding_y, padding_x, tiles_y, tiles_x;
+
+  explicit Map(const std::vector<int64_t>& v)
+      : height(v.at(0)),
+        width(v.at(1)),
+        channels(v.at(2)),
+        padding_y(v.at(3)),
+        padding_x(v.at(4)),
+        tiles_y(v.at(5)),
+        tiles_x(v.at(6)) {}
+
+  // The addresses of the pixels of a square of a map, and `beyond` for those outside of it.
+  template <class T>
+  void square(T* map, int64_t tile, int side, T* beyond, T** pixels) const {
+    const int64_t top = tile / tiles_x % tiles_y * kTile - padding_y, left = tile % tiles_x * kTile - padding_x;
+    map += tile / (tiles_x * tiles_y) * height * width * channels;
+    for (int i = 0; i < side; ++i) {
+      for (int j = 0; j < side; ++j) {
+        const int64_t y = top + i, x = left + j;
+        const bool inside = y >= 0 && y < height && x >= 0 && x < width;
+        pixels[i * side + j] = inside ? map + (y * width + x) * channels : beyond;
+      }
+    }
+  }
+};
+
+// Pixels to planes [36, count, channels], for tiles begin, begin + 1, ...
+template <class Line, class T>
+void to_planes(const std::vector<int64_t>& geometry, uintptr_t map, int64_t begin, int64_t count, int threads,
+               uintptr_t planes) {
+  py::gil_scoped_release release;
+  const Map m(geometry);
+  parallel_for(
+      count, threads,
+      [&](int64_t from, int64_t to) {
+        const std::vector<T> zeros(m.channels);
+        Squares<T> squares;
+        for (int64_t t = from; t < to; ++t) {
+          m.square(reinterpret_cast<const T*>(map), begin + t, Line::from, zeros.data(), squares.source);
+          for (int64_t k = 0; k < kPlanes; ++k) {
+            squares.target[k] = reinterpret_cast<T*>(planes) + (k * count + t) * m.channels;
+          }
+          transform(Line(), squares, m.channels);
+        }
+      },
+      8);
+}
+
+// The product of `rows` rows of `a`, a multiple of kRows, and a panel [depth, kVectors * lanes]; sums in registers.
+template <int kRows, int kVectors, class T>
+DET_OPS_INLINE void multiply_any(const T* a, int64_t rows, int64_t depth, const T* panel, T* out, int64_t out_stride) {
+  using V = typename Lanes<T, true>::type;
+  constexpr int64_t lanes = sizeof(V) / sizeof(T);
+  for (int64_t row = 0; row < rows; row += kRows, a += kRows * depth, out += kRows * out_stride) {
+    V sums[kRows][kVectors] = {};
+    const T* b = panel;
+    for (int64_t k = 0; k < depth; ++k, b += kVectors * lanes) {
+      V values[kVectors];
+      for (int v = 0; v < kVectors; ++v) values[v] = *reinterpret_cast<const V*>(b + v * lanes);
+      for (int r = 0; r < kRows; ++r) {
+        const T factor = a[r * depth + k];
+        for (int v = 0; v < kVectors; ++v) sums[r][v] += factor * values[v];
+      }
+    }
+    for (int r = 0; r < kRows; ++r) {
+      for (int v = 0; v < kVectors; ++v) *reinterpret_cast<V*>(out + r * out_stride + v * lanes) = sums[r][v];
+    }
+  }
+}
+
+// As many rows and vectors as there are registers for, by instruction set.
+template <class T>
+struct Product {
+  int rows, vectors;
+  void (*multiply)(const T* a, int64_t rows, int64_t depth, const T* panel, T* out, int64_t out_stride);
+
+  int64_t width() const { return vectors * static_cast<int64_t>(sizeof(typename Lanes<T, true>::type) / sizeof(T)); }
+};
+
+#if defined(__GNUC__) && defined(__x86_64__)
+template <class T>
+__attribute__((target("avx512f"))) void multiply_avx512(const T* a, int64_t rows, int64_t depth, const T* panel, T* out,
+                                                        int64_t out_stride) {
+  multiply_any<12, 2>(a, rows, depth, panel, out, out_stride);
+}
+template <class T>
+__attribute__((target("avx2,fma"))) void multiply_avx2(const T* a, int64_t rows, int64_t depth, const T* panel, T* out,
+                                                       int64_t out_stride) {
+  multiply_any<6, 1>(a, rows, depth, panel, out, out_stride);
+}
+#endif
+template <class T>
+void multiply_default(const T* a, int64_t rows, int64_t depth, const T* panel, T* out, int64_t out_stride) {
+  multiply_any<6, 1>(a, rows, depth, panel, out, out_stride);
+}
+
+template <class T>
+Product<T> best_product() {
+#if defined(__GNUC__) && defined(__x86_64__)
+  if (__builtin_cpu_supports("avx512f")) return {12, 2, &multiply_avx512<T>};
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return {6, 1, &multiply_avx2<T>};
+#endif
+  return {6, 1, &multiply_default<T>};
+}
+
+// Cache lines for a thread to work in.
+template <class T>
+class Scratch {
+ public:
+  explicit Scratch(int64_t size) : memory_(new char[size * sizeof(T) + 64]) {}
+  T* data() { return reinterpret_cast<T*>((reinterpret_cast<uintptr_t>(memory_.get()) + 63) / 64 * 64); }
+
+ private:
+  std::unique_ptr<char[]> memory_;
+};
+
+int64_t rounded_up(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
+
+// A plane's numbers, and a cache line more: were all planes a multiple of 4096 bytes apart, a value's 36 would share one
+// set of the cache, which has room for 8 or 12.
+template <class T>
+int64_t plane_size(int64_t numbers) {
+  return numbers + 64 / sizeof(T);
+}
+
+// Tiles, and channels of the output, at a time: with more, what is between the transforms leaves the cache; with fewer,
+// the weights come through it more often.
+constexpr int64_t kBlock = 48, kChunk = 128;
+
+// Fills an output by weights from weight_panels, plus a bias unless it is null, then a rectifier if `relu`.
+template <class T>
+void convolve(const std::vector<int64_t>& in_geometry, const std::vector<int64_t>& out_geometry, int64_t tiles,
+              uintptr_t in, uintptr_t panels, uintptr_t bias, bool relu, int threads, uintptr_t out) {
+  py::gil_scoped_release release;
+  const Map source(in_geometry), target(out_geometry);
+  const Product<T> product = best_product<T>();
+  const int64_t depth = source.channels, width = product.width(), padded = rounded_up(target.channels, width);
+  const int64_t chunk = std::max(kChunk / width, int64_t{1}) * width;
+  // As many blocks as threads have use for, of the same size.
+  const int64_t workers = std::max<int64_t>(std::min<int64_t>(threads, tiles / product.rows), 1);
+  const int64_t blocks = rounded_up((tiles + kBlock - 1) / kBlock, workers);
+  const int64_t block = rounded_up((tiles + blocks - 1) / blocks, product.rows);
+  const int64_t input_plane = plane_size<T>(block * depth), product_plane = plane_size<T>(block * chunk);
+  std::atomic<int64_t> next{0};
+  parallel_for(workers, static_cast<int>(workers), [&](int64_t, int64_t) {
+    Scratch<T> inputs(kPlanes * input_plane), products(kPlanes * product_plane);
+    const std::vector<T> zeros(depth);
+    std::vector<T> unused(target.channels);
+    Squares<T> squares;
+    for (int64_t begin; (begin = next.fetch_add(block)) < tiles;) {
+      const int64_t count = std::min(block, tiles - begin), rows = rounded_up(count, product.rows);
+      squares.bias = nullptr;
+      squares.relu = false;
+      for (int64_t t = 0; t < count; ++t) {
+        source.square(reinterpret_cast<const T*>(in), begin + t, kPatch, zeros.data(), squares.source);
+        for (int64_t k = 0; k < kPlanes; ++k) squares.target[k] = inputs.data() + k * input_plane + t * depth;
+        transform(InputLine(), squares, depth);
+      }
+      for (int64_t k = 0; k < kPlanes; ++k) {
+        std::fill_n(inputs.data() + k * input_plane + count * depth, (rows - count) * depth, T(0));
+      }
+      squares.relu = relu;
+      for (int64_t first = 0; first < padded; first += chunk) {
+        const int64_t end = std::min(first + chunk, padded);
+        const T* panel = reinterpret_cast<const T*>(panels) + first * kPlanes * depth;
+        for (int64_t k = 0; k < kPlanes; ++k) {
+          for (int64_t c = first; c < end; c += width, panel += width * depth) {
+            product.multiply(inputs.data() + k * input_plane, rows, depth, panel,
+                             products.data() + k * product_plane + c - first, chunk);
+          }
+        }
+        squares.bias = bias ? reinterpret_cast<const T*>(bias) + first : nullptr;
+        for (int64_t t = 0; t < count; ++t) {
+          for (int64_t k = 0; k < kPlanes; ++k) squares.source[k] = products.data() + k * product_plane + t * chunk;
+          target.square(reinterpret_cast<T*>(out) + first, begin + t, kTile, unused.data(), squares.target);
+          transform(OutputLine(), squares, std::min(end, target.channels) - first);
+        }
+      }
+    }
+  });
+}
+
+// Numbers that weight_panels writes.
+template <class T>
+int64_t panels_size(int64_t depth, int64_t channels) {
+  const int64_t width = best_product<T>().width();
+  return kPlanes * depth * rounded_up(channels, width);
+}
+
+// Taps [9, depth, channels] to panels [channels / chunk, 36, chunk / width, depth, width], the order in which they are
+// read; the taps in opposite order if `flip`.
+template <class T>
+void weight_panels(int64_t depth, int64_t channels, uintptr_t taps, bool flip, int threads, uintptr_t panels) {
+  py::gil_scoped_release release;
+  constexpr int count = kSide * kSide;
+  const int64_t width = best_product<T>().width(), padded = rounded_up(channels, width);
+  const int64_t chunk = std::max(kChunk / width, int64_t{1}) * width;
+  parallel_for(padded / width, threads, [&](int64_t begin, int64_t end) {
+    Squares<T> squares;
+    for (int64_t c = begin * width; c < end * width; c += width) {
+      const int64_t first = c / chunk * chunk, size = std::min(chunk, padded - first);
+      T* target = reinterpret_cast<T*>(panels) + first * kPlanes * depth + (c - first) * depth;
+      for (int64_t d = 0; d < depth; ++d) {
+        for (int64_t k = 0; k < count; ++k) {
+          squares.source[k] = reinterpret_cast<const T*>(taps) + ((flip ? count - 1 - k : k) * depth + d) * channels + c;
+        }
+        for (int64_t k = 0; k < kPlanes; ++k) {
+          squares.target[k] = target + k * size * depth + d * width;
+          if (c + width > channels) std::fill_n(squares.target[k], width, T(0));
+        }
+        transform(WeightLine(), squares, std::min(width, channels - c));
+      }
+    }
+  });
+}
+
+// Gradients of weight planes [36, n] to gradients of taps [9, n].
+template <class T>
+void weight_gradient(int64_t n, uintptr_t planes, int threads, uintptr_t taps) {
+  py::gil_scoped_release release;
+  parallel_for(
+      n, threads,
+      [&](int64_t begin, int64_t end) {
+        Squares<T> squares;
+        for (int64_t k = 0; k < kPlanes; ++k) squares.source[k] = reinterpret_cast<const T*>(planes) + k * n + begin;
+        for (int64_t k = 0; k < kSide * kSide; ++k) squares.target[k] = reinterpret_cast<T*>(taps) + k * n + begin;
+        transform(WeightGradientLine(), squares, end - begin);
+      },
+      4096);
+}
+
+}  // namespace
+
+void register_winograd(py::module_& module) {
+  module.def("winograd_convolve_float32", &convolve<float>);
+  module.def("winograd_convolve_float64", &convolve<double>);
+  module.def("winograd_panels_size_float32", &panels_size<float>);
+  module.def("winograd_panels_size_float64", &panels_size<double>);
+  module.def("winograd_weight_panels_float32", &weight_panels<float>);
+  module.def("winograd_weight_panels_float64", &weight_panels<double>);
+  module.def("winograd_input_float32", &to_planes<InputLine, float>);
+  module.def("winograd_input_float64", &to_planes<InputLine, double>);
+  module.def("winograd_gradient_float32", &to_planes<GradientLine, float>);
+  module.def("winograd_gradient_float64", &to_planes<GradientLine, double>);
+  module.def("winograd_weight_gradient_float32", &weight_gradient<float>);
+  module.def("winograd_weight_gradient_float64", &weight_gradient<double>);
+}
+
+}  // namespace det_ops

@@ -1,0 +1,145 @@
+"""Convolution as PyTorch has it, faster on CPUs where it has 3x3 taps."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from det_ops import _kernels, _winograd
+from det_ops._kernels import LIBRARY
+from det_ops._layout import empty_nhwc
+
+__all__ = ["Conv2d", "conv2d"]
+
+LIBRARY.define("conv3x3(Tensor input, Tensor weight, Tensor? bias, int[] padding) -> Tensor")
+LIBRARY.define(
+    "conv3x3_backward(Tensor grad, Tensor input, Tensor weight, int[] padding, bool[] needed) -> (Tensor, Tensor)"
+)
+
+Size = int | tuple[int, int]
+
+
+def conv2d(
+    input: Tensor,  # noqa: A002 - torch's name
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Size = 1,
+    padding: Size | str = 0,
+    dilation: Size = 1,
+    groups: int = 1,
+) -> Tensor:
+    """Convolution, as `torch.nn.functional.conv2d` with the same arguments.
+
+    On CPUs, 3x3 convolutions of stride 1 in float32 and float64 take Winograd's minimal filtering where the map is
+    large enough to gain by it: a quarter of the multiplications, about twice as fast, with a rounding error of 1e-6
+    instead of 2e-7 of the outputs' root mean square. Everything else is PyTorch's own, as in traced programs.
+
+    Args:
+        input: `[N, C, H, W]` floating; channels-last memory is read without a copy.
+        weight: `[K, C / groups, k_h, k_w]`.
+        bias: `[K]` or None.
+        stride: Of rows and columns, or of both.
+        padding: Zeros around the map, of rows and columns, or of both; or "same" or "valid".
+        dilation: Distance of taps, of rows and columns, or of both.
+        groups: Groups of channels.
+
+    Returns:
+        `[N, K, H', W']`, differentiable (once) in input, weight and bias.
+
+    Raises:
+        RuntimeError: Shapes or dtypes do not go together (PyTorch's own message).
+    """
+    if (
+        input.device.type == "cpu"
+        and groups == 1
+        and not isinstance(padding, str)
+        and _pair(stride) == _pair(dilation) == (1, 1)
+        and _winograd.suits(input, weight, _pair(padding))
+        and not torch.is_autocast_enabled("cpu")
+        and not torch.compiler.is_compiling()
+    ):
+        return torch.ops.det_ops.conv3x3(input, weight, bias, _pair(padding))
+    return F.conv2d(input, weight, bias, stride, padding, dilation, groups)
+
+
+class Conv2d(nn.Conv2d):
+    """`torch.nn.Conv2d` that computes by :func:`conv2d`."""
+
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:  # noqa: A002
+        if self.padding_mode != "zeros":
+            return super()._conv_forward(input, weight, bias)
+        return conv2d(input, weight, bias, self.stride, self.padding, self.dilation, self.groups)  # pyrefly: ignore
+
+    @classmethod
+    def convert(cls, module: nn.Module) -> nn.Module:
+        """Replace the 3x3 convolutions of stride 1 in a network by this class, in place; parameters stay the same.
+
+        Args:
+            module: Any network, such as one of torchvision's. Subclasses of `torch.nn.Conv2d` are left alone.
+
+        Returns:
+            `module`, or its replacement if it is a convolution itself.
+        """
+        if type(module) is nn.Conv2d and module.kernel_size == (3, 3) and module.stride == (1, 1):
+            faster = cls.__new__(cls)
+            faster.__dict__.update(module.__dict__)
+            return faster
+        for name, child in module.named_children():
+            setattr(module, name, cls.convert(child))
+        return module
+
+
+def _pair(size: Size) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else (size[0], size[1])
+
+
+@torch.library.impl(LIBRARY, "conv3x3", "CPU")
+def _forward(input: Tensor, weight: Tensor, bias: Tensor | None, padding: list[int]) -> Tensor:  # noqa: A002
+    return _winograd.forward(input, weight, bias, (padding[0], padding[1]))
+
+
+@torch.library.impl(LIBRARY, "conv3x3_backward", "CPU")
+def _backward(
+    grad: Tensor,
+    input: Tensor,  # noqa: A002
+    weight: Tensor,
+    padding: list[int],
+    needed: list[bool],
+) -> tuple[Tensor, Tensor]:
+    return _winograd.backward(grad, input, weight, (padding[0], padding[1]), needed)
+
+
+@torch.library.register_fake("det_ops::conv3x3", lib=LIBRARY)
+def _(input, weight, _bias, padding):  # noqa: A002
+    height, width = (size + 2 * around - 2 for size, around in zip(input.shape[2:], padding, strict=True))
+    return empty_nhwc(input, input.shape[0], weight.shape[0], height, width)
+
+
+@torch.library.register_fake("det_ops::conv3x3_backward", lib=LIBRARY)
+def _(_grad, input, weight, _padding, needed):  # noqa: A002
+    return (
+        empty_nhwc(input, *input.shape) if needed[0] else input.new_empty(0),
+        torch.empty_like(weight) if needed[1] else weight.new_empty(0),
+    )
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG001 - the name is torch's
+    input, weight, _, ctx.padding = inputs  # noqa: A001
+    ctx.save_for_backward(input, weight)
+
+
+def _autograd(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    want_input, want_weight, want_bias, _ = ctx.needs_input_grad
+    grad_input = grad_weight = None
+    if want_input or want_weight:
+        found = torch.ops.det_ops.conv3x3_backward(grad, *ctx.saved_tensors, ctx.padding, [want_input, want_weight])
+        grad_input, grad_weight = found[0] if want_input else None, found[1] if want_weight else None
+    return grad_input, grad_weight, grad.sum((0, 2, 3)) if want_bias else None, None
+
+
+torch.library.register_autograd("det_ops::conv3x3", _autograd, setup_context=_setup, lib=LIBRARY)
+
+_kernels.register("conv2d", "cpu", "C++", "3x3 taps of stride 1 by minimal filtering, PyTorch's products; else oneDNN")
+for _device in ("cuda", "npu"):
+    _kernels.register("conv2d", _device, "torch", "PyTorch's convolution")

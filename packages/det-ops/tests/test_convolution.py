@@ -1,0 +1,181 @@
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+import det_ops
+from det_ops import _winograd
+
+OPERATOR = "det_ops_conv3x3"
+
+
+def arguments(
+    batch: int = 2,
+    channels: int = 32,
+    out: int = 40,
+    size: tuple[int, int] = (30, 25),
+    dtype: torch.dtype = torch.float32,
+) -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    shapes = (batch, channels, *size), (out, channels, 3, 3), (out,)
+    images, weight, bias = (torch.randn(shape, generator=generator, dtype=dtype) for shape in shapes)
+    return images.requires_grad_(), weight.requires_grad_(), bias.requires_grad_()
+
+
+def is_filtered(found: Tensor) -> bool:
+    return found.grad_fn is not None and OPERATOR in found.grad_fn.name()
+
+
+@given(
+    batch=st.integers(1, 3),
+    channels=st.integers(32, 70),
+    out=st.integers(32, 70),
+    height=st.integers(19, 40),
+    width=st.integers(19, 40),
+    padding=st.tuples(st.integers(0, 2), st.integers(0, 2)),
+    biased=st.booleans(),
+)
+def test_it_is_the_convolution(
+    batch: int, channels: int, out: int, height: int, width: int, padding: tuple[int, int], biased: bool
+) -> None:
+    images, weight, bias = arguments(batch, channels, out, (height, width), torch.float64)
+    added = bias if biased else None
+    found = _winograd.forward(images.detach(), weight.detach(), added, padding)
+    torch.testing.assert_close(found, F.conv2d(images, weight, added, 1, padding).detach(), rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(
+        _winograd.forward(images.detach(), weight.detach(), added, padding, relu=True), found.relu(), rtol=0, atol=0
+    )
+
+
+@pytest.mark.parametrize("layout", ["nchw", "channels_last", "strided"])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_gradients(layout: str, threads: int) -> None:
+    images, weight, bias = arguments(dtype=torch.float64)
+    with torch.no_grad():
+        if layout == "channels_last":
+            images, weight = (tensor.contiguous(memory_format=torch.channels_last) for tensor in (images, weight))
+        elif layout == "strided":
+            images = torch.cat([images, images], 3)[:, :, :, ::2]
+    inputs = images.requires_grad_(), weight.requires_grad_(), bias
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        found = det_ops.conv2d(*inputs, padding=1)
+        assert is_filtered(found)
+        expected = F.conv2d(*inputs, padding=1)
+        torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
+        grad = torch.randn_like(expected)
+        for ours, theirs in zip(
+            torch.autograd.grad(found, inputs, grad), torch.autograd.grad(expected, inputs, grad), strict=True
+        ):
+            torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_rounding() -> None:
+    images, weight, _ = arguments(4, 256, 256, (28, 28))
+    exact = F.conv2d(images.detach().double(), weight.detach().double(), padding=1)
+    error = det_ops.conv2d(images, weight, padding=1).double() - exact
+    assert error.square().mean().sqrt() < 3e-6 * exact.square().mean().sqrt()
+    assert error.abs().max() < 2e-5 * exact.square().mean().sqrt()
+
+
+@pytest.mark.parametrize("frozen", [0, 1, 2])
+def test_only_what_is_trained(frozen: int) -> None:
+    tensors = [tensor.detach().requires_grad_(i != frozen) for i, tensor in enumerate(arguments())]
+    det_ops.conv2d(tensors[0], tensors[1], tensors[2], padding=1).sum().backward()
+    expected = [tensor.detach().requires_grad_(i != frozen) for i, tensor in enumerate(tensors)]
+    F.conv2d(expected[0], expected[1], expected[2], padding=1).sum().backward()
+    for ours, theirs in zip(tensors, expected, strict=True):
+        if theirs.grad is None:
+            assert ours.grad is None
+        else:
+            assert ours.grad is not None
+            torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-4, atol=1e-2)
+
+
+def test_values_that_are_not_numbers_stay() -> None:
+    images, weight, bias = (tensor.detach() for tensor in arguments())
+    images[0, 3, 5, 6] = float("nan")
+    found = _winograd.forward(images, weight, bias, (1, 1), relu=True)
+    expected = F.conv2d(images, weight, bias, padding=1)
+    assert found[expected.isnan()].isnan().all()
+    assert not found[1].isnan().any()
+
+
+@pytest.mark.parametrize(
+    ("shape", "options"),
+    [
+        ((40, 32, 3, 3), {"stride": 2}),
+        ((40, 32, 3, 3), {"dilation": 2, "padding": 2}),
+        ((40, 8, 3, 3), {"groups": 4, "padding": 1}),
+        ((40, 32, 3, 3), {"padding": "same"}),
+        ((40, 32, 3, 3), {"padding": 3}),
+        ((40, 32, 1, 1), {}),
+        ((4, 32, 3, 3), {"padding": 1}),
+    ],
+)
+def test_other_convolutions_are_pytorchs(shape: tuple[int, ...], options: dict) -> None:
+    images = arguments()[0]
+    weight = torch.randn(shape, requires_grad=True)
+    found = det_ops.conv2d(images, weight, **options)
+    assert not is_filtered(found)
+    assert torch.equal(found, F.conv2d(images, weight, **options))
+
+
+def test_small_maps_half_precision_and_the_reference_are_pytorchs() -> None:
+    images, weight, bias = arguments()
+    assert not is_filtered(det_ops.conv2d(images[:, :, :9, :9], weight, bias, padding=1))
+    assert not is_filtered(det_ops.conv2d(images.bfloat16(), weight.bfloat16(), padding=1))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert det_ops.conv2d(images, weight, bias, padding=1).dtype == torch.bfloat16
+    with det_ops.kernels("reference"):
+        assert not is_filtered(det_ops.conv2d(images, weight, bias, padding=1))
+    with pytest.raises(RuntimeError, match="expected input"):
+        det_ops.conv2d(images[:, :8], weight, padding=1)
+
+
+def test_operator() -> None:
+    images, weight, bias = arguments(1, 3, 4, (6, 7), torch.float64)
+    torch.library.opcheck(torch.ops.det_ops.conv3x3.default, (images, weight, bias, [1, 1]))
+
+
+def test_programs_keep_pytorchs_convolution() -> None:
+    images, weight, bias = (tensor.detach() for tensor in arguments())
+    module = det_ops.Conv2d.convert(nn.Conv2d(32, 40, 3, padding=1))
+    module.load_state_dict({"weight": weight, "bias": bias})
+    program = torch.export.export(module, (images,))
+    assert "det_ops" not in str(program.graph)
+    torch.testing.assert_close(program.module()(images), module(images), rtol=1e-4, atol=1e-4)
+    torch._dynamo.reset()
+    compiled = torch.compile(module, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(images), module(images), rtol=1e-4, atol=1e-4)
+
+
+def test_a_network_is_converted_in_place() -> None:
+    class Special(nn.Conv2d):
+        pass
+
+    network = nn.Sequential(
+        nn.Conv2d(3, 32, 7, 2), nn.Sequential(nn.Conv2d(32, 40, 3, padding=1), nn.ReLU()), Special(40, 40, 3)
+    )
+    parameters, images = dict(network.named_parameters()), torch.randn(1, 3, 90, 90)
+    expected = network(images)
+    assert det_ops.Conv2d.convert(network) is network
+    assert [type(module) for module in network.modules() if isinstance(module, nn.Conv2d)] == [
+        nn.Conv2d,
+        det_ops.Conv2d,
+        Special,
+    ]
+    after = dict(network.named_parameters())
+    assert after.keys() == parameters.keys()
+    assert all(after[name] is parameter for name, parameter in parameters.items())
+    found = network(images)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    found.sum().backward()
+    assert all(parameter.grad is not None for parameter in parameters.values())
+    reflecting = det_ops.Conv2d.convert(nn.Conv2d(32, 32, 3, padding=1, padding_mode="reflect"))
+    assert reflecting(torch.randn(1, 32, 40, 40)).shape == (1, 32, 40, 40)
