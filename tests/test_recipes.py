@@ -1,11 +1,13 @@
 """The recipes hold the published constants, and survive being written, read and fitted to another batch."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from apps.common.app import App
 from apps.common.config import from_dict, to_dict
+from apps.common.data import grouping
 from apps.common.train import _parse
 from apps.faster_rcnn.config import RECIPES as FASTER
 from apps.faster_rcnn.model import faster_rcnn
@@ -118,3 +120,17 @@ def test_what_a_recipe_says_of_itself_is_no_option():
     assert "--train.seed" in names
     with pytest.raises(UsageError, match="number of classes"):
         _parse(APPS["mask_rcnn"], MASK["tiny"](), None, ["--detector.num-classes", "3"])
+
+
+@pytest.mark.parametrize(
+    ("buckets", "expected"),
+    [
+        ((), "orientation"),
+        (((800, 1344), (1344, 800)), "orientation"),
+        (((800, 1088), (800, 1344), (1088, 800), (1344, 800)), "bucket"),
+    ],
+)
+def test_several_buckets_of_an_orientation_keep_aspects_together(buckets, expected):
+    recipe = MASK["mask_rcnn_r50_fpn_1x"]()
+    recipe = replace(recipe, data=replace(recipe.data, buckets=buckets))
+    assert grouping(recipe, recipe.test_resize()) == expected

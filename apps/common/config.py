@@ -80,7 +80,8 @@ class DataConfig(LoadingConfig):
     max_size: int = 1333
     rounding: Literal["detectron2", "maskrcnn_benchmark", "torchvision"] = "detectron2"
     buckets: tuple[tuple[int, int], ...] = ()
-    """Padded shapes (height, width), the smallest that holds a batch is taken; empty: one per orientation."""
+    """Padded shapes (height, width), the smallest that holds a batch is taken; empty: one per orientation. Several per
+    orientation keep images of one aspect together, which on COCO saves a seventh of the pixels."""
     max_polygons: int = 512
     max_edges: int = 16384
 

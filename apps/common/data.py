@@ -66,7 +66,7 @@ def training_batches(recipe: Recipe, index: CocoIndex, start: int, *, pin_memory
         workers=data.workers,
         pin_memory=pin_memory,
         filter_empty=data.filter_empty,
-        grouping=_grouping(transform.resize),
+        grouping=grouping(recipe, transform.resize),
     )
     return iter(loader)
 
@@ -82,7 +82,7 @@ def evaluation_loader(recipe: Recipe, index: CocoIndex, *, batch: int | None = N
         rank=distributed.rank(),
         world_size=distributed.world_size(),
         workers=data.workers,
-        grouping=_grouping(resize),
+        grouping=grouping(recipe, resize),
     )
 
 
@@ -99,7 +99,7 @@ def validation_loader(recipe: Recipe, index: CocoIndex) -> Loader:
         workers=data.workers,
         truth=True,
         legacy=recipe.training_transform().legacy,
-        grouping=_grouping(resize),
+        grouping=grouping(recipe, resize),
     )
 
 
@@ -107,6 +107,11 @@ def _share(batch: int, index: CocoIndex) -> int:
     return max(1, min(batch, len(index)) // distributed.world_size())
 
 
-def _grouping(resize: Resize) -> Grouping:
-    """YOLACT's images have one shape whatever they were."""
-    return "none" if resize.rule == "yolact" else "orientation"
+def grouping(recipe: Recipe, resize: Resize) -> Grouping:
+    """Which images share a batch: those of an orientation, or of a bucket where an orientation has several.
+
+    YOLACT's images have one shape whatever they were.
+    """
+    if resize.rule == "yolact":
+        return "none"
+    return "bucket" if len(recipe.batch_shape().buckets) > 2 else "orientation"
