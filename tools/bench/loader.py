@@ -1,6 +1,6 @@
 """The loader of a training beside a torch DataLoader with torchvision's datasets and transforms: images per second.
 
-    python tools/bench/loader.py --data DIR [--workers 2] [--images 64] [--size 800] [--batch 4]
+    python tools/bench/loader.py --data DIR [--workers 0] [--images 64] [--size 800] [--batch 4]
 
 Both read the same JPEG files of a data set in the COCO layout, resize the shorter side, mirror half of them, and end at
 batches with boxes, labels and masks in main memory. Rows go to `benchmarks/results.jsonl`.
@@ -62,27 +62,37 @@ def _as_tuple(samples: list[Any]) -> tuple[Any, ...]:
     return tuple(zip(*samples, strict=True))
 
 
-def speed(batches: Iterator[object], options: argparse.Namespace) -> float:
-    """Images per second, after the first batch, which starts the workers."""
-    next(batches)
+def speeds(sides: dict[str, Iterator[object]], options: argparse.Namespace) -> dict[str, float]:
+    """Images per second of each side after its first batch, which starts the workers.
+
+    Without workers the sides take turns; with them each has the machine for itself, as they would load ahead.
+    """
     steps = max(1, options.images // options.batch)
-    began = time.perf_counter()
-    for _ in range(steps):
-        next(batches)
-    return steps * options.batch / (time.perf_counter() - began)
+    order = [(name, turn) for name in sides for turn in range(steps)]
+    if options.workers == 0:
+        order.sort(key=lambda one: one[1])
+    taken: dict[str, float] = {}
+    for name, _ in order:
+        if name not in taken:
+            next(sides[name])
+            taken[name] = 0.0
+        began = time.perf_counter()
+        next(sides[name])
+        taken[name] += time.perf_counter() - began
+    return {name: steps * options.batch / seconds for name, seconds in taken.items()}
 
 
 def main(args: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="data set in the COCO layout")
-    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--workers", type=int, default=0, help="processes that load ahead; 0: this one loads")
     parser.add_argument("--images", type=int, default=64, help="timed images")
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--size", type=int, default=800, help="shorter side")
     add_options(parser)
     options = parser.parse_args(args)
     index = open_splits(options.data, RECIPES["mask_rcnn_r50_fpn_1x"]().data).train
-    found = {"ours": speed(ours(options), options), "torchvision": speed(torchvisions(options, index), options)}
+    found = speeds({"ours": ours(options), "torchvision": torchvisions(options, index)}, options)
     print(f"{'loading':<20} {'ours':>10} {'torchvision':>12} {'ratio':>6}   images/s, {options.workers} workers")
     ratio = found["ours"] / found["torchvision"]
     print(f"{options.size:<20} {found['ours']:10.1f} {found['torchvision']:12.1f} {ratio:5.2f}x")
