@@ -17,6 +17,9 @@ std::mutex mutex;
 std::string notes;
 thread_local int32_t device = 0;
 uintptr_t handle = 0x1000;
+void* captured_stream = nullptr;
+void* captured_graph = nullptr;
+void (*on_replay)(void*) = nullptr;
 
 void note(const std::string& line) {
   std::lock_guard<std::mutex> guard(mutex);
@@ -110,8 +113,12 @@ API int aclrtCreateStreamWithConfig(void** stream, uint32_t, uint32_t) { return 
 API int aclrtCreateEvent(void** event) { return make(event); }
 API int aclrtCreateEventWithFlag(void** event, uint32_t) { return make(event); }
 API int aclrtCreateEventExWithFlag(void** event, uint32_t) { return make(event); }
-API int aclrtSynchronizeStream(void*) { note("wait for the stream"); return 0; }
-API int aclrtSynchronizeStreamWithTimeout(void*, int) { note("wait for the stream"); return 0; }
+API int aclrtSynchronizeStream(void* stream) {
+  // torch_npu's generator of random numbers has a stream of its own, for which it waits where the other is captured.
+  note(captured_stream && stream != captured_stream ? "another stream is waited for" : "wait for the stream");
+  return 0;
+}
+API int aclrtSynchronizeStreamWithTimeout(void* stream, int) { return aclrtSynchronizeStream(stream); }
 API int aclrtSynchronizeDevice() { note("wait for the device"); return 0; }
 API int aclrtSynchronizeEvent(void*) { note("wait for an event"); return 0; }
 API int aclrtQueryEventStatus(void*, int* status) { *status = 1; return 0; }
@@ -119,6 +126,32 @@ API int aclrtQueryEventWaitStatus(void*, int* status) { *status = 1; return 0; }
 API int aclrtEventElapsedTime(float* milliseconds, void*, void*) { *milliseconds = 1; return 0; }
 API int aclrtGetStreamAttribute(void*, int, void*) { return 0; }
 API int aclrtStreamQuery(void*, int* status) { *status = 0; return 0; }
+
+// --- graphs: what is launched in a capture is not done; standin_on_replay() names the function that does it for a replay
+API void standin_on_replay(void (*function)(void*)) { on_replay = function; }
+API void* standin_capture() { return captured_stream ? captured_graph : nullptr; }
+API int aclmdlRICaptureBegin(void* stream, int) {
+  captured_stream = stream;
+  note("capture begins");
+  return make(&captured_graph);
+}
+API int aclmdlRICaptureGetInfo(void* stream, int* status, void** graph) {
+  *status = captured_stream && stream == captured_stream;
+  if (graph) *graph = captured_graph;
+  return 0;
+}
+API int aclmdlRICaptureEnd(void*, void** graph) {
+  *graph = captured_graph;
+  captured_stream = nullptr;
+  return 0;
+}
+API int aclmdlRICaptureThreadExchangeMode(int*) { return 0; }
+API int aclmdlRIDestroy(void*) { return 0; }
+API int aclmdlRIExecuteAsync(void* graph, void*) {
+  note("replay");
+  if (on_replay) on_replay(graph);
+  return 0;
+}
 
 // --- arguments of kernels of today's interface (aclnn)
 API void* aclCreateTensor(const int64_t* shape, uint64_t ndim, int dtype, const int64_t* stride, int64_t offset, int format,

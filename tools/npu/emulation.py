@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
+import det_ops
 from det_ops import _roi_align_reference
 
 _DTYPES = {
@@ -77,14 +79,24 @@ def _gather_backward(grad: Tensor, shape: list[int], dim: int, index: Tensor, _s
     return grad.new_zeros(shape).scatter_add_(dim, index, grad)
 
 
+def _nms(
+    boxes: Tensor, scores: Tensor, most: int, threshold: Tensor, least: Tensor, _pad: bool
+) -> tuple[Tensor, Tensor]:
+    found, kept = det_ops.nms(boxes, scores, float(threshold), max_output=most, valid=scores > least)
+    return found.int(), kept.sum().int()
+
+
 _VENDOR: dict[str, Callable[..., Any]] = {
     "npu::l1_loss_backward": _l1_backward,
     "npu::npu_binary_cross_entropy_with_logits_backward": _cross_entropy_backward,
     "npu::npu_gather_backward": _gather_backward,
+    "npu::npu_nms_v4": _nms,
     "npu::npu_roi_align": _roi_align,
     "npu::npu_roi_alignbk": _roi_align_backward,
 }
 """What operators of torch_npu's own compute."""
+
+_BEGINS = "capture begins"
 
 _PLACES: dict[int, Tensor] = {}
 """The CPU's indices of a max-pooling by the address of torch_npu's."""
@@ -96,15 +108,23 @@ class Emulation(TorchDispatchMode):
     Attributes:
         lines: what the operators of a `recorded` block were, with their dtypes, shapes, attributes and kernels.
         faults: what must not be in a training step, with the operator.
+        captured: what must not be in a graph, of all graphs.
+        replays: how often a graph was replayed.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.lines: list[str] = []
         self.faults: list[str] = []
+        self.captured: list[str] = []
+        self.replays = 0
         self._recording = False
         self._cann = ctypes.CDLL("libascendcl.so")
         self._cann.standin_take.restype = ctypes.c_char_p
+        self._cann.standin_capture.restype = ctypes.c_void_p
+        self._graphs: dict[int, list[Callable[[], Any]]] = {}
+        self._on_replay = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(self._replay)
+        self._cann.standin_on_replay(self._on_replay)
 
     @contextmanager
     def recorded(self) -> Iterator[None]:
@@ -126,16 +146,35 @@ class Emulation(TorchDispatchMode):
             # Composed of other operators: these are what the device sees.
             with self:
                 return func.redispatch(torch._C.DispatchKeySet(torch._C.DispatchKey.PrivateUse1), *args, **kwargs)
-        if not self._recording:
+        capture = self._cann.standin_capture()
+        if not self._recording and capture is None:
             return _execute(func, args, kwargs)
-        self.faults += faults(f"before {func.name()}", self._taken())
-        out = _execute(func, args, kwargs)
+        before = self._taken()
+        out = _execute(func, args, kwargs, None if capture is None else self._graphs.setdefault(capture, []))
         calls = self._taken()
-        if calls or not func.is_view:
-            line = _line(func, args, kwargs, calls)
-            self.lines.append(line)
-            self.faults += faults(line, calls, func, args)
+        line = _line(func, args, kwargs, calls)
+        if capture is not None:
+            before = before[before.index(_BEGINS) + 1 :] if _BEGINS in before else before
+        found = faults(f"before {func.name()}", before) + faults(line, calls, func, args)
+        if self._recording:
+            self.faults += found
+            if calls or not func.is_view:
+                self.lines.append(line)
+        if capture is not None:
+            found += [f"of the older interface: {line}" for call in calls if call.startswith("aclop:")]
+            self.captured += [f"in a graph, {fault}" for fault in found]
         return out
+
+    def forget_graphs(self) -> None:
+        """All captures and replays so far."""
+        self._graphs.clear()
+        self.captured, self.replays = [], 0
+
+    def _replay(self, graph: int) -> None:
+        """Compute what was captured."""
+        self.replays += 1
+        for compute in self._graphs[graph]:
+            compute()
 
     def _taken(self) -> list[str]:
         """What torch_npu has called since the last time."""
@@ -179,17 +218,13 @@ def _line(func: Any, args: Any, kwargs: dict[str, Any], calls: list[str]) -> str
     return f"{line} -> {', '.join(calls)}" if calls else line
 
 
-def _execute(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+def _execute(func: Any, args: Any, kwargs: dict[str, Any], graph: list[Callable[[], Any]] | None = None) -> Any:
+    """Run an operator; of one that is captured, the computation goes to `graph` instead."""
     name = func._schema.name
     if name == "aten::_local_scalar_dense":
         func(*args)
         return func(_host(args[0]))
-    if name in ("aten::_to_copy", "aten::to"):
-        out = func(*args, **kwargs)
-        if out.data_ptr() != args[0].data_ptr():  # `to` may give the tensor itself
-            _host(out).copy_(_host(args[0]))
-        return out
-    if func.is_view or name in _PLAIN:
+    if (func.is_view and name != "aten::to") or name in _PLAIN:
         return func(*args, **kwargs)
     # torch_npu may move what an operator changes about, which its kernels have not computed: put it back.
     changed = [
@@ -201,7 +236,22 @@ def _execute(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     out = func(*args, **kwargs)
     for host, before in changed:
         host.copy_(before)
+    if func.namespace == "npu" and name not in _VENDOR:
+        raise NotImplementedError(f"nobody knows here what {name} computes")
+    if graph is None:
+        return _compute(func, args, kwargs, out)
+    graph.append(partial(_compute, func, args, kwargs, out))
+    return out
+
+
+def _compute(func: Any, args: Any, kwargs: dict[str, Any], out: Any) -> Any:
+    """What torch_npu has returned, with the values that the CPU finds."""
+    name = func._schema.name
     given, named = tree_map(_host, args), tree_map(_host, kwargs)
+    if name in ("aten::_to_copy", "aten::to"):
+        if out.data_ptr() != args[0].data_ptr():  # `to` may give the tensor itself
+            _host(out).copy_(given[0])
+        return out
     if name == "aten::copy_":
         given[0].copy_(given[1])
         return out
@@ -211,8 +261,6 @@ def _execute(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         return _filled(func, out[0], values), out[1]
     if name == "aten::max_pool2d_with_indices_backward":
         given = (*given[:-1], _PLACES[args[-1].data_ptr()])
-    if func.namespace == "npu" and name not in _VENDOR:
-        raise NotImplementedError(f"nobody knows here what {name} computes")
     found = _VENDOR.get(name, func)(*given, **named)
     if func._schema.is_mutable:
         return out

@@ -132,11 +132,14 @@ def run(
     device: str,
     precision: PrecisionName,
     emulation: Emulation | None,
+    *,
+    capture: bool = False,
 ) -> tuple[Outcome, dict[str, list[str]]]:
     """Two training steps and one inference; what their operators were, of the second step and the second inference."""
     place = torch.device(device)
     # The dynamic scale begins where gradients overflow, as it should; these are to be compared.
-    settings = replace(recipe.train, precision=precision, loss_scale=128.0 if precision == "fp16" else None, seed=0)
+    scale = 128.0 if precision == "fp16" else None
+    settings = replace(recipe.train, precision=precision, loss_scale=scale, seed=0, capture=capture)
     step = TrainStep(copy.deepcopy(model).train(), recipe.solver, settings, place)
     inputs = {name: value.to(place) for name, value in batch.items()}
     lines: dict[str, list[str]] = {}
@@ -207,7 +210,7 @@ def _flat(tensor: Tensor) -> Tensor:
 
 
 def main() -> None:
-    """Arguments: recipes and precisions, as `yolact/tiny:fp32`; results go to standard output, a JSON object a line."""
+    """Arguments: recipes and precisions (or `captured`), as `yolact/tiny:fp32`; prints a JSON object a line."""
     importlib.import_module("torch_npu")
 
     emulation = Emulation()
@@ -219,15 +222,17 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         index = write_images(Path(folder))
         for argument in sys.argv[1:]:
-            name, _, last = argument.partition(":")
-            precision = cast(PrecisionName, last)
+            name, _, kind = argument.partition(":")
+            captured = kind == "captured"
+            precision = cast(PrecisionName, "fp32" if captured else kind)
             recipe = small(RECIPES[name]())
             model = network(recipe)
             batch = next(training_batches(recipe, index, 0, pin_memory=False))
             with det_ops.kernels("reference"):  # of other rounding, a random network makes other choices
                 cpu, _ = run(model, recipe, batch, "cpu", precision, None)
+            emulation.forget_graphs()
             with torch.autograd.set_multithreading_enabled(False), emulation:
-                npu, lines = run(model, recipe, batch, "npu:0", precision, emulation)
+                npu, lines = run(model, recipe, batch, "npu:0", precision, emulation, capture=captured)
             faults = lines.pop("faults", [])
             # How far rounding alone goes: other kernels of the CPU, or for half precision full precision.
             with det_ops.kernels("reference"), torch.backends.mkldnn.flags(enabled=precision != "fp32"):
@@ -236,6 +241,9 @@ def main() -> None:
             compare = differences if precision == "fp32" else loss_difference
             compared, noise = compare(npu, cpu), compare(again, cpu)
             faults += [f"deprecated: {operator}" for operator in sorted(deprecated() - known)]
+            if captured:
+                del compared["gradients"]  # are zero again after a captured step
+                faults += [*emulation.captured, *([] if emulation.replays else ["no graph was replayed"])]
             if not all(gradient.isfinite().all() for gradient in npu.gradients):
                 faults.append("a gradient is not finite")
             result = {"differences": compared, "noise": noise, "faults": faults, "lines": lines}

@@ -29,7 +29,7 @@ def test_choice_is_restored_after_an_error() -> None:
 
 def test_unknown_choice() -> None:
     with (
-        pytest.raises(ValueError, match="choice must be one of auto, reference, triton, got 'fast'"),
+        pytest.raises(ValueError, match="choice must be one of auto, reference, host, vendor, triton, got 'fast'"),
         det_ops.kernels("fast"),
     ):
         pass
@@ -39,7 +39,7 @@ def test_every_operator_has_a_row_per_device() -> None:
     rows = _kernels.table()
     operators = {row.operator for row in rows}
     assert {(row.operator, row.device) for row in rows} == {(o, d) for o in operators for d in ("cpu", "cuda", "npu")}
-    functions = {name for name in det_ops.__all__ if not name.startswith("_")} - {"kernels"}
+    functions = {name for name in det_ops.__all__ if name[0].islower()} - {"kernels"}
     assert operators == functions
 
 
@@ -57,8 +57,25 @@ def test_npu_rows_tell_what_the_vendor_has(capsys: pytest.CaptureFixture[str]) -
     printed = capsys.readouterr().out
     of_npu = printed[printed.index("\nnpu: ") :].splitlines()
     (place,) = (i for i, line in enumerate(of_npu) if line.startswith("  nms "))
-    assert of_npu[place + 1].split()[:2] == ["not", "npu_nms_v4"]
+    assert of_npu[place].split()[1:3] == ["reference", "exact;"]
+    assert [line.split()[:2] for line in of_npu[place + 1 : place + 3]] == [
+        ["or", "DET_OPS_KERNELS=host:"],
+        ["or", "DET_OPS_KERNELS=vendor:"],
+    ]
+    (place,) = (i for i, line in enumerate(of_npu) if line.startswith("  match "))
+    assert of_npu[place + 1].split()[:2] == ["not", "npu_grid_assign_positive"]
     assert any(line.split()[:3] == ["roi_align", "torch_npu", "npu_roi_align,"] for line in of_npu)
+
+
+@pytest.mark.parametrize(("choice", "kernel"), [("auto", "reference"), ("host", "C++"), ("vendor", "vendor")])
+def test_nms_on_an_npu_may_be_chosen(choice: str, kernel: str) -> None:
+    with det_ops.kernels(choice):
+        served = {(row.operator, row.device): row.name for row in _kernels.table()}
+    assert served["nms", "npu"] == served["batched_nms", "npu"] == kernel
+    # All else is as it was.
+    others = {(row.operator, row.device): row.name for row in _kernels.table() if "nms" not in row.operator}
+    assert {key: served[key] for key in others} == others
+    assert served["nms", "cpu"] == "C++"
 
 
 def test_public_names_are_sorted() -> None:

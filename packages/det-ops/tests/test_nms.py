@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import det_ops
 from det_ops import _nms_reference
@@ -80,6 +81,23 @@ def test_equals_the_definition(
             parts = (part[image] for part in (boxes, scores, groups, valid))
             assert indices[image][kept[image]].tolist() == greedy(*parts, threshold, most, offset)
             assert kept[image].int().diff().le(0).all()  # padding last
+
+
+@given(problems(), THRESHOLDS, st.integers(1, 80), st.booleans(), st.sampled_from(["rounds", "scan"]))
+@settings(max_examples=60, deadline=None)
+def test_groups_one_behind_the_other_in_both_forms(
+    problem: dict[str, Tensor], threshold: float, most: int, masked: bool, form: str
+) -> None:
+    boxes, scores, groups, valid = problem.values()
+    sizes = groups[0].unique(return_counts=True)[1].tolist() if groups.shape[1] else [0, 0]
+    numbers = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes)).expand_as(groups)
+    options = {"max_output": most, "valid": valid if masked else None}
+    expected = det_ops.batched_nms(boxes, scores, numbers, threshold, **options)
+    assert all(map(torch.equal, det_ops.batched_nms(boxes, scores, sizes, threshold, **options), expected))
+    with pytest.MonkeyPatch.context() as patch, det_ops.kernels("reference"):
+        patch.setattr(_nms_reference, "OPERATORS_PER_ROUND", 0 if form == "rounds" else 10**9)
+        assert all(map(torch.equal, det_ops.batched_nms(boxes, scores, sizes, threshold, **options), expected))
+        assert all(map(torch.equal, det_ops.batched_nms(boxes, scores, numbers, threshold, **options), expected))
 
 
 @given(problems(batch=False), THRESHOLDS, st.sampled_from([torch.float32, torch.float64]))
@@ -221,7 +239,28 @@ def test_reference_reads_nothing_on_the_host(most: int) -> None:
     with FakeTensorMode() as mode:
         boxes, scores, groups, valid = (mode.from_tensor(argument) for argument in ARGUMENTS)
         indices, kept = _nms_reference.nms(boxes, scores, groups, valid, 0.5, most, 0.0)
-    assert indices.shape == kept.shape == (2, most)
+        assert indices.shape == kept.shape == (2, most)
+        indices, kept = _nms_reference.nms_of_groups(boxes, scores, [12, 18], valid, 0.5, most, 0.0)
+        assert indices.shape == kept.shape == (2, most)
+
+
+@pytest.mark.parametrize(("most", "least"), [(None, 100), (4, 4)])
+def test_operators_of_the_reference(most: int | None, least: int) -> None:
+    """On an accelerator each is a launch: as few as a group of 500 takes, not as 2,000 boxes, nor two a box."""
+
+    class Count(TorchDispatchMode):
+        operators = 0
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            self.operators += not func.is_view
+            return func(*args, **(kwargs or {}))
+
+    corner = torch.rand(1, 2000, 2) * 300
+    boxes, scores = torch.cat((corner, corner + 40), -1), torch.rand(1, 2000)
+    with Count() as count, det_ops.kernels("reference"), torch.autocast("cpu", dtype=torch.bfloat16):
+        _, kept = det_ops.batched_nms(boxes, scores, [500] * 4, 0.5, max_output=most)
+    assert kept.sum() >= least
+    assert count.operators < (600 if most is None else 150)
 
 
 @pytest.mark.parametrize("threshold", [0.3, 0.5, 0.7, 0.1, 1 / 3, 1e-3, -0.3, 1.0, 0.0])
@@ -243,6 +282,8 @@ def test_float32_floor(threshold: float) -> None:
         ({"scores": torch.rand(5, device="meta")}, "scores"),
         ({"groups": torch.rand(5)}, "groups"),
         ({"groups": torch.ones(4, dtype=torch.int64)}, "groups"),
+        ({"groups": [2, 2]}, "groups"),
+        ({"groups": [6, -1]}, "groups"),
         ({"valid": torch.ones(5)}, "valid"),
         ({"valid": torch.ones(6, dtype=torch.bool)}, "valid"),
         ({"iou_threshold": float("nan")}, "iou_threshold"),

@@ -77,6 +77,31 @@ def build_fused(device):
 def build_mixed(device):
     return lambda: torch.rand(2, device=device) + torch.rand(2)
 
+def build_nms_on_the_host(device):
+    import det_ops
+
+    corner = torch.rand(2, 30, 2) * 50
+    boxes, scores = torch.cat((corner, corner + 20), -1), torch.rand(2, 30)
+    arguments = (boxes.to(device), scores.to(device), [10, 20], 0.4)
+    valid = scores.to(device) > 0.2
+    expected = det_ops.batched_nms(boxes, scores, *arguments[2:], max_output=9, valid=scores > 0.2)
+
+    def step():
+        with det_ops.kernels("host"):
+            found = det_ops.batched_nms(*arguments, max_output=9, valid=valid)
+        assert all(part.device.type == "npu" for part in found)
+        if not all(torch.equal(part.cpu(), other) for part, other in zip(found, expected)):
+            raise ValueError("other boxes")
+
+    return step
+
+def build_nms(device):
+    import det_ops
+
+    corner = torch.rand(2, 30, 2, device=device) * 50
+    boxes, scores = torch.cat((corner, corner + 20), -1), torch.rand(2, 30, device=device)
+    return lambda: det_ops.batched_nms(boxes, scores, [10, 20], 0.4, max_output=9)
+
 def build_good(device):
     return lambda: torch.rand(2, device=device)
 
@@ -121,6 +146,8 @@ CASES = [
     (("steps:build_vendor", "--soc", "910ProB"), 1, "(bfloat16)"),
     (("steps:build_fused",), 1, "1 x aten::_fused_sgd_ (found_inf)"),
     (("steps:build_mixed",), 1, "Expected all tensors to be on the same device"),
+    (("steps:build_nms_on_the_host",), 1, "read: the host waits for the device, and reads\n"),
+    (("steps:build_nms",), 0, "0 findings"),
     (("steps:build_good",), 0, "0 findings for an Ascend 910B in 3 steps of 1 operator\n"),
     (("steps:build_nothing",), 2, "the step does nothing on the device"),
     (("steps:build_other",), 2, "module 'steps' has no function 'build_other'"),

@@ -90,7 +90,7 @@ def select_proposals(
     index, kept = batched_nms(
         all_boxes,
         all_scores,
-        all_levels,
+        [level.shape[1] for level in scores],
         config.nms_threshold,
         max_output=min(post_nms, all_scores.shape[1]),
         valid=valid,

@@ -31,6 +31,9 @@ def main() -> None:
                 print(f"  {row.operator:{width}}  {row.name:10}  {row.reason}")
                 if device == "npu" and row.operator in VENDOR:
                     print(f"  {'':{width}}  {'not':10}  {VENDOR[row.operator]}")
+                elif device == "npu" and row.operator in ("batched_nms", "nms"):
+                    for choice, (_, reason) in _kernels.FORMS.items():
+                        print(f"  {'':{width}}  {'or':10}  DET_OPS_KERNELS={choice}: {reason}")
 
 
 if __name__ == "__main__":

@@ -2,8 +2,9 @@
 
 `auto` takes the fast kernel where there is one. `reference` takes the plain PyTorch code everywhere: the oracle of the
 tests, and what tracers see on devices without a kernel. The environment variable `DET_OPS_KERNELS` sets the choice at
-import, `kernels("reference")` for the length of a block. `triton` makes Triton's interpreter run the GPU's kernels on
-the CPU, slowly: for tests, with the environment variable `TRITON_INTERPRET=1`.
+import, `kernels("reference")` for the length of a block. `host` and `vendor` are `auto` but for NMS on an NPU, whose
+reference has hundreds of small steps: one call on the CPU, with a wait; or the vendor's. `triton` makes Triton's
+interpreter run the GPU's kernels on the CPU, slowly: for tests, with the environment variable `TRITON_INTERPRET=1`.
 """
 
 import importlib.util
@@ -26,7 +27,8 @@ else:
 LIBRARY = torch.library.Library("det_ops", "DEF")
 """Where every operator of the package is defined; kept alive as long as the module."""
 
-CHOICES = ("auto", "reference", "triton")
+CHOICES = ("auto", "reference", "host", "vendor", "triton")
+_FAST = ("auto", "host", "vendor")
 
 HAS_TRITON = importlib.util.find_spec("triton") is not None
 """Triton comes with PyTorch's CUDA wheels; its kernels are imported when the first tensor asks for them."""
@@ -49,6 +51,17 @@ def _checked(choice: str, origin: str) -> str:
 _choice = _checked(os.environ.get("DET_OPS_KERNELS", "auto"), "the environment variable DET_OPS_KERNELS")
 
 
+FORMS = {
+    "host": ("C++", "exact; one call on the CPU, which waits for the NPU; not in a graph"),
+    "vendor": (
+        "vendor",
+        "torchvision_npu's, which waits, or npu_nms_v4, deprecated and not on Ascend 950; ties and rounding are theirs",
+    ),
+}
+"""What `DET_OPS_KERNELS` may choose for NMS on an NPU instead of the reference: the kernel, and what speaks for and
+against it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Kernel:
     """One row of the table: `operator` is served by `name` on devices of type `device`, because of `reason`."""
@@ -69,7 +82,7 @@ def register(operator: str, device: str, name: str, reason: str) -> None:
 
 def native(tensor: Tensor) -> bool:
     """Whether the C++ kernels serve operators on the device of `tensor`: on the CPU, unless the reference is forced."""
-    return _choice == "auto" and _C is not None and tensor.device.type == "cpu"
+    return _choice in _FAST and _C is not None and tensor.device.type == "cpu"
 
 
 def triton(*tensors: Tensor) -> bool:
@@ -85,7 +98,17 @@ def triton(*tensors: Tensor) -> bool:
 
 def npu(tensor: Tensor) -> bool:
     """Whether torch_npu's own kernels may serve operators on the device of `tensor`, unless the reference is forced."""
-    return _choice == "auto" and tensor.device.type == "npu"
+    return _choice in _FAST and tensor.device.type == "npu"
+
+
+def on_host(tensor: Tensor) -> bool:
+    """Whether NMS on the device of `tensor`, an NPU, was asked to be computed by the CPU."""
+    return _choice == "host" and tensor.device.type == "npu"
+
+
+def vendor(tensor: Tensor) -> bool:
+    """Whether NMS on the device of `tensor`, an NPU, was asked to be computed by the vendor's kernels."""
+    return _choice == "vendor" and tensor.device.type == "npu"
 
 
 def float_type(*tensors: Tensor) -> torch.dtype:
@@ -98,7 +121,7 @@ def kernels(choice: str) -> Iterator[None]:
     """Force a choice of kernels inside a `with` block, for all threads.
 
     Args:
-        choice: `"auto"`, `"reference"` or `"triton"`.
+        choice: `"auto"`, `"reference"`, `"host"`, `"vendor"` or `"triton"`.
 
     Raises:
         ValueError: Another choice.
@@ -116,6 +139,14 @@ def table() -> list[Kernel]:
     rows = [_table[key] for key in sorted(_table)]
     if _choice == "reference":
         return [Kernel(row.operator, row.device, "reference", "forced: DET_OPS_KERNELS or kernels()") for row in rows]
+    if _choice in FORMS:
+        name, reason = FORMS[_choice]
+        rows = [
+            Kernel(row.operator, row.device, name, f"forced: {reason}")
+            if row.device == "npu" and row.operator in ("batched_nms", "nms")
+            else row
+            for row in rows
+        ]
     if _choice == "triton":
         interpreted = {row.operator for row in rows if row.name == "Triton"}
         rows = [

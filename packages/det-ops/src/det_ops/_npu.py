@@ -3,12 +3,10 @@
 The references consist of PyTorch operators with static shapes, which torch_npu runs natively (aclnn).
 """
 
-_NMS = "npu_nms_v4 is deprecated, not on Ascend 950; torchvision_npu's nms reads a length on the host"
 _ROI_ALIGN = "torchvision_npu's gradient takes roi_end_mode 1 where aligned=True needs 2"
 _BOX_CODING = "is deprecated, with legacy +1 widths"
 
 VENDOR = {
-    "batched_nms": f"{_NMS}; npu_batch_nms is float16 only",
     "bitmap_targets": _ROI_ALIGN,
     "box_iou": "npu_iou, npu_ptiou are deprecated: float16 with 0.01 in the denominator below Ascend 950",
     "decode_boxes": f"npu_bounding_box_decode {_BOX_CODING}",
@@ -17,7 +15,6 @@ VENDOR = {
     "generalized_box_iou": "npu_giou is deprecated: pairs of equal index only",
     "match": "npu_grid_assign_positive and npu_iou are deprecated",
     "multilevel_roi_align": _ROI_ALIGN,
-    "nms": _NMS,
     "roi_align": _ROI_ALIGN,
     "sample": "npu_random_choice_with_mask is deprecated, and does not follow PyTorch's random numbers",
 }

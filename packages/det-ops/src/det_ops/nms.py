@@ -4,14 +4,15 @@
 """
 
 import math
+from collections.abc import Sequence
 from typing import overload
 
 import torch
 from torch import Tensor
 
-from det_ops import _nms_reference
+from det_ops import _nms_reference, _npu_nms
 from det_ops._checks import check_boxes, check_device, check_shape, expect
-from det_ops._kernels import _C, LIBRARY, float_type, native, register, triton
+from det_ops._kernels import _C, LIBRARY, float_type, native, on_host, register, triton
 
 LIBRARY.define(
     "nms(Tensor boxes, Tensor scores, Tensor? groups, Tensor? valid, float iou_threshold, int max_output, float offset)"
@@ -133,7 +134,7 @@ def nms(
 def batched_nms(
     boxes: Tensor,
     scores: Tensor,
-    groups: Tensor,
+    groups: Tensor | Sequence[int],
     iou_threshold: float,
     *,
     max_output: int,
@@ -144,7 +145,7 @@ def batched_nms(
 def batched_nms(
     boxes: Tensor,
     scores: Tensor,
-    groups: Tensor,
+    groups: Tensor | Sequence[int],
     iou_threshold: float,
     *,
     max_output: None = None,
@@ -154,7 +155,7 @@ def batched_nms(
 def batched_nms(
     boxes: Tensor,
     scores: Tensor,
-    groups: Tensor,
+    groups: Tensor | Sequence[int],
     iou_threshold: float,
     *,
     max_output: int | None = None,
@@ -169,7 +170,8 @@ def batched_nms(
     Args:
         boxes: `[*, N, 4]`, floating.
         scores: `[*, N]`, floating.
-        groups: `[*, N]` int64, any values.
+        groups: `[*, N]` int64, any values; or the lengths of groups that lie one behind the other, such as levels,
+            N together: references then go through all groups at once.
         iou_threshold: As for `nms`.
         max_output: At most so many boxes are kept of all groups together, the best ones.
         valid: `[*, N]` bool; other boxes neither stay nor suppress.
@@ -187,7 +189,7 @@ def batched_nms(
 def _nms(
     boxes: Tensor,
     scores: Tensor,
-    groups: Tensor | None,
+    groups: Tensor | Sequence[int] | None,
     iou_threshold: float,
     max_output: int | None,
     valid: Tensor | None,
@@ -198,29 +200,53 @@ def _nms(
     check_shape(scores, "scores", boxes.shape[:-1])
     expect(scores.is_floating_point(), "scores", "floating", scores)
     check_device(scores, "scores", boxes, "boxes")
-    if groups is not None:
+    n = boxes.shape[-2]
+    if isinstance(groups, Tensor):
         check_shape(groups, "groups", scores.shape)
         expect(groups.dtype == torch.int64, "groups", "int64", groups)
         check_device(groups, "groups", boxes, "boxes")
+    elif groups is not None:
+        fits = all(size >= 0 for size in groups) and sum(groups) == n
+        expect(fits, "groups", f"a tensor, or lengths that add up to {n}", groups)
     if valid is not None:
         check_shape(valid, "valid", scores.shape)
         expect(valid.dtype == torch.bool, "valid", "bool", valid)
         check_device(valid, "valid", boxes, "boxes")
     expect(not math.isnan(iou_threshold), "iou_threshold", "a number", iou_threshold)
-    n = boxes.shape[-2]
-    if max_output is None:
-        slots = n
-    else:
-        expect(max_output >= 0, "max_output", "None or not negative", max_output)
-        slots = min(max_output, n)
-    if native(boxes) or triton(boxes, scores):
-        result = torch.ops.det_ops.nms(boxes, scores, groups, valid, iou_threshold, slots, offset)
-    else:
-        result = _nms_reference.nms(boxes, scores, groups, valid, iou_threshold, slots, offset)
+    slots = n if max_output is None else min(max_output, n)
+    expect(slots >= 0, "max_output", "None or not negative", max_output)
+    result = _chosen(boxes, scores, groups, valid, iou_threshold, slots, offset)
     if max_output is None and boxes.ndim == 2:
         indices, kept = result
         return indices[kept]
     return result
+
+
+def _chosen(
+    boxes: Tensor,
+    scores: Tensor,
+    groups: Tensor | Sequence[int] | None,
+    valid: Tensor | None,
+    iou_threshold: float,
+    max_output: int,
+    offset: float,
+) -> tuple[Tensor, Tensor]:
+    """By the kernel that serves the device, or was asked for."""
+    settings = (iou_threshold, max_output, offset)
+    if on_host(boxes):
+        there = groups.cpu() if isinstance(groups, Tensor) else groups
+        found = _chosen(boxes.cpu(), scores.cpu(), there, None if valid is None else valid.cpu(), *settings)
+        return found[0].to(boxes.device), found[1].to(boxes.device)
+    if not isinstance(groups, Tensor) and _npu_nms.serves(boxes, offset):
+        return _npu_nms.nms(boxes, scores, groups, valid, iou_threshold, max_output)
+    if not native(boxes) and not triton(boxes, scores):
+        if groups is None or isinstance(groups, Tensor):
+            return _nms_reference.nms(boxes, scores, groups, valid, *settings)
+        return _nms_reference.nms_of_groups(boxes, scores, groups, valid, *settings)
+    if groups is not None and not isinstance(groups, Tensor):
+        numbers = [torch.full((size,), number, device=boxes.device) for number, size in enumerate(groups)]
+        groups = torch.cat(numbers).expand_as(scores)
+    return torch.ops.det_ops.nms(boxes, scores, groups, valid, *settings)
 
 
 @torch.library.register_fake("det_ops::nms")
@@ -240,4 +266,9 @@ def _fake(
 for _operator in ("batched_nms", "nms"):
     register(_operator, "cpu", "C++", "kept boxes as structure of arrays, stops at max_output; threads over images")
     register(_operator, "cuda", "Triton", "a bit per pair, scanned by one program per image; float64: reference")
-    register(_operator, "npu", "reference", "exact greedy rounds of PyTorch operators, static, no host read")
+    register(
+        _operator,
+        "npu",
+        "reference",
+        "exact; static, no wait; an operator per box of the largest level, or 18 per kept box if that is fewer",
+    )
