@@ -1,3 +1,5 @@
+import types
+
 import pytest
 import torch
 from torch import nn
@@ -79,6 +81,12 @@ def test_parameters_are_those_of_the_model_without_the_frozen():
 def test_a_model_without_trainable_parameters_is_refused():
     with pytest.raises(EngineError, match="no trainable parameter"):
         build_optimizer(nn.Linear(2, 2).requires_grad_(False), SolverConfig())
+
+
+def test_adamw_with_a_learning_rate_on_an_npu_is_refused():
+    npu = types.SimpleNamespace(type="npu")  # which a stock torch does not know by name
+    with pytest.raises(EngineError, match="AdamW cannot be captured on an NPU"):
+        build_optimizer(make_model(), SolverConfig(optimizer="adamw"), lr_on=npu)
 
 
 def test_steps_follow_the_update_rule():

@@ -39,8 +39,14 @@ def build_optimizer(
         lr_on: device on which the learning rate lives as a tensor, for a captured step; None: a number.
 
     Raises:
-        EngineError: no parameter is trainable, or the model does not name its layers.
+        EngineError: no parameter is trainable, the model does not name its layers, or the learning rate of AdamW should
+            live on an NPU.
     """
+    if config.optimizer == "adamw" and lr_on is not None and lr_on.type == "npu":
+        raise EngineError(
+            "AdamW cannot be captured on an NPU: torch_npu's fused AdamW takes the learning rate from the host; leave "
+            "out --train.capture, or take SGD."
+        )
     layers = _layers(model, config)
     groups: dict[tuple[float, float], dict[str, list]] = {}
     seen: set[int] = set()
