@@ -49,7 +49,17 @@ TARGETS = {
 }
 """Images per second aimed at on one H200, images of 800 x 1216 (YOLACT 550 x 550)."""
 READS = {"_local_scalar_dense", "nonzero", "masked_select", "unique_dim", "_unique2", "unique_consecutive", "equal"}
-FREE = {"device", "empty", "empty_like", "new_empty", "empty_strided", "_unsafe_view", "detach", "lift_fresh"}
+FREE = {
+    "device",
+    "promote_types",
+    "empty",
+    "empty_like",
+    "new_empty",
+    "empty_strided",
+    "_unsafe_view",
+    "detach",
+    "lift_fresh",
+}
 SPARSE = {"gather", "index_select", "index"}
 
 
@@ -94,7 +104,7 @@ class Count(TorchDispatchMode):
         by_mask = name == "index" and any(isinstance(i, Tensor) and i.dtype == torch.bool for i in args[1])
         # torchvision's NMS fetches the matrix of overlaps from a GPU.
         self.reads += name in READS or by_mask or (space, name) == ("torchvision", "nms")
-        if not (func.is_view or name in FREE or space in ("profiler", "prim")):
+        if not (func.is_view or name in FREE or space == "profiler"):
             tensors = {id(t): t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)}
             made = [t for t in tree_leaves(out) if isinstance(t, Tensor)]
             flops = _flops(func, args, out)
