@@ -9,18 +9,17 @@ root=$(cd "$(dirname "$0")/../.." && pwd)
 python=${PYTHON:-python3}
 site=$root/build/bare
 
-if [ ! -d "$site" ]; then
-  mkdir -p "$site.new"
-  cp -r "$root"/packages/*/src/* "$site.new"
-  for wheel in "$root"/wheels/*.whl; do
-    [ -e "$wheel" ] && $python -m zipfile -e "$wheel" "$site.new"
-  done
+mkdir -p "$site"
+cp -r "$root"/packages/*/src/* "$site"
+for wheel in "$root"/wheels/*.whl; do
+  [ ! -e "$wheel" ] || $python -m zipfile -e "$wheel" "$site"
+done
+{
   cmake -S "$root/packages/det-ops" -B "$site.build" -DSKBUILD_PROJECT_NAME=det_ops -DCMAKE_BUILD_TYPE=Release \
     -DPython_EXECUTABLE="$($python -c 'import sys; print(sys.executable)')" \
     -Dpybind11_DIR="$($python -c 'import pybind11; print(pybind11.get_cmake_dir())')"
   cmake --build "$site.build" --parallel "${CMAKE_BUILD_PARALLEL_LEVEL:-$(nproc)}"
-  cmake --install "$site.build" --prefix "$site.new"
-  mv "$site.new" "$site"
-fi
+  cmake --install "$site.build" --prefix "$site"
+} >&2
 
 PYTHONPATH=$site:$root${PYTHONPATH:+:$PYTHONPATH} exec $python "$root/tools/bench" "$@"

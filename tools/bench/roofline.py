@@ -49,17 +49,7 @@ TARGETS = {
 }
 """Images per second aimed at on one H200, images of 800 x 1216 (YOLACT 550 x 550)."""
 READS = {"_local_scalar_dense", "nonzero", "masked_select", "unique_dim", "_unique2", "unique_consecutive", "equal"}
-FREE = {
-    "device",
-    "promote_types",
-    "empty",
-    "empty_like",
-    "new_empty",
-    "empty_strided",
-    "_unsafe_view",
-    "detach",
-    "lift_fresh",
-}
+FREE = {"device", "promote_types", "empty", "empty_like", "new_empty", "empty_strided", "_unsafe_view", "detach"}
 SPARSE = {"gather", "index_select", "index"}
 
 
