@@ -15,9 +15,11 @@ from det_engine.step import TrainStep
 
 
 def build_step(app: str, device: torch.device) -> Callable[[], None]:
-    """The recipe `tiny` with two images in a batch, by the steps that `train` makes."""
+    """The recipe `tiny` with two images in a batch and one bucket, by the steps that `train` makes."""
     recipe = import_module(f"apps.{app}.config").RECIPES["tiny"]()
-    recipe = dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, batch=2, workers=0))
+    # One bucket: images of another orientation would be further shapes, each looked up once.
+    bucket = {} if app == "yolact" else {"buckets": ((192, 192),)}
+    recipe = dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, batch=2, workers=0, **bucket))
     data = os.environ.get("SHAPES")
     splits = open_splits(None if data is None else Path(data), recipe.data)
     recipe = with_classes(recipe, splits.train.num_classes).spelt_out()

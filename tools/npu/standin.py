@@ -110,4 +110,9 @@ def _package(name: str) -> Path:
 
 
 def _sh(*command: object) -> str:
-    return subprocess.run([str(part) for part in command], capture_output=True, text=True, check=True).stdout
+    ended = subprocess.run([str(part) for part in command], capture_output=True, text=True)
+    if ended.returncode:
+        raise SystemExit(
+            f"npu:check cannot run: {command[0]} ended with status {ended.returncode}: {ended.stderr.strip()}"
+        )
+    return ended.stdout
