@@ -2,9 +2,9 @@
 // replace 144 multiplications per four by four outputs. A thread transforms a block of tiles, multiplies and transforms
 // back before it takes the next one, so that what is between the transforms stays in its own cache.
 //
-// Polynomials are evaluated at 0, +-5/8, +-3/2 and infinity: exact in binary, and a quarter of the error of 0, +-1, +-2.
-// Lavin and Gray, Fast Algorithms for Convolutional Neural Networks (2016); Barabasz et al., Error Analysis and Improving
-// the Accuracy of Winograd Convolution (2020). The gradients are the same products with the transforms transposed.
+// Polynomials are evaluated at 0, +-5/8, +-3/2 and infinity: exact in binary, and a quarter of the error of 0, +-1,
+// +-2. Lavin and Gray, Fast Algorithms for Convolutional Neural Networks (2016); Barabasz et al., Error Analysis and
+// Improving the Accuracy of Winograd Convolution (2020). Gradients are the same products, transforms transposed.
 #include <pybind11/stl.h>
 
 #include <algorithm>
@@ -32,21 +32,20 @@ struct Points {
   static constexpr T at_0 = T(1) / product, at_a = T(1) / (2 * aa * (aa - bb)), at_b = T(1) / (2 * bb * (bb - aa));
 };
 
-// What is transformed at once: 64 bytes of channels of any alignment, or one channel.
-template <class T, bool wide>
+// What is computed at once: `bytes` of neighbouring channels, of any alignment; 0: one channel.
+template <class T, int bytes>
 struct Lanes {
+#if defined(__GNUC__)
+  typedef T type __attribute__((vector_size(bytes), aligned(alignof(T)), may_alias));
+#else
+  typedef T type;
+#endif
+};
+template <class T>
+struct Lanes<T, 0> {
   typedef T type;
 };
-#if defined(__GNUC__)
-template <>
-struct Lanes<float, true> {
-  typedef float type __attribute__((vector_size(64), aligned(4), may_alias));
-};
-template <>
-struct Lanes<double, true> {
-  typedef double type __attribute__((vector_size(64), aligned(8), may_alias));
-};
-#endif
+constexpr int kWide = 64;  // one AVX-512 register, or several smaller ones
 
 // The one-dimensional transforms: from values `step` apart to values `out_step` apart. V is T or a vector of it.
 
@@ -142,9 +141,9 @@ struct Squares {
   bool relu = false;        // then a rectifier
 };
 
-template <class Line, class T, bool wide>
+template <class Line, class T, int bytes>
 DET_OPS_INLINE void transform_lanes(const Squares<T>& squares, int64_t c) {
-  using V = typename Lanes<T, wide>::type;
+  using V = typename Lanes<T, bytes>::type;
   constexpr int from = Line::from, to = Line::to;
   // Aligned, because a template's argument loses the attribute that says it need not be.
   alignas(64) V values[from * from], half[from * to], result[to * to];
@@ -165,9 +164,9 @@ DET_OPS_INLINE void transform_lanes(const Squares<T>& squares, int64_t c) {
 template <class Line, class T>
 DET_OPS_INLINE void transform_any(const Squares<T>& squares, int64_t channels) {
   int64_t c = 0;
-  constexpr int64_t lanes = sizeof(typename Lanes<T, true>::type) / sizeof(T);
-  for (; lanes > 1 && c + lanes <= channels; c += lanes) transform_lanes<Line, T, true>(squares, c);
-  for (; c < channels; ++c) transform_lanes<Line, T, false>(squares, c);
+  constexpr int64_t lanes = sizeof(typename Lanes<T, kWide>::type) / sizeof(T);
+  for (; lanes > 1 && c + lanes <= channels; c += lanes) transform_lanes<Line, T, kWide>(squares, c);
+  for (; c < channels; ++c) transform_lanes<Line, T, 0>(squares, c);
 }
 
 // Clones do not apply to templates.
@@ -215,7 +214,14 @@ struct Map {
   }
 };
 
-// Pixels to planes [36, count, channels], for tiles begin, begin + 1, ...
+// A plane's numbers, and a cache line more: were all planes a multiple of 4096 bytes apart, a value's 36 would share
+// one set of the cache, which has room for 8 or 12.
+template <class T>
+int64_t plane_size(int64_t numbers) {
+  return numbers + 64 / sizeof(T);
+}
+
+// Pixels to 36 planes [count, channels], for tiles begin, begin + 1, ...
 template <class Line, class T>
 void to_planes(const std::vector<int64_t>& geometry, uintptr_t map, int64_t begin, int64_t count, int threads,
                uintptr_t planes) {
@@ -229,7 +235,7 @@ void to_planes(const std::vector<int64_t>& geometry, uintptr_t map, int64_t begi
         for (int64_t t = from; t < to; ++t) {
           m.square(reinterpret_cast<const T*>(map), begin + t, Line::from, zeros.data(), squares.source);
           for (int64_t k = 0; k < kPlanes; ++k) {
-            squares.target[k] = reinterpret_cast<T*>(planes) + (k * count + t) * m.channels;
+            squares.target[k] = reinterpret_cast<T*>(planes) + k * plane_size<T>(count * m.channels) + t * m.channels;
           }
           transform(Line(), squares, m.channels);
         }
@@ -238,9 +244,9 @@ void to_planes(const std::vector<int64_t>& geometry, uintptr_t map, int64_t begi
 }
 
 // The product of `rows` rows of `a`, a multiple of kRows, and a panel [depth, kVectors * lanes]; sums in registers.
-template <int kRows, int kVectors, class T>
+template <int kRows, int kVectors, int bytes, class T>
 DET_OPS_INLINE void multiply_any(const T* a, int64_t rows, int64_t depth, const T* panel, T* out, int64_t out_stride) {
-  using V = typename Lanes<T, true>::type;
+  using V = typename Lanes<T, bytes>::type;
   constexpr int64_t lanes = sizeof(V) / sizeof(T);
   for (int64_t row = 0; row < rows; row += kRows, a += kRows * depth, out += kRows * out_stride) {
     V sums[kRows][kVectors] = {};
@@ -259,39 +265,43 @@ DET_OPS_INLINE void multiply_any(const T* a, int64_t rows, int64_t depth, const 
   }
 }
 
-// As many rows and vectors as there are registers for, by instruction set.
+template <class T>
+using Multiply = void (*)(const T* a, int64_t rows, int64_t depth, const T* panel, T* out, int64_t out_stride);
+
+// The product by an instruction set: as many rows and vectors as it has registers for.
 template <class T>
 struct Product {
-  int rows, vectors;
-  void (*multiply)(const T* a, int64_t rows, int64_t depth, const T* panel, T* out, int64_t out_stride);
-
-  int64_t width() const { return vectors * static_cast<int64_t>(sizeof(typename Lanes<T, true>::type) / sizeof(T)); }
+  int64_t rows, width;
+  Multiply<T> multiply;
 };
 
 #if defined(__GNUC__) && defined(__x86_64__)
 template <class T>
 __attribute__((target("avx512f"))) void multiply_avx512(const T* a, int64_t rows, int64_t depth, const T* panel, T* out,
                                                         int64_t out_stride) {
-  multiply_any<12, 2>(a, rows, depth, panel, out, out_stride);
+  multiply_any<12, 2, 64>(a, rows, depth, panel, out, out_stride);
 }
 template <class T>
 __attribute__((target("avx2,fma"))) void multiply_avx2(const T* a, int64_t rows, int64_t depth, const T* panel, T* out,
                                                        int64_t out_stride) {
-  multiply_any<6, 1>(a, rows, depth, panel, out, out_stride);
+  multiply_any<6, 2, 32>(a, rows, depth, panel, out, out_stride);
 }
 #endif
+// SSE2, NEON, or what else every processor of the kind has.
 template <class T>
 void multiply_default(const T* a, int64_t rows, int64_t depth, const T* panel, T* out, int64_t out_stride) {
-  multiply_any<6, 1>(a, rows, depth, panel, out, out_stride);
+  multiply_any<6, 2, 16>(a, rows, depth, panel, out, out_stride);
 }
 
 template <class T>
 Product<T> best_product() {
 #if defined(__GNUC__) && defined(__x86_64__)
-  if (__builtin_cpu_supports("avx512f")) return {12, 2, &multiply_avx512<T>};
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return {6, 1, &multiply_avx2<T>};
+  if (__builtin_cpu_supports("avx512f")) return {12, 2 * 64 / sizeof(T), &multiply_avx512<T>};
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
+    return {6, 2 * 32 / sizeof(T), &multiply_avx2<T>};
+  }
 #endif
-  return {6, 1, &multiply_default<T>};
+  return {6, 2 * sizeof(typename Lanes<T, 16>::type) / sizeof(T), &multiply_default<T>};
 }
 
 // Cache lines for a thread to work in.
@@ -307,13 +317,6 @@ class Scratch {
 
 int64_t rounded_up(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
 
-// A plane's numbers, and a cache line more: were all planes a multiple of 4096 bytes apart, a value's 36 would share one
-// set of the cache, which has room for 8 or 12.
-template <class T>
-int64_t plane_size(int64_t numbers) {
-  return numbers + 64 / sizeof(T);
-}
-
 // Tiles, and channels of the output, at a time: with more, what is between the transforms leaves the cache; with fewer,
 // the weights come through it more often.
 constexpr int64_t kBlock = 48, kChunk = 128;
@@ -325,7 +328,7 @@ void convolve(const std::vector<int64_t>& in_geometry, const std::vector<int64_t
   py::gil_scoped_release release;
   const Map source(in_geometry), target(out_geometry);
   const Product<T> product = best_product<T>();
-  const int64_t depth = source.channels, width = product.width(), padded = rounded_up(target.channels, width);
+  const int64_t depth = source.channels, width = product.width, padded = rounded_up(target.channels, width);
   const int64_t chunk = std::max(kChunk / width, int64_t{1}) * width;
   // As many blocks as threads have use for, of the same size.
   const int64_t workers = std::max<int64_t>(std::min<int64_t>(threads, tiles / product.rows), 1);
@@ -374,7 +377,7 @@ void convolve(const std::vector<int64_t>& in_geometry, const std::vector<int64_t
 // Numbers that weight_panels writes.
 template <class T>
 int64_t panels_size(int64_t depth, int64_t channels) {
-  const int64_t width = best_product<T>().width();
+  const int64_t width = best_product<T>().width;
   return kPlanes * depth * rounded_up(channels, width);
 }
 
@@ -384,7 +387,7 @@ template <class T>
 void weight_panels(int64_t depth, int64_t channels, uintptr_t taps, bool flip, int threads, uintptr_t panels) {
   py::gil_scoped_release release;
   constexpr int count = kSide * kSide;
-  const int64_t width = best_product<T>().width(), padded = rounded_up(channels, width);
+  const int64_t width = best_product<T>().width, padded = rounded_up(channels, width);
   const int64_t chunk = std::max(kChunk / width, int64_t{1}) * width;
   parallel_for(padded / width, threads, [&](int64_t begin, int64_t end) {
     Squares<T> squares;
@@ -393,7 +396,8 @@ void weight_panels(int64_t depth, int64_t channels, uintptr_t taps, bool flip, i
       T* target = reinterpret_cast<T*>(panels) + first * kPlanes * depth + (c - first) * depth;
       for (int64_t d = 0; d < depth; ++d) {
         for (int64_t k = 0; k < count; ++k) {
-          squares.source[k] = reinterpret_cast<const T*>(taps) + ((flip ? count - 1 - k : k) * depth + d) * channels + c;
+          const int64_t tap = flip ? count - 1 - k : k;
+          squares.source[k] = reinterpret_cast<const T*>(taps) + (tap * depth + d) * channels + c;
         }
         for (int64_t k = 0; k < kPlanes; ++k) {
           squares.target[k] = target + k * size * depth + d * width;

@@ -27,6 +27,8 @@ _LEAST_TILES = 64
 _LEAST_CHANNELS = 32
 _BLOCK = 128
 """Tiles at a time: enough for a matrix product, and few enough for the cache."""
+_CACHE_LINE = 64
+"""Bytes between planes, which else are a multiple of 4096 bytes apart and share one set of the cache."""
 
 
 def suits(input: Tensor, weight: Tensor, padding: Pair) -> bool:  # noqa: A002 - torch's name
@@ -98,7 +100,8 @@ def backward(
     grad_input, grad_weight = input.new_empty(0), weight.new_empty(0)
     if needed[0]:
         taps = weight.permute(2, 3, 0, 1).contiguous()  # [3, 3, K, C]
-        grad_input = empty_nhwc(input, *input.shape)
+        batch, channels, height, width = input.shape
+        grad_input = empty_nhwc(input, batch, channels, height, width)
         _convolve(grad, taps, None, (2 - padding[0], 2 - padding[1]), grad_input, flip=True)
     if needed[1]:
         out = (grad.shape[2], grad.shape[3])
@@ -150,10 +153,12 @@ def _convolve(
 
 def _read(kind: str, pixels: Tensor, padding: Pair, out: Pair, begin: int, count: int) -> Tensor:
     """Transformed squares `[36, count, C]` of `pixels [N, H, W, C]`, of tiles begin, begin + 1, ..."""
-    squares = pixels.new_empty((_PLANES, count, pixels.shape[3]))
+    channels = pixels.shape[3]
+    plane = count * channels + _CACHE_LINE // pixels.element_size()
+    squares = pixels.new_empty((_PLANES, plane))
     geometry = [*pixels.shape[1:], *padding, *_tiles(out)]
     _kernel(kind, pixels)(geometry, pixels.data_ptr(), begin, count, torch.get_num_threads(), squares.data_ptr())
-    return squares
+    return squares.as_strided((_PLANES, count, channels), (plane, channels, 1))
 
 
 def _kernel(name: str, like: Tensor) -> Callable[..., Any]:
