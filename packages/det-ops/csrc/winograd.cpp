@@ -317,9 +317,14 @@ class Scratch {
 
 int64_t rounded_up(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
 
-// Tiles, and channels of the output, at a time: with more, what is between the transforms leaves the cache; with fewer,
-// the weights come through it more often.
-constexpr int64_t kBlock = 48, kChunk = 128;
+// Tiles at a time: with more, what is between the transforms leaves the cache; with fewer, the weights come through it
+// more often, which counts where they are too many to stay.
+int64_t block_tiles(int64_t in_channels, int64_t out_channels) {
+  return in_channels * out_channels <= 128 * 128 ? 48 : 96;
+}
+
+// Channels of the output at a time, a multiple of `width`.
+int64_t chunk_channels(int64_t padded, int64_t width) { return std::min(padded, 256 / width * width); }
 
 // Fills an output by weights from weight_panels, plus a bias unless it is null, then a rectifier if `relu`.
 template <class T>
@@ -329,10 +334,11 @@ void convolve(const std::vector<int64_t>& in_geometry, const std::vector<int64_t
   const Map source(in_geometry), target(out_geometry);
   const Product<T> product = best_product<T>();
   const int64_t depth = source.channels, width = product.width, padded = rounded_up(target.channels, width);
-  const int64_t chunk = std::max(kChunk / width, int64_t{1}) * width;
+  const int64_t chunk = chunk_channels(padded, width);
   // As many blocks as threads have use for, of the same size.
   const int64_t workers = std::max<int64_t>(std::min<int64_t>(threads, tiles / product.rows), 1);
-  const int64_t blocks = rounded_up((tiles + kBlock - 1) / kBlock, workers);
+  const int64_t most = block_tiles(depth, target.channels);
+  const int64_t blocks = rounded_up((tiles + most - 1) / most, workers);
   const int64_t block = rounded_up((tiles + blocks - 1) / blocks, product.rows);
   const int64_t input_plane = plane_size<T>(block * depth), product_plane = plane_size<T>(block * chunk);
   std::atomic<int64_t> next{0};
@@ -388,7 +394,7 @@ void weight_panels(int64_t depth, int64_t channels, uintptr_t taps, bool flip, i
   py::gil_scoped_release release;
   constexpr int count = kSide * kSide;
   const int64_t width = best_product<T>().width, padded = rounded_up(channels, width);
-  const int64_t chunk = std::max(kChunk / width, int64_t{1}) * width;
+  const int64_t chunk = chunk_channels(padded, width);
   parallel_for(padded / width, threads, [&](int64_t begin, int64_t end) {
     Squares<T> squares;
     for (int64_t c = begin * width; c < end * width; c += width) {
