@@ -355,7 +355,7 @@ CASES = [
         "conv 3x3, 256 channels, 2 x 120x160", "oneDNN", 1.5, lambda: convolution_case(256, 120, 160, False), gpu=False
     ),
     Case("conv, the same, backward", "oneDNN", 1.5, lambda: convolution_case(256, 120, 160, True), gpu=False),
-    Case("conv 3x3, 64 channels, 2 x 120x160", "oneDNN", 1.5, lambda: convolution_case(64, 120, 160, False), gpu=False),
+    Case("conv 3x3, 64 channels, 2 x 120x160", "oneDNN", 1.2, lambda: convolution_case(64, 120, 160, False), gpu=False),
     Case("deformable conv 3x3, 256 channels, 69x69", "torchvision", 1, lambda: deform_conv_case(69, False)),
     Case("deformable conv, the same, backward", "torchvision", 1, lambda: deform_conv_case(69, True)),
     Case("deformable conv 3x3, 256 channels, 35x35", "torchvision", 1, lambda: deform_conv_case(35, False)),
