@@ -330,6 +330,7 @@ int64_t chunk_channels(int64_t padded, int64_t width) { return std::min(padded, 
 template <class T>
 void convolve(const std::vector<int64_t>& in_geometry, const std::vector<int64_t>& out_geometry, int64_t tiles,
               uintptr_t in, uintptr_t panels, uintptr_t bias, bool relu, int threads, uintptr_t out) {
+  if (tiles <= 0) return;
   py::gil_scoped_release release;
   const Map source(in_geometry), target(out_geometry);
   const Product<T> product = best_product<T>();

@@ -75,6 +75,31 @@ def test_gradients(layout: str, threads: int) -> None:
         torch.set_num_threads(before)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_more_channels_than_are_computed_at_once(dtype: torch.dtype) -> None:
+    inputs = arguments(2, 33, 300, (23, 22), dtype)
+    wide = tuple(tensor.detach().double().requires_grad_() for tensor in inputs)
+    expected = F.conv2d(*wide, padding=1)
+    grad = torch.randn_like(expected)
+    every = []
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 7):
+            torch.set_num_threads(threads)
+            found = det_ops.conv2d(*inputs, padding=1)
+            assert is_filtered(found)
+            every.append([found, *torch.autograd.grad(found, inputs, grad.to(dtype))])
+    finally:
+        torch.set_num_threads(before)
+    small = 1e-11 if dtype == torch.float64 else 2e-5
+    for one, seven, true in zip(*every, [expected, *torch.autograd.grad(expected, wide, grad)], strict=True):
+        for found in (one.double(), seven.double()):
+            torch.testing.assert_close(found, true, rtol=0, atol=small * float(true.detach().abs().max()))
+    # The order of sums is ours, whoever takes which tile; the weights' gradient is a product of PyTorch's.
+    assert torch.equal(every[0][0], every[1][0])
+    assert torch.equal(every[0][1], every[1][1])
+
+
 def test_rounding() -> None:
     images, weight, _ = arguments(4, 256, 256, (28, 28))
     exact = F.conv2d(images.detach().double(), weight.detach().double(), padding=1)
@@ -134,21 +159,44 @@ def test_small_maps_half_precision_and_the_reference_are_pytorchs() -> None:
         assert det_ops.conv2d(images, weight, bias, padding=1).dtype == torch.bfloat16
     with det_ops.kernels("reference"):
         assert not is_filtered(det_ops.conv2d(images, weight, bias, padding=1))
-    with pytest.raises(RuntimeError, match="expected input"):
-        det_ops.conv2d(images[:, :8], weight, padding=1)
+
+
+def test_what_does_not_fit_together_is_pytorchs_to_refuse() -> None:
+    images, weight, bias = arguments()
+    for wrong in (
+        (images[:, :8], weight, bias),
+        (images, weight, bias[:8]),
+        (images, weight, bias.double()),
+        (images, weight.double(), bias),
+    ):
+        with pytest.raises(RuntimeError):
+            det_ops.conv2d(*wrong, padding=1)
+    with pytest.raises(RuntimeError, match="negative padding"):
+        det_ops.conv2d(images, weight, padding=-1)
+
+
+def test_second_derivatives_are_refused() -> None:
+    images, weight, bias = arguments()
+    (grad,) = torch.autograd.grad(
+        det_ops.conv2d(images, weight, bias, padding=1).square().sum(), images, create_graph=True
+    )
+    with pytest.raises(RuntimeError, match="differentiable once"):
+        grad.sum().backward()
 
 
 def test_operator() -> None:
     images, weight, bias = arguments(1, 3, 4, (6, 7), torch.float64)
     torch.library.opcheck(torch.ops.det_ops.conv3x3.default, (images, weight, bias, [1, 1]))
+    assert torch.ops.det_ops.conv3x3(images[:0], weight, bias, [1, 1]).shape == (0, 4, 6, 7)
 
 
 def test_programs_keep_pytorchs_convolution() -> None:
     images, weight, bias = (tensor.detach() for tensor in arguments())
     module = det_ops.Conv2d.convert(nn.Conv2d(32, 40, 3, padding=1))
     module.load_state_dict({"weight": weight, "bias": bias})
-    program = torch.export.export(module, (images,))
+    program = torch.export.export(module, (images,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
     assert "det_ops" not in str(program.graph)
+    assert program.module()(images[:1]).shape == (1, 40, 30, 25)
     torch.testing.assert_close(program.module()(images), module(images), rtol=1e-4, atol=1e-4)
     torch._dynamo.reset()
     compiled = torch.compile(module, fullgraph=True, backend="aot_eager")

@@ -180,6 +180,13 @@ def test_mask_logits(kernels: str, monkeypatch: pytest.MonkeyPatch, count: int, 
         torch.testing.assert_close(ours, theirs)
 
 
+def test_mask_logits_of_no_rows(kernels: str) -> None:
+    inputs = ends(rows=0)
+    found = det_ops.mask_logits_rows(*inputs, torch.tensor(0))
+    assert found.shape == (0, 8, 10)
+    found.sum().backward()
+
+
 def test_mask_logits_of_dead_rows_are_not_read_on_the_cpu() -> None:
     features, weight, bias, own = (tensor.detach() for tensor in ends())
     features[3:], own[3:] = float("nan"), float("nan")

@@ -230,22 +230,31 @@ winograd_input_float64 = winograd_input_float32
 winograd_gradient_float32 = winograd_input_float32
 winograd_gradient_float64 = winograd_input_float32
 
-def winograd_output_float32(
-    geometry: list[int],
-    planes_ptr: int,
+def winograd_convolve_float32(
+    in_geometry: list[int],
+    out_geometry: list[int],
+    tiles: int,
+    in_ptr: int,
+    panels_ptr: int,
     bias_ptr: int,
     relu: bool,
-    begin: int,
-    count: int,
     threads: int,
-    map_ptr: int,
+    out_ptr: int,
     /,
 ) -> None: ...
 
-winograd_output_float64 = winograd_output_float32
+winograd_convolve_float64 = winograd_convolve_float32
 
-def winograd_weight_float32(n: int, from_ptr: int, flip: bool, threads: int, to_ptr: int, /) -> None: ...
+def winograd_panels_size_float32(depth: int, channels: int, /) -> int: ...
 
-winograd_weight_float64 = winograd_weight_float32
-winograd_weight_gradient_float32 = winograd_weight_float32
-winograd_weight_gradient_float64 = winograd_weight_float32
+winograd_panels_size_float64 = winograd_panels_size_float32
+
+def winograd_weight_panels_float32(
+    depth: int, channels: int, taps_ptr: int, flip: bool, threads: int, panels_ptr: int, /
+) -> None: ...
+
+winograd_weight_panels_float64 = winograd_weight_panels_float32
+
+def winograd_weight_gradient_float32(n: int, planes_ptr: int, threads: int, taps_ptr: int, /) -> None: ...
+
+winograd_weight_gradient_float64 = winograd_weight_gradient_float32

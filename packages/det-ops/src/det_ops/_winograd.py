@@ -1,8 +1,9 @@
 """3x3 convolutions of stride 1 on the CPU by Winograd's minimal filtering F(4x4, 3x3).
 
-Four by four outputs take 36 products of matrices over channels instead of 144. The transforms are C++, the products
-PyTorch's; one block of tiles after the other, so that what is between them stays in the cache. It rounds as a few more
-chained additions would: by 1.3e-6 of the outputs' root mean square, a direct convolution by 2e-7.
+Four by four outputs take 36 products of matrices over channels instead of 144; one block of tiles after the other, so
+that what is between the transforms stays in the cache. All of it is C++, but for the products of the weights' gradient,
+which are PyTorch's. It rounds as a few more chained additions would: by 1.3e-6 of the outputs' root mean square, a
+direct convolution by 2e-7. What is not finite spreads over its tile.
 
 `N` images, `C` channels in, `K` channels out, `T` tiles of 4x4 outputs. Source: Lavin and Gray, Fast Algorithms for
 Convolutional Neural Networks (2016).
@@ -26,31 +27,37 @@ _LEAST_TILES = 64
 """With fewer, transforming the weights costs more than the products save."""
 _LEAST_CHANNELS = 32
 _BLOCK = 128
-"""Tiles at a time: enough for a matrix product, and few enough for the cache."""
+"""Tiles at a time for the weights' gradient: enough for a matrix product, and few enough for the cache."""
+_NAMES = {torch.float32: "float32", torch.float64: "float64"}
 _CACHE_LINE = 64
 """Bytes between planes, which else are a multiple of 4096 bytes apart and share one set of the cache."""
 
 
-def suits(input: Tensor, weight: Tensor, padding: Pair) -> bool:  # noqa: A002 - torch's name
+def suits(input: Tensor, weight: Tensor, bias: Tensor | None, padding: Pair) -> bool:  # noqa: A002 - torch's name
     """Whether a convolution of stride 1, dilation 1 and one group is served, and faster so than directly.
+
+    What does not fit together is not: PyTorch's own convolution then says so.
 
     Args:
         input: `[N, C, H, W]`.
         weight: `[K, C, k_h, k_w]`.
+        bias: `[K]` or None.
         padding: Zeros around the map.
     """
     if not (
         native(input)
         and input.dtype in (torch.float32, torch.float64)
-        and input.dtype == weight.dtype
         and input.ndim == 4
         and weight.shape[1:] == (input.shape[1], 3, 3)
         and min(weight.shape[:2]) >= _LEAST_CHANNELS
+        and (bias is None or bias.shape == weight.shape[:1])
+        and all(t is None or (t.dtype, t.device) == (input.dtype, input.device) for t in (weight, bias))
+        and min(padding) >= 0
         and max(padding) <= 2
     ):
         return False
     rows, columns = _tiles(_out(input, padding))
-    return rows > 0 and columns > 0 and len(input) * rows * columns >= _LEAST_TILES
+    return rows > 0 and columns > 0 and input.shape[0] * rows * columns >= _LEAST_TILES
 
 
 def forward(
@@ -162,7 +169,7 @@ def _read(kind: str, pixels: Tensor, padding: Pair, out: Pair, begin: int, count
 
 
 def _kernel(name: str, like: Tensor) -> Callable[..., Any]:
-    return getattr(_C, f"winograd_{name}_{'float64' if like.dtype == torch.float64 else 'float32'}")
+    return getattr(_C, f"winograd_{name}_{_NAMES[like.dtype]}")
 
 
 def _out(input: Tensor, padding: Pair) -> Pair:  # noqa: A002

@@ -33,7 +33,8 @@ def conv2d(
 
     On CPUs, 3x3 convolutions of stride 1 in float32 and float64 take Winograd's minimal filtering where the map is
     large enough to gain by it: a quarter of the multiplications, about twice as fast, with a rounding error of 1e-6
-    instead of 2e-7 of the outputs' root mean square. Everything else is PyTorch's own, as in traced programs.
+    instead of 2e-7 of the outputs' root mean square. Everything else is PyTorch's own, and all of it in compiled and
+    exported programs.
 
     Args:
         input: `[N, C, H, W]` floating; channels-last memory is read without a copy.
@@ -45,19 +46,19 @@ def conv2d(
         groups: Groups of channels.
 
     Returns:
-        `[N, K, H', W']`, differentiable (once) in input, weight and bias.
+        `[N, K, H', W']`, channels-last in memory where filtered, and then differentiable once. A value that is not
+        finite makes all outputs of its tile, up to six pixels wide, not finite.
 
     Raises:
-        RuntimeError: Shapes or dtypes do not go together (PyTorch's own message).
+        RuntimeError: Shapes or dtypes do not go together (PyTorch's own message); a second derivative is asked for.
     """
     if (
-        input.device.type == "cpu"
+        not torch.compiler.is_compiling()
+        and not torch.is_autocast_enabled("cpu")
         and groups == 1
         and not isinstance(padding, str)
         and _pair(stride) == _pair(dilation) == (1, 1)
-        and _winograd.suits(input, weight, _pair(padding))
-        and not torch.is_autocast_enabled("cpu")
-        and not torch.compiler.is_compiling()
+        and _winograd.suits(input, weight, bias, _pair(padding))
     ):
         return torch.ops.det_ops.conv3x3(input, weight, bias, _pair(padding))
     return F.conv2d(input, weight, bias, stride, padding, dilation, groups)
@@ -73,20 +74,17 @@ class Conv2d(nn.Conv2d):
 
     @classmethod
     def convert(cls, module: nn.Module) -> nn.Module:
-        """Replace the 3x3 convolutions of stride 1 in a network by this class, in place; parameters stay the same.
+        """Make the 3x3 convolutions of stride 1 in a network instances of this class; parameters and hooks stay.
 
         Args:
             module: Any network, such as one of torchvision's. Subclasses of `torch.nn.Conv2d` are left alone.
 
         Returns:
-            `module`, or its replacement if it is a convolution itself.
+            `module`.
         """
-        if type(module) is nn.Conv2d and module.kernel_size == (3, 3) and module.stride == (1, 1):
-            faster = cls.__new__(cls)
-            faster.__dict__.update(module.__dict__)
-            return faster
-        for name, child in module.named_children():
-            setattr(module, name, cls.convert(child))
+        for part in module.modules():
+            if type(part) is nn.Conv2d and part.kernel_size == (3, 3) and part.stride == (1, 1):
+                part.__class__ = cls
         return module
 
 
@@ -138,8 +136,15 @@ def _autograd(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     return grad_input, grad_weight, grad.sum((0, 2, 3)) if want_bias else None, None
 
 
-torch.library.register_autograd("det_ops::conv3x3", _autograd, setup_context=_setup, lib=LIBRARY)
+def _once(ctx: Any, *grads: Tensor) -> None:  # noqa: ARG001 - the name is torch's
+    raise RuntimeError(
+        "conv2d of det_ops is differentiable once; det_ops.kernels('reference') is PyTorch's, which is twice"
+    )
 
-_kernels.register("conv2d", "cpu", "C++", "3x3 taps of stride 1 by minimal filtering, PyTorch's products; else oneDNN")
+
+torch.library.register_autograd("det_ops::conv3x3", _autograd, setup_context=_setup, lib=LIBRARY)
+torch.library.register_autograd("det_ops::conv3x3_backward", _once, lib=LIBRARY)
+
+_kernels.register("conv2d", "cpu", "C++", "3x3 taps of stride 1 by minimal filtering; else PyTorch's")
 for _device in ("cuda", "npu"):
     _kernels.register("conv2d", _device, "torch", "PyTorch's convolution")

@@ -130,7 +130,7 @@ def mask_logits_rows(
     kernel = weight.permute(2, 3, 1, 0).flatten(0, 2)[..., None, None]  # [4D, C, 1, 1]
     hidden = F.conv2d(input, kernel, None if bias is None else bias.repeat(4))
     hidden = F.relu_(torch.where(live[:, None, None, None], hidden, 0.0))
-    hidden = hidden.permute(0, 2, 3, 1).reshape(rows, height * width * 4, -1)
+    hidden = hidden.permute(0, 2, 3, 1).reshape(rows, height * width * 4, weight.shape[1])
     logits = torch.where(live[:, None], torch.bmm(hidden, own[:, :, None]).squeeze(2), 0.0)
     logits = logits.view(rows, height, width, 2, 2)
     return logits.transpose(2, 3).reshape(rows, 2 * height, 2 * width)
@@ -203,7 +203,7 @@ def _forward(
     out = _zeros_channels_last(_out_shape(input, weight, stride, padding), input.dtype)
     live, around = _live(count, len(input)), (padding, padding)
     rows, found = input[:live], out[:live]
-    if stride == 1 and _winograd.suits(rows, weight, around):
+    if stride == 1 and _winograd.suits(rows, weight, bias, around):
         _winograd.forward(rows, weight, bias, around, relu=relu, out=found)
     elif live:
         found.copy_(torch.convolution(rows, weight, bias, [stride] * 2, around, [1, 1], False, [0, 0], 1))
@@ -231,8 +231,9 @@ def _backward(
     if live:
         rows = input[:live]
         above = grad[:live] if out is None else torch.ops.aten.threshold_backward(grad[:live], out[:live], 0)
-        if stride == 1 and _winograd.suits(rows, weight, around):
-            parts = *_winograd.backward(above, rows, weight, around, needed[:2]), above.sum((0, 2, 3))
+        if stride == 1 and _winograd.suits(rows, weight, None, around):
+            parts = _winograd.backward(above, rows, weight, around, needed[:2])
+            parts = *parts, above.sum((0, 2, 3)) if needed[2] else grad_bias
         else:
             parts = torch.ops.aten.convolution_backward(
                 above, rows, weight, [len(weight)], [stride] * 2, around, [1, 1], False, [0, 0], 1, needed
