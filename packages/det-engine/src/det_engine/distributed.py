@@ -86,7 +86,7 @@ def processes(device: torch.device) -> Iterator[None]:
         return
     address = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
     try:
-        dist.init_process_group(_BACKENDS[device.type], timeout=timedelta(minutes=30))
+        _join(_BACKENDS[device.type])
     except (dist.DistError, RuntimeError, ValueError) as error:
         raise EngineError(
             f"The {os.environ['WORLD_SIZE']} processes do not find each other at {address}: {error}"
@@ -107,6 +107,16 @@ def processes(device: torch.device) -> Iterator[None]:
         raise EngineError(f"Process {rank()} lost contact with another one, which probably ended: {reason}") from error
     finally:
         sys.stdout = shown
+
+
+def _join(backend: str) -> None:
+    # torchrun keeps one store for all its attempts, and what a process of an earlier one wrote there, such as its
+    # address, would be taken for that of its successor: both would wait for ever.
+    patience = timedelta(minutes=30)
+    store, number, count = next(iter(dist.rendezvous("env://", timeout=patience)))
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    own = dist.PrefixStore(f"attempt {attempt} of {count}", store)
+    dist.init_process_group(backend, store=own, rank=number, world_size=count, timeout=patience)
 
 
 def leave(status: int) -> None:
