@@ -97,13 +97,13 @@ def overfit_yolact() -> YolactRecipe:
         data=replace(recipe.data, batch=4, size=192, photometric=False, crop=False, flip=0.0),
         solver=replace(
             recipe.solver,
-            base_lr=0.01,  # at 0.02 the prototypes die in the first steps, and with them all masks
+            base_lr=0.005,  # at 0.02 the prototypes die in the first steps, and with them all masks
             reference_batch=4,
             weight_decay=0.0,
             warmup_steps=60,
             warmup_factor=0.05,
-            milestones=(200,),
-            steps=250,
+            milestones=(290,),
+            steps=350,
         ),
         train=replace(recipe.train, log_interval=10, checkpoint_interval=0, evaluation_interval=0),
     )
