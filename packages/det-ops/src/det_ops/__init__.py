@@ -8,13 +8,14 @@ from det_ops.convolution import Conv2d, conv2d
 from det_ops.deform_conv import deform_conv2d
 from det_ops.fast_nms import fast_nms
 from det_ops.levels import fpn_levels
+from det_ops.mask_logits import mask_logits_rows
 from det_ops.mask_targets import bitmap_targets, rasterize_polygons
 from det_ops.matching import match
 from det_ops.nms import batched_nms, nms
 from det_ops.paste import paste_masks, paste_to_rle
 from det_ops.rle import encode_rle
 from det_ops.roi_align import multilevel_roi_align, roi_align
-from det_ops.rows import convolution_rows, mask_logits_rows
+from det_ops.rows import convolution_rows
 from det_ops.sampling import sample
 
 __all__ = [

@@ -44,7 +44,8 @@ def nms(
             kept.append(used)
             start += size
     if not places:
-        return torch.zeros(*lead, max_output, dtype=torch.int64), torch.zeros(*lead, max_output, dtype=torch.bool)
+        empty = torch.zeros(*lead, max_output, dtype=torch.int64, device=boxes.device)
+        return empty, empty.bool()
     shape = (len(boxes), -1)
     indices, filled = best_of(torch.cat(places).reshape(shape), torch.cat(kept).reshape(shape), scores, max_output)
     return indices.reshape(*lead, max_output), filled.reshape(*lead, max_output)

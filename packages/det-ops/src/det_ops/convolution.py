@@ -47,7 +47,7 @@ def conv2d(
 
     Returns:
         `[N, K, H', W']`, channels-last in memory where filtered, and then differentiable once. A value that is not
-        finite makes all outputs of its tile, up to six pixels wide, not finite.
+        finite makes all outputs of the tiles that read it, four by four pixels each, not finite.
 
     Raises:
         RuntimeError: Shapes or dtypes do not go together (PyTorch's own message); a second derivative is asked for.

@@ -1,0 +1,65 @@
+"""What operators on the first rows of a padded batch share: the rest of the batch is room that most often is not used.
+
+The shapes stay static; the number of live rows is a tensor, and on the CPU the kernel reads it.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from det_ops import _kernels
+from det_ops._checks import check_device, expect
+
+
+def check(input: Tensor, count: Tensor, **others: Tensor | None) -> None:  # noqa: A002 - torch's name
+    """Raise ValueError unless `count` is an int64 scalar, and it and `others` are on the device of `input`."""
+    expect(count.shape == () and count.dtype == torch.int64, "count", "an int64 Tensor[]", count)
+    for name, tensor in {"count": count, **others}.items():
+        if tensor is not None:
+            check_device(tensor, name, input, "input")
+
+
+def autocast(input: Tensor, *others: Tensor | None) -> tuple[Any, ...]:  # noqa: A002
+    """The tensors in autocast's dtype where it is on."""
+    kind = input.device.type
+    if not torch.is_autocast_enabled(kind) or input.dtype == torch.float64:
+        return input, *others
+    dtype = torch.get_autocast_dtype(kind)
+    return input.to(dtype), *(None if tensor is None else tensor.to(dtype) for tensor in others)
+
+
+def native(input: Tensor) -> bool:  # noqa: A002
+    """Whether the kernels that read `count` serve; else all rows are computed, and masked."""
+    return _kernels.native(input)
+
+
+def mask(input: Tensor, count: Tensor) -> Tensor:  # noqa: A002
+    """Which rows are live: bool `[N]`."""
+    return torch.arange(len(input), device=input.device) < count
+
+
+def number(count: Tensor, rows: int) -> int:
+    """`count` on the host, within 0..rows: for kernels on the CPU alone."""
+    return min(max(int(count), 0), rows)
+
+
+def zeros_nhwc(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """Zeros `[n, c, h, w]`, channels-last, whose memory costs nothing where it is neither read nor written.
+
+    torch writes its zeros; NumPy takes untouched pages of the system.
+    """
+    n, c, h, w = shape
+    size = math.prod(shape)
+    memory = torch.from_numpy(np.zeros(max(size, 1) * dtype.itemsize, np.uint8)).view(dtype)
+    return memory[:size].view(n, h, w, c).permute(0, 3, 1, 2)
+
+
+def register(name: str, reason: str, dense: str) -> None:
+    """The rows of the table of kernels."""
+    _kernels.register(name, "cpu", "torch", reason)
+    for device in ("cuda", "npu"):
+        _kernels.register(name, device, "torch", f"{dense} and a row mask: no host read")

@@ -1,0 +1,74 @@
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+import det_ops
+
+
+def ends(dtype: torch.dtype = torch.float64, *, rows: int = 5) -> tuple[Tensor, ...]:
+    """Features, weights and bias of the upsampling, weights of each row's class."""
+    generator = torch.Generator().manual_seed(0)
+    shapes = (rows, 6, 4, 5), (6, 3, 2, 2), (3,), (rows, 3)
+    return tuple(torch.randn(shape, generator=generator, dtype=dtype, requires_grad=True) for shape in shapes)
+
+
+def logits(features: Tensor, weight: Tensor, bias: Tensor | None, own: Tensor, count: int) -> Tensor:
+    hidden = F.conv_transpose2d(features, weight, bias, stride=2).relu()
+    return torch.einsum("ndhw,nd->nhw", hidden, own) * (torch.arange(len(features)) < count)[:, None, None]
+
+
+@pytest.mark.parametrize("count", [0, 2, 5, 9])
+@pytest.mark.parametrize("biased", [True, False])
+def test_mask_logits(kernels: str, monkeypatch: pytest.MonkeyPatch, count: int, biased: bool) -> None:
+    monkeypatch.setattr("det_ops.mask_logits._CACHED", 2 * 4 * 5 * 12 * 8)  # two rows at a time
+    features, weight, bias, own = ends()
+    inputs = (features, weight, bias, own) if biased else (features, weight, own)
+    found = det_ops.mask_logits_rows(features, weight, bias if biased else None, own, torch.tensor(count))
+    expected = logits(features, weight, bias if biased else None, own, count)
+    torch.testing.assert_close(found, expected)
+    grad = torch.randn_like(expected)
+    for ours, theirs in zip(
+        torch.autograd.grad(found, inputs, grad), torch.autograd.grad(expected, inputs, grad), strict=True
+    ):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_mask_logits_of_no_rows(kernels: str) -> None:
+    inputs = ends(rows=0)
+    found = det_ops.mask_logits_rows(*inputs, torch.tensor(0))
+    assert found.shape == (0, 8, 10)
+    found.sum().backward()
+
+
+def test_mask_logits_of_dead_rows_are_not_read_on_the_cpu() -> None:
+    features, weight, bias, own = (tensor.detach() for tensor in ends())
+    features[3:], own[3:] = float("nan"), float("nan")
+    inputs = [tensor.requires_grad_() for tensor in (features, weight, bias, own)]
+    det_ops.mask_logits_rows(*inputs, torch.tensor(3)).sum().backward()
+    for tensor in inputs:
+        assert tensor.grad is not None
+        assert tensor.grad.isfinite().all()
+
+
+def test_mask_logits_as_an_operator() -> None:
+    torch.library.opcheck(torch.ops.det_ops.mask_logits_rows.default, (*ends(), torch.tensor(3)))
+    assert torch.autograd.gradcheck(lambda *tensors: det_ops.mask_logits_rows(*tensors, torch.tensor(2)), ends(rows=3))
+    single = ends(torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = det_ops.mask_logits_rows(*single, torch.tensor(5))
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found.float(), logits(*single, 5), rtol=0.05, atol=0.2)
+    found.float().sum().backward()
+    assert all(tensor.grad is not None and tensor.grad.dtype == torch.float32 for tensor in single)
+
+
+def test_mask_logits_errors() -> None:
+    features, weight, bias, own = ends()
+    count = torch.tensor(1)
+    with pytest.raises(ValueError, match=r"weight must be a Tensor\[6, D, 2, 2\]"):
+        det_ops.mask_logits_rows(features, weight[:4], bias, own, count)
+    with pytest.raises(ValueError, match=r"bias must have shape \[3\]"):
+        det_ops.mask_logits_rows(features, weight, bias[:2], own, count)
+    with pytest.raises(ValueError, match=r"own must have shape \[5, 3\]"):
+        det_ops.mask_logits_rows(features, weight, bias, own[:3], count)
