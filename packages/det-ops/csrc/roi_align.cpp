@@ -1,4 +1,4 @@
-// Multi-level RoIAlign, forward and backward, on channels-last maps.
+// Multi-level RoIAlign, forward and backward, on channels-last maps; regions are channels-last or channels-first.
 //
 // A cell is a weighted sum of feature pixels whose weights factor into rows and columns. Both lists are built once per
 // region with equal rows (columns) merged; the inner loops then run over channels alone. Backward: a thread owns an
@@ -110,6 +110,19 @@ struct Cell {
   }
 };
 
+// Copies a region between layouts; blocks of channels keep both sides in the cache.
+template <class T>
+void relayout(int64_t pixels, int64_t channels, const T* from, int64_t from_pixel, int64_t from_channel, T* to,
+              int64_t to_pixel, int64_t to_channel) {
+  constexpr int64_t block = 64 / sizeof(T);
+  for (int64_t first = 0; first < channels; first += block) {
+    const int64_t last = std::min(first + block, channels);
+    for (int64_t p = 0; p < pixels; ++p) {
+      for (int64_t c = first; c < last; ++c) to[p * to_pixel + c * to_channel] = from[p * from_pixel + c * from_channel];
+    }
+  }
+}
+
 struct Pyramid {
   std::vector<uintptr_t> maps;
   std::vector<int64_t> heights, widths;
@@ -174,9 +187,9 @@ std::vector<int64_t> order_by_place(const Pyramid& pyramid, const Regions<T>& re
 }
 
 template <class T>
-void forward(const Pyramid& pyramid, const Regions<T>& regions, int threads, T* out) {
+void forward(const Pyramid& pyramid, const Regions<T>& regions, bool channels_last, int threads, T* out) {
   const int64_t channels = pyramid.channels;
-  const int64_t size = static_cast<int64_t>(regions.pooled_height) * regions.pooled_width * channels;
+  const int64_t pixels = static_cast<int64_t>(regions.pooled_height) * regions.pooled_width, size = pixels * channels;
   const std::vector<int64_t> order = order_by_place(pyramid, regions);
   advise_huge_pages(out, sizeof(T) * regions.count * size);
   parallel_for(
@@ -184,14 +197,15 @@ void forward(const Pyramid& pyramid, const Regions<T>& regions, int threads, T* 
       [&](int64_t begin, int64_t end) {
         Side<T> rows, columns;
         Cell<T> cell;
+        std::vector<T> region(channels_last ? 0 : size);
         for (int64_t i = begin; i < end; ++i) {
           const int64_t r = order[i];
-          T* target = out + r * size;
           const int level = regions.level(r, pyramid);
           if (level < 0) {
-            std::memset(target, 0, sizeof(T) * size);
+            std::memset(out + r * size, 0, sizeof(T) * size);
             continue;
           }
+          T* target = channels_last ? out + r * size : region.data();
           regions.build(r, level, pyramid, rows, columns);
           const int64_t width = pyramid.widths[level];
           const T* map = reinterpret_cast<const T*>(pyramid.maps[level]) +
@@ -203,13 +217,14 @@ void forward(const Pyramid& pyramid, const Regions<T>& regions, int threads, T* 
               gather(map, cell.offset.data(), cell.weight.data(), n, channels, target);
             }
           }
+          if (!channels_last) relayout<T>(pixels, channels, region.data(), channels, 1, out + r * size, 1, pixels);
         }
       },
       8);
 }
 
 template <class T>
-void backward(const Pyramid& pyramid, const Regions<T>& regions, int threads, const T* grad) {
+void backward(const Pyramid& pyramid, const Regions<T>& regions, bool channels_last, int threads, const T* grad) {
   const int64_t channels = pyramid.channels;
   for (size_t level = 0; level < pyramid.maps.size(); ++level) {
     T* map = reinterpret_cast<T*>(pyramid.maps[level]);
@@ -229,6 +244,7 @@ void backward(const Pyramid& pyramid, const Regions<T>& regions, int threads, co
   parallel_for(pyramid.batch * parts, threads, [&](int64_t begin, int64_t end) {
     Side<T> rows, columns;
     Cell<T> cell;
+    std::vector<T> region(channels_last ? 0 : pixels * part);
     for (int64_t item = begin; item < end; ++item) {
       const int64_t image = item / parts, first = item % parts * part, live = std::min(part, channels - first);
       for (const int64_t r : order) {
@@ -238,9 +254,14 @@ void backward(const Pyramid& pyramid, const Regions<T>& regions, int threads, co
         const int64_t width = pyramid.widths[level];
         T* map = reinterpret_cast<T*>(pyramid.maps[level]) + image * pyramid.heights[level] * width * channels + first;
         const T* source = grad + r * pixels * channels + first;
+        const int64_t next = channels_last ? channels : live;
+        if (!channels_last) {
+          relayout<T>(pixels, live, grad + (r * channels + first) * pixels, 1, pixels, region.data(), live, 1);
+          source = region.data();
+        }
         const T scale = T(1) / (rows.samples * columns.samples);
         for (int ph = 0; ph < regions.pooled_height; ++ph) {
-          for (int pw = 0; pw < regions.pooled_width; ++pw, source += channels) {
+          for (int pw = 0; pw < regions.pooled_width; ++pw, source += next) {
             const int n = cell.pair(rows, ph, columns, pw, width, channels, scale);
             scatter(map, cell.offset.data(), cell.weight.data(), n, live, source);
           }
@@ -255,7 +276,7 @@ void define(py::module_& module, const char* name) {
   module.def(name, [](std::vector<uintptr_t> maps, std::vector<int64_t> heights, std::vector<int64_t> widths,
                       std::vector<double> scales, int64_t batch, int64_t channels, uintptr_t boxes,
                       uintptr_t image_index, uintptr_t levels, int64_t count, int pooled_height, int pooled_width,
-                      int sampling_ratio, bool aligned, int threads, uintptr_t values) {
+                      int sampling_ratio, bool aligned, bool channels_last, int threads, uintptr_t values) {
     py::gil_scoped_release release;
     const Pyramid pyramid{std::move(maps), std::move(heights), std::move(widths), std::move(scales), batch, channels};
     const Regions<T> regions{reinterpret_cast<const T*>(boxes),
@@ -267,9 +288,9 @@ void define(py::module_& module, const char* name) {
                              sampling_ratio,
                              aligned};
     if constexpr (kForward) {
-      forward(pyramid, regions, threads, reinterpret_cast<T*>(values));
+      forward(pyramid, regions, channels_last, threads, reinterpret_cast<T*>(values));
     } else {
-      backward(pyramid, regions, threads, reinterpret_cast<const T*>(values));
+      backward(pyramid, regions, channels_last, threads, reinterpret_cast<const T*>(values));
     }
   });
 }

@@ -51,7 +51,10 @@ def align(choice: str, problem: dict) -> tuple[Tensor, list[Tensor]]:
 @pytest.mark.parametrize("sampling_ratio", [0, 1, 2])
 @pytest.mark.parametrize("aligned", [True, False])
 def test_roi_align(sampling_ratio: int, aligned: bool) -> None:
-    problem = pyramid(5) | {"sampling_ratio": sampling_ratio, "aligned": aligned}
+    # Each layout with every number of samples.
+    memory_format = torch.channels_last if aligned else torch.contiguous_format
+    options = {"sampling_ratio": sampling_ratio, "aligned": aligned, "memory_format": memory_format}
+    problem = pyramid(5) | options
     (found, gradients), (expected, wanted) = align("triton", problem), align("auto", problem)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
     assert found.stride() == expected.stride()

@@ -12,6 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 import det_ops
 from det_ops import _roi_align_reference
 
+FORMATS = (torch.channels_last, torch.contiguous_format)
 VARIANTS = [(a, s, p) for a in (0, 1) for s in (0, -1, 1, 2) for p in (7, 14) if p == 7 or s == 2]
 
 
@@ -64,6 +65,7 @@ def problems(draw: st.DrawFn) -> dict:
         "scales": scales,
         "sampling_ratio": draw(st.sampled_from([-1, 0, 1, 2, 3])),
         "aligned": draw(st.booleans()),
+        "memory_format": draw(st.sampled_from(FORMATS)),
     }
 
 
@@ -87,6 +89,7 @@ def test_equals_torchvision(choice: str, problem: dict) -> None:
         found = det_ops.multilevel_roi_align(**problem)
         expected = peer(**problem)
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+        assert found.is_contiguous(memory_format=problem["memory_format"])
         grad = torch.randn(found.shape, generator=torch.Generator().manual_seed(0))
         for ours, theirs in zip(
             torch.autograd.grad(found, features, grad), torch.autograd.grad(expected, features, grad), strict=True
@@ -176,6 +179,21 @@ def test_layouts(kernels: str, layout: str) -> None:
         assert gradient.is_contiguous(memory_format=torch.channels_last)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_memory_format_changes_no_value(kernels: str, dtype: torch.dtype) -> None:
+    problem = pyramid(dtype, channels=50)
+    features = [feature.requires_grad_() for feature in problem.pop("features")]
+    results = []
+    for memory_format in FORMATS:
+        out = det_ops.multilevel_roi_align(features, **problem, memory_format=memory_format)
+        # What a linear layer gives back lies as it read it.
+        results.append([out, *torch.autograd.grad(out.flatten(1).square().sum(), features)])
+    assert all(map(torch.equal, *results))
+    last, contiguous = (out for out, *_ in results)
+    assert last.is_contiguous(memory_format=torch.channels_last)
+    assert contiguous.flatten(1).data_ptr() == contiguous.data_ptr()
+
+
 def test_channels_last_is_not_copied() -> None:
     from det_ops._layout import nhwc
 
@@ -231,17 +249,14 @@ def test_boxes_as_a_list_per_image() -> None:
     torch.testing.assert_close(det_ops.roi_align(features, parts, 2), expected)
 
 
-def operands(problem: dict) -> tuple:
-    size = problem["output_size"]
-    names = ("features", "boxes", "image_index", "levels")
-    return (*(problem[n] for n in names), size, size, problem["scales"], problem["sampling_ratio"], problem["aligned"])
-
-
+@pytest.mark.parametrize("channels_last", [True, False])
 @pytest.mark.parametrize("sampling_ratio", [0, 2])
-def test_operator(kernels: str, sampling_ratio: int) -> None:
-    problem = pyramid() | {"sampling_ratio": sampling_ratio}
-    problem["features"] = [feature.requires_grad_() for feature in problem["features"]]
-    torch.library.opcheck(torch.ops.det_ops.multilevel_roi_align.default, operands(problem))
+def test_operator(kernels: str, sampling_ratio: int, channels_last: bool) -> None:
+    problem = pyramid()
+    features = [feature.requires_grad_() for feature in problem["features"]]
+    places = (problem[name] for name in ("boxes", "image_index", "levels"))
+    arguments = (features, *places, 3, 3, problem["scales"], sampling_ratio, True, channels_last)
+    torch.library.opcheck(torch.ops.det_ops.multilevel_roi_align.default, arguments)
 
 
 @pytest.mark.parametrize("sampling_ratio", [0, 2])
@@ -310,6 +325,7 @@ def test_reference_reads_nothing_on_the_host(sampling_ratio: int) -> None:
         ({"levels": torch.zeros(7, dtype=torch.int64, device="meta")}, "levels must be on the device of features"),
         ({"scales": [1.0]}, "scales must be 2 numbers, one per level"),
         ({"output_size": 0}, "output_size must be positive"),
+        ({"memory_format": torch.preserve_format}, "memory_format must be torch.channels_last or"),
     ],
 )
 def test_errors(change: dict, message: str) -> None:

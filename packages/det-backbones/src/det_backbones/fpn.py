@@ -100,7 +100,7 @@ class FPN(nn.Module):
         merged = laterals[-1]
         for level in reversed(range(len(laterals))):
             if level < len(laterals) - 1:
-                merged = laterals[level] + self._enlarge(merged, laterals[level])
+                merged = self._enlarge(merged, laterals[level]).add_(laterals[level])
             output = self._convolve(merged, self.output[level], self.output_norm, level)
             outputs.insert(0, F.relu_(output) if self.activation else output)
         if self.max_pool_level:

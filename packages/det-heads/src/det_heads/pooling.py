@@ -21,6 +21,7 @@ def pool_boxes(
     config: PoolConfig,
     *,
     offset: float = 0.0,
+    memory_format: torch.memory_format = torch.channels_last,
 ) -> Tensor:
     """Features of boxes, each from the level that fits its size (FPN, equation 1).
 
@@ -32,6 +33,7 @@ def pool_boxes(
         valid: [R] bool; the others give zeros and cost nothing.
         config: RoIAlign conventions.
         offset: Width convention.
+        memory_format: Of the result, see :func:`det_ops.multilevel_roi_align`.
 
     Returns:
         [R, C, P, P].
@@ -60,4 +62,5 @@ def pool_boxes(
         scales=[1.0 / stride for stride in strides[:count]],
         sampling_ratio=config.sampling_ratio,
         aligned=config.aligned,
+        memory_format=memory_format,
     )

@@ -209,6 +209,7 @@ class TwoStageDetector(nn.Module):
             valid.flatten(),
             head.config.pool,
             offset=self.config.offset,
+            memory_format=torch.channels_last if len(head.convs) else torch.contiguous_format,
         )
         logits, deltas = head(pooled, valid.flatten())
         return logits.unflatten(0, (batch, count)), deltas.unflatten(0, (batch, count))

@@ -19,7 +19,7 @@ __all__ = ["multilevel_roi_align", "roi_align"]
 
 LIBRARY.define(
     "multilevel_roi_align(Tensor[] features, Tensor boxes, Tensor image_index, Tensor levels, SymInt pooled_height, "
-    "SymInt pooled_width, float[] scales, int sampling_ratio, bool aligned) -> Tensor"
+    "SymInt pooled_width, float[] scales, int sampling_ratio, bool aligned, bool channels_last) -> Tensor"
 )
 LIBRARY.define(
     "multilevel_roi_align_backward(Tensor grad, Tensor boxes, Tensor image_index, Tensor levels, SymInt[] heights, "
@@ -81,6 +81,7 @@ def multilevel_roi_align(
     scales: Sequence[float],
     sampling_ratio: int,
     aligned: bool,
+    memory_format: torch.memory_format = torch.channels_last,
 ) -> Tensor:
     """RoIAlign where each region names its image and its pyramid level.
 
@@ -93,20 +94,23 @@ def multilevel_roi_align(
         scales: Feature pixels per image pixel of each level (1/4, 1/8, ...).
         sampling_ratio: Samples per cell and direction; 0 or less: `ceil(region / pooled)` per region.
         aligned: Shift by half a pixel, and do not enlarge regions to one feature pixel.
+        memory_format: Of the result: `torch.channels_last`, as convolutions read it, or `torch.contiguous_format`,
+            whose `flatten(1)`, as linear layers read it, is no copy.
 
     Returns:
-        `[R, C, P, P]` of the features' dtype, channels-last in memory. bfloat16 and float16 are accumulated in float32.
-        Gradient with respect to `features` only. Non-finite boxes give zeros.
+        `[R, C, P, P]` of the features' dtype. bfloat16 and float16 are accumulated in float32. Gradient with respect to
+        `features` only. Non-finite boxes give zeros.
 
     Raises:
-        ValueError: An argument has the wrong shape, dtype or device.
+        ValueError: An argument has the wrong shape, dtype or device, or there is no such layout.
     """
     features, scales = list(features), [float(scale) for scale in scales]
     pooled_height, pooled_width = (output_size, output_size) if isinstance(output_size, int) else output_size
     _check(features, boxes, image_index, levels, scales, pooled_height, pooled_width)
-    return torch.ops.det_ops.multilevel_roi_align(
-        features, boxes, image_index, levels, pooled_height, pooled_width, scales, sampling_ratio, aligned
-    )
+    layouts = (torch.channels_last, torch.contiguous_format)
+    expect(memory_format in layouts, "memory_format", "torch.channels_last or torch.contiguous_format", memory_format)
+    pooled, options = (pooled_height, pooled_width), (sampling_ratio, aligned, memory_format == torch.channels_last)
+    return torch.ops.det_ops.multilevel_roi_align(features, boxes, image_index, levels, *pooled, scales, *options)
 
 
 def _check(
@@ -151,23 +155,15 @@ def _forward(
     scales: list[float],
     sampling_ratio: int,
     aligned: bool,
+    channels_last: bool,
 ) -> Tensor:
     pooled = (pooled_height, pooled_width)
     first = features[0]
-    if _kernels.triton(first):
-        from det_ops import _triton_roi_align
-
-        return _triton_roi_align.forward(features, boxes, image_index, levels, pooled, scales, sampling_ratio, aligned)
-    out = empty_nhwc(first, boxes.shape[0], first.shape[1], *pooled)
-    if _npu_roi_align.serves(first):
-        return out.copy_(
-            _npu_roi_align.forward(features, boxes, image_index, levels, pooled, scales, sampling_ratio, aligned)
-        )
     if _C is not None and _kernels.native(first):
         compute = torch.float64 if first.dtype == torch.float64 else torch.float32
         maps = [nhwc(feature.to(compute)) for feature in features]
         kernel = _C.roi_align_forward_float64 if compute == torch.float64 else _C.roi_align_forward_float32
-        result = out if out.dtype == compute else torch.empty_like(out, dtype=compute)
+        out = _empty(first, boxes.shape[0], pooled, channels_last, compute)
         boxes, image_index, levels = boxes.to(compute).contiguous(), image_index.contiguous(), levels.contiguous()
         kernel(
             [feature.data_ptr() for feature in maps],
@@ -184,13 +180,29 @@ def _forward(
             pooled_width,
             sampling_ratio,
             aligned,
+            channels_last,
             torch.get_num_threads(),
-            result.data_ptr(),
+            out.data_ptr(),
         )
-        return result.to(first.dtype)
-    return out.copy_(
-        _roi_align_reference.forward(features, boxes, image_index, levels, pooled, scales, sampling_ratio, aligned)
-    )
+        return out.to(first.dtype)
+    if _kernels.triton(first):
+        from det_ops import _triton_roi_align as kernels
+    elif _npu_roi_align.serves(first):
+        kernels = _npu_roi_align
+    else:
+        kernels = _roi_align_reference
+    values = kernels.forward(features, boxes, image_index, levels, pooled, scales, sampling_ratio, aligned)
+    memory = values.permute(0, 2, 3, 1) if channels_last else values
+    return values if memory.is_contiguous() else _empty(first, len(boxes), pooled, channels_last).copy_(values)
+
+
+def _empty(
+    features: Tensor, regions: int, pooled: tuple[int, int], channels_last: bool, dtype: torch.dtype | None = None
+) -> Tensor:
+    channels = features.shape[1]
+    if channels_last:
+        return empty_nhwc(features, regions, channels, *pooled, dtype)
+    return features.new_empty(regions, channels, *pooled, dtype=dtype)
 
 
 @torch.library.impl(LIBRARY, "multilevel_roi_align_backward", "CompositeExplicitAutograd")
@@ -219,7 +231,8 @@ def _backward(
     if _C is not None and _kernels.native(grad):
         compute = torch.float64 if grad.dtype == torch.float64 else torch.float32
         kernel = _C.roi_align_backward_float64 if compute == torch.float64 else _C.roi_align_backward_float32
-        values = nhwc(grad.to(compute))
+        channels_last = not grad.is_contiguous()
+        values = nhwc(grad.to(compute)) if channels_last else grad.to(compute)
         results = [empty_nhwc(grad, batch, grad.shape[1], h, w, compute) for h, w in zip(heights, widths, strict=True)]
         boxes, image_index, levels = boxes.to(compute).contiguous(), image_index.contiguous(), levels.contiguous()
         kernel(
@@ -237,6 +250,7 @@ def _backward(
             grad.shape[3],
             sampling_ratio,
             aligned,
+            channels_last,
             torch.get_num_threads(),
             values.data_ptr(),
         )
@@ -251,8 +265,8 @@ def _backward(
 
 
 @torch.library.register_fake("det_ops::multilevel_roi_align", lib=LIBRARY)
-def _(features, boxes, _image_index, _levels, pooled_height, pooled_width, _scales, _sampling_ratio, _aligned):
-    return empty_nhwc(features[0], boxes.shape[0], features[0].shape[1], pooled_height, pooled_width)
+def _(features, boxes, _index, _levels, height, width, _scales, _sampling_ratio, _aligned, channels_last):
+    return _empty(features[0], boxes.shape[0], (height, width), channels_last)
 
 
 @torch.library.register_fake("det_ops::multilevel_roi_align_backward", lib=LIBRARY)
@@ -261,7 +275,7 @@ def _(grad, _boxes, _image_index, _levels, heights, widths, batch, _scales, _sam
 
 
 def _setup(ctx, inputs, output):  # noqa: ARG001 - the name is torch's
-    features, boxes, image_index, levels, _, _, scales, sampling_ratio, aligned = inputs
+    features, boxes, image_index, levels, _, _, scales, sampling_ratio, aligned, _ = inputs
     ctx.save_for_backward(boxes, image_index, levels)
     ctx.sizes = [f.shape[2] for f in features], [f.shape[3] for f in features], features[0].shape[0]
     ctx.options = scales, sampling_ratio, aligned
@@ -269,7 +283,7 @@ def _setup(ctx, inputs, output):  # noqa: ARG001 - the name is torch's
 
 def _autograd(ctx, grad):
     grads = torch.ops.det_ops.multilevel_roi_align_backward(grad, *ctx.saved_tensors, *ctx.sizes, *ctx.options)
-    return grads, None, None, None, None, None, None, None, None
+    return grads, None, None, None, None, None, None, None, None, None
 
 
 torch.library.register_autograd("det_ops::multilevel_roi_align", _autograd, setup_context=_setup, lib=LIBRARY)
