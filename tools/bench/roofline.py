@@ -124,8 +124,11 @@ def _traffic(name: str, tensors: list[Tensor], made: list[Tensor]) -> float:
     if name == "index_add_":  # its source is read, its target read and written at as many places
         return 3 * _bytes(tensors[-1])
     total = sum(map(_bytes, tensors)) + sum(map(_bytes, made))
-    if name == "multilevel_roi_align_backward":
-        total += sum(8 * t.numel() for t in made)  # sums in float32 are zeroed and rounded
+    if name.startswith("multilevel_roi_align"):
+        backward = name.endswith("backward")
+        regions = tensors[0] if backward else made[0]
+        total += 2 * _bytes(regions) * regions.is_contiguous()  # the kernel works along channels, and copies
+        total += sum(8 * t.numel() for t in made) * backward  # sums in float32 are zeroed and rounded
     return total
 
 
