@@ -1,6 +1,6 @@
 """What the cascade gains: Cascade Mask R-CNN beside Mask R-CNN, both trained by their app's own command.
 
-    python tools/bench/cascade.py [--seeds 0 1 2] [--data DIR --recipe NAME] [--output DIR]
+    hatch run bench cascade [--seeds 0 1 2] [--data DIR --recipe NAME] [--output DIR]
 
 By default both learn the embedded data with the recipe `tiny`. A run that is in the output folder already is read, not
 repeated, so a comparison that was interrupted goes on.

@@ -1,7 +1,7 @@
 """Inference beside torchvision's: network, detections, and masks at the image's size; images resident on the device.
 
-    python tools/bench/infer.py [--models mask_rcnn faster_rcnn ...] [--batch 1 2] [--size 800 1216]
-                                [--device cuda] [--precision bf16]
+    hatch run bench infer [--models mask_rcnn faster_rcnn ...] [--batch 1 2] [--size 800 1216]
+                           [--device cuda] [--precision bf16]
 
 Both sides have the same weights and find the same objects (as many as they may report, a hundred an image). Our masks
 end as COCO run lengths, torchvision's as one float image each. `network` is the time until boxes and 28x28 masks are

@@ -1,6 +1,6 @@
 """Learning on real photographs: our Mask R-CNN beside torchvision's, same backbone, data, sizes, schedule and seeds.
 
-    python tools/bench/learn.py --data DIR [--recipe scratch_small] [--seeds 3] [--steps N] [--json FILE]
+    hatch run bench learn --data DIR [--recipe scratch_small] [--seeds 3] [--steps N] [--json FILE]
 
 Both models get the same batches (order, resize, flip), the same solver and the same backbone module with the same
 random start; each has its own heads, losses, sampling, operators and post-processing. Steps are timed without loading.

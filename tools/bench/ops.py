@@ -1,6 +1,6 @@
 """Operators of det_ops against their peers, in one run: time of ours, of the peer, ratio and target.
 
-python tools/bench/ops.py [--device cpu|cuda] [--threads 2] [--repeat 15] [--only WORD] [--check] [--json FILE]
+hatch run bench ops [--device cpu|cuda] [--threads 2] [--repeat 15] [--only WORD] [--check] [--json FILE]
 
 Both sides get the same input, device and number of threads; their results are compared before they are timed. They take
 turns; the medians are reported. `--check` ends with status 1 where a ratio misses its target (targets are the CPU's).
@@ -146,8 +146,10 @@ def match_case() -> Work:
     return Work(ours, peer, agree)
 
 
-def roi_align_case(sampling_ratio: int, backward: bool) -> Work:
-    """1,000 regions on P2 to P5 of an 800 x 1344 image, 256 channels, 7 x 7; each side in the layout it prefers."""
+def roi_align_case(
+    sampling_ratio: int, backward: bool, memory_format: torch.memory_format = torch.channels_last
+) -> Work:
+    """1,000 regions on P2 to P5 of an 800 x 1344 image, 256 channels, 7 x 7; maps as each side prefers them."""
     height, width, strides = 800, 1344, (4, 8, 16, 32)
     scales = [1 / stride for stride in strides]
     contiguous = [torch.randn(1, 256, height // stride, width // stride).requires_grad_(backward) for stride in strides]
@@ -166,7 +168,7 @@ def roi_align_case(sampling_ratio: int, backward: bool) -> Work:
 
     def forward() -> Tensor:
         options = {"output_size": 7, "scales": scales, "sampling_ratio": sampling_ratio, "aligned": aligned}
-        return det_ops.multilevel_roi_align(channels_last, boxes, image, levels, **options)
+        return det_ops.multilevel_roi_align(channels_last, boxes, image, levels, **options, memory_format=memory_format)
 
     def peer_forward() -> Tensor:
         out = torch.zeros(1000, 256, 7, 7)
@@ -337,6 +339,8 @@ CASES = [
     Case("roi align, the same, adaptive", "torchvision", 8, lambda: roi_align_case(0, False)),
     Case("roi align backward, 2x2", "torchvision", 5, lambda: roi_align_case(2, True)),
     Case("roi align backward, adaptive", "torchvision", 5, lambda: roi_align_case(0, True)),
+    Case("roi align for a linear layer", "torchvision", 8, lambda: roi_align_case(0, False, torch.contiguous_format)),
+    Case("roi align, the same, backward", "torchvision", 5, lambda: roi_align_case(0, True, torch.contiguous_format)),
     Case(
         "paste 100 masks, RLE, torchvision's way",
         "torchvision, pycocotools",

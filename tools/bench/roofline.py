@@ -1,6 +1,6 @@
 """What a training step asks of a GPU, counted without one: arithmetic, memory traffic, operators, host reads.
 
-    python tools/bench/roofline.py [--models mask_rcnn faster_rcnn ...] [--batch 2 16] [--size 800 1216]
+    hatch run bench roofline [--models mask_rcnn faster_rcnn ...] [--batch 2 16] [--size 800 1216]
 
 The bfloat16 step of `train_step` runs on tensors that have shapes and no contents, in which reading one would be an
 error, and every operator is written down. The least time of an operator is that of its arithmetic or of its traffic,
@@ -124,11 +124,12 @@ def _traffic(name: str, tensors: list[Tensor], made: list[Tensor]) -> float:
     if name == "index_add_":  # its source is read, its target read and written at as many places
         return 3 * _bytes(tensors[-1])
     total = sum(map(_bytes, tensors)) + sum(map(_bytes, made))
+    if name == "multilevel_roi_align_backward":
+        total += sum(8 * t.numel() for t in made)  # sums in float32 are zeroed and rounded
     if name.startswith("multilevel_roi_align"):
-        backward = name.endswith("backward")
-        regions = tensors[0] if backward else made[0]
-        total += 2 * _bytes(regions) * regions.is_contiguous()  # the kernel works along channels, and copies
-        total += sum(8 * t.numel() for t in made) * backward  # sums in float32 are zeroed and rounded
+        regions = tensors[0] if name.endswith("backward") else made[0]
+        if regions.is_contiguous():
+            total += 2 * _bytes(regions)  # the kernel works along channels, and copies
     return total
 
 

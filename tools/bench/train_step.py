@@ -1,7 +1,7 @@
 """The whole training step beside torchvision's: forward, losses, backward, SGD; batches resident on the device.
 
-    python tools/bench/train_step.py [--models mask_rcnn faster_rcnn ...] [--batch 2 16] [--size 800 1216]
-                                     [--device cuda] [--precision bf16]
+    hatch run bench train_step [--models mask_rcnn faster_rcnn ...] [--batch 2 16] [--size 800 1216]
+                                [--device cuda] [--precision bf16]
 
 Both sides have the same weights, frozen stages, norm layers, objects and number format, and channels-last weights. Ours
 is the step of every training (`det_engine.TrainStep`), on CUDA captured as a graph (`--train.capture True`). Rows go to

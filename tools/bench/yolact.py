@@ -1,6 +1,6 @@
 """YOLACT beside the original's PyTorch code: one picture with its masks, and the training step.
 
-    python tools/bench/yolact.py --original PATH [--recipes yolact_resnet50 ...] [--batch 4]
+    hatch run bench yolact --original PATH [--recipes yolact_resnet50 ...] [--batch 4]
 
 PATH is a checkout of github.com/dbolya/yolact whose CUDA calls were made optional; what it imports must be installed
 (opencv-python). Both sides have the same weights and objects, and frozen batch norm, as the original has it below 6
