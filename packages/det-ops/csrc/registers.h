@@ -7,6 +7,7 @@ namespace det_ops {
 
 void register_deform_conv(pybind11::module_& module);
 void register_fast_nms(pybind11::module_& module);
+void register_mask_logits(pybind11::module_& module);
 void register_mask_targets(pybind11::module_& module);
 void register_matching(pybind11::module_& module);
 void register_nms(pybind11::module_& module);

@@ -10,10 +10,10 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
-#include <memory>
 #include <vector>
 
 #include "parallel.h"
+#include "product.h"
 #include "registers.h"
 #include "simd.h"
 
@@ -31,21 +31,6 @@ struct Points {
   // 1 / product over the other points of the difference; of points +-p the same.
   static constexpr T at_0 = T(1) / product, at_a = T(1) / (2 * aa * (aa - bb)), at_b = T(1) / (2 * bb * (bb - aa));
 };
-
-// What is computed at once: `bytes` of neighbouring channels, of any alignment; 0: one channel.
-template <class T, int bytes>
-struct Lanes {
-#if defined(__GNUC__)
-  typedef T type __attribute__((vector_size(bytes), aligned(alignof(T)), may_alias));
-#else
-  typedef T type;
-#endif
-};
-template <class T>
-struct Lanes<T, 0> {
-  typedef T type;
-};
-constexpr int kWide = 64;  // one AVX-512 register, or several smaller ones
 
 // The one-dimensional transforms: from values `step` apart to values `out_step` apart. V is T or a vector of it.
 
@@ -186,29 +171,41 @@ DET_OPS_TRANSFORM(WeightGradientLine, float)
 DET_OPS_TRANSFORM(WeightGradientLine, double)
 #undef DET_OPS_TRANSFORM
 
-// A channels-last map, cut into squares of `side` pixels whose origins are kTile apart, from -padding on.
-struct Map {
-  int64_t height, width, channels, padding_y, padding_x, tiles_y, tiles_x;
+// Channels-last maps, cut into squares of `side` pixels whose origins are kTile apart. A mosaic is `rows` by `columns`
+// of them, `period` pixels from one to the next, so that neighbours share their padding, and tiles that no map fills.
+struct Maps {
+  int64_t height, width, channels, padding_y, padding_x, images, period_y, period_x, rows, columns, tiles_y, tiles_x;
 
-  explicit Map(const std::vector<int64_t>& v)
+  explicit Maps(const std::vector<int64_t>& v)
       : height(v.at(0)),
         width(v.at(1)),
         channels(v.at(2)),
         padding_y(v.at(3)),
         padding_x(v.at(4)),
-        tiles_y(v.at(5)),
-        tiles_x(v.at(6)) {}
+        images(v.at(5)),
+        period_y(v.at(6)),
+        period_x(v.at(7)),
+        rows(v.at(8)),
+        columns(v.at(9)),
+        tiles_y(v.at(10)),
+        tiles_x(v.at(11)) {}
 
-  // The addresses of the pixels of a square of a map, and `beyond` for those outside of it.
-  template <class T>
-  void square(T* map, int64_t tile, int side, T* beyond, T** pixels) const {
+  // The addresses of the pixels of a square, and `beyond` for those outside of all maps.
+  template <int side, class T>
+  void square(T* maps, int64_t tile, T* beyond, T** pixels) const {
     const int64_t top = tile / tiles_x % tiles_y * kTile - padding_y, left = tile % tiles_x * kTile - padding_x;
-    map += tile / (tiles_x * tiles_y) * height * width * channels;
+    const int64_t first = tile / (tiles_x * tiles_y) * rows * columns;
+    int64_t column[side], x[side];
+    for (int j = 0; j < side; ++j) {
+      column[j] = left + j < 0 ? 0 : std::min((left + j) / period_x, columns - 1);
+      x[j] = left + j - column[j] * period_x;
+    }
     for (int i = 0; i < side; ++i) {
+      const int64_t row = top + i < 0 ? 0 : std::min((top + i) / period_y, rows - 1), y = top + i - row * period_y;
       for (int j = 0; j < side; ++j) {
-        const int64_t y = top + i, x = left + j;
-        const bool inside = y >= 0 && y < height && x >= 0 && x < width;
-        pixels[i * side + j] = inside ? map + (y * width + x) * channels : beyond;
+        const int64_t image = first + row * columns + column[j];
+        const bool inside = y >= 0 && y < height && x[j] >= 0 && x[j] < width && image < images;
+        pixels[i * side + j] = inside ? maps + ((image * height + y) * width + x[j]) * channels : beyond;
       }
     }
   }
@@ -223,17 +220,17 @@ int64_t plane_size(int64_t numbers) {
 
 // Pixels to 36 planes [count, channels], for tiles begin, begin + 1, ...
 template <class Line, class T>
-void to_planes(const std::vector<int64_t>& geometry, uintptr_t map, int64_t begin, int64_t count, int threads,
+void to_planes(const std::vector<int64_t>& geometry, uintptr_t maps, int64_t begin, int64_t count, int threads,
                uintptr_t planes) {
   py::gil_scoped_release release;
-  const Map m(geometry);
+  const Maps m(geometry);
   parallel_for(
       count, threads,
       [&](int64_t from, int64_t to) {
         const std::vector<T> zeros(m.channels);
         Squares<T> squares;
         for (int64_t t = from; t < to; ++t) {
-          m.square(reinterpret_cast<const T*>(map), begin + t, Line::from, zeros.data(), squares.source);
+          m.square<Line::from>(reinterpret_cast<const T*>(maps), begin + t, zeros.data(), squares.source);
           for (int64_t k = 0; k < kPlanes; ++k) {
             squares.target[k] = reinterpret_cast<T*>(planes) + k * plane_size<T>(count * m.channels) + t * m.channels;
           }
@@ -242,80 +239,6 @@ void to_planes(const std::vector<int64_t>& geometry, uintptr_t map, int64_t begi
       },
       8);
 }
-
-// The product of `rows` rows of `a`, a multiple of kRows, and a panel [depth, kVectors * lanes]; sums in registers.
-template <int kRows, int kVectors, int bytes, class T>
-DET_OPS_INLINE void multiply_any(const T* a, int64_t rows, int64_t depth, const T* panel, T* out, int64_t out_stride) {
-  using V = typename Lanes<T, bytes>::type;
-  constexpr int64_t lanes = sizeof(V) / sizeof(T);
-  for (int64_t row = 0; row < rows; row += kRows, a += kRows * depth, out += kRows * out_stride) {
-    V sums[kRows][kVectors] = {};
-    const T* b = panel;
-    for (int64_t k = 0; k < depth; ++k, b += kVectors * lanes) {
-      V values[kVectors];
-      for (int v = 0; v < kVectors; ++v) values[v] = *reinterpret_cast<const V*>(b + v * lanes);
-      for (int r = 0; r < kRows; ++r) {
-        const T factor = a[r * depth + k];
-        for (int v = 0; v < kVectors; ++v) sums[r][v] += factor * values[v];
-      }
-    }
-    for (int r = 0; r < kRows; ++r) {
-      for (int v = 0; v < kVectors; ++v) *reinterpret_cast<V*>(out + r * out_stride + v * lanes) = sums[r][v];
-    }
-  }
-}
-
-template <class T>
-using Multiply = void (*)(const T* a, int64_t rows, int64_t depth, const T* panel, T* out, int64_t out_stride);
-
-// The product by an instruction set: as many rows and vectors as it has registers for.
-template <class T>
-struct Product {
-  int64_t rows, width;
-  Multiply<T> multiply;
-};
-
-#if defined(__GNUC__) && defined(__x86_64__)
-template <class T>
-__attribute__((target("avx512f"))) void multiply_avx512(const T* a, int64_t rows, int64_t depth, const T* panel, T* out,
-                                                        int64_t out_stride) {
-  multiply_any<12, 2, 64>(a, rows, depth, panel, out, out_stride);
-}
-template <class T>
-__attribute__((target("avx2,fma"))) void multiply_avx2(const T* a, int64_t rows, int64_t depth, const T* panel, T* out,
-                                                       int64_t out_stride) {
-  multiply_any<6, 2, 32>(a, rows, depth, panel, out, out_stride);
-}
-#endif
-// SSE2, NEON, or what else every processor of the kind has.
-template <class T>
-void multiply_default(const T* a, int64_t rows, int64_t depth, const T* panel, T* out, int64_t out_stride) {
-  multiply_any<6, 2, 16>(a, rows, depth, panel, out, out_stride);
-}
-
-template <class T>
-Product<T> best_product() {
-#if defined(__GNUC__) && defined(__x86_64__)
-  if (__builtin_cpu_supports("avx512f")) return {12, 2 * 64 / sizeof(T), &multiply_avx512<T>};
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
-    return {6, 2 * 32 / sizeof(T), &multiply_avx2<T>};
-  }
-#endif
-  return {6, 2 * sizeof(typename Lanes<T, 16>::type) / sizeof(T), &multiply_default<T>};
-}
-
-// Cache lines for a thread to work in.
-template <class T>
-class Scratch {
- public:
-  explicit Scratch(int64_t size) : memory_(new char[size * sizeof(T) + 64]) {}
-  T* data() { return reinterpret_cast<T*>((reinterpret_cast<uintptr_t>(memory_.get()) + 63) / 64 * 64); }
-
- private:
-  std::unique_ptr<char[]> memory_;
-};
-
-int64_t rounded_up(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
 
 // Tiles at a time: with more, what is between the transforms leaves the cache; with fewer, the weights come through it
 // more often, which counts where they are too many to stay.
@@ -332,7 +255,7 @@ void convolve(const std::vector<int64_t>& in_geometry, const std::vector<int64_t
               uintptr_t in, uintptr_t panels, uintptr_t bias, bool relu, int threads, uintptr_t out) {
   if (tiles <= 0) return;
   py::gil_scoped_release release;
-  const Map source(in_geometry), target(out_geometry);
+  const Maps source(in_geometry), target(out_geometry);
   const Product<T> product = best_product<T>();
   const int64_t depth = source.channels, width = product.width, padded = rounded_up(target.channels, width);
   const int64_t chunk = chunk_channels(padded, width);
@@ -353,7 +276,7 @@ void convolve(const std::vector<int64_t>& in_geometry, const std::vector<int64_t
       squares.bias = nullptr;
       squares.relu = false;
       for (int64_t t = 0; t < count; ++t) {
-        source.square(reinterpret_cast<const T*>(in), begin + t, kPatch, zeros.data(), squares.source);
+        source.square<kPatch>(reinterpret_cast<const T*>(in), begin + t, zeros.data(), squares.source);
         for (int64_t k = 0; k < kPlanes; ++k) squares.target[k] = inputs.data() + k * input_plane + t * depth;
         transform(InputLine(), squares, depth);
       }
@@ -373,7 +296,7 @@ void convolve(const std::vector<int64_t>& in_geometry, const std::vector<int64_t
         squares.bias = bias ? reinterpret_cast<const T*>(bias) + first : nullptr;
         for (int64_t t = 0; t < count; ++t) {
           for (int64_t k = 0; k < kPlanes; ++k) squares.source[k] = products.data() + k * product_plane + t * chunk;
-          target.square(reinterpret_cast<T*>(out) + first, begin + t, kTile, unused.data(), squares.target);
+          target.square<kTile>(reinterpret_cast<T*>(out) + first, begin + t, unused.data(), squares.target);
           transform(OutputLine(), squares, std::min(end, target.channels) - first);
         }
       }

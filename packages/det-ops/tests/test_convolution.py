@@ -1,3 +1,5 @@
+import gc
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -29,11 +31,11 @@ def is_filtered(found: Tensor) -> bool:
 
 
 @given(
-    batch=st.integers(1, 3),
+    batch=st.integers(1, 7),
     channels=st.integers(32, 70),
     out=st.integers(32, 70),
-    height=st.integers(19, 40),
-    width=st.integers(19, 40),
+    height=st.integers(3, 40),
+    width=st.integers(3, 40),
     padding=st.tuples(st.integers(0, 2), st.integers(0, 2)),
     biased=st.booleans(),
 )
@@ -47,6 +49,27 @@ def test_it_is_the_convolution(
     torch.testing.assert_close(
         _winograd.forward(images.detach(), weight.detach(), added, padding, relu=True), found.relu(), rtol=0, atol=0
     )
+
+
+@given(
+    batch=st.integers(1, 9),
+    height=st.integers(3, 16),
+    width=st.integers(3, 16),
+    padding=st.tuples(st.integers(0, 2), st.integers(0, 2)),
+)
+def test_gradients_of_small_maps(batch: int, height: int, width: int, padding: tuple[int, int]) -> None:
+    images, weight, _ = arguments(batch, 32, 33, (height, width), torch.float64)
+    expected = F.conv2d(images, weight, None, 1, padding)
+    grad = torch.randn_like(expected)
+    found = _winograd.backward(grad, images.detach(), weight.detach(), padding, [True, True])
+    for ours, theirs in zip(found, torch.autograd.grad(expected, (images, weight), grad), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
+
+
+def test_small_maps_share_tiles() -> None:
+    assert _winograd._arrange(16, (14, 14), (1, 1)).tiles == 15 * 15
+    assert _winograd._arrange(100, (14, 14), (1, 1)).tiles < 100 * 14.4
+    assert _winograd._arrange(2, (120, 160), (1, 1)).tiles == 2 * 30 * 40
 
 
 @pytest.mark.parametrize("layout", ["nchw", "channels_last", "strided"])
@@ -227,3 +250,109 @@ def test_a_network_is_converted_in_place() -> None:
     assert all(parameter.grad is not None for parameter in parameters.values())
     reflecting = det_ops.Conv2d.convert(nn.Conv2d(32, 32, 3, padding=1, padding_mode="reflect"))
     assert reflecting(torch.randn(1, 32, 40, 40)).shape == (1, 32, 40, 40)
+
+
+class Transformations:
+    """Counts the transformations of weights."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.count = 0
+        original = _winograd._panels
+
+        def counted(*args, **options) -> Tensor:
+            self.count += 1
+            return original(*args, **options)
+
+        monkeypatch.setattr(_winograd, "_panels", counted)
+
+    def of(self, action) -> int:
+        before = self.count
+        action()
+        return self.count - before
+
+
+def network() -> tuple[nn.Module, Tensor]:
+    torch.manual_seed(0)
+    layers = nn.Sequential(nn.Conv2d(32, 40, 3, padding=1), nn.ReLU(), nn.Conv2d(40, 40, 1), nn.Conv2d(40, 32, 3))
+    return det_ops.Conv2d.convert(layers), torch.randn(2, 32, 30, 25)
+
+
+def test_prepacked_weights_are_not_transformed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    layers, images = network()
+    expected = layers(images).detach()
+    transformations = Transformations(monkeypatch)
+    assert transformations.of(lambda: layers(images)) == 2
+    assert det_ops.Conv2d.prepack(layers) is layers
+    with torch.inference_mode():
+        assert transformations.of(lambda: layers(images)) == 0
+        assert torch.equal(layers(images), expected)
+        # The functions that are handed the weight have them too.
+        rows = det_ops.convolution_rows(images, layers[0].weight, layers[0].bias, torch.tensor(2), padding=1)
+        assert transformations.count == 2 + 2
+        torch.testing.assert_close(
+            rows, F.conv2d(images, layers[0].weight, layers[0].bias, padding=1), atol=1e-4, rtol=0
+        )
+    # Gradients of the input still flow.
+    images.requires_grad_()
+    layers(images).sum().backward()
+    assert images.grad is not None
+    assert layers[0].weight.grad is None
+
+
+def test_prepacked_weights_serve_smaller_maps() -> None:
+    layers, _ = network()
+    images = torch.randn(2, 32, 10, 10, requires_grad=True)
+    assert not is_filtered(layers[0](images))
+    det_ops.Conv2d.prepack(layers)
+    assert is_filtered(layers[0](images))
+
+
+def write(layers: nn.Module) -> None:
+    layers[0].weight.mul_(2)
+
+
+def load(layers: nn.Module) -> None:
+    layers.load_state_dict({name: tensor * 2 for name, tensor in layers.state_dict().items()})
+
+
+def move(layers: nn.Module) -> None:
+    layers.bfloat16().float()
+
+
+def replace(layers: nn.Module) -> None:
+    layers[0].weight = nn.Parameter(layers[0].weight * 2, requires_grad=False)
+
+
+def train(layers: nn.Module) -> None:
+    layers.requires_grad_(True)
+    optimizer = torch.optim.SGD(layers.parameters(), lr=1e-3, fused=True)  # which raises no version
+    with torch.enable_grad():
+        layers(torch.ones(2, 32, 30, 25)).sum().backward()
+    optimizer.step()
+
+
+@pytest.mark.parametrize("change", [write, load, move, replace, train])
+def test_prepacked_weights_that_change_are_followed(change) -> None:
+    layers, images = network()
+    det_ops.Conv2d.prepack(layers)
+    with torch.no_grad():
+        before = layers[0](images)
+        change(layers)
+        after = layers[0](images)
+        torch.testing.assert_close(
+            after, F.conv2d(images, layers[0].weight, layers[0].bias, padding=1), atol=1e-3, rtol=0
+        )
+        assert not torch.allclose(before, after, atol=1e-5)
+        if change is train:
+            layers.requires_grad_(False)
+            assert torch.equal(layers[0](images), after)
+
+
+def test_prepacked_weights_go_with_their_network() -> None:
+    before = len(_winograd._PREPACKED)
+    layers, _ = network()
+    det_ops.Conv2d.prepack(layers)
+    assert len(_winograd._PREPACKED) == before + 2
+    del layers
+    gc.collect()
+    assert len(_winograd._PREPACKED) == before

@@ -1,6 +1,8 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor
 
 import det_ops
@@ -32,6 +34,49 @@ def test_mask_logits(kernels: str, monkeypatch: pytest.MonkeyPatch, count: int, 
         torch.autograd.grad(found, inputs, grad), torch.autograd.grad(expected, inputs, grad), strict=True
     ):
         torch.testing.assert_close(ours, theirs)
+
+
+@given(
+    rows=st.integers(1, 9),
+    depth=st.integers(1, 40),
+    channels=st.integers(1, 70),
+    size=st.tuples(st.integers(1, 8), st.integers(1, 8)),
+    dtype=st.sampled_from([torch.float32, torch.float64]),
+    channels_last=st.booleans(),
+    threads=st.sampled_from([1, 3]),
+)
+def test_mask_logits_of_any_size(
+    rows: int,
+    depth: int,
+    channels: int,
+    size: tuple[int, int],
+    dtype: torch.dtype,
+    channels_last: bool,
+    threads: int,
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    shapes = (rows, depth, *size), (depth, channels, 2, 2), (channels,), (rows, channels)
+    exact = [torch.randn(shape, generator=generator, dtype=torch.float64) for shape in shapes]
+    features, weight, bias, own = (tensor.to(dtype) for tensor in exact)
+    if channels_last:
+        features, weight = (tensor.to(memory_format=torch.channels_last) for tensor in (features, weight))
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        found = det_ops.mask_logits_rows(features, weight, bias, own, torch.tensor(rows))
+    finally:
+        torch.set_num_threads(before)
+    small = 1e-4 if dtype == torch.float32 else 1e-11
+    expected = logits(*exact, rows)
+    torch.testing.assert_close(found.double(), expected, rtol=small, atol=small * float(expected.abs().max()))
+
+
+def test_mask_logits_keep_values_that_are_not_numbers() -> None:
+    features, weight, bias, own = (tensor.detach() for tensor in ends(torch.float32))
+    features[1, 2, 3, 4] = float("nan")
+    found = det_ops.mask_logits_rows(features, weight, bias, own, torch.tensor(5))
+    assert found[1, 6:8, 8:10].isnan().all()
+    assert found.isnan().sum() == 4
 
 
 def test_mask_logits_of_no_rows(kernels: str) -> None:

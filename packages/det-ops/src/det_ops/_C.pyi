@@ -224,8 +224,35 @@ def deform_columns_backward_float32(
 
 deform_columns_backward_float64 = deform_columns_backward_float32
 
+def mask_logits_float32(
+    regions: int,
+    height: int,
+    width: int,
+    depth: int,
+    channels: int,
+    pixels_ptr: int,
+    panels_ptr: int,
+    bias_ptr: int,
+    own_ptr: int,
+    threads: int,
+    logits_ptr: int,
+    /,
+) -> None: ...
+
+mask_logits_float64 = mask_logits_float32
+
+def mask_logits_pack_float32(
+    depth: int, channels: int, weight_ptr: int, strides: tuple[int, ...], threads: int, panels_ptr: int, /
+) -> None: ...
+
+mask_logits_pack_float64 = mask_logits_pack_float32
+
+def mask_logits_panels_size_float32(depth: int, channels: int, /) -> int: ...
+
+mask_logits_panels_size_float64 = mask_logits_panels_size_float32
+
 def winograd_input_float32(
-    geometry: list[int], map_ptr: int, begin: int, count: int, threads: int, planes_ptr: int, /
+    geometry: list[int], maps_ptr: int, begin: int, count: int, threads: int, planes_ptr: int, /
 ) -> None: ...
 
 winograd_input_float64 = winograd_input_float32

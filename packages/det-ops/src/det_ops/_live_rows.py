@@ -3,11 +3,9 @@
 The shapes stay static; the number of live rows is a tensor, and on the CPU the kernel reads it.
 """
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -47,15 +45,12 @@ def number(count: Tensor, rows: int) -> int:
     return min(max(int(count), 0), rows)
 
 
-def zeros_nhwc(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-    """Zeros `[n, c, h, w]`, channels-last, whose memory costs nothing where it is neither read nor written.
-
-    torch writes its zeros; NumPy takes untouched pages of the system.
-    """
+def allocate(shape: Sequence[int], dtype: torch.dtype, live: int) -> Tensor:
+    """`[n, c, h, w]`, channels-last, whose first `live` rows are to be filled; the others are zero."""
     n, c, h, w = shape
-    size = math.prod(shape)
-    memory = torch.from_numpy(np.zeros(max(size, 1) * dtype.itemsize, np.uint8)).view(dtype)
-    return memory[:size].view(n, h, w, c).permute(0, 3, 1, 2)
+    out = torch.empty((n, h, w, c), dtype=dtype).permute(0, 3, 1, 2)
+    out[live:].zero_()
+    return out
 
 
 def register(name: str, reason: str, dense: str) -> None:

@@ -9,11 +9,12 @@ direct convolution by 2e-7. What is not finite spreads over its tile.
 Convolutional Neural Networks (2016).
 """
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from det_ops._kernels import _C, native
 from det_ops._layout import empty_nhwc, nhwc
@@ -25,12 +26,85 @@ _TILE = 4
 _PLANES = 36
 _LEAST_TILES = 64
 """With fewer, transforming the weights costs more than the products save."""
+_LEAST_TILES_PREPACKED = 16
 _LEAST_CHANNELS = 32
 _BLOCK = 128
 """Tiles at a time for the weights' gradient: enough for a matrix product, and few enough for the cache."""
 _NAMES = {torch.float32: "float32", torch.float64: "float64"}
 _CACHE_LINE = 64
 """Bytes between planes, which else are a multiple of 4096 bytes apart and share one set of the cache."""
+
+
+class _Mosaic(NamedTuple):
+    """How the kernels cut a batch of maps into tiles: the fields of `Maps` in winograd.cpp."""
+
+    images: int
+    period_y: int
+    period_x: int
+    rows: int
+    columns: int
+    tiles_y: int
+    tiles_x: int
+
+    @property
+    def tiles(self) -> int:
+        """Of all mosaics together."""
+        return -(-self.images // (self.rows * self.columns)) * self.tiles_y * self.tiles_x
+
+
+def _arrange(images: int, size: Pair, padding: Pair) -> _Mosaic:
+    """The arrangement of fewest tiles: each map by itself, or all in one mosaic, where the last tile of one goes on in
+    the next: maps of 14 by 14 fill 14 tiles each instead of 16.
+
+    Args:
+        images: Number of maps.
+        size: Of the maps that are read.
+        padding: Zeros around them.
+    """
+    out = _out(size, padding)
+    period = (size[0] + padding[0], size[1] + padding[1])
+    found = [_Mosaic(images, *period, 1, 1, *(-(-length // _TILE) for length in out))]
+    for columns in range(1, min(images, _TILE) + 1):  # as many as _TILE fill theirs
+        rows = -(-images // columns)
+        spans = (
+            (number - 1) * step + length for number, step, length in zip((rows, columns), period, out, strict=True)
+        )
+        found.append(_Mosaic(images, *period, rows, columns, *(-(-span // _TILE) for span in spans)))
+    return min(found, key=lambda mosaic: mosaic.tiles)
+
+
+_PREPACKED: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+"""By weight: its version and its memory (held, so that no other gets the address) at that time, and its panels."""
+
+
+def prepack(weight: Tensor) -> None:
+    """Transform the weights of convolutions to come, which stay constant; see :func:`prepacked`.
+
+    Args:
+        weight: `[K, C, 3, 3]` that requires no gradient.
+    """
+    _PREPACKED[weight] = (weight._version, weight.detach(), _panels(_taps(weight), flip=False))
+
+
+def prepacked(weight: Tensor) -> Tensor | None:
+    """The panels of a weight, unless it was written to, moved or trained since."""
+    panels = None
+    if weight in _PREPACKED:
+        version, memory, panels = _PREPACKED[weight]
+        if weight.requires_grad or (weight._version, weight.data_ptr()) != (version, memory.data_ptr()):
+            del _PREPACKED[weight]
+            panels = None
+    return panels
+
+
+def serves(weight: Tensor) -> bool:
+    """Whether convolutions with this weight may be served here, if their stride and dilation are 1."""
+    return (
+        native(weight)
+        and weight.dtype in _NAMES
+        and weight.shape[2:] == (3, 3)
+        and min(weight.shape[:2]) >= _LEAST_CHANNELS
+    )
 
 
 def suits(input: Tensor, weight: Tensor, bias: Tensor | None, padding: Pair) -> bool:  # noqa: A002 - torch's name
@@ -45,19 +119,18 @@ def suits(input: Tensor, weight: Tensor, bias: Tensor | None, padding: Pair) -> 
         padding: Zeros around the map.
     """
     if not (
-        native(input)
-        and input.dtype in (torch.float32, torch.float64)
+        serves(weight)
         and input.ndim == 4
-        and weight.shape[1:] == (input.shape[1], 3, 3)
-        and min(weight.shape[:2]) >= _LEAST_CHANNELS
+        and weight.shape[1] == input.shape[1]
         and (bias is None or bias.shape == weight.shape[:1])
-        and all(t is None or (t.dtype, t.device) == (input.dtype, input.device) for t in (weight, bias))
+        and all(t is None or (t.dtype, t.device) == (weight.dtype, weight.device) for t in (input, bias))
         and min(padding) >= 0
         and max(padding) <= 2
     ):
         return False
-    rows, columns = _tiles(_out(input, padding))
-    return rows > 0 and columns > 0 and input.shape[0] * rows * columns >= _LEAST_TILES
+    size = (input.shape[2], input.shape[3])
+    least = _LEAST_TILES if prepacked(weight) is None else _LEAST_TILES_PREPACKED
+    return len(input) > 0 and min(_out(size, padding)) > 0 and _arrange(len(input), size, padding).tiles >= least
 
 
 def forward(
@@ -83,9 +156,11 @@ def forward(
         `[N, K, H', W']`, channels-last in memory.
     """
     if out is None:
-        out = empty_nhwc(input, len(input), len(weight), *_out(input, padding))
-    taps = weight.permute(2, 3, 1, 0).contiguous()  # [3, 3, C, K]
-    return _convolve(input, taps, bias, padding, out, relu=relu)
+        out = empty_nhwc(input, len(input), len(weight), *_out((input.shape[2], input.shape[3]), padding))
+    panels = prepacked(weight)
+    if panels is None:
+        panels = _panels(_taps(weight), flip=False)
+    return _convolve(input, panels, bias, padding, out, relu=relu)
 
 
 def backward(
@@ -94,6 +169,7 @@ def backward(
     weight: Tensor,
     padding: Pair,
     needed: list[bool],
+    out: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Gradients of input and weight; empty where they are not needed.
 
@@ -103,20 +179,22 @@ def backward(
         weight: `[K, C, 3, 3]`.
         padding: Zeros around the map.
         needed: Of input, of weight.
+        out: Where to write the input's, channels-last; by default new memory.
     """
     grad_input, grad_weight = input.new_empty(0), weight.new_empty(0)
     if needed[0]:
         taps = weight.permute(2, 3, 0, 1).contiguous()  # [3, 3, K, C]
         batch, channels, height, width = input.shape
-        grad_input = empty_nhwc(input, batch, channels, height, width)
-        _convolve(grad, taps, None, (2 - padding[0], 2 - padding[1]), grad_input, flip=True)
+        grad_input = empty_nhwc(input, batch, channels, height, width) if out is None else out
+        _convolve(grad, _panels(taps, flip=True), None, (2 - padding[0], 2 - padding[1]), grad_input)
     if needed[1]:
-        out = (grad.shape[2], grad.shape[3])
+        mosaic = _arrange(len(input), (input.shape[2], input.shape[3]), padding)
         pixels, values = nhwc(input), nhwc(grad)
         products = input.new_zeros((_PLANES, weight.shape[0], weight.shape[1]))
-        for begin, count in _blocks(len(input), out):
-            above = _read("gradient", values, (0, 0), out, begin, count)
-            below = _read("input", pixels, padding, out, begin, count)
+        for begin in range(0, mosaic.tiles, _BLOCK):
+            count = min(_BLOCK, mosaic.tiles - begin)
+            above = _read("gradient", values, (0, 0), mosaic, begin, count)
+            below = _read("input", pixels, padding, mosaic, begin, count)
             products.baddbmm_(above.transpose(1, 2), below)
         taps = input.new_empty((3, 3, *weight.shape[:2]))
         _kernel("weight_gradient", input)(
@@ -126,44 +204,56 @@ def backward(
     return grad_input, grad_weight
 
 
+def _taps(weight: Tensor) -> Tensor:
+    return weight.detach().permute(2, 3, 1, 0).contiguous()  # [3, 3, C, K]
+
+
+def _panels(taps: Tensor, *, flip: bool) -> Tensor:
+    """Transformed weights in the order in which the kernel reads them; of taps turned by 180 degrees if `flip`.
+
+    Args:
+        taps: `[3, 3, C, K]`.
+        flip: For the gradient of the input.
+    """
+    channels = taps.shape[2:]
+    panels = taps.new_empty(_kernel("panels_size", taps)(*channels))
+    _kernel("weight_panels", taps)(*channels, taps.data_ptr(), flip, torch.get_num_threads(), panels.data_ptr())
+    return panels
+
+
 def _convolve(
     input: Tensor,  # noqa: A002
-    taps: Tensor,
+    panels: Tensor,
     bias: Tensor | None,
     padding: Pair,
     out: Tensor,
     *,
     relu: bool = False,
-    flip: bool = False,
 ) -> Tensor:
-    """Fill `out [N, K, H', W']`, channels-last, by `taps [3, 3, C, K]`, turned by 180 degrees if `flip`."""
-    threads = torch.get_num_threads()
-    channels = taps.shape[2:]
-    panels = taps.new_empty(_kernel("panels_size", taps)(*channels))
-    _kernel("weight_panels", taps)(*channels, taps.data_ptr(), flip, threads, panels.data_ptr())
+    """Fill `out [N, K, H', W']`, channels-last, by the weights of `panels`."""
     pixels = nhwc(input)
     bias = None if bias is None else bias.contiguous()
-    tiles = _tiles((out.shape[2], out.shape[3]))
+    mosaic = _arrange(len(input), (input.shape[2], input.shape[3]), padding)
     _kernel("convolve", input)(
-        [*pixels.shape[1:], *padding, *tiles],
-        [*out.shape[2:], out.shape[1], 0, 0, *tiles],
-        len(input) * tiles[0] * tiles[1],
+        [*pixels.shape[1:], *padding, *mosaic],
+        [*out.shape[2:], out.shape[1], 0, 0, *mosaic],
+        mosaic.tiles,
         pixels.data_ptr(),
         panels.data_ptr(),
         0 if bias is None else bias.data_ptr(),
         relu,
-        threads,
+        torch.get_num_threads(),
         out.data_ptr(),
     )
     return out
 
 
-def _read(kind: str, pixels: Tensor, padding: Pair, out: Pair, begin: int, count: int) -> Tensor:
+def _read(kind: str, pixels: Tensor, padding: Pair, mosaic: _Mosaic, begin: int, count: int) -> Tensor:
     """Transformed squares `[36, count, C]` of `pixels [N, H, W, C]`, of tiles begin, begin + 1, ..."""
     channels = pixels.shape[3]
     plane = count * channels + _CACHE_LINE // pixels.element_size()
     squares = pixels.new_empty((_PLANES, plane))
-    geometry = [*pixels.shape[1:], *padding, *_tiles(out)]
+    geometry = [*pixels.shape[1:], *padding, *mosaic]
     _kernel(kind, pixels)(geometry, pixels.data_ptr(), begin, count, torch.get_num_threads(), squares.data_ptr())
     return squares.as_strided((_PLANES, count, channels), (plane, channels, 1))
 
@@ -172,17 +262,5 @@ def _kernel(name: str, like: Tensor) -> Callable[..., Any]:
     return getattr(_C, f"winograd_{name}_{_NAMES[like.dtype]}")
 
 
-def _out(input: Tensor, padding: Pair) -> Pair:  # noqa: A002
-    return input.shape[2] + 2 * padding[0] - 2, input.shape[3] + 2 * padding[1] - 2
-
-
-def _tiles(out: Pair) -> Pair:
-    return -(-out[0] // _TILE), -(-out[1] // _TILE)
-
-
-def _blocks(images: int, out: Pair) -> Iterator[tuple[int, int]]:
-    """First tile and number of tiles of each block."""
-    rows, columns = _tiles(out)
-    total = images * rows * columns
-    for begin in range(0, total, _BLOCK):
-        yield begin, min(_BLOCK, total - begin)
+def _out(size: Pair, padding: Pair) -> Pair:
+    return size[0] + 2 * padding[0] - 2, size[1] + 2 * padding[1] - 2

@@ -87,6 +87,29 @@ class Conv2d(nn.Conv2d):
                 part.__class__ = cls
         return module
 
+    @classmethod
+    def prepack(cls, module: nn.Module) -> nn.Module:
+        """Transform the weights of a network for inference once, instead of at every call.
+
+        It costs four times the memory of the weights that are served, those of 3x3 convolutions of stride 1 on the CPU,
+        and saves up to a tenth of the time. Functions of this package that are handed such a weight use it too. Weights
+        that are then written to, moved, or trained are transformed at every call again: call this last, after
+        weights are loaded and batch norms folded.
+
+        Args:
+            module: Any network, after :meth:`convert`. Parameters of its convolutions of this class are made constant
+                (`requires_grad` is False).
+
+        Returns:
+            `module`.
+        """
+        for part in module.modules():
+            if isinstance(part, cls):
+                part.requires_grad_(False)
+                if _winograd.serves(part.weight):
+                    _winograd.prepack(part.weight)
+        return module
+
 
 def _pair(size: Size) -> tuple[int, int]:
     return (size, size) if isinstance(size, int) else (size[0], size[1])

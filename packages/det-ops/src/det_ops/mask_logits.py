@@ -8,7 +8,7 @@ from torch import Tensor
 
 from det_ops import _live_rows as live_rows
 from det_ops._checks import check_shape, expect
-from det_ops._kernels import LIBRARY
+from det_ops._kernels import _C, LIBRARY
 from det_ops._layout import empty_nhwc, nhwc
 
 __all__ = ["mask_logits_rows"]
@@ -127,12 +127,42 @@ def _mask_logits(
     rows, _, height, width = input.shape
     out = input.new_zeros((rows, 2 * height, 2 * width))
     live = live_rows.number(count, rows)
+    if input.dtype in _KERNELS:
+        _fill(out[:live], nhwc(input[:live]), weight, bias, own.contiguous())
+        return out
     upsampling = _Upsampling(input[:live], weight, bias)
     for part in upsampling.parts():
         logits = torch.bmm(upsampling.hidden(part), own[:live][part, :, None])
         blocks = upsampling.blocks(out[:live][part])
         blocks.copy_(logits.view(blocks.shape))
     return out
+
+
+_KERNELS = {torch.float32: "float32", torch.float64: "float64"}
+
+
+def _fill(out: Tensor, pixels: Tensor, weight: Tensor, bias: Tensor | None, own: Tensor) -> None:
+    """The C++ kernel: fill `out [n, 2H, 2W]` from `pixels [n, H, W, C]`."""
+    regions, height, width, depth = pixels.shape
+    channels, name, threads = weight.shape[1], _KERNELS[pixels.dtype], torch.get_num_threads()
+    panels = weight.new_empty(getattr(_C, f"mask_logits_panels_size_{name}")(depth, channels))
+    getattr(_C, f"mask_logits_pack_{name}")(
+        depth, channels, weight.data_ptr(), weight.stride(), threads, panels.data_ptr()
+    )
+    bias = None if bias is None else bias.contiguous()
+    getattr(_C, f"mask_logits_{name}")(
+        regions,
+        height,
+        width,
+        depth,
+        channels,
+        pixels.data_ptr(),
+        panels.data_ptr(),
+        0 if bias is None else bias.data_ptr(),
+        own.data_ptr(),
+        threads,
+        out.data_ptr(),
+    )
 
 
 @torch.library.impl(LIBRARY, "mask_logits_rows_backward", "CPU")
@@ -148,7 +178,7 @@ def _mask_logits_backward(
     upsampling = _Upsampling(input[:live], weight, bias)
     channels, width = upsampling.matrix.shape
     sums = torch.promote_types(input.dtype, torch.float32)
-    grad_input = live_rows.zeros_nhwc(input.shape, input.dtype)
+    grad_input = live_rows.allocate(input.shape, input.dtype, live)
     grad_pixels = grad_input[:live].permute(0, 2, 3, 1).flatten(1, 2)
     grad_matrix = input.new_zeros((channels, width), dtype=sums)
     grad_bias = input.new_zeros((width,), dtype=sums)

@@ -90,8 +90,8 @@ def _forward(
     padding: int,
     relu: bool,
 ) -> Tensor:
-    out = live_rows.zeros_nhwc(_out_shape(input, weight, stride, padding), input.dtype)
     live, around = live_rows.number(count, len(input)), (padding, padding)
+    out = live_rows.allocate(_out_shape(input, weight, stride, padding), input.dtype, live)
     rows, found = input[:live], out[:live]
     if stride == 1 and _winograd.suits(rows, weight, bias, around):
         _winograd.forward(rows, weight, bias, around, relu=relu, out=found)
@@ -113,23 +113,23 @@ def _backward(
     padding: int,
     needed: list[bool],
 ) -> tuple[Tensor, Tensor, Tensor]:
-    grad_input = live_rows.zeros_nhwc(input.shape, input.dtype) if needed[0] else input.new_empty((0,))
+    live, around = live_rows.number(count, len(input)), (padding, padding)
+    grad_input = live_rows.allocate(input.shape, input.dtype, live) if needed[0] else input.new_empty((0,))
     # Laid out as the weight is, so that nobody copies it again.
     grad_weight = torch.zeros_like(weight) if needed[1] else weight.new_empty((0,))
     grad_bias = weight.new_zeros((len(weight) if needed[2] else 0,))
-    live, around = live_rows.number(count, len(input)), (padding, padding)
     if live:
         rows = input[:live]
         above = grad[:live] if out is None else torch.ops.aten.threshold_backward(grad[:live], out[:live], 0)
         if stride == 1 and _winograd.suits(rows, weight, None, around):
-            parts = _winograd.backward(above, rows, weight, around, needed[:2])
+            parts = _winograd.backward(above, rows, weight, around, needed[:2], grad_input[:live])
             parts = *parts, above.sum((0, 2, 3)) if needed[2] else grad_bias
         else:
             parts = torch.ops.aten.convolution_backward(
                 above, rows, weight, [len(weight)], [stride] * 2, around, [1, 1], False, [0, 0], 1, needed
             )
         for target, part, need in zip((grad_input[:live], grad_weight, grad_bias), parts, needed, strict=True):
-            if need:
+            if need and target.data_ptr() != part.data_ptr():
                 target.copy_(part)
     return grad_input, grad_weight, grad_bias
 
