@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -5,7 +7,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from det_backbones import FrozenBatchNorm2d, convolve_and_normalize, make_norm
+from det_backbones import (
+    FPN,
+    DarkNet,
+    Deformable,
+    FrozenBatchNorm2d,
+    ResNetFPN,
+    convolve_and_normalize,
+    fold_norms,
+    make_norm,
+    resnet,
+)
 
 
 def unfolded(x, convolution, norm):
@@ -100,3 +112,97 @@ def test_group_norm_groups(channels, groups):
 def test_unknown_norm():
     with pytest.raises(ValueError, match=r"norm must be one of frozen_bn, .* got 'ln'"):
         make_norm("ln", 8)
+
+
+def randomized(network: nn.Module) -> nn.Module:
+    """Norms that are not the identity, and do not let activations grow."""
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for module in network.modules():
+            if isinstance(getattr(module, "running_var", None), torch.Tensor):
+                module.weight.uniform_(0.3, 0.6)
+                module.bias.normal_()
+                module.running_mean.normal_()
+                module.running_var.uniform_(0.5, 2)
+    return network
+
+
+def bend(x, offset, weight, bias, *, stride, padding, mask):
+    return F.conv2d(x, weight, bias, stride, padding)
+
+
+NETWORKS = {
+    "resnet50": lambda: resnet(50, width=8, width_per_group=64),
+    "resnet18, live": lambda: resnet(18, width=8, norm="bn"),
+    "deformable": lambda: resnet(50, width=8, deformable=Deformable(operator=bend)),
+    "darknet": lambda: DarkNet((1, 1, 1, 1, 1), width=4),
+    "pyramid": lambda: ResNetFPN(resnet(18, width=8), FPN((8, 16, 32, 64), 16, norm="bn")),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_norms_are_folded_once(name):
+    network = randomized(NETWORKS[name]()).double().eval()
+    x = torch.randn(2, 3, 64, 64, dtype=torch.float64)
+    expected = [feature.detach() for feature in network(x)]
+    assert fold_norms(network) is network
+    assert not any(isinstance(module, FrozenBatchNorm2d | nn.BatchNorm2d) for module in network.modules())
+    torch.testing.assert_close(network(x), expected)
+    folded = [module for module in network.modules() if isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1)]
+    assert not any(parameter.requires_grad for module in folded for parameter in module.parameters())
+    fold_norms(network)  # nothing is left to fold
+    torch.testing.assert_close(network(x), expected)
+
+
+def test_norms_that_are_not_constant_stay():
+    network = resnet(18, width=8, norm="bn", freeze_at=0).train()
+    fold_norms(network)
+    assert sum(isinstance(module, nn.BatchNorm2d) for module in network.modules()) == 20
+    network = resnet(18, width=8, norm="gn", freeze_at=0).eval()
+    fold_norms(network)
+    assert sum(isinstance(module, nn.GroupNorm) for module in network.modules()) == 20
+
+
+def test_other_networks_are_not_touched():
+    network = nn.Sequential(nn.Conv2d(3, 4, 1, bias=False), FrozenBatchNorm2d(4))
+    fold_norms(network)
+    assert isinstance(network[1], FrozenBatchNorm2d)
+
+
+@pytest.mark.parametrize("change", ["write", "load", "state", "move", "replace"])
+def test_a_frozen_norm_follows_its_tensors(change):
+    norm = randomized(FrozenBatchNorm2d(4))
+    x = torch.randn(2, 4, 5, 5)
+    with torch.inference_mode():
+        before = norm(x)
+        assert torch.equal(norm(x), before)
+        if change == "write":
+            norm.running_var.mul_(4)
+        elif change == "load":
+            norm.load_state_dict({name: tensor * 2 for name, tensor in norm.state_dict().items()})
+        elif change == "state":
+            norm.state_dict()["bias"].add_(1)
+        elif change == "move":
+            norm.bfloat16()
+        else:
+            norm.running_mean = norm.running_mean + 1
+        after = norm(x)
+    torch.testing.assert_close(after, unfolded(x, nn.Identity(), norm).to(x.dtype), rtol=2e-2, atol=2e-2)
+    if change != "move":
+        torch.testing.assert_close(after, unfolded(x, nn.Identity(), norm))
+    assert not torch.equal(before, after)
+
+
+def test_a_frozen_norm_computes_its_map_once():
+    norm = randomized(FrozenBatchNorm2d(4))
+    with torch.inference_mode():
+        first = norm.affine_map()
+    assert all(a is b for a, b in zip(first, norm.affine_map(), strict=True))
+    # What inference left serves a training.
+    convolution = nn.Conv2d(3, 4, 1)
+    convolve_and_normalize(torch.randn(1, 3, 4, 4), convolution, norm).sum().backward()
+    assert convolution.weight.grad is not None
+    twin = copy.deepcopy(norm)
+    assert all(a is not b for a, b in zip(first, twin.affine_map(), strict=True))
+    trained = FrozenBatchNorm2d(4, affine=True)
+    assert trained.affine_map()[0].requires_grad

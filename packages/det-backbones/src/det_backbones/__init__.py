@@ -16,7 +16,7 @@ from det_backbones.errors import WeightsError
 from det_backbones.fpn import FPN, ResNetFPN
 from det_backbones.initialization import caffe2_xavier, kaiming_normal, xavier_uniform
 from det_backbones.loading import LoadReport, load_imagenet_weights
-from det_backbones.norm import FrozenBatchNorm2d, Norm, convolve_and_normalize, make_norm
+from det_backbones.norm import FrozenBatchNorm2d, Norm, convolve_and_normalize, fold_norms, make_norm
 from det_backbones.reading import WeightsFile, read_arrays, read_weights
 from det_backbones.resnet import BasicBlock, Bottleneck, ResNet, resnet, resnext101_32x8d
 from det_backbones.sync_norm import SyncBatchNorm2d
@@ -47,6 +47,7 @@ __all__ = [
     "caffe2_xavier",
     "convolve_and_normalize",
     "find_weights",
+    "fold_norms",
     "kaiming_normal",
     "load_imagenet_weights",
     "make_norm",

@@ -3,18 +3,18 @@
 Legend: `N` images, `C` channels, `H, W` height and width of the input.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from det_backbones.initialization import kaiming_normal
-from det_backbones.norm import Norm, convolve_and_normalize, make_norm
+from det_backbones.norm import Norm, Normalized, convolve_and_normalize, make_norm
 
 _SLOPE = 0.1  # of the leaky ReLU, in darknet's src/activations.h
 
 
-class _Convolution(nn.Module):
+class _Convolution(Normalized):
     """A convolution, its normalisation and the activation."""
 
     def __init__(self, in_channels: int, channels: int, kernel: int, stride: int, norm: Norm, norm_eps: float) -> None:
@@ -22,6 +22,9 @@ class _Convolution(nn.Module):
         self.conv = nn.Conv2d(in_channels, channels, kernel, stride, kernel // 2, bias=False)
         self.bn = make_norm(norm, channels, norm_eps)
         kaiming_normal(self.conv)
+
+    def normalized(self) -> Iterator[tuple[str, str]]:
+        yield "conv", "bn"
 
     def forward(self, x: Tensor) -> Tensor:
         return F.leaky_relu_(convolve_and_normalize(x, self.conv, self.bn), _SLOPE)

@@ -3,7 +3,7 @@
 Legend: `N` images, `C` channels of every pyramid level, `H_l, W_l` size of level l.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal, cast
 
 import torch.nn.functional as F
@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from det_backbones.darknet import DarkNet
 from det_backbones.initialization import caffe2_xavier, xavier_uniform
-from det_backbones.norm import Norm, convolve_and_normalize, make_norm
+from det_backbones.norm import Norm, Normalized, convolve_and_normalize, make_norm
 from det_backbones.resnet import ResNet
 
 
-class FPN(nn.Module):
+class FPN(Normalized):
     """Lateral 1 x 1 convolutions, a top-down sum and 3 x 3 output convolutions.
 
     The coarser map is enlarged to the size of the lateral, which for sizes that 32 divides is the factor 2 of
@@ -77,6 +77,12 @@ class FPN(nn.Module):
             self.output_norm.extend(make_norm(norm, out_channels, norm_eps) for _ in in_channels)
         for convolution in (*self.lateral, *self.output, *self.strided):
             initializers[initialization](cast(nn.Conv2d, convolution))
+
+    def normalized(self) -> Iterator[tuple[str, str]]:
+        """See :func:`~det_backbones.fold_norms`."""
+        for kind in ("lateral", "output"):
+            for level in range(len(self.lateral_norm)):
+                yield f"{kind}.{level}", f"{kind}_norm.{level}"
 
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
         """Mixes the features of all levels.

@@ -4,7 +4,8 @@ Legend: `N` images, `C` channels, `H, W` height and width.
 """
 
 import math
-from typing import Any, Literal, TypeGuard, get_args
+from collections.abc import Iterator
+from typing import Any, Literal, TypeGuard, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -50,6 +51,24 @@ class FrozenBatchNorm2d(nn.Module):
         self.register_buffer("running_mean", torch.zeros(channels))
         self.register_buffer("running_var", torch.ones(channels) - eps)
         self.register_load_state_dict_pre_hook(_drop_batch_count)
+        self._known: tuple[list[tuple[Tensor, int]], tuple[Tensor, Tensor]] | None = None
+
+    def affine_map(self) -> tuple[Tensor, Tensor]:
+        """See :func:`scale_and_shift`; computed anew only after a tensor it follows from was replaced or written to."""
+        sources = [self.weight, self.bias, self.running_mean, self.running_var]
+        if self.affine or torch.compiler.is_compiling() or any(source.is_inference() for source in sources):
+            return _scale_and_shift(self)
+        if self._known is None or any(
+            source is not known or source._version != version
+            for source, (known, version) in zip(sources, self._known[0], strict=True)
+        ):
+            # Outside of inference mode, so that a training can use it.
+            with torch.inference_mode(False), torch.no_grad():
+                self._known = [(source, source._version) for source in sources], _scale_and_shift(self)
+        return self._known[1]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_known": None}
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalises `x` (`Tensor[N, C, H, W]`) in its own dtype; a convolution before it is better folded."""
@@ -106,11 +125,24 @@ def scale_and_shift(norm: FrozenBatchNorm2d) -> tuple[Tensor, Tensor]:
         norm: A layer that :func:`has_constant_statistics`.
 
     Returns:
-        `Tensor[C]`, `Tensor[C]`, in float32 at least, differentiable in `weight` and `bias`.
+        `Tensor[C]`, `Tensor[C]`, in float32 at least, differentiable in `weight` and `bias` where they are trained.
     """
+    return norm.affine_map() if isinstance(norm, FrozenBatchNorm2d) else _scale_and_shift(norm)
+
+
+def _scale_and_shift(norm: FrozenBatchNorm2d) -> tuple[Tensor, Tensor]:
     dtype = torch.promote_types(norm.running_var.dtype, torch.float32)
     scale = norm.weight.to(dtype) * (norm.running_var.to(dtype) + norm.eps).rsqrt()
     return scale, torch.addcmul(norm.bias.to(dtype), norm.running_mean.to(dtype), scale, value=-1)
+
+
+def _folded(convolution: nn.Conv2d | DeformConv2d, norm: FrozenBatchNorm2d) -> tuple[Tensor, Tensor]:
+    """Weight and bias of the one convolution that a convolution and a constant affine map after it are."""
+    scale, shift = scale_and_shift(norm)
+    weight = (convolution.weight * scale.view(-1, 1, 1, 1)).to(convolution.weight.dtype)
+    if convolution.bias is not None:
+        shift = shift + convolution.bias * scale
+    return weight, shift.to(weight.dtype)
 
 
 def convolve_and_normalize(x: Tensor, convolution: nn.Conv2d | DeformConv2d, norm: nn.Module) -> Tensor:
@@ -131,11 +163,42 @@ def convolve_and_normalize(x: Tensor, convolution: nn.Conv2d | DeformConv2d, nor
     """
     if not has_constant_statistics(norm):
         return norm(convolution(x))
-    scale, shift = scale_and_shift(norm)
-    weight = (convolution.weight * scale.view(-1, 1, 1, 1)).to(convolution.weight.dtype)
-    if convolution.bias is not None:
-        shift = shift + convolution.bias * scale
+    weight, bias = _folded(convolution, norm)
     if isinstance(convolution, DeformConv2d):
-        return convolution.convolve(x, weight, shift.to(weight.dtype))
+        return convolution.convolve(x, weight, bias)
     # Its own way, which a subclass may have changed.
-    return convolution._conv_forward(x, weight, shift.to(weight.dtype))
+    return convolution._conv_forward(x, weight, bias)
+
+
+class Normalized(nn.Module):
+    """A module that passes convolutions, each with its normalisation, to :func:`convolve_and_normalize`."""
+
+    def normalized(self) -> Iterator[tuple[str, str]]:
+        """The names of the two within this module, of each such pair."""
+        raise NotImplementedError
+
+
+@torch.no_grad()
+def fold_norms(network: nn.Module) -> nn.Module:
+    """Fold normalisations into the convolutions before them once, for inference, instead of at every call.
+
+    Of this package's networks, normalisations whose statistics are constant, in `eval()` all batch normalisations;
+    others stay. Results are the same, the names in the state are not: convolutions get a bias, and the normalisations
+    become `nn.Identity`. What was folded is constant.
+
+    Args:
+        network: One of this package's, or anything with such inside; changed in place.
+
+    Returns:
+        `network`.
+    """
+    for module in list(network.modules()):
+        if isinstance(module, Normalized):
+            for first, second in module.normalized():
+                convolution, norm = module.get_submodule(first), module.get_submodule(second)
+                if has_constant_statistics(norm):
+                    weight, bias = _folded(cast(nn.Conv2d, convolution), norm)
+                    convolution.weight = nn.Parameter(weight, requires_grad=False)
+                    convolution.bias = nn.Parameter(bias, requires_grad=False)
+                    module.set_submodule(second, nn.Identity())
+    return network

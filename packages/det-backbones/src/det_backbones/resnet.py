@@ -3,7 +3,7 @@
 Legend: `N` images, `C` channels, `H, W` height and width of the input.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, cast
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from det_backbones.deformable import Deformable, DeformConv2d
 from det_backbones.initialization import kaiming_normal
-from det_backbones.norm import Norm, convolve_and_normalize, make_norm
+from det_backbones.norm import Norm, Normalized, convolve_and_normalize, make_norm
 
 Depth = Literal[18, 34, 50, 101, 152]
 
@@ -50,7 +50,26 @@ def _downsample(shape: _Shape) -> nn.Sequential | None:
     )
 
 
-class BasicBlock(nn.Module):
+class _Block(Normalized):
+    """What the blocks have in common."""
+
+    downsample: nn.Sequential | None
+
+    def normalized(self) -> Iterator[tuple[str, str]]:
+        """See :func:`~det_backbones.fold_norms`."""
+        for number in (1, 2, 3):
+            if hasattr(self, f"conv{number}"):
+                yield f"conv{number}", f"bn{number}"
+        if self.downsample is not None:
+            yield "downsample.0", "downsample.1"
+
+    def _add_shortcut(self, out: Tensor, x: Tensor) -> Tensor:
+        if self.downsample is not None:
+            x = convolve_and_normalize(x, cast(nn.Conv2d, self.downsample[0]), self.downsample[1])
+        return F.relu_(out.add_(x))
+
+
+class BasicBlock(_Block):
     """Two 3 x 3 convolutions and the shortcut: the block of ResNet-18 and 34."""
 
     def __init__(self, shape: _Shape) -> None:
@@ -65,10 +84,10 @@ class BasicBlock(nn.Module):
         """`Tensor[N, C, H, W]` to `Tensor[N, C', H / stride, W / stride]`."""
         out = F.relu_(convolve_and_normalize(x, self.conv1, self.bn1))
         out = convolve_and_normalize(out, self.conv2, self.bn2)
-        return _add_shortcut(out, x, self.downsample)
+        return self._add_shortcut(out, x)
 
 
-class Bottleneck(nn.Module):
+class Bottleneck(_Block):
     """1 x 1, 3 x 3 (grouped in ResNeXt), 1 x 1 convolutions and the shortcut: the block of ResNet-50 and deeper."""
 
     def __init__(self, shape: _Shape) -> None:
@@ -91,16 +110,10 @@ class Bottleneck(nn.Module):
         out = F.relu_(convolve_and_normalize(x, self.conv1, self.bn1))
         out = F.relu_(convolve_and_normalize(out, self.conv2, self.bn2))
         out = convolve_and_normalize(out, self.conv3, self.bn3)
-        return _add_shortcut(out, x, self.downsample)
+        return self._add_shortcut(out, x)
 
 
-def _add_shortcut(out: Tensor, x: Tensor, downsample: nn.Sequential | None) -> Tensor:
-    if downsample is not None:
-        x = convolve_and_normalize(x, cast(nn.Conv2d, downsample[0]), downsample[1])
-    return F.relu_(out.add_(x))
-
-
-class ResNet(nn.Module):
+class ResNet(Normalized):
     """A ResNet without its classifier; see :func:`resnet` for the arguments.
 
     Parameters carry torchvision's names (`conv1`, `bn1`, `layer1.0.conv1`, `layer1.0.downsample.0`, ...).
@@ -184,6 +197,10 @@ class ResNet(nn.Module):
         frozen = [(self.conv1, self.bn1), (self.layer1,), (self.layer2,), (self.layer3,), (self.layer4,)][:freeze_at]
         for module in (module for stage in frozen for module in stage):
             module.requires_grad_(False)
+
+    def normalized(self) -> Iterator[tuple[str, str]]:
+        """See :func:`~det_backbones.fold_norms`."""
+        yield "conv1", "bn1"
 
     def stem(self, x: Tensor) -> Tensor:
         """`Tensor[N, 3, H, W]` to `Tensor[N, width, H / 4, W / 4]`."""
