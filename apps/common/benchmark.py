@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -11,13 +11,15 @@ from typing import Annotated
 import torch
 import tyro
 
-from apps.common.app import App, with_classes
+from apps.common.app import App, Detector, with_classes
 from apps.common.config import Recipe
 from apps.common.data import evaluation_loader, open_splits, training_batches
+from apps.common.inference import constant
 from apps.common.options import take_recipe
 from apps.common.weights import initialize, read_detector
 from det_backbones import WEIGHTS, find_weights
-from det_engine import EngineError, TrainStep, distributed, peak_memory_mib, resolve_device, seed_all
+from det_coco import Batch
+from det_engine import EngineError, Precision, TrainStep, distributed, peak_memory_mib, resolve_device, seed_all
 from det_engine.cli import override, take_option
 
 
@@ -100,32 +102,12 @@ def _benchmark(app: App, options: BenchmarkOptions, device: torch.device, classe
         make_step(batches[turn % len(batches)], turn, recipe.solver.base_lr)
         launching.append(time.perf_counter() - began)
 
-    @torch.inference_mode()
-    def infer() -> None:
-        nonlocal turn
-        turn += 1
-        with precision.autocast():
-            model({name: batches[turn % len(batches)][name] for name in ("images", "image_sizes")})
-
     pictures = [
         ({name: value.to(device) for name, value in batch.items()}, splits.val.image_size(int(batch["image_ids"])))
         for batch in islice(evaluation_loader(recipe, splits.val, batch=1), 4)
         if int(batch["image_ids"]) >= 0  # the others fill up this process's share
     ]
-
-    @torch.inference_mode()
-    def frame() -> None:
-        nonlocal turn
-        turn += 1
-        inputs, size = pictures[turn % len(pictures)]
-        with precision.autocast():
-            found = model({name: inputs[name] for name in ("images", "image_sizes")})
-        model.to_image(found, inputs["scales"], [size])
-
-    model.eval()
-    inference = _times(infer, options, device)
-    frames = _times(frame, options, device)
-    model.train()
+    inference, frames = _inference(model, batches, pictures, precision, options, device)
     training = _times(step, options, device)
     exchanging = _times(make_step.exchange, options, device) if distributed.world_size() > 1 else 0.0
     batch = recipe.data.batch
@@ -147,6 +129,38 @@ def _benchmark(app: App, options: BenchmarkOptions, device: torch.device, classe
     host = statistics.median(launching[options.warmup :])
     bound = _bound(loading, training, host if device.type != "cpu" else 0.0, exchanging)
     print(f"Training runs at about {batch / end:.1f} images/s, bound by {bound}.")
+
+
+def _inference(
+    model: Detector,
+    batches: Sequence[Batch],
+    pictures: Sequence[tuple[Batch, tuple[int, int]]],
+    precision: Precision,
+    options: BenchmarkOptions,
+    device: torch.device,
+) -> tuple[float, float]:
+    """Seconds of a batch until its detections are there, and of a picture (with its size) until its masks are."""
+    detector = constant(model, device)
+    turn = 0
+
+    def detect(batch: Batch) -> dict[str, torch.Tensor]:
+        with precision.autocast():
+            return detector({name: batch[name] for name in ("images", "image_sizes")})
+
+    @torch.inference_mode()
+    def infer() -> None:
+        nonlocal turn
+        turn += 1
+        detect(batches[turn % len(batches)])
+
+    @torch.inference_mode()
+    def frame() -> None:
+        nonlocal turn
+        turn += 1
+        batch, size = pictures[turn % len(pictures)]
+        detector.to_image(detect(batch), batch["scales"], [size])
+
+    return _times(infer, options, device), _times(frame, options, device)
 
 
 def _bound(loading: float, training: float, host: float, exchanging: float) -> str:

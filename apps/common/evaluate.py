@@ -14,7 +14,7 @@ from apps.common.app import App, Detector
 from apps.common.categories import reported
 from apps.common.config import Recipe
 from apps.common.data import data_root, evaluation_loader
-from apps.common.inference import detect, to_rows
+from apps.common.inference import constant, detect, to_rows
 from apps.common.options import default_output, new_run
 from apps.common.pictures import draw_beside_truth
 from apps.common.weights import Trained, load_trained
@@ -54,7 +54,8 @@ class Evaluator:
         precision = Precision(self.recipe.train.precision, self.device, self.recipe.train.loss_scale)
         batches = evaluation_loader(self.recipe, self.index)
         rows = []
-        for image_id, found in detect(self.model, batches, self.index, self.device, precision):
+        model = constant(self.model, self.device)
+        for image_id, found in detect(model, batches, self.index, self.device, precision):
             rows += to_rows(found, self.ids, image_id)
         gathered = distributed.gather(rows)
         if gathered is None:
@@ -122,7 +123,7 @@ def _evaluate(app: App, options: EvalOptions, device: torch.device) -> None:
         data=dataclasses.replace(trained.recipe.data, batch=options.batch or trained.recipe.data.batch),
     )
     run = new_run(options.output or default_output(app, "eval"), options, device, replace=True)
-    evaluator = Evaluator(trained.model.to(device).eval(), recipe, index, device, ids)
+    evaluator = Evaluator(trained.model, recipe, index, device, ids)
     began = time.perf_counter()
     evaluator()
     speed = len(index) / (time.perf_counter() - began)

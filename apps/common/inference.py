@@ -1,14 +1,27 @@
 """From a model and images to detections in original pixels."""
 
+import copy
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
 
 from apps.common.app import Detector
+from det_backbones import fold_norms
 from det_coco import Batch, CocoIndex, to_results
 from det_engine import Precision
 from det_heads import ImageDetections
+from det_ops import Conv2d
+
+
+def constant(model: Detector, device: torch.device) -> Detector:
+    """A copy for inference on `device`: nothing that follows from the weights alone is computed at every call.
+
+    Its detections are the model's up to rounding; its parameters have other names.
+    """
+    made = copy.deepcopy(model).to(device).eval().requires_grad_(False)
+    Conv2d.prepack(fold_norms(made))
+    return made
 
 
 @torch.inference_mode()
@@ -18,7 +31,7 @@ def detect(
     """Detections of every image of the batches as (image id, detections); filling images are passed over.
 
     Args:
-        model: in evaluation mode on `device`.
+        model: from :func:`constant`, on `device`.
         batches: from :func:`apps.common.data.evaluation_loader`.
         index: knows the original sizes.
         device: where the model is.

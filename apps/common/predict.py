@@ -23,7 +23,7 @@ from apps.common.app import App
 from apps.common.background import background
 from apps.common.categories import reported
 from apps.common.config import Recipe
-from apps.common.inference import to_rows
+from apps.common.inference import constant, to_rows
 from apps.common.options import PACKAGES, default_output
 from apps.common.pictures import Part, draw_predictions, write_corner
 from apps.common.video import VideoFile, VideoWriter, is_video
@@ -98,7 +98,7 @@ def predict(app: App, args: list[str]) -> None:
         environment=describe_environment(device, PACKAGES),
         replace=True,
     )
-    trained.model.to(device).eval()
+    trained = dataclasses.replace(trained, model=constant(trained.model, device))
     precision = Precision(options.precision, device)
     frames = background(_read(trained.recipe, sources))
     found = background(_detect(trained, frames, device, precision))

@@ -21,6 +21,7 @@ import torch
 from measuring import add_options, append, take_turns
 from scenes import Batch, make_scene, with_reduced_masks
 
+from apps.common.inference import constant
 from apps.yolact.config import RECIPES, YolactRecipe
 from apps.yolact.model import yolact
 from det_engine import TrainStep
@@ -66,12 +67,13 @@ def original_picture(theirs: SimpleNamespace, pixels: torch.Tensor) -> Callable[
 
 def our_picture(ours: Yolact, batch: Batch) -> Callable[[], list[ImageDetections]]:
     """The same of ours, as `apps/yolact benchmark` has it frame by frame."""
+    ours = constant(ours, torch.device("cpu"))  # pyrefly: ignore[bad-assignment]
     height, width = batch["images"].shape[-2:]
     scales = torch.tensor([[height / PICTURE[0], width / PICTURE[1]]])
 
     @torch.inference_mode()
     def run() -> list[ImageDetections]:
-        found = ours.eval()({name: batch[name] for name in ("images", "image_sizes")})
+        found = ours({name: batch[name] for name in ("images", "image_sizes")})
         return ours.to_image(found, scales, [PICTURE])
 
     return run

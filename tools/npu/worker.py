@@ -20,6 +20,7 @@ from apps.cascade_rcnn.config import RECIPES as CASCADE_RCNN
 from apps.common.app import Detector, two_stage
 from apps.common.config import Recipe, TwoStageRecipe
 from apps.common.data import training_batches
+from apps.common.inference import constant
 from apps.faster_rcnn.config import RECIPES as FASTER_RCNN
 from apps.mask_rcnn.config import RECIPES as MASK_RCNN
 from apps.yolact.config import RECIPES as YOLACT
@@ -160,9 +161,9 @@ def run(
     # Caches and the optimizer's state are made in the first step.
     losses.append(record("training step", lambda: step(inputs, 1, lr)).cpu())
     weights = [_flat(parameter) for parameter in step.model.parameters()]
-    detector = copy.deepcopy(model).eval()
+    detector = copy.deepcopy(model)
     sharpen(detector)
-    detector = detector.to(place)
+    detector = constant(detector, place)
     images = {name: inputs[name] for name in ("images", "image_sizes")}
     with torch.inference_mode(), step.precision.autocast():
         detector(images)

@@ -1,0 +1,74 @@
+"""The copy of a detector that infers."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+
+from apps.cascade_rcnn.config import RECIPES as CASCADE_RCNN
+from apps.common.app import Detector, two_stage
+from apps.common.inference import constant
+from apps.mask_rcnn.config import RECIPES as MASK_RCNN
+from apps.yolact.config import RECIPES as YOLACT
+from apps.yolact.model import yolact
+from det_backbones import FrozenBatchNorm2d
+from det_heads import BoxHead
+from det_ops import Conv2d, _winograd
+
+MODELS: dict[str, Callable[[], Detector]] = {
+    "mask_rcnn": lambda: two_stage(MASK_RCNN["tiny"]()),
+    "cascade_rcnn": lambda: two_stage(CASCADE_RCNN["tiny"]()),
+    "yolact": lambda: yolact(YOLACT["tiny"]()),
+}
+
+
+def trained(name: str) -> Detector:
+    """Normalisations that do something, and classes that stand out."""
+    model = MODELS[name]()
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, FrozenBatchNorm2d | nn.BatchNorm2d):
+                module.running_mean.normal_(std=0.1)
+                module.running_var.uniform_(0.8, 1.2)
+            elif isinstance(module, BoxHead):
+                module.cls_score.weight.mul_(30)
+        if name == "yolact":
+            model.head.classes.weight.mul_(30)  # pyrefly: ignore
+    return model
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_it_finds_the_same(name: str) -> None:
+    model = trained(name)
+    before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+    trains = [parameter.requires_grad for parameter in model.parameters()]
+    assert any(trains)
+    made = constant(model, torch.device("cpu"))
+    side = 138 if name == "yolact" else 160
+    batch = {
+        "images": torch.randint(0, 256, (2, 3, side, side), dtype=torch.uint8),
+        "image_sizes": torch.full((2, 2), side, dtype=torch.int32),
+    }
+    with torch.inference_mode():
+        expected = model.eval()(batch)
+        found = made(batch)
+    assert expected["valid"].any()
+    assert torch.equal(found["valid"], expected["valid"])
+    assert torch.equal(found["labels"], expected["labels"])
+    for part in ("boxes", "scores", "masks"):
+        torch.testing.assert_close(found[part], expected[part], rtol=1e-3, atol=1e-3)
+    # The model trains on.
+    assert [parameter.requires_grad for parameter in model.parameters()] == trains
+    assert all(torch.equal(tensor, before[key]) for key, tensor in model.state_dict().items())
+
+
+def test_weights_are_folded_and_transformed_once() -> None:
+    made = constant(trained("mask_rcnn"), torch.device("cpu"))
+    assert not any(isinstance(module, FrozenBatchNorm2d | nn.BatchNorm2d) for module in made.backbone.modules())
+    assert not made.training
+    served = [
+        module.weight for module in made.modules() if isinstance(module, Conv2d) and min(module.weight.shape[:2]) >= 32
+    ]
+    assert served
+    assert all(_winograd.prepacked(weight) is not None for weight in served)
