@@ -302,30 +302,35 @@ class TrainStep:
 
 
 class _Statistics:
-    """The running statistics of batch normalisation after the last good step."""
+    """The running statistics of batch normalisation after the last good step, those of one type in one tensor."""
 
     def __init__(self, model: nn.Module) -> None:
-        self._live: list[Tensor] = []
+        live: dict[torch.dtype, list[Tensor]] = {}
         for module in model.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is not None:
-                self._live += [cast(Tensor, module.running_mean), cast(Tensor, module.running_var)]
-                self._live += [cast(Tensor, module.num_batches_tracked)]
-        self._good = [tensor.clone() for tensor in self._live]
+                for tensor in (module.running_mean, module.running_var, module.num_batches_tracked):
+                    live.setdefault(cast(Tensor, tensor).dtype, []).append(cast(Tensor, tensor))
+        self._groups = [(_joined(tensors), tensors) for tensors in live.values()]
 
     def keep(self, blocked: Tensor) -> None:
         """Take the present ones, unless the step was blocked."""
-        for good, live in zip(self._good, self._live, strict=True):
-            good.copy_(torch.where(blocked, good, live))
+        for good, live in self._groups:
+            good.copy_(torch.where(blocked, good, _joined(live)))
 
     def take(self) -> None:
         """Take the present ones."""
-        for good, live in zip(self._good, self._live, strict=True):
-            good.copy_(live)
+        for good, live in self._groups:
+            good.copy_(_joined(live))
 
     def restore(self) -> None:
         """Bring the model back to them."""
-        for good, live in zip(self._good, self._live, strict=True):
-            live.copy_(good)
+        for good, live in self._groups:
+            pieces = good.split([tensor.numel() for tensor in live])
+            torch._foreach_copy_(live, [piece.view_as(tensor) for piece, tensor in zip(pieces, live, strict=True)])
+
+
+def _joined(tensors: list[Tensor]) -> Tensor:
+    return torch.cat([tensor.flatten() for tensor in tensors])
 
 
 def _note(seen: list[Tensor], count: Tensor) -> Tensor:
