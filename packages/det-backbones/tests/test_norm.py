@@ -196,13 +196,32 @@ def test_a_frozen_norm_follows_its_tensors(change):
 def test_a_frozen_norm_computes_its_map_once():
     norm = randomized(FrozenBatchNorm2d(4))
     with torch.inference_mode():
-        first = norm.affine_map()
-    assert all(a is b for a, b in zip(first, norm.affine_map(), strict=True))
+        first = norm.affine_map(torch.float32)
+    assert all(a is b for a, b in zip(first, norm.affine_map(torch.float32), strict=True))
     # What inference left serves a training.
     convolution = nn.Conv2d(3, 4, 1)
     convolve_and_normalize(torch.randn(1, 3, 4, 4), convolution, norm).sum().backward()
     assert convolution.weight.grad is not None
     twin = copy.deepcopy(norm)
-    assert all(a is not b for a, b in zip(first, twin.affine_map(), strict=True))
+    assert all(a is not b for a, b in zip(first, twin.affine_map(torch.float32), strict=True))
     trained = FrozenBatchNorm2d(4, affine=True)
-    assert trained.affine_map()[0].requires_grad
+    assert trained.affine_map(torch.float32)[0].requires_grad
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_autocast_rounds_folded_weights_once(bias):
+    convolution, norm = nn.Conv2d(8, 8, 3, bias=bias), randomized(FrozenBatchNorm2d(8))
+    x = torch.randn(1, 8, 6, 6)
+    scale, shift = (part.double() for part in norm.affine_map(torch.float32))
+    weight = (convolution.weight.double() * scale.view(-1, 1, 1, 1)).float().bfloat16().detach().requires_grad_()
+    shift = shift + convolution.bias.double() * scale if bias else shift
+    with torch.autocast("cpu", torch.bfloat16):
+        found = convolve_and_normalize(x, convolution, norm)
+        expected = F.conv2d(x.bfloat16(), weight, shift.float().bfloat16())
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found, expected, rtol=0, atol=2e-2)
+    upstream = torch.randn_like(found)
+    (gradient,) = torch.autograd.grad(found, convolution.weight, upstream)
+    (plain,) = torch.autograd.grad(expected, weight, upstream)
+    assert gradient.dtype == torch.float32
+    torch.testing.assert_close(gradient, plain.float() * scale.float().view(-1, 1, 1, 1), rtol=1e-2, atol=1e-2)

@@ -51,29 +51,33 @@ class FrozenBatchNorm2d(nn.Module):
         self.register_buffer("running_mean", torch.zeros(channels))
         self.register_buffer("running_var", torch.ones(channels) - eps)
         self.register_load_state_dict_pre_hook(_drop_batch_count)
-        self._known: tuple[list[tuple[Tensor, int]], tuple[Tensor, Tensor]] | None = None
+        self._known: tuple[torch.dtype, list[tuple[Tensor, int]], tuple[Tensor, Tensor]] | None = None
 
-    def affine_map(self) -> tuple[Tensor, Tensor]:
-        """See :func:`scale_and_shift`; computed anew only after a tensor it follows from was replaced or written to."""
+    def affine_map(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """See :func:`affine_map`; computed anew only for another `dtype` or changed statistics."""
         sources = [self.weight, self.bias, self.running_mean, self.running_var]
         if self.affine or torch.compiler.is_compiling() or any(source.is_inference() for source in sources):
-            return _scale_and_shift(self)
-        if self._known is None or any(
-            source is not known or source._version != version
-            for source, (known, version) in zip(sources, self._known[0], strict=True)
+            return _affine_map(self, dtype)
+        if (
+            self._known is None
+            or self._known[0] != dtype
+            or any(
+                source is not known or source._version != version
+                for source, (known, version) in zip(sources, self._known[1], strict=True)
+            )
         ):
             # Outside of inference mode, so that a training can use it.
             with torch.inference_mode(False), torch.no_grad():
-                self._known = [(source, source._version) for source in sources], _scale_and_shift(self)
-        return self._known[1]
+                self._known = dtype, [(source, source._version) for source in sources], _affine_map(self, dtype)
+        return self._known[2]
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_known": None}
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalises `x` (`Tensor[N, C, H, W]`) in its own dtype; a convolution before it is better folded."""
-        scale, shift = scale_and_shift(self)
-        return x * scale.to(x.dtype).view(1, -1, 1, 1) + shift.to(x.dtype).view(1, -1, 1, 1)
+        scale, shift = self.affine_map(x.dtype)
+        return x * scale.to(x.dtype).view(1, -1, 1, 1) + shift.view(1, -1, 1, 1)
 
     def extra_repr(self) -> str:
         """The arguments that differ between layers."""
@@ -118,31 +122,53 @@ def has_constant_statistics(norm: nn.Module) -> TypeGuard[FrozenBatchNorm2d]:
     return isinstance(norm, FrozenBatchNorm2d)
 
 
-def scale_and_shift(norm: FrozenBatchNorm2d) -> tuple[Tensor, Tensor]:
+def affine_map(norm: FrozenBatchNorm2d, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """The affine map that a batch normalisation with constant statistics is: y = x * scale + shift.
 
     Args:
         norm: A layer that :func:`has_constant_statistics`.
+        dtype: Of the shift.
 
     Returns:
-        `Tensor[C]`, `Tensor[C]`, in float32 at least, differentiable in `weight` and `bias` where they are trained.
+        Scale `Tensor[C]` in float32 at least and shift `Tensor[C]`, differentiable in `weight` and `bias` where they
+        are trained.
     """
-    return norm.affine_map() if isinstance(norm, FrozenBatchNorm2d) else _scale_and_shift(norm)
+    return norm.affine_map(dtype) if isinstance(norm, FrozenBatchNorm2d) else _affine_map(norm, dtype)
 
 
-def _scale_and_shift(norm: FrozenBatchNorm2d) -> tuple[Tensor, Tensor]:
-    dtype = torch.promote_types(norm.running_var.dtype, torch.float32)
-    scale = norm.weight.to(dtype) * (norm.running_var.to(dtype) + norm.eps).rsqrt()
-    return scale, torch.addcmul(norm.bias.to(dtype), norm.running_mean.to(dtype), scale, value=-1)
+def _affine_map(norm: FrozenBatchNorm2d, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    wide = torch.promote_types(norm.running_var.dtype, torch.float32)
+    scale = norm.weight.to(wide) * (norm.running_var.to(wide) + norm.eps).rsqrt()
+    return scale, torch.addcmul(norm.bias.to(wide), norm.running_mean.to(wide), scale, value=-1).to(dtype)
 
 
-def _folded(convolution: nn.Conv2d | DeformConv2d, norm: FrozenBatchNorm2d) -> tuple[Tensor, Tensor]:
-    """Weight and bias of the one convolution that a convolution and a constant affine map after it are."""
-    scale, shift = scale_and_shift(norm)
-    weight = (convolution.weight * scale.view(-1, 1, 1, 1)).to(convolution.weight.dtype)
-    if convolution.bias is not None:
-        shift = shift + convolution.bias * scale
-    return weight, shift.to(weight.dtype)
+class _Scaled(torch.autograd.Function):
+    """`(weight * scale).to(dtype)` for a constant scale: one pass over the weights, and one over their gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
+        ctx.save_for_backward(scale)
+        ctx.dtype = weight.dtype
+        return torch.mul(weight, scale, out=torch.empty_like(weight, dtype=dtype))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        (scale,), (gradient,) = ctx.saved_tensors, gradients
+        return (gradient * scale).to(ctx.dtype), None, None
+
+
+def _folded(
+    convolution: nn.Conv2d | DeformConv2d, norm: FrozenBatchNorm2d, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """Weight and bias, in `dtype`, of the one convolution that a convolution and a constant affine map after it are."""
+    weight, bias = convolution.weight, convolution.bias
+    scale, shift = affine_map(norm, dtype if bias is None else torch.promote_types(weight.dtype, torch.float32))
+    if bias is not None:
+        shift = (shift + bias * scale).to(dtype)
+    scale = scale.view(-1, 1, 1, 1)
+    if scale.requires_grad or torch.compiler.is_compiling():
+        return (weight * scale).to(dtype), shift
+    return cast(Tensor, _Scaled.apply(weight, scale, dtype)), shift
 
 
 def convolve_and_normalize(x: Tensor, convolution: nn.Conv2d | DeformConv2d, norm: nn.Module) -> Tensor:
@@ -151,7 +177,7 @@ def convolve_and_normalize(x: Tensor, convolution: nn.Conv2d | DeformConv2d, nor
     Then (see :func:`has_constant_statistics`) `(w * x) * scale + shift == (w * scale) * x + shift` is computed by the
     right side: the pass over the activations becomes a multiplication of the weights. It is exact up to rounding,
     autograd gives the gradients of `w` and of a trained affine, and there is no graph where nothing is trained.
-    Folding happens in float32 and is rounded once, by autocast or to the dtype of the weights.
+    Folding happens in float32 and is rounded once, to autocast's dtype or that of the weights.
 
     Args:
         x: `Tensor[N, C, H, W]`.
@@ -163,11 +189,13 @@ def convolve_and_normalize(x: Tensor, convolution: nn.Conv2d | DeformConv2d, nor
     """
     if not has_constant_statistics(norm):
         return norm(convolution(x))
-    weight, bias = _folded(convolution, norm)
+    kind, dtype = x.device.type, convolution.weight.dtype
     if isinstance(convolution, DeformConv2d):
-        return convolution.convolve(x, weight, bias)
+        return convolution.convolve(x, *_folded(convolution, norm, dtype))
+    if torch.is_autocast_enabled(kind) and dtype != torch.float64:
+        dtype = torch.get_autocast_dtype(kind)
     # Its own way, which a subclass may have changed.
-    return convolution._conv_forward(x, weight, bias)
+    return convolution._conv_forward(x, *_folded(convolution, norm, dtype))
 
 
 class Normalized(nn.Module):
@@ -197,8 +225,9 @@ def fold_norms(network: nn.Module) -> nn.Module:
             for first, second in module.normalized():
                 convolution, norm = module.get_submodule(first), module.get_submodule(second)
                 if has_constant_statistics(norm):
-                    weight, bias = _folded(cast(nn.Conv2d, convolution), norm)
-                    convolution.weight = nn.Parameter(weight, requires_grad=False)
-                    convolution.bias = nn.Parameter(bias, requires_grad=False)
+                    kept = cast(nn.Conv2d, convolution)
+                    weight, bias = _folded(kept, norm, kept.weight.dtype)
+                    kept.weight = nn.Parameter(weight, requires_grad=False)
+                    kept.bias = nn.Parameter(bias, requires_grad=False)
                     module.set_submodule(second, nn.Identity())
     return network
