@@ -64,12 +64,12 @@ def mask_logits_rows(
         return torch.ops.det_ops.mask_logits_rows(input, weight, bias, own, count)
     # Each pixel of the upsampled map sees one pixel: a 1x1 convolution to four times the channels, and only the logits
     # need to be put in their places.
-    live = live_rows.mask(input, count)
     kernel = weight.permute(2, 3, 1, 0).flatten(0, 2)[..., None, None]  # [4D, C, 1, 1]
-    hidden = F.conv2d(input, kernel, None if bias is None else bias.repeat(4))
-    hidden = F.relu_(torch.where(live[:, None, None, None], hidden, 0.0))
+    hidden = F.relu_(F.conv2d(input, kernel, None if bias is None else bias.repeat(4)))
     hidden = hidden.permute(0, 2, 3, 1).reshape(rows, height * width * 4, weight.shape[1])
-    logits = torch.where(live[:, None], torch.bmm(hidden, own[:, :, None]).squeeze(2), 0.0)
+    logits = torch.bmm(hidden, own[:, :, None]).squeeze(2)
+    # Without a gradient of theirs, dead rows give none to what they were computed from.
+    logits = torch.where(live_rows.mask(input, count)[:, None], logits, 0.0)
     logits = logits.view(rows, height, width, 2, 2)
     return logits.transpose(2, 3).reshape(rows, 2 * height, 2 * width)
 
