@@ -15,7 +15,7 @@ from det_ops import Conv2d
 
 
 def constant(model: Detector, device: torch.device) -> Detector:
-    """A copy for inference on `device`: nothing that follows from the weights alone is computed at every call.
+    """A copy for inference on `device`, with norms folded into convolutions and 3x3 weights transformed in advance.
 
     Its detections are the model's up to rounding; its parameters have other names.
     """

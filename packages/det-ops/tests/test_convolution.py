@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 import det_ops
 from det_ops import _winograd
@@ -38,16 +39,20 @@ def is_filtered(found: Tensor) -> bool:
     width=st.integers(3, 40),
     padding=st.tuples(st.integers(0, 2), st.integers(0, 2)),
     biased=st.booleans(),
+    share=st.booleans(),
 )
 def test_it_is_the_convolution(
-    batch: int, channels: int, out: int, height: int, width: int, padding: tuple[int, int], biased: bool
+    batch: int, channels: int, out: int, height: int, width: int, padding: tuple[int, int], biased: bool, share: bool
 ) -> None:
     images, weight, bias = arguments(batch, channels, out, (height, width), torch.float64)
     added = bias if biased else None
-    found = _winograd.forward(images.detach(), weight.detach(), added, padding)
+    found = _winograd.forward(images.detach(), weight.detach(), added, padding, share=share)
     torch.testing.assert_close(found, F.conv2d(images, weight, added, 1, padding).detach(), rtol=1e-10, atol=1e-10)
     torch.testing.assert_close(
-        _winograd.forward(images.detach(), weight.detach(), added, padding, relu=True), found.relu(), rtol=0, atol=0
+        _winograd.forward(images.detach(), weight.detach(), added, padding, relu=True, share=share),
+        found.relu(),
+        rtol=0,
+        atol=0,
     )
 
 
@@ -56,20 +61,32 @@ def test_it_is_the_convolution(
     height=st.integers(3, 16),
     width=st.integers(3, 16),
     padding=st.tuples(st.integers(0, 2), st.integers(0, 2)),
+    share=st.booleans(),
 )
-def test_gradients_of_small_maps(batch: int, height: int, width: int, padding: tuple[int, int]) -> None:
+def test_gradients_of_small_maps(batch: int, height: int, width: int, padding: tuple[int, int], share: bool) -> None:
     images, weight, _ = arguments(batch, 32, 33, (height, width), torch.float64)
     expected = F.conv2d(images, weight, None, 1, padding)
     grad = torch.randn_like(expected)
-    found = _winograd.backward(grad, images.detach(), weight.detach(), padding, [True, True])
+    found = _winograd.backward(grad, images.detach(), weight.detach(), padding, [True, True], share=share)
     for ours, theirs in zip(found, torch.autograd.grad(expected, (images, weight), grad), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
 
 
 def test_small_maps_share_tiles() -> None:
-    assert _winograd._arrange(16, (14, 14), (1, 1)).tiles == 15 * 15
-    assert _winograd._arrange(100, (14, 14), (1, 1)).tiles < 100 * 14.4
-    assert _winograd._arrange(2, (120, 160), (1, 1)).tiles == 2 * 30 * 40
+    assert _winograd._arrange(16, (14, 14), (1, 1), share=True).tiles == 15 * 15
+    assert _winograd._arrange(100, (14, 14), (1, 1), share=True).tiles < 100 * 14.4
+    assert _winograd._arrange(2, (120, 160), (1, 1), share=True).tiles == 2 * 30 * 40
+    assert _winograd._arrange(16, (14, 14), (1, 1), share=False).tiles == 16 * 16
+
+
+def test_an_image_does_not_depend_on_the_others() -> None:
+    images, weight, bias = (tensor.detach() for tensor in arguments(9, size=(14, 14)))
+    expected = det_ops.conv2d(images, weight, bias, padding=1)
+    images[4] = float("nan")
+    images[7] *= 1e6
+    found = det_ops.conv2d(images, weight, bias, padding=1)
+    others = [0, 1, 2, 3, 5, 6, 8]
+    assert torch.equal(found[others], expected[others])
 
 
 @pytest.mark.parametrize("layout", ["nchw", "channels_last", "strided"])
@@ -329,6 +346,26 @@ def train(layers: nn.Module) -> None:
     with torch.enable_grad():
         layers(torch.ones(2, 32, 30, 25)).sum().backward()
     optimizer.step()
+
+
+def test_only_convolutions_that_are_served_are_prepacked() -> None:
+    layers = nn.Sequential(
+        nn.Conv2d(64, 64, 3, groups=2), nn.Conv2d(64, 64, 3, dilation=2), nn.Conv2d(64, 64, 3), nn.Conv2d(64, 8, 3)
+    )
+    det_ops.Conv2d.prepack(det_ops.Conv2d.convert(layers))
+    assert [_winograd.prepacked(layer.weight) is not None for layer in layers] == [False, False, True, False]
+    assert not any(parameter.requires_grad for parameter in layers.parameters())
+
+
+def test_prepacking_within_inference_mode_and_without_values() -> None:
+    with torch.inference_mode():
+        layers, images = network()
+        expected = layers(images)
+        det_ops.Conv2d.prepack(layers)
+        assert torch.equal(layers(images), expected)
+    with FakeTensorMode():
+        layers, images = network()
+        assert det_ops.Conv2d.prepack(layers)(images).shape == expected.shape
 
 
 @pytest.mark.parametrize("change", [write, load, move, replace, train])

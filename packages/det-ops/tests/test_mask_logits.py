@@ -108,6 +108,15 @@ def test_mask_logits_as_an_operator() -> None:
     assert all(tensor.grad is not None and tensor.grad.dtype == torch.float32 for tensor in single)
 
 
+@pytest.mark.parametrize("other", range(1, 4))
+def test_mask_logits_of_several_types_are_refused(other: int) -> None:
+    for one, another in ((torch.float32, torch.float64), (torch.float32, torch.bfloat16)):
+        inputs = [tensor.to(one).detach() for tensor in ends()]
+        inputs[other] = inputs[other].to(another)
+        with pytest.raises(RuntimeError):
+            det_ops.mask_logits_rows(*inputs, torch.tensor(5))
+
+
 def test_mask_logits_errors() -> None:
     features, weight, bias, own = ends()
     count = torch.tensor(1)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from det_backbones.initialization import kaiming_normal
-from det_backbones.norm import Norm, Normalized, convolve_and_normalize, make_norm
+from det_backbones.norm import Norm, Normalized, affine_maps, convolve_and_normalize, make_norm
 
 _SLOPE = 0.1  # of the leaky ReLU, in darknet's src/activations.h
 
@@ -78,9 +78,10 @@ class DarkNet(nn.Module):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """`Tensor[N, 3, H, W]` to C1, ..., C5: `Tensor[N, out_channels[i], H / strides[i], W / strides[i]]`."""
-        x = self.stem(x)
         features = []
-        for stage in self.layers:
-            x = stage(x)
-            features.append(x)
+        with affine_maps(self, x):
+            x = self.stem(x)
+            for stage in self.layers:
+                x = stage(x)
+                features.append(x)
         return features

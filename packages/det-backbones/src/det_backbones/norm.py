@@ -4,7 +4,9 @@ Legend: `N` images, `C` channels, `H, W` height and width.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, Literal, TypeGuard, cast, get_args
 
 import torch
@@ -51,32 +53,10 @@ class FrozenBatchNorm2d(nn.Module):
         self.register_buffer("running_mean", torch.zeros(channels))
         self.register_buffer("running_var", torch.ones(channels) - eps)
         self.register_load_state_dict_pre_hook(_drop_batch_count)
-        self._known: tuple[torch.dtype, list[tuple[Tensor, int]], tuple[Tensor, Tensor]] | None = None
-
-    def affine_map(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """See :func:`affine_map`; computed anew only for another `dtype` or changed statistics."""
-        sources = [self.weight, self.bias, self.running_mean, self.running_var]
-        if self.affine or torch.compiler.is_compiling() or any(source.is_inference() for source in sources):
-            return _affine_map(self, dtype)
-        if (
-            self._known is None
-            or self._known[0] != dtype
-            or any(
-                source is not known or source._version != version
-                for source, (known, version) in zip(sources, self._known[1], strict=True)
-            )
-        ):
-            # Outside of inference mode, so that a training can use it.
-            with torch.inference_mode(False), torch.no_grad():
-                self._known = dtype, [(source, source._version) for source in sources], _affine_map(self, dtype)
-        return self._known[2]
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_known": None}
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalises `x` (`Tensor[N, C, H, W]`) in its own dtype; a convolution before it is better folded."""
-        scale, shift = self.affine_map(x.dtype)
+        scale, shift = affine_map(self, x.dtype)
         return x * scale.to(x.dtype).view(1, -1, 1, 1) + shift.view(1, -1, 1, 1)
 
     def extra_repr(self) -> str:
@@ -130,26 +110,79 @@ def affine_map(norm: FrozenBatchNorm2d, dtype: torch.dtype) -> tuple[Tensor, Ten
         dtype: Of the shift.
 
     Returns:
-        Scale `Tensor[C]` in float32 at least and shift `Tensor[C]`, differentiable in `weight` and `bias` where they
-        are trained.
+        Scale `Tensor[C]` in float32 at least and shift `Tensor[C]`, differentiable in `weight` and `bias`.
     """
-    return norm.affine_map(dtype) if isinstance(norm, FrozenBatchNorm2d) else _affine_map(norm, dtype)
+    known = None if torch.compiler.is_compiling() else _MAPS.get()
+    scale, shift = known[norm] if known and norm in known else _affine_map([norm])
+    return scale, shift.to(dtype)
 
 
-def _affine_map(norm: FrozenBatchNorm2d, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    wide = torch.promote_types(norm.running_var.dtype, torch.float32)
-    scale = norm.weight.to(wide) * (norm.running_var.to(wide) + norm.eps).rsqrt()
-    return scale, torch.addcmul(norm.bias.to(wide), norm.running_mean.to(wide), scale, value=-1).to(dtype)
+def _affine_map(norms: Sequence[FrozenBatchNorm2d]) -> tuple[Tensor, Tensor]:
+    """The maps of norms of one epsilon, one after the other."""
+    weight, bias, mean, variance = (
+        _joined([getattr(norm, name) for norm in norms]) for name in ("weight", "bias", "running_mean", "running_var")
+    )
+    scale = weight * (variance + norms[0].eps).rsqrt()
+    return scale, torch.addcmul(bias, mean, scale, value=-1)
+
+
+def _joined(tensors: list[Tensor]) -> Tensor:
+    joined = torch.cat(tensors) if len(tensors) > 1 else tensors[0]
+    return joined.to(torch.promote_types(joined.dtype, torch.float32))
+
+
+_MAPS: ContextVar[Mapping[nn.Module, tuple[Tensor, Tensor]] | None] = ContextVar("_MAPS", default=None)
+"""Scale and shift, in the dtype of the computation, of norms whose maps were computed together."""
+
+
+@contextmanager
+def affine_maps(network: nn.Module, x: Tensor) -> Iterator[None]:
+    """A block, such as a forward pass, for which the constant affine maps of a network are computed together.
+
+    A dozen operators in place of five for each layer, which is what a step on a few images waits for.
+
+    Args:
+        network: What has :class:`FrozenBatchNorm2d` inside; other layers do not count.
+        x: Its input.
+    """
+    if torch.compiler.is_compiling():  # which sees through all of this, and does not know context variables
+        yield
+        return
+    groups: dict[Any, list[FrozenBatchNorm2d]] = {}
+    for module in network.modules():
+        if isinstance(module, FrozenBatchNorm2d) and not module.affine:
+            groups.setdefault((module.eps, module.weight.device, module.weight.dtype), []).append(module)
+    maps: dict[nn.Module, tuple[Tensor, Tensor]] = {}
+    for (_, _, dtype), norms in groups.items():
+        scale, shift = _affine_map(norms)
+        sizes = [norm.channels for norm in norms]
+        shift = shift.to(_compute_dtype(x, dtype))
+        maps |= zip(norms, zip(scale.split(sizes), shift.split(sizes), strict=True), strict=True)
+    token = _MAPS.set(maps)
+    try:
+        yield
+    finally:
+        _MAPS.reset(token)
+
+
+def _compute_dtype(x: Tensor, dtype: torch.dtype) -> torch.dtype:
+    """What autocast makes of weights of `dtype`."""
+    autocast = torch.is_autocast_enabled(x.device.type) and dtype != torch.float64
+    return torch.get_autocast_dtype(x.device.type) if autocast else dtype
 
 
 class _Scaled(torch.autograd.Function):
     """`(weight * scale).to(dtype)` for a constant scale: one pass over the weights, and one over their gradient."""
 
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
+    def forward(weight: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
+        return torch.mul(weight, scale, out=torch.empty_like(weight, dtype=dtype))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG004 - the name is torch's
+        weight, scale, _ = inputs
         ctx.save_for_backward(scale)
         ctx.dtype = weight.dtype
-        return torch.mul(weight, scale, out=torch.empty_like(weight, dtype=dtype))
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
@@ -162,13 +195,15 @@ def _folded(
 ) -> tuple[Tensor, Tensor]:
     """Weight and bias, in `dtype`, of the one convolution that a convolution and a constant affine map after it are."""
     weight, bias = convolution.weight, convolution.bias
-    scale, shift = affine_map(norm, dtype if bias is None else torch.promote_types(weight.dtype, torch.float32))
-    if bias is not None:
+    if bias is None:
+        scale, shift = affine_map(norm, dtype)
+    else:
+        scale, shift = _affine_map([norm])
         shift = (shift + bias * scale).to(dtype)
-    scale = scale.view(-1, 1, 1, 1)
-    if scale.requires_grad or torch.compiler.is_compiling():
-        return (weight * scale).to(dtype), shift
-    return cast(Tensor, _Scaled.apply(weight, scale, dtype)), shift
+    factor = scale.view(-1, 1, 1, 1)
+    if scale.requires_grad or dtype == torch.promote_types(weight.dtype, scale.dtype) or torch.compiler.is_compiling():
+        return (weight * factor).to(dtype), shift
+    return cast(Tensor, _Scaled.apply(weight, factor, dtype)), shift
 
 
 def convolve_and_normalize(x: Tensor, convolution: nn.Conv2d | DeformConv2d, norm: nn.Module) -> Tensor:
@@ -189,13 +224,11 @@ def convolve_and_normalize(x: Tensor, convolution: nn.Conv2d | DeformConv2d, nor
     """
     if not has_constant_statistics(norm):
         return norm(convolution(x))
-    kind, dtype = x.device.type, convolution.weight.dtype
+    dtype = convolution.weight.dtype
     if isinstance(convolution, DeformConv2d):
         return convolution.convolve(x, *_folded(convolution, norm, dtype))
-    if torch.is_autocast_enabled(kind) and dtype != torch.float64:
-        dtype = torch.get_autocast_dtype(kind)
     # Its own way, which a subclass may have changed.
-    return convolution._conv_forward(x, *_folded(convolution, norm, dtype))
+    return convolution._conv_forward(x, *_folded(convolution, norm, _compute_dtype(x, dtype)))
 
 
 class Normalized(nn.Module):

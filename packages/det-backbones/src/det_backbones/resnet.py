@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from det_backbones.deformable import Deformable, DeformConv2d
 from det_backbones.initialization import kaiming_normal
-from det_backbones.norm import Norm, Normalized, convolve_and_normalize, make_norm
+from det_backbones.norm import Norm, Normalized, affine_maps, convolve_and_normalize, make_norm
 
 Depth = Literal[18, 34, 50, 101, 152]
 
@@ -218,13 +218,14 @@ class ResNet(Normalized):
             C2, C3, C4, C5: `Tensor[N, out_channels[i], H / strides[i], W / strides[i]]`. Frozen stages build no graph.
         """
         features = []
-        for index, stage in enumerate((self.stem, self.layer1, self.layer2, self.layer3, self.layer4)):
-            if index < self.freeze_at:
-                with torch.no_grad():
+        with affine_maps(self, x):
+            for index, stage in enumerate((self.stem, self.layer1, self.layer2, self.layer3, self.layer4)):
+                if index < self.freeze_at:
+                    with torch.no_grad():
+                        x = stage(x)
+                else:
                     x = stage(x)
-            else:
-                x = stage(x)
-            features.append(x)
+                features.append(x)
         return features[1:]
 
 

@@ -53,8 +53,8 @@ def allocate(shape: Sequence[int], dtype: torch.dtype, live: int) -> Tensor:
     return out
 
 
-def register(name: str, reason: str, dense: str) -> None:
+def register(name: str, kernel: str, reason: str, dense: str) -> None:
     """The rows of the table of kernels."""
-    _kernels.register(name, "cpu", "torch", reason)
+    _kernels.register(name, "cpu", kernel, reason)
     for device in ("cuda", "npu"):
         _kernels.register(name, device, "torch", f"{dense} and a row mask: no host read")

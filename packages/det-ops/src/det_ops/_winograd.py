@@ -52,19 +52,21 @@ class _Mosaic(NamedTuple):
         return -(-self.images // (self.rows * self.columns)) * self.tiles_y * self.tiles_x
 
 
-def _arrange(images: int, size: Pair, padding: Pair) -> _Mosaic:
-    """The arrangement of fewest tiles: each map by itself, or all in one mosaic, where the last tile of one goes on in
-    the next: maps of 14 by 14 fill 14 tiles each instead of 16.
+def _arrange(images: int, size: Pair, padding: Pair, *, share: bool) -> _Mosaic:
+    """The arrangement of fewest tiles.
 
     Args:
         images: Number of maps.
         size: Of the maps that are read.
         padding: Zeros around them.
+        share: Whether maps may share tiles; then all may lie in one mosaic, where the last tile of a map goes on in the
+            next one: maps of 14 by 14 take 14 tiles each instead of 16. Rounding, and what is not finite, then depends
+            on the neighbours.
     """
     out = _out(size, padding)
     period = (size[0] + padding[0], size[1] + padding[1])
     found = [_Mosaic(images, *period, 1, 1, *(-(-length // _TILE) for length in out))]
-    for columns in range(1, min(images, _TILE) + 1):  # as many as _TILE fill theirs
+    for columns in range(1, min(images, _TILE) + 1 if share else 1):  # as many as _TILE fill theirs
         rows = -(-images // columns)
         spans = (
             (number - 1) * step + length for number, step, length in zip((rows, columns), period, out, strict=True)
@@ -83,18 +85,24 @@ def prepack(weight: Tensor) -> None:
     Args:
         weight: `[K, C, 3, 3]` that requires no gradient.
     """
-    _PREPACKED[weight] = (weight._version, weight.detach(), _panels(_taps(weight), flip=False))
+    taps = _taps(weight)
+    if type(taps) is Tensor:  # others, such as those that only have a shape, have no memory to read
+        _PREPACKED[weight] = (_version(weight), weight.detach(), _panels(taps, flip=False))
 
 
 def prepacked(weight: Tensor) -> Tensor | None:
-    """The panels of a weight, unless it was written to, moved or trained since."""
-    panels = None
-    if weight in _PREPACKED:
-        version, memory, panels = _PREPACKED[weight]
-        if weight.requires_grad or (weight._version, weight.data_ptr()) != (version, memory.data_ptr()):
-            del _PREPACKED[weight]
-            panels = None
+    """The panels of a weight, unless it was seen to be written to, moved or trained since."""
+    version, memory, panels = _PREPACKED.get(weight) or (None, weight, None)
+    if panels is not None and (
+        weight.requires_grad or (_version(weight), weight.data_ptr()) != (version, memory.data_ptr())
+    ):
+        _PREPACKED.pop(weight, None)
+        panels = None
     return panels
+
+
+def _version(weight: Tensor) -> int:
+    return 0 if weight.is_inference() else weight._version
 
 
 def serves(weight: Tensor) -> bool:
@@ -107,7 +115,12 @@ def serves(weight: Tensor) -> bool:
     )
 
 
-def suits(input: Tensor, weight: Tensor, bias: Tensor | None, padding: Pair) -> bool:  # noqa: A002 - torch's name
+def suits(
+    input: Tensor,  # noqa: A002 - torch's name
+    weight: Tensor,
+    bias: Tensor | None,
+    padding: Pair,
+) -> bool:
     """Whether a convolution of stride 1, dilation 1 and one group is served, and faster so than directly.
 
     What does not fit together is not: PyTorch's own convolution then says so.
@@ -130,7 +143,7 @@ def suits(input: Tensor, weight: Tensor, bias: Tensor | None, padding: Pair) -> 
         return False
     size = (input.shape[2], input.shape[3])
     least = _LEAST_TILES if prepacked(weight) is None else _LEAST_TILES_PREPACKED
-    return len(input) > 0 and min(_out(size, padding)) > 0 and _arrange(len(input), size, padding).tiles >= least
+    return min(_out(size, padding)) > 0 and _arrange(len(input), size, padding, share=False).tiles >= least
 
 
 def forward(
@@ -140,6 +153,7 @@ def forward(
     padding: Pair,
     *,
     relu: bool = False,
+    share: bool = False,
     out: Tensor | None = None,
 ) -> Tensor:
     """The convolution of what :func:`suits`.
@@ -150,6 +164,7 @@ def forward(
         bias: `[K]` or None.
         padding: Zeros around the map.
         relu: Follow it by a rectifier.
+        share: Whether maps may share tiles, see :func:`_arrange`.
         out: Where to write the result, channels-last; by default new memory.
 
     Returns:
@@ -160,7 +175,7 @@ def forward(
     panels = prepacked(weight)
     if panels is None:
         panels = _panels(_taps(weight), flip=False)
-    return _convolve(input, panels, bias, padding, out, relu=relu)
+    return _convolve(input, panels, bias, padding, out, relu=relu, share=share)
 
 
 def backward(
@@ -169,6 +184,8 @@ def backward(
     weight: Tensor,
     padding: Pair,
     needed: list[bool],
+    *,
+    share: bool = False,
     out: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Gradients of input and weight; empty where they are not needed.
@@ -179,6 +196,7 @@ def backward(
         weight: `[K, C, 3, 3]`.
         padding: Zeros around the map.
         needed: Of input, of weight.
+        share: Whether maps may share tiles, see :func:`_arrange`.
         out: Where to write the input's, channels-last; by default new memory.
     """
     grad_input, grad_weight = input.new_empty(0), weight.new_empty(0)
@@ -186,9 +204,9 @@ def backward(
         taps = weight.permute(2, 3, 0, 1).contiguous()  # [3, 3, K, C]
         batch, channels, height, width = input.shape
         grad_input = empty_nhwc(input, batch, channels, height, width) if out is None else out
-        _convolve(grad, _panels(taps, flip=True), None, (2 - padding[0], 2 - padding[1]), grad_input)
+        _convolve(grad, _panels(taps, flip=True), None, (2 - padding[0], 2 - padding[1]), grad_input, share=share)
     if needed[1]:
-        mosaic = _arrange(len(input), (input.shape[2], input.shape[3]), padding)
+        mosaic = _arrange(len(input), (input.shape[2], input.shape[3]), padding, share=share)
         pixels, values = nhwc(input), nhwc(grad)
         products = input.new_zeros((_PLANES, weight.shape[0], weight.shape[1]))
         for begin in range(0, mosaic.tiles, _BLOCK):
@@ -229,11 +247,12 @@ def _convolve(
     out: Tensor,
     *,
     relu: bool = False,
+    share: bool = False,
 ) -> Tensor:
     """Fill `out [N, K, H', W']`, channels-last, by the weights of `panels`."""
     pixels = nhwc(input)
     bias = None if bias is None else bias.contiguous()
-    mosaic = _arrange(len(input), (input.shape[2], input.shape[3]), padding)
+    mosaic = _arrange(len(input), (input.shape[2], input.shape[3]), padding, share=share)
     _kernel("convolve", input)(
         [*pixels.shape[1:], *padding, *mosaic],
         [*out.shape[2:], out.shape[1], 0, 0, *mosaic],

@@ -127,7 +127,7 @@ def _mask_logits(
     rows, _, height, width = input.shape
     out = input.new_zeros((rows, 2 * height, 2 * width))
     live = live_rows.number(count, rows)
-    if input.dtype in _KERNELS:
+    if input.dtype in _KERNELS and all(t is None or t.dtype == input.dtype for t in (weight, bias, own)):
         _fill(out[:live], nhwc(input[:live]), weight, bias, own.contiguous())
         return out
     upsampling = _Upsampling(input[:live], weight, bias)
@@ -226,5 +226,5 @@ torch.library.register_autograd(
 )
 
 live_rows.register(
-    "mask_logits_rows", "the live rows alone, a few at a time, so that upsampled features stay in the cache", "dense"
+    "mask_logits_rows", "C++", "the live rows alone, a few at a time: upsampled features stay in the cache", "dense"
 )

@@ -49,7 +49,8 @@ def convolution_rows(
 
     Returns:
         `[N, C_out, H', W']`, of autocast's dtype under autocast. Dead rows get and give no gradient; on devices other
-        than the CPU they are computed and masked, so their input must be finite.
+        than the CPU they are computed and masked, so their input must be finite. Small maps may be filtered together,
+        see :func:`~det_ops.conv2d`: then how a row is rounded, and whether it is finite, depends on its neighbours too.
 
     Raises:
         ValueError: An argument has the wrong shape, dtype or device.
@@ -94,7 +95,7 @@ def _forward(
     out = live_rows.allocate(_out_shape(input, weight, stride, padding), input.dtype, live)
     rows, found = input[:live], out[:live]
     if stride == 1 and _winograd.suits(rows, weight, bias, around):
-        _winograd.forward(rows, weight, bias, around, relu=relu, out=found)
+        _winograd.forward(rows, weight, bias, around, relu=relu, share=True, out=found)
     elif live:
         found.copy_(torch.convolution(rows, weight, bias, [stride] * 2, around, [1, 1], False, [0, 0], 1))
         if relu:
@@ -122,7 +123,7 @@ def _backward(
         rows = input[:live]
         above = grad[:live] if out is None else torch.ops.aten.threshold_backward(grad[:live], out[:live], 0)
         if stride == 1 and _winograd.suits(rows, weight, None, around):
-            parts = _winograd.backward(above, rows, weight, around, needed[:2], grad_input[:live])
+            parts = _winograd.backward(above, rows, weight, around, needed[:2], share=True, out=grad_input[:live])
             parts = *parts, above.sum((0, 2, 3)) if needed[2] else grad_bias
         else:
             parts = torch.ops.aten.convolution_backward(
@@ -166,5 +167,8 @@ def _autograd(ctx, grad):
 torch.library.register_autograd("det_ops::convolution_rows", _autograd, setup_context=_setup, lib=LIBRARY)
 
 live_rows.register(
-    "convolution_rows", "the live rows alone, as conv2d; the count is read inside the operator", "dense convolution"
+    "convolution_rows",
+    "C++",
+    "the live rows alone, as conv2d; the count is read inside the operator",
+    "dense convolution",
 )
