@@ -206,6 +206,8 @@ def test_affine_maps_of_several_kinds():
         with affine_maps(network, x):
             assert torch.equal(norm(x), expected)
         assert torch.equal(norm(x), expected)
+        with torch.autocast("cpu", torch.bfloat16), affine_maps(network, x):
+            assert torch.equal(norm(x), expected)  # a product and a sum, which autocast leaves alone
 
 
 @pytest.mark.parametrize("bias", [False, True])

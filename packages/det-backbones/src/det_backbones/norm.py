@@ -113,8 +113,11 @@ def affine_map(norm: FrozenBatchNorm2d, dtype: torch.dtype) -> tuple[Tensor, Ten
         Scale `Tensor[C]` in float32 at least and shift `Tensor[C]`, differentiable in `weight` and `bias`.
     """
     known = None if torch.compiler.is_compiling() else _MAPS.get()
-    scale, shift = known[norm] if known and norm in known else _affine_map([norm])
-    return scale, shift.to(dtype)
+    if not known or norm not in known:
+        scale, shift = _affine_map([norm])
+        return scale, shift.to(dtype)
+    scale, shift, rounded = known[norm]
+    return scale, rounded if rounded.dtype == dtype else shift.to(dtype)
 
 
 def _affine_map(norms: Sequence[FrozenBatchNorm2d]) -> tuple[Tensor, Tensor]:
@@ -131,8 +134,8 @@ def _joined(tensors: list[Tensor]) -> Tensor:
     return joined.to(torch.promote_types(joined.dtype, torch.float32))
 
 
-_MAPS: ContextVar[Mapping[nn.Module, tuple[Tensor, Tensor]] | None] = ContextVar("_MAPS", default=None)
-"""Scale and shift, in the dtype of the computation, of norms whose maps were computed together."""
+_MAPS: ContextVar[Mapping[nn.Module, tuple[Tensor, Tensor, Tensor]] | None] = ContextVar("_MAPS", default=None)
+"""Of norms whose maps were computed together: scale, shift, and the shift as autocast rounds it."""
 
 
 @contextmanager
@@ -152,12 +155,12 @@ def affine_maps(network: nn.Module, x: Tensor) -> Iterator[None]:
     for module in network.modules():
         if isinstance(module, FrozenBatchNorm2d) and not module.affine:
             groups.setdefault((module.eps, module.weight.device, module.weight.dtype), []).append(module)
-    maps: dict[nn.Module, tuple[Tensor, Tensor]] = {}
+    maps: dict[nn.Module, tuple[Tensor, Tensor, Tensor]] = {}
     for (_, _, dtype), norms in groups.items():
         scale, shift = _affine_map(norms)
         sizes = [norm.channels for norm in norms]
-        shift = shift.to(_compute_dtype(x, dtype))
-        maps |= zip(norms, zip(scale.split(sizes), shift.split(sizes), strict=True), strict=True)
+        parts = (part.split(sizes) for part in (scale, shift, shift.to(_compute_dtype(x, dtype))))
+        maps |= zip(norms, zip(*parts, strict=True), strict=True)
     token = _MAPS.set(maps)
     try:
         yield
