@@ -4,7 +4,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Annotated
 
@@ -141,7 +141,7 @@ def _inference(
 ) -> tuple[float, float]:
     """Seconds of a batch until its detections are there, and of a picture (with its size) until its masks are."""
     detector = constant(model, device)
-    turn = 0
+    next_batch, next_picture = cycle(batches), cycle(pictures)
 
     def detect(batch: Batch) -> dict[str, torch.Tensor]:
         with precision.autocast():
@@ -149,15 +149,11 @@ def _inference(
 
     @torch.inference_mode()
     def infer() -> None:
-        nonlocal turn
-        turn += 1
-        detect(batches[turn % len(batches)])
+        detect(next(next_batch))
 
     @torch.inference_mode()
     def frame() -> None:
-        nonlocal turn
-        turn += 1
-        batch, size = pictures[turn % len(pictures)]
+        batch, size = next(next_picture)
         detector.to_image(detect(batch), batch["scales"], [size])
 
     return _times(infer, options, device), _times(frame, options, device)

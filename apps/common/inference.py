@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -13,8 +13,10 @@ from det_engine import Precision
 from det_heads import ImageDetections
 from det_ops import Conv2d
 
+D = TypeVar("D", bound=Detector)
 
-def constant(model: Detector, device: torch.device) -> Detector:
+
+def constant(model: D, device: torch.device) -> D:
     """A copy for inference on `device`, with norms folded into convolutions and 3x3 weights transformed in advance.
 
     Its detections are the model's up to rounding; its parameters have other names.

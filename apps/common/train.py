@@ -125,7 +125,6 @@ def _train(
     )
     if distributed.share(not evaluator.metrics):
         # The run had ended, and been evaluated, before it was resumed.
-        model.eval()
         evaluator()
     if distributed.is_main():
         evaluator.write(run, pictures=options.pictures)

@@ -318,7 +318,7 @@ def test_prepacked_weights_are_not_transformed_again(monkeypatch: pytest.MonkeyP
 
 def test_prepacked_weights_serve_smaller_maps() -> None:
     layers, _ = network()
-    images = torch.randn(2, 32, 10, 10, requires_grad=True)
+    images = torch.randn(2, 32, 14, 14, requires_grad=True)
     assert not is_filtered(layers[0](images))
     det_ops.Conv2d.prepack(layers)
     assert is_filtered(layers[0](images))
@@ -386,6 +386,7 @@ def test_prepacked_weights_that_change_are_followed(change) -> None:
 
 
 def test_prepacked_weights_go_with_their_network() -> None:
+    gc.collect()
     before = len(_winograd._PREPACKED)
     layers, _ = network()
     det_ops.Conv2d.prepack(layers)

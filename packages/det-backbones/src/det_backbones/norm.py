@@ -198,10 +198,8 @@ def _folded(
 ) -> tuple[Tensor, Tensor]:
     """Weight and bias, in `dtype`, of the one convolution that a convolution and a constant affine map after it are."""
     weight, bias = convolution.weight, convolution.bias
-    if bias is None:
-        scale, shift = affine_map(norm, dtype)
-    else:
-        scale, shift = _affine_map([norm])
+    scale, shift = affine_map(norm, dtype if bias is None else torch.promote_types(dtype, torch.float32))
+    if bias is not None:
         shift = (shift + bias * scale).to(dtype)
     factor = scale.view(-1, 1, 1, 1)
     if scale.requires_grad or dtype == torch.promote_types(weight.dtype, scale.dtype) or torch.compiler.is_compiling():

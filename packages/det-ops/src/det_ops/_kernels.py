@@ -9,9 +9,10 @@ interpreter run the GPU's kernels on the CPU, slowly: for tests, with the enviro
 
 import importlib.util
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -114,6 +115,15 @@ def vendor(tensor: Tensor) -> bool:
 def float_type(*tensors: Tensor) -> torch.dtype:
     """What the C++ kernels compute in: float64 where an argument has it, else float32 (half precision included)."""
     return torch.float64 if any(tensor.dtype == torch.float64 for tensor in tensors) else torch.float32
+
+
+KERNEL_TYPES = {torch.float32: "float32", torch.float64: "float64"}
+"""What C++ kernels that do not convert compute in, and the ends of their names."""
+
+
+def kernel(name: str, dtype: torch.dtype) -> Callable[..., Any]:
+    """The C++ kernel `name` for numbers of `dtype`, one of :data:`KERNEL_TYPES`."""
+    return getattr(_C, f"{name}_{KERNEL_TYPES[dtype]}")
 
 
 @contextmanager

@@ -9,14 +9,13 @@ direct convolution by 2e-7. What is not finite spreads over its tile.
 Convolutional Neural Networks (2016).
 """
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from det_ops._kernels import _C, native
+from det_ops._kernels import KERNEL_TYPES, kernel, native
 from det_ops._layout import empty_nhwc, nhwc
 
 Pair = tuple[int, int]
@@ -26,11 +25,11 @@ _TILE = 4
 _PLANES = 36
 _LEAST_TILES = 64
 """With fewer, transforming the weights costs more than the products save."""
-_LEAST_TILES_PREPACKED = 16
+_LEAST_TILES_PREPACKED = 24
+"""Two threads' rows of a product; below, reading the transformed weights takes as long as a direct convolution."""
 _LEAST_CHANNELS = 32
 _BLOCK = 128
 """Tiles at a time for the weights' gradient: enough for a matrix product, and few enough for the cache."""
-_NAMES = {torch.float32: "float32", torch.float64: "float64"}
 _CACHE_LINE = 64
 """Bytes between planes, which else are a multiple of 4096 bytes apart and share one set of the cache."""
 
@@ -109,7 +108,7 @@ def serves(weight: Tensor) -> bool:
     """Whether convolutions with this weight may be served here, if their stride and dilation are 1."""
     return (
         native(weight)
-        and weight.dtype in _NAMES
+        and weight.dtype in KERNEL_TYPES
         and weight.shape[2:] == (3, 3)
         and min(weight.shape[:2]) >= _LEAST_CHANNELS
     )
@@ -215,7 +214,7 @@ def backward(
             below = _read("input", pixels, padding, mosaic, begin, count)
             products.baddbmm_(above.transpose(1, 2), below)
         taps = input.new_empty((3, 3, *weight.shape[:2]))
-        _kernel("weight_gradient", input)(
+        kernel("winograd_weight_gradient", input.dtype)(
             taps[0, 0].numel(), products.data_ptr(), torch.get_num_threads(), taps.data_ptr()
         )
         grad_weight = torch.empty_like(weight).copy_(taps.permute(2, 3, 0, 1))
@@ -234,8 +233,10 @@ def _panels(taps: Tensor, *, flip: bool) -> Tensor:
         flip: For the gradient of the input.
     """
     channels = taps.shape[2:]
-    panels = taps.new_empty(_kernel("panels_size", taps)(*channels))
-    _kernel("weight_panels", taps)(*channels, taps.data_ptr(), flip, torch.get_num_threads(), panels.data_ptr())
+    panels = taps.new_empty(kernel("winograd_panels_size", taps.dtype)(*channels))
+    kernel("winograd_weight_panels", taps.dtype)(
+        *channels, taps.data_ptr(), flip, torch.get_num_threads(), panels.data_ptr()
+    )
     return panels
 
 
@@ -253,7 +254,7 @@ def _convolve(
     pixels = nhwc(input)
     bias = None if bias is None else bias.contiguous()
     mosaic = _arrange(len(input), (input.shape[2], input.shape[3]), padding, share=share)
-    _kernel("convolve", input)(
+    kernel("winograd_convolve", input.dtype)(
         [*pixels.shape[1:], *padding, *mosaic],
         [*out.shape[2:], out.shape[1], 0, 0, *mosaic],
         mosaic.tiles,
@@ -273,12 +274,10 @@ def _read(kind: str, pixels: Tensor, padding: Pair, mosaic: _Mosaic, begin: int,
     plane = count * channels + _CACHE_LINE // pixels.element_size()
     squares = pixels.new_empty((_PLANES, plane))
     geometry = [*pixels.shape[1:], *padding, *mosaic]
-    _kernel(kind, pixels)(geometry, pixels.data_ptr(), begin, count, torch.get_num_threads(), squares.data_ptr())
+    kernel(f"winograd_{kind}", pixels.dtype)(
+        geometry, pixels.data_ptr(), begin, count, torch.get_num_threads(), squares.data_ptr()
+    )
     return squares.as_strided((_PLANES, count, channels), (plane, channels, 1))
-
-
-def _kernel(name: str, like: Tensor) -> Callable[..., Any]:
-    return getattr(_C, f"winograd_{name}_{_NAMES[like.dtype]}")
 
 
 def _out(size: Pair, padding: Pair) -> Pair:

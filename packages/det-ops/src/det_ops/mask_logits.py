@@ -8,7 +8,7 @@ from torch import Tensor
 
 from det_ops import _live_rows as live_rows
 from det_ops._checks import check_shape, expect
-from det_ops._kernels import _C, LIBRARY
+from det_ops._kernels import KERNEL_TYPES, LIBRARY, kernel
 from det_ops._layout import empty_nhwc, nhwc
 
 __all__ = ["mask_logits_rows"]
@@ -64,8 +64,8 @@ def mask_logits_rows(
         return torch.ops.det_ops.mask_logits_rows(input, weight, bias, own, count)
     # Each pixel of the upsampled map sees one pixel: a 1x1 convolution to four times the channels, and only the logits
     # need to be put in their places.
-    kernel = weight.permute(2, 3, 1, 0).flatten(0, 2)[..., None, None]  # [4D, C, 1, 1]
-    hidden = F.relu_(F.conv2d(input, kernel, None if bias is None else bias.repeat(4)))
+    taps = weight.permute(2, 3, 1, 0).flatten(0, 2)[..., None, None]  # [4D, C, 1, 1]
+    hidden = F.relu_(F.conv2d(input, taps, None if bias is None else bias.repeat(4)))
     hidden = hidden.permute(0, 2, 3, 1).reshape(rows, height * width * 4, weight.shape[1])
     logits = torch.bmm(hidden, own[:, :, None]).squeeze(2)
     # Without a gradient of theirs, dead rows give none to what they were computed from.
@@ -127,7 +127,7 @@ def _mask_logits(
     rows, _, height, width = input.shape
     out = input.new_zeros((rows, 2 * height, 2 * width))
     live = live_rows.number(count, rows)
-    if input.dtype in _KERNELS and all(t is None or t.dtype == input.dtype for t in (weight, bias, own)):
+    if input.dtype in KERNEL_TYPES and all(t is None or t.dtype == input.dtype for t in (weight, bias, own)):
         _fill(out[:live], nhwc(input[:live]), weight, bias, own.contiguous())
         return out
     upsampling = _Upsampling(input[:live], weight, bias)
@@ -138,19 +138,14 @@ def _mask_logits(
     return out
 
 
-_KERNELS = {torch.float32: "float32", torch.float64: "float64"}
-
-
 def _fill(out: Tensor, pixels: Tensor, weight: Tensor, bias: Tensor | None, own: Tensor) -> None:
     """The C++ kernel: fill `out [n, 2H, 2W]` from `pixels [n, H, W, C]`."""
     regions, height, width, depth = pixels.shape
-    channels, name, threads = weight.shape[1], _KERNELS[pixels.dtype], torch.get_num_threads()
-    panels = weight.new_empty(getattr(_C, f"mask_logits_panels_size_{name}")(depth, channels))
-    getattr(_C, f"mask_logits_pack_{name}")(
-        depth, channels, weight.data_ptr(), weight.stride(), threads, panels.data_ptr()
-    )
+    channels, dtype, threads = weight.shape[1], pixels.dtype, torch.get_num_threads()
+    panels = weight.new_empty(kernel("mask_logits_panels_size", dtype)(depth, channels))
+    kernel("mask_logits_pack", dtype)(depth, channels, weight.data_ptr(), weight.stride(), threads, panels.data_ptr())
     bias = None if bias is None else bias.contiguous()
-    getattr(_C, f"mask_logits_{name}")(
+    kernel("mask_logits", dtype)(
         regions,
         height,
         width,

@@ -119,18 +119,18 @@ def _backward(
     # Laid out as the weight is, so that nobody copies it again.
     grad_weight = torch.zeros_like(weight) if needed[1] else weight.new_empty((0,))
     grad_bias = weight.new_zeros((len(weight) if needed[2] else 0,))
-    if live:
-        rows = input[:live]
-        above = grad[:live] if out is None else torch.ops.aten.threshold_backward(grad[:live], out[:live], 0)
-        if stride == 1 and _winograd.suits(rows, weight, None, around):
-            parts = _winograd.backward(above, rows, weight, around, needed[:2], share=True, out=grad_input[:live])
-            parts = *parts, above.sum((0, 2, 3)) if needed[2] else grad_bias
-        else:
-            parts = torch.ops.aten.convolution_backward(
-                above, rows, weight, [len(weight)], [stride] * 2, around, [1, 1], False, [0, 0], 1, needed
-            )
+    rows = input[:live]
+    above = grad[:live] if out is None else torch.ops.aten.threshold_backward(grad[:live], out[:live], 0)
+    if stride == 1 and _winograd.suits(rows, weight, None, around):
+        _, grad_weight = _winograd.backward(above, rows, weight, around, needed[:2], share=True, out=grad_input[:live])
+        if needed[2]:
+            grad_bias = above.sum((0, 2, 3))
+    elif live:
+        parts = torch.ops.aten.convolution_backward(
+            above, rows, weight, [len(weight)], [stride] * 2, around, [1, 1], False, [0, 0], 1, needed
+        )
         for target, part, need in zip((grad_input[:live], grad_weight, grad_bias), parts, needed, strict=True):
-            if need and target.data_ptr() != part.data_ptr():
+            if need:
                 target.copy_(part)
     return grad_input, grad_weight, grad_bias
 
