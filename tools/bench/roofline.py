@@ -1,6 +1,6 @@
 """What a training step asks of a GPU, counted without one: arithmetic, memory traffic, operators, host reads.
 
-    hatch run bench roofline [--models mask_rcnn faster_rcnn ...] [--batch 2 16] [--size 800 1216]
+    hatch run bench roofline [--models mask_rcnn faster_rcnn ...] [--batch 2 16] [--size 800 1216] [--tflops 790]
 
 The bfloat16 step of `train_step` runs on tensors that have shapes and no contents, in which reading one would be an
 error, and every operator is written down. The least time of an operator is that of its arithmetic or of its traffic,
@@ -36,8 +36,8 @@ from det_engine import TrainSettings, TrainStep
 from det_heads import Yolact
 from det_heads.mask_head import MaskHead
 
-FLOPS, BYTES = 790e12, 4.3e12
-"""What an H200 reaches a second: bfloat16 products of large matrices, and copies."""
+TFLOPS, BYTES = 790, 4.3e12
+"""What an H200 reaches a second: bfloat16 products of large matrices, in 10^12 operations, and copies."""
 LATENCY = 2e-6
 """Seconds between two operators of a replayed graph; an estimate."""
 TARGETS = {
@@ -65,8 +65,8 @@ class Cost:
     passes: float = 0
     seconds: float = 0
 
-    def add(self, flops: float, bytes_: float, *, backward: bool) -> None:
-        busy = max(flops / FLOPS, bytes_ / BYTES)
+    def add(self, flops: float, bytes_: float, tflops: float, *, backward: bool) -> None:
+        busy = max(flops / tflops / 1e12, bytes_ / BYTES)
         self.forward += 0 if backward else flops
         self.backward += flops if backward else 0
         self.bytes += bytes_
@@ -80,13 +80,14 @@ class Cost:
 
 
 class Count(TorchDispatchMode):
-    """Costs by part of the network, and the number of host reads."""
+    """Costs by part of the network, those of operators without products by name, and the number of host reads."""
 
-    def __init__(self, tracker: ModuleTracker) -> None:
+    def __init__(self, tracker: ModuleTracker, tflops: float) -> None:
         super().__init__()
         self.parts: defaultdict[str, Cost] = defaultdict(Cost)
+        self.passes: defaultdict[str, Cost] = defaultdict(Cost)
         self.reads = 0
-        self._tracker = tracker
+        self._tracker, self._tflops = tracker, tflops
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
@@ -98,8 +99,10 @@ class Count(TorchDispatchMode):
             tensors = {id(t): t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)}
             made = [t for t in tree_leaves(out) if isinstance(t, Tensor)]
             flops = _flops(func, args, out)
-            backward = self._tracker.is_bw
-            self.parts[self._part(name)].add(flops, _traffic(name, list(tensors.values()), made), backward=backward)
+            traffic, backward = _traffic(name, list(tensors.values()), made), self._tracker.is_bw
+            self.parts[self._part(name)].add(flops, traffic, self._tflops, backward=backward)
+            if not flops:
+                self.passes[name].add(flops, traffic, self._tflops, backward=backward)
         return out
 
     def _part(self, operator: str) -> str:
@@ -137,7 +140,7 @@ def _bytes(tensor: Tensor) -> int:
     return min(tensor.numel() * tensor.itemsize, tensor.untyped_storage().nbytes())
 
 
-def count_ours(pair: Pair, batch: Batch) -> dict[str, Cost]:
+def count_ours(pair: Pair, batch: Batch, tflops: float) -> Count:
     """One step of ours on fake tensors."""
     step = TrainStep(pair.ours.train(), SOLVER, TrainSettings(precision="bf16"), torch.device("cpu"))
     # A step that read a value would raise here: there is none. The rows of the mask head as GPUs compute them.
@@ -145,9 +148,9 @@ def count_ours(pair: Pair, batch: Batch) -> dict[str, Cost]:
     with FakeTensorMode(allow_non_fake_inputs=True) as fake, dense:
         shapes = {name: fake.from_tensor(value) for name, value in batch.items()}
         step(shapes, 0, SOLVER.base_lr)  # anchors are made once for a shape
-        with ModuleTracker() as tracker, Count(tracker) as count:
+        with ModuleTracker() as tracker, Count(tracker, tflops) as count:
             step(shapes, 1, SOLVER.base_lr)
-    return dict(count.parts)
+    return count
 
 
 def count_torchvision(model: torch.nn.Module, batch: Batch) -> tuple[int, int]:
@@ -162,7 +165,7 @@ def count_torchvision(model: torch.nn.Module, batch: Batch) -> tuple[int, int]:
         optimizer.step()
 
     step()  # finds out the scales of the pyramid
-    with ModuleTracker() as tracker, Count(tracker) as count:
+    with ModuleTracker() as tracker, Count(tracker, TFLOPS) as count:
         step()
     return sum(part.operators for part in count.parts.values()), count.reads
 
@@ -186,7 +189,8 @@ def plain_flops(pair: Pair, parts: dict[str, Cost], images: int, positives: int)
 
 def report(name: str, pair: Pair, size: tuple[int, int], count: int, options: argparse.Namespace) -> dict[str, Any]:
     """Print what a step asks; the row to record."""
-    parts = count_ours(pair, own_masks(pair, make_scene(count, *size, classes=2)))
+    counted = count_ours(pair, own_masks(pair, make_scene(count, *size, classes=2)), options.tflops)
+    parts = dict(counted.parts)
     whole = sum(parts.values(), Cost())
     peer: dict[str, Any] = {}
     if pair.torchvision is not None:
@@ -219,9 +223,12 @@ def report(name: str, pair: Pair, size: tuple[int, int], count: int, options: ar
             f"{cost.bytes / count / 1e6:9.0f} {cost.operators:10d} {cost.busy * 1e3:9.2f} {cost.passes * 1e3:8.2f} "
             f"{(cost.seconds - cost.busy) * 1e3:8.2f}"
         )
+    longest = sorted(counted.passes.items(), key=lambda item: -item[1].busy)[:6]
+    print("longest passes: " + ", ".join(f"{operator} {cost.busy * 1e3:.2f} ms" for operator, cost in longest))
     ours = {"operators": whole.operators, "host_reads": 0, "flops_per_image": flops}
     ours |= {"bytes_per_image": whole.bytes / count, "busy_seconds": whole.busy, "least_seconds": whole.seconds}
     row = {"bench": "roofline", "model": name, "batch": count, "size": list(size), "precision": "bf16"}
+    row["tflops"] = options.tflops
     return row | {"steps": {"ours": ours, "torchvision": peer or None}, "target": target}
 
 
@@ -232,6 +239,7 @@ def main(args: list[str] | None = None) -> None:
     parser.add_argument("--size", type=int, nargs=2, default=[800, 1216], help="height and width")
     parser.add_argument("--small", type=int, nargs=2, default=[32, 64], help="of the images of torchvision's count")
     parser.add_argument("--positives", type=int, default=64, help="regions an image with a mask, in torchvision")
+    parser.add_argument("--tflops", type=float, default=TFLOPS, help="rate of products, in 10^12 operations a second")
     parser.add_argument("--json", type=Path, default=RECORD, help="file to append a line per row to")
     parser.set_defaults(device="cpu", threads=1)
     options = parser.parse_args(args)

@@ -67,7 +67,7 @@ def original_picture(theirs: SimpleNamespace, pixels: torch.Tensor) -> Callable[
 
 def our_picture(ours: Yolact, batch: Batch) -> Callable[[], list[ImageDetections]]:
     """The same of ours, as `apps/yolact benchmark` has it frame by frame."""
-    ours = constant(ours, torch.device("cpu"))  # pyrefly: ignore[bad-assignment]
+    ours = constant(ours, torch.device("cpu"))
     height, width = batch["images"].shape[-2:]
     scales = torch.tensor([[height / PICTURE[0], width / PICTURE[1]]])
 
