@@ -98,7 +98,7 @@ def examine(
         place: index of the part among all, and their count.
         totals: gives what a loss is divided by, from what this part counted.
     """
-    as_part = getattr(model, "as_part", None)
+    as_part: Any = getattr(model, "as_part", None)
 
     def losses_of(batch: Batch, index: int, count: int, function: Any) -> dict[str, Tensor]:
         torch.manual_seed(seed)

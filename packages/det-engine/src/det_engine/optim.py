@@ -86,7 +86,7 @@ def build_optimizer(
 
 
 def _layers(model: nn.Module, config: SolverConfig) -> Sequence[tuple[str, ...]]:
-    layers = getattr(model, "layer_prefixes", ())
+    layers: Any = getattr(model, "layer_prefixes", ())
     if config.layer_decay != 1 and not layers:
         raise EngineError("Solver field layer_decay needs a model that names its layers in `layer_prefixes`.")
     return layers

@@ -71,7 +71,7 @@ class TrainStep:
             self.average = AveragedWeights(self.tensors(), solver.ema_decay, publish)
         self._statistics = _Statistics(self.model)
         self._network = self._parallel()
-        self._as_part = getattr(model, "as_part", None)
+        self._as_part: Any = getattr(model, "as_part", None)
         self._names: tuple[str, ...] | None = None
         self._row: Tensor | None = None
         self.blocked = torch.zeros((), dtype=torch.bool, device=device)

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from itertools import islice
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +27,7 @@ def validation_losses(state: TrainingState, batches: Iterator[Mapping[str, Tenso
         count: at most this many of them.
     """
     model, stepper = state.model, state.make_step
-    as_part = getattr(model, "as_part", None)
+    as_part: Any = getattr(model, "as_part", None)
     quiet = [
         module for module in model.modules() if is_norm(module) or isinstance(module, nn.modules.dropout._DropoutNd)
     ]
