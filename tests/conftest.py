@@ -7,7 +7,7 @@ from torchvision.models.detection import roi_heads, transform
 from torchvision.ops import boxes, poolers
 
 from det_coco import synthetic_dataset
-from tests.command_line import train
+from testing.command_line import train
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from det_engine import checkpoint
-from tests.command_line import APPS, call, process, read, small, train
+from testing.command_line import APPS, call, process, read, small, train
 
 Edit = Callable[[dict[str, Any]], None]
 

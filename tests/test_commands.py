@@ -15,7 +15,7 @@ from PIL import Image
 import apps.common.train as train_command
 from apps.common.config import TwoStageRecipe, from_dict
 from det_engine import checkpoint
-from tests.command_line import APPS, SMALL, call, process, read, small, train
+from testing.command_line import APPS, SMALL, call, process, read, small, train
 
 TIMES = {"images_per_second", "step_seconds", "data_seconds", "host_seconds", "peak_memory_mib", "seconds"}
 

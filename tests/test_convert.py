@@ -13,7 +13,7 @@ from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 
 from apps.common.weights import describe, load_trained
 from det_engine import checkpoint
-from tests.command_line import APPS, call
+from testing.command_line import APPS, call
 from tests.parity.reference import reference
 from tests.parity.systems import DETECTRON2_CASCADE, MMDETECTION_CASCADE, Case
 

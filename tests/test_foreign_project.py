@@ -14,7 +14,8 @@ from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredic
 from torchvision.ops import boxes as box_operators
 
 import det_ops
-from tests.readmes import ROOT, python_blocks
+from testing import ROOT
+from testing.readmes import python_blocks
 
 STRIDES = (4, 8, 16, 32)
 

@@ -27,9 +27,9 @@ from det_heads import (
 )
 from det_heads.checkpoints import read
 from det_heads.conventions import mmdetection_v1_cascade_config, mmdetection_v1_config
-from tests.command_line import APPS, call, small
-from tests.command_line import read as read_json
-from tests.foreign_files import CLASSES, CONFIG, theirs, write
+from testing.command_line import APPS, call, small
+from testing.command_line import read as read_json
+from testing.foreign_files import CLASSES, CONFIG, theirs, write
 
 PLAIN = {
     "detectron2": detectron2_config,

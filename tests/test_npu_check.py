@@ -1,15 +1,14 @@
 """What the NPU check says of torchvision's Mask R-CNN, as the read-me of det-ops shows it, and of ours: nothing."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.readmes import ROOT, python_blocks
+from testing import ROOT
+from testing.processes import python
+from testing.readmes import python_blocks
 
 OURS = """
 from det_ops.npu_check import check
@@ -25,19 +24,15 @@ for app in ("mask_rcnn", "faster_rcnn", "cascade_rcnn", "yolact"):
 """
 
 
-def run(arguments: list[str], folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    search = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-    environment = os.environ | {"TORCH_DEVICE_BACKEND_AUTOLOAD": "0", "PYTHONPATH": search} | environment
-    return subprocess.run(
-        [sys.executable, *arguments], cwd=folder, env=environment, capture_output=True, text=True, timeout=1800
-    )
+ALONE = {"TORCH_DEVICE_BACKEND_AUTOLOAD": "0"}
 
 
 @pytest.mark.slow
 def test_torchvisions_mask_rcnn_has_dozens_of_findings(tmp_path: Path) -> None:
     (example,) = (block for block in python_blocks(ROOT / "packages/det-ops/README.md") if "build_step" in block)
     (tmp_path / "my_training.py").write_text(example)
-    ended = run(["-m", "det_ops.npu_check", "my_training:build_step", "--steps", "2", "--json"], tmp_path)
+    check = ("-m", "det_ops.npu_check", "my_training:build_step", "--steps", 2, "--json")
+    ended = python(*check, folder=tmp_path, **ALONE)
     assert ended.returncode == 1, ended.stderr
     report = json.loads(ended.stdout)
     assert report["error"] is None
@@ -69,5 +64,5 @@ def test_torchvisions_mask_rcnn_has_dozens_of_findings(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_our_models_have_none(shapes: Path, tmp_path: Path) -> None:
-    ended = run(["-c", OURS], tmp_path, SHAPES=str(shapes))
+    ended = python("-c", OURS, folder=tmp_path, SHAPES=str(shapes), **ALONE)
     assert (ended.returncode, ended.stdout) == (0, ""), ended.stdout + ended.stderr

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from tests.readmes import ROOT
+from testing import ROOT
 from tools.npu.emulation import faults
 from tools.npu.judging import changes, folded, judge
 from tools.npu.worker import Outcome, differences

@@ -1,16 +1,15 @@
 """Detectors trained in two processes, started anew, with another batch, and with rates by layer."""
 
 import dataclasses
-import os
-import subprocess
-import sys
 
 import pytest
 import torch
 
 from apps.common.train import _layers
 from det_engine import build_optimizer, checkpoint, read_metrics
-from tests.command_line import APPS, ROOT, call, process, read, small, train
+from testing import ROOT
+from testing.command_line import APPS, call, process, read, small, train
+from testing.processes import python
 
 
 @pytest.mark.slow
@@ -39,11 +38,8 @@ def test_two_processes_train_and_evaluate_as_one(shapes, tmp_path):
 @pytest.mark.parametrize("count", [2, 4])
 def test_synchronised_batch_norm_is_that_of_the_whole_batch(count, tmp_path):
     for processes in (1, count):
-        command = [sys.executable, str(ROOT / "tests" / "synchronised_job.py"), str(processes)]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        done = subprocess.run(
-            [*command, str(tmp_path / str(processes))], env=environment, capture_output=True, text=True, timeout=900
-        )
+        job = ROOT / "tests" / "synchronised_job.py"
+        done = python(job, processes, tmp_path / str(processes), OMP_NUM_THREADS="1")
         assert done.returncode == 0, done.stderr
     one, several = (tmp_path / str(processes) for processes in (1, count))
     for whole, parts in zip(*(read_metrics(run / "metrics.jsonl") for run in (one, several)), strict=True):

@@ -2,7 +2,8 @@
 
 import pytest
 
-from tests.readmes import ROOT, python_blocks
+from testing import ROOT
+from testing.readmes import run_blocks
 
 # det-engine's example is tested, with its output, in its own package.
 READMES = [ROOT / "README.md", *(p for p in sorted(ROOT.glob("packages/*/README.md")) if p.parent.name != "det-engine")]
@@ -11,8 +12,4 @@ READMES = [ROOT / "README.md", *(p for p in sorted(ROOT.glob("packages/*/README.
 @pytest.mark.parametrize("path", READMES, ids=lambda path: path.parent.name)
 def test_its_python_runs(path, tmp_path, monkeypatch, torchvision_is_restored):
     monkeypatch.chdir(tmp_path)
-    blocks = python_blocks(path)
-    assert blocks
-    names = {"__name__": "readme"}
-    for block in blocks:
-        exec(compile(block, str(path), "exec"), names)
+    run_blocks(path)

@@ -13,7 +13,7 @@ from PIL import Image
 from apps.common.background import background
 from apps.common.video import VideoFile, VideoWriter
 from det_coco import DataError, load_image
-from tests.command_line import call, read
+from testing.command_line import call, read
 
 
 @pytest.fixture(scope="module")

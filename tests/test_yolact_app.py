@@ -12,7 +12,7 @@ from apps.yolact.model import yolact
 from det_engine.cli import UsageError
 from det_heads.yolact.heads import MaskIoUNet
 from det_heads.yolact.priors import Priors
-from tests.command_line import call, small
+from testing.command_line import call, small
 
 PUBLISHED = [name for name in RECIPES if name != "tiny"]
 

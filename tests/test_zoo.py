@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.command_line import ROOT, small
+from testing import ROOT
+from testing.command_line import small
 
 SCRIPTS = sorted(path.relative_to(ROOT) for path in ROOT.glob("apps/*/test/*.sh"))
 NAMES = {

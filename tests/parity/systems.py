@@ -18,8 +18,8 @@ from apps.faster_rcnn import config as faster_rcnn
 from apps.mask_rcnn import config as mask_rcnn
 from det_backbones import FrozenBatchNorm2d
 from det_heads import TwoStageDetector, to_reference, torchvision_config
-from tests.command_line import APPS
-from tests.foreign_files import write
+from testing.command_line import APPS
+from testing.foreign_files import write
 from tests.parity.batches import Batch, inclusive, plain_batch, resized_batch, with_bitmaps
 from tests.parity.fill import fill
 from tests.parity.reference import Reference, reference

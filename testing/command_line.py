@@ -1,9 +1,7 @@
 """The apps as a user calls them, but in this process and small."""
 
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +15,8 @@ from apps.mask_rcnn.config import RECIPES as MASK_RCNN
 from apps.mask_rcnn.model import mask_rcnn
 from apps.yolact.config import RECIPES as YOLACT
 from apps.yolact.model import yolact
+from testing.processes import start_python
 
-ROOT = Path(__file__).parents[1]
 APPS = {
     "mask_rcnn": App(name="mask_rcnn", recipes=MASK_RCNN, build=mask_rcnn),
     "faster_rcnn": App(name="faster_rcnn", recipes=FASTER_RCNN, build=faster_rcnn),
@@ -28,11 +26,11 @@ APPS = {
 # A tenth of a second a step; three sizes of images, so that their draw is part of what must be resumed.
 NETWORK = "--backbone.width 8 --backbone.pyramid-channels 16 --detector.box.channels 32 --detector.rpn.samples 32"
 SIZES = "--data.batch 2 --data.train-sizes 56 64 72 --data.test-size 64 --data.max-size 96"
-SMALL = f"{NETWORK} {SIZES}".split()
+SMALL: list[str] = f"{NETWORK} {SIZES}".split()
 STEPS = ["--solver.steps", "4", "--train.log-interval", "2"]
 MASKS = ["--detector.mask.channels", "16"]
 YOLACT_NETWORK = "--backbone.width 8 --backbone.pyramid-channels 16 --detector.channels 16 --detector.prototypes 8"
-SMALL_YOLACT = f"{YOLACT_NETWORK} --data.batch 2 --data.size 64".split()
+SMALL_YOLACT: list[str] = f"{YOLACT_NETWORK} --data.batch 2 --data.size 64".split()
 
 
 def call(app: str, *args: object) -> int:
@@ -57,14 +55,7 @@ def train(app: str, data: Path, output: Path, *args: object) -> int:
 
 def process(app: str, *args: object, **options: Any) -> subprocess.Popen[str]:
     """The same in a process of its own."""
-    return subprocess.Popen(
-        [sys.executable, "-m", f"apps.{app}", *map(str, args)],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        **options,
-    )
+    return start_python("-m", f"apps.{app}", *args, **options)
 
 
 def read(path: Path) -> Any:
