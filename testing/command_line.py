@@ -26,11 +26,11 @@ APPS = {
 # A tenth of a second a step; three sizes of images, so that their draw is part of what must be resumed.
 NETWORK = "--backbone.width 8 --backbone.pyramid-channels 16 --detector.box.channels 32 --detector.rpn.samples 32"
 SIZES = "--data.batch 2 --data.train-sizes 56 64 72 --data.test-size 64 --data.max-size 96"
-SMALL: list[str] = f"{NETWORK} {SIZES}".split()
+SMALL = f"{NETWORK} {SIZES}".split()
 STEPS = ["--solver.steps", "4", "--train.log-interval", "2"]
 MASKS = ["--detector.mask.channels", "16"]
 YOLACT_NETWORK = "--backbone.width 8 --backbone.pyramid-channels 16 --detector.channels 16 --detector.prototypes 8"
-SMALL_YOLACT: list[str] = f"{YOLACT_NETWORK} --data.batch 2 --data.size 64".split()
+SMALL_YOLACT = f"{YOLACT_NETWORK} --data.batch 2 --data.size 64".split()
 
 
 def call(app: str, *args: object) -> int:
@@ -44,8 +44,8 @@ def call(app: str, *args: object) -> int:
 def small(app: str) -> list[str]:
     """Options for a network and images that train in a second."""
     if app == "yolact":
-        return SMALL_YOLACT
-    return SMALL + ([] if app == "faster_rcnn" else MASKS)
+        return [*SMALL_YOLACT]
+    return [*SMALL] if app == "faster_rcnn" else [*SMALL, *MASKS]
 
 
 def train(app: str, data: Path, output: Path, *args: object) -> int:
