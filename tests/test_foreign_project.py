@@ -5,7 +5,6 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.models.detection import MaskRCNN, _utils
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
@@ -15,6 +14,7 @@ from torchvision.ops import boxes as box_operators
 
 import det_ops
 from testing import ROOT
+from testing.operators import Recorder
 from testing.readmes import python_blocks
 
 STRIDES = (4, 8, 16, 32)
@@ -127,18 +127,6 @@ def images_and_truth() -> tuple[list[Tensor], list[dict[str, Tensor]]]:
     return images, truth
 
 
-class Calls(TorchDispatchMode):
-    """Records the names of the operators called."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.names: set[str] = set()
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        self.names.add(function.name().split(".")[0])
-        return function(*args, **(kwargs or {}))
-
-
 def train_and_predict(model: MaskRCNN) -> tuple[dict[str, Tensor], dict[str, Tensor], list[dict[str, Tensor]]]:
     """Losses, gradients and predictions."""
     images, truth = images_and_truth()
@@ -161,12 +149,13 @@ def test_torchvisions_mask_rcnn_gives_the_same_with_our_operators(
 ) -> None:
     (swap,) = (block for block in python_blocks(ROOT / "packages/det-ops/README.md") if "paste_masks" in block)
     exec(swap, {})
-    with Calls() as calls:
+    with Recorder() as recorder:
         found = train_and_predict(complete(build()))
+    names = {call.name for call in recorder.calls}
 
-    assert "torchvision" not in {name.split("::")[0] for name in calls.names}
+    assert "torchvision" not in {name.split("::")[0] for name in names}
     used = {"nms", "multilevel_roi_align", "multilevel_roi_align_backward", "paste_masks"}
     used |= {"match"} if complete is with_our_modules else set()
-    assert {name for name in calls.names if name.startswith("det_ops::")} == {f"det_ops::{name}" for name in used}
+    assert {name for name in names if name.startswith("det_ops::")} == {f"det_ops::{name}" for name in used}
     assert all(len(prediction["boxes"]) > 20 for prediction in found[2])
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch._ops import OpOverload
 
 from testing import ROOT
+from testing.operators import Recorder
 from tools.npu.emulation import faults
 from tools.npu.judging import changes, folded, judge
 from tools.npu.worker import Outcome, differences
@@ -19,16 +20,15 @@ VALUES = torch.tensor([1.0, -1.0, 2.0])
 WAIT, DOWN, UP = "wait for the stream", "copy device to host", "copy host to device"
 
 
-class Seen(TorchDispatchMode):
+class Seen(Recorder):
     """The faults of what runs, as if it had run on an NPU that calls nothing but kernels."""
 
     def __init__(self) -> None:
         super().__init__()
         self.faults: list[str] = []
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        self.faults += faults(func.name(), ["aclnnSomething"], func, args)
-        return func(*args, **(kwargs or {}))
+    def look_at(self, operator: OpOverload, args: Any) -> None:
+        self.faults += faults(operator.name(), ["aclnnSomething"], operator, args)
 
 
 @pytest.mark.parametrize(

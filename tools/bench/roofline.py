@@ -35,6 +35,7 @@ from train_step import SOLVER, own_masks
 from det_engine import TrainSettings, TrainStep
 from det_heads import Yolact
 from det_heads.mask_head import MaskHead
+from det_ops.npu_check import facts
 
 TFLOPS, BYTES = 790, 4.3e12
 """What an H200 reaches a second: bfloat16 products of large matrices, in 10^12 operations, and copies."""
@@ -48,7 +49,6 @@ TARGETS = {
     ("yolact_base", 16): 500,
 }
 """Images per second aimed at on one H200, images of 800 x 1216 (YOLACT 550 x 550)."""
-READS = {"_local_scalar_dense", "nonzero", "masked_select", "unique_dim", "_unique2", "unique_consecutive", "equal"}
 FREE = {"device", "promote_types", "empty", "empty_like", "new_empty", "empty_strided", "_unsafe_view", "detach"}
 SPARSE = {"gather", "index_select", "index"}
 
@@ -92,9 +92,11 @@ class Count(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
         space, _, name = func._schema.name.partition("::")
+        # Whoever needs a shape that depends on values waits for them.
+        reads = not (facts.READS | facts.DYNAMIC).isdisjoint((func._schema.name, func.name()))
         by_mask = name == "index" and any(isinstance(i, Tensor) and i.dtype == torch.bool for i in args[1])
         # torchvision's NMS fetches the matrix of overlaps from a GPU.
-        self.reads += name in READS or by_mask or (space, name) == ("torchvision", "nms")
+        self.reads += reads or by_mask or (space, name) == ("torchvision", "nms")
         if not (func.is_view or name in FREE or space == "profiler"):
             tensors = {id(t): t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)}
             made = [t for t in tree_leaves(out) if isinstance(t, Tensor)]

@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 import det_ops
 from det_ops import _roi_align_reference
+from det_ops.npu_check.facts import DYNAMIC, INDEXING
 
 _DTYPES = {
     torch.float32: "f32", torch.float16: "f16", torch.bfloat16: "bf16", torch.float64: "f64", torch.bool: "bool",
@@ -31,11 +32,6 @@ _PLAIN = {
         "set_", "resize_", "_reshape_alias",
     )
 }  # fmt: skip
-_DYNAMIC = {
-    f"aten::{name}"
-    for name in ("nonzero", "masked_select", "_unique", "_unique2", "unique_dim", "unique_consecutive", "bincount")
-} | {"aten::repeat_interleave.Tensor"}
-_INDEXING = {f"aten::{name}" for name in ("index", "_unsafe_index", "index_put", "index_put_", "_index_put_impl_")}
 
 
 def _roi_align(
@@ -192,9 +188,9 @@ def faults(place: str, calls: Sequence[str], func: Any = None, args: Any = ()) -
     """
     found = []
     names = set() if func is None else {func.name(), func.name().partition(".")[0]}
-    if names & _DYNAMIC:
+    if names & DYNAMIC:
         found.append(f"shape depends on values: {place}")
-    if names & _INDEXING and any(
+    if names & INDEXING and any(
         isinstance(leaf, Tensor) and leaf.dtype in (torch.bool, torch.uint8) for leaf in tree_leaves(args[1])
     ):
         found.append(f"indexed by a mask: {place}")
@@ -274,7 +270,7 @@ def _filled(func: Any, out: Any, found: Any) -> Any:
     if not isinstance(out, Tensor) or not isinstance(found, Tensor):
         return out
     if out.shape != found.shape:
-        if func._schema.name in _DYNAMIC | _INDEXING:
+        if func._schema.name in DYNAMIC | INDEXING:
             return _uploaded(found)
         raise AssertionError(f"torch_npu gives {_text(out)} where the CPU gives {_text(found)}: {func}")
     if _is_npu(out):

@@ -6,7 +6,6 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from det_backbones import (
     FPN,
@@ -20,6 +19,7 @@ from det_backbones import (
     resnet,
 )
 from det_backbones.norm import affine_map, affine_maps
+from testing.operators import Recorder
 
 
 def unfolded(x, convolution, norm):
@@ -171,27 +171,16 @@ def test_other_networks_are_not_touched():
     assert isinstance(network[1], FrozenBatchNorm2d)
 
 
-class Count(TorchDispatchMode):
-    """Counts operators by name."""
-
-    def __init__(self):
-        super().__init__()
-        self.names = Counter()
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        self.names[func._schema.name] += 1
-        return func(*args, **(kwargs or {}))
-
-
 def test_affine_maps_of_a_network_are_computed_together():
     network = randomized(resnet(50, width=8))
     x = torch.randn(1, 3, 64, 64)
-    with torch.autocast("cpu", torch.bfloat16), Count() as count:
+    with torch.autocast("cpu", torch.bfloat16), Recorder() as recorder:
         network(x)
-    assert count.names["aten::rsqrt"] == 1
-    assert count.names["aten::cat"] == 4
+    count = Counter(call.name for call in recorder.calls)
+    assert count["aten::rsqrt"] == 1
+    assert count["aten::cat"] == 4
     # Casts of the image and of all shifts; weights are scaled and rounded at once.
-    assert count.names["aten::_to_copy"] == 2
+    assert count["aten::_to_copy"] == 2
     # Statistics that change are followed, however they are written to.
     before = network(x)[-1]
     network.bn1.running_mean.data.add_(1)

@@ -6,10 +6,9 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten
 
 from det_heads import BoxHead, flatten_levels, mask_targets, pool_boxes, rpn_losses, truth_of
+from testing.operators import StaticRecorder, assert_equal_calls
 
 PLAIN = ["detectron2", "torchvision", "maskrcnn_benchmark"]
 SYSTEMS = [*PLAIN, "detectron2_cascade", "mmdetection_cascade"]
@@ -28,43 +27,15 @@ def loss_names(config):
     return {name for name in names if config.mask is not None or "mask" not in name}
 
 
-# Operators that read a value back to the host or whose shapes depend on data.
-FORBIDDEN = (
-    "_local_scalar_dense", "item", "is_nonzero", "equal", "nonzero", "nonzero_static", "masked_select", "unique",
-    "_unique2", "unique_consecutive", "unique_dim", "randperm", "bincount", "repeat_interleave.Tensor", "argwhere",
-)  # fmt: skip
-
-
 def first_keys(shape, device):
     """Falling keys, the same for a candidate however many follow it: the first ones are sampled."""
     return torch.linspace(0.99, 0.0, 8192, device=device)[: shape[1]].expand(shape)
 
 
-class Recorder(TorchDispatchMode):
-    """Writes down every operator with the shapes and types of its tensors; refuses the forbidden ones."""
-
-    def __init__(self):
-        super().__init__()
-        self.calls = []
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        kwargs = kwargs or {}
-        name = str(func)
-        base = name.split("::")[-1].removeprefix("aten.")
-        assert not any(base == f or base.startswith(f + ".") for f in FORBIDDEN), f"{name} depends on data"
-        if base.startswith(("index.", "index_put", "_index_put", "index_fill")):
-            index = [t for t in tree_flatten(args[1])[0] if isinstance(t, torch.Tensor)]
-            assert all(t.dtype not in (torch.bool, torch.uint8) for t in index), f"{name} with a mask"
-        out = func(*args, **kwargs)
-        tensors = [t for t in tree_flatten((args, kwargs, out))[0] if isinstance(t, torch.Tensor)]
-        self.calls.append((name, tuple((tuple(t.shape), t.dtype) for t in tensors)))
-        return out
-
-
 def record(model, batch):
     """All operators of a step: forward and, in training, backward."""
     model.zero_grad()
-    with Recorder() as recorder, torch.set_grad_enabled(model.training):
+    with StaticRecorder() as recorder, torch.set_grad_enabled(model.training):
         out = model(batch)
         if model.training:
             sum(out.values()).backward()
@@ -83,23 +54,7 @@ def test_two_batches_run_the_same_operators_with_the_same_shapes(
     empty["images"].zero_()
     empty["image_sizes"] = torch.tensor([[20, 31], [64, 5]], dtype=torch.int32)
     model(crowded)  # anchors are made once per shape
-    first, second = record(model, crowded), record(model, empty)
-    for one, other in zip(first, second, strict=True):
-        assert one == other
-
-
-def test_the_recorder_sees_what_it_must_refuse():
-    values = torch.arange(4)
-    for broken in (
-        lambda: int(values[0]),
-        lambda: values[values > 1],
-        lambda: values.nonzero(),
-        lambda: values.unique(),
-        lambda: torch.randperm(4),
-        lambda: bool((values > 1).any()),
-    ):
-        with pytest.raises(AssertionError), Recorder():
-            broken()
+    assert_equal_calls(record(model, crowded), record(model, empty))
 
 
 @pytest.mark.parametrize("mask", [True, False])

@@ -23,8 +23,8 @@ KINDS = {
 DYNAMIC = frozenset(
     f"aten::{name}"
     for name in (
-        "_unique", "_unique2", "bincount", "masked_select", "nonzero", "repeat_interleave", "unique_consecutive",
-        "unique_dim",
+        "_unique", "_unique2", "bincount", "masked_select", "nonzero", "repeat_interleave.Tensor",
+        "unique_consecutive", "unique_dim",
     )
 )  # fmt: skip
 """Operators whose output has a length that depends on values; indexing with a mask does too."""

@@ -160,7 +160,7 @@ class Recorder(Simulation):
             self._calls[-1][_site()].add((func.name(), tuple((leaf.shape, leaf.dtype) for leaf in given)))
         if not served:
             self._add("cpu", func.name())
-        if name in facts.DYNAMIC:
+        if not facts.DYNAMIC.isdisjoint((name, func.name())):
             self._add("dynamic", name)
         elif name in facts.INDEXING and any(leaf.dtype in (torch.bool, torch.uint8) for leaf in tensors(args[1])):
             self._add("dynamic", name, "with a mask")
