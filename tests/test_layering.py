@@ -11,7 +11,13 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 OURS = {"det_ops", "det_backbones", "det_heads", "det_coco", "det_engine"}
-ALLOWED = {"det_heads": {"det_ops"}, "det_ops": set(), "det_backbones": set(), "det_coco": set(), "det_engine": set()}
+ALLOWED = {
+    "det_ops": set(),
+    "det_backbones": set(),
+    "det_heads": {"det_ops", "det_backbones"},
+    "det_coco": set(),
+    "det_engine": set(),
+}
 # Where the distribution's name is not the module's.
 MODULES = {"pillow": "PIL"}
 # Imported where its absence is explained to the user.

@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SIBLINGS = {
     "det-ops": set(),
     "det-backbones": set(),
-    "det-heads": {"det_ops"},
+    "det-heads": {"det_ops", "det_backbones"},
     "det-coco": set(),
     "det-engine": set(),
 }

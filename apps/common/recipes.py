@@ -6,20 +6,18 @@ Both apps offer the same training recipes with and without the mask branch, so t
 from dataclasses import replace
 
 from apps.common.config import BackboneConfig, DataConfig, Depth, TwoStageRecipe
+from det_backbones import TORCHVISION_PIXELS
 from det_engine import SolverConfig, TrainSettings
 from det_heads import (
     AnchorConfig,
     BoxHeadConfig,
     DetectorConfig,
     MaskHeadConfig,
-    PixelConfig,
     PoolConfig,
     RPNConfig,
     detectron2_config,
     maskrcnn_benchmark_config,
 )
-
-RGB_PIXELS = PixelConfig(order="rgb", scale=255.0, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 
 
 def detectron2(name: str, summary: str, *, mask: bool, depth: Depth = 50, schedule: int = 1) -> TwoStageRecipe:
@@ -57,7 +55,7 @@ def resnext101(recipe: TwoStageRecipe) -> TwoStageRecipe:
             stride_in_1x1=False,
             weights="resnext101_32x8d-8ba56ff5.pth",
         ),
-        detector=replace(recipe.detector, pixels=RGB_PIXELS),
+        detector=replace(recipe.detector, pixels=TORCHVISION_PIXELS),
     )
 
 
@@ -98,7 +96,7 @@ def tiny(*, mask: bool) -> TwoStageRecipe:
         ),
         detector=DetectorConfig(
             num_classes=80,
-            pixels=RGB_PIXELS,
+            pixels=TORCHVISION_PIXELS,
             rpn=RPNConfig(
                 anchors=AnchorConfig(sizes=((12.0,), (24.0,), (48.0,), (96.0,), (160.0,))),
                 samples=128,

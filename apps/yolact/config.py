@@ -131,7 +131,7 @@ class YolactRecipe(Recipe):
         theirs = checkpoint.backbone
         body: dict[str, Any] = {**backbone_of(checkpoint), "freeze_at": 0, "norm": "bn"}
         backbone = YolactBackboneConfig(
-            kind=theirs.kind,
+            kind="darknet53" if theirs.name == "darknet53" else "resnet",
             deformable_blocks=theirs.deformable_blocks,
             deformable_interval=theirs.deformable_interval,
             **body,

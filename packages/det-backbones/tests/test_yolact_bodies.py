@@ -84,7 +84,7 @@ def test_darknet_reads_yolact_s_file(tmp_path):
     torch.save(their_darknet(source), tmp_path / "darknet53.pth")
     report = load_imagenet_weights(body, tmp_path / "darknet53.pth")
     assert report.format == "darknet"
-    assert report.pixels.std == (255.0,) * 3
+    assert (report.pixels.scale, report.pixels.std) == (255.0, (1.0,) * 3)
     assert not report.missing
     assert not report.ignored
     x = torch.randn(1, 3, 64, 96)

@@ -1,33 +1,43 @@
 """ResNet, ResNeXt and DarkNet backbones with feature pyramids, and readers of pretrained weights."""
 
 from det_backbones.__about__ import __version__
-from det_backbones.catalogue import (
-    CAFFE2_PIXELS,
-    DARKNET_PIXELS,
-    TORCHVISION_PIXELS,
-    WEIGHTS,
-    PixelConvention,
-    PretrainedWeights,
-)
+from det_backbones.catalogue import WEIGHTS, PretrainedWeights
 from det_backbones.darknet import DarkNet
 from det_backbones.deformable import Deformable, DeformConv2d
 from det_backbones.download import cache_directory, find_weights
 from det_backbones.errors import WeightsError
 from det_backbones.fpn import FPN, ResNetFPN
-from det_backbones.initialization import caffe2_xavier, kaiming_normal, xavier_uniform
+from det_backbones.initialization import caffe2_xavier, kaiming_normal, normal, xavier_uniform
 from det_backbones.loading import LoadReport, load_imagenet_weights
 from det_backbones.norm import FrozenBatchNorm2d, Norm, convolve_and_normalize, fold_norms, make_norm
+from det_backbones.pixels import (
+    CAFFE2_PIXELS,
+    DARKNET_PIXELS,
+    DETECTRON2_RESNEXT_PIXELS,
+    MASKRCNN_BENCHMARK_PIXELS,
+    MMDETECTION_PIXELS,
+    TORCHVISION_PIXELS,
+    YOLACT_PIXELS,
+    PixelConfig,
+)
 from det_backbones.reading import WeightsFile, read_arrays, read_weights
 from det_backbones.resnet import BasicBlock, Bottleneck, ResNet, resnet, resnext101_32x8d
+from det_backbones.spec import BackboneSpec, Body, Pyramid
 from det_backbones.sync_norm import SyncBatchNorm2d
 
 __all__ = [
     "CAFFE2_PIXELS",
     "DARKNET_PIXELS",
+    "DETECTRON2_RESNEXT_PIXELS",
     "FPN",
+    "MASKRCNN_BENCHMARK_PIXELS",
+    "MMDETECTION_PIXELS",
     "TORCHVISION_PIXELS",
     "WEIGHTS",
+    "YOLACT_PIXELS",
+    "BackboneSpec",
     "BasicBlock",
+    "Body",
     "Bottleneck",
     "DarkNet",
     "DeformConv2d",
@@ -35,8 +45,9 @@ __all__ = [
     "FrozenBatchNorm2d",
     "LoadReport",
     "Norm",
-    "PixelConvention",
+    "PixelConfig",
     "PretrainedWeights",
+    "Pyramid",
     "ResNet",
     "ResNetFPN",
     "SyncBatchNorm2d",
@@ -51,6 +62,7 @@ __all__ = [
     "kaiming_normal",
     "load_imagenet_weights",
     "make_norm",
+    "normal",
     "read_arrays",
     "read_weights",
     "resnet",

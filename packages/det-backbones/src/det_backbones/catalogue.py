@@ -3,29 +3,8 @@
 import types
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PixelConvention:
-    """How an image of 0..255 becomes the network's input: channels in `order`, then `(x - mean) / std`.
-
-    `mean` and `std` are in units of 0..255 and in the order of the channels.
-    """
-
-    order: Literal["rgb", "bgr"]
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-
-
-CAFFE2_PIXELS = PixelConvention(order="bgr", mean=(103.53, 116.28, 123.675), std=(1.0, 1.0, 1.0))
-"""What detectron2 feeds to MSRA's networks (maskrcnn-benchmark: the means 102.9801, 115.9465, 122.7717)."""
-
-TORCHVISION_PIXELS = PixelConvention(order="rgb", mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375))
-"""torchvision's 0.485, 0.456, 0.406 and 0.229, 0.224, 0.225 times 255."""
-
-DARKNET_PIXELS = PixelConvention(order="rgb", mean=(0.0, 0.0, 0.0), std=(255.0, 255.0, 255.0))
-"""Darknet's 0..1, as YOLACT feeds its DarkNet."""
+from det_backbones.pixels import CAFFE2_PIXELS, DARKNET_PIXELS, TORCHVISION_PIXELS, PixelConfig
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,7 +29,7 @@ class PretrainedWeights:
     groups: int = 1
     width_per_group: int = 64
     stride_in_1x1: bool
-    pixels: PixelConvention
+    pixels: PixelConfig
 
 
 def _msra(depth: int) -> PretrainedWeights:
@@ -82,7 +61,7 @@ def _torchvision(name: str, sha256: str, depth: int, groups: int = 1, width_per_
 
 
 def _yolact(
-    file: str, depth: int, sha256: str | None = None, pixels: PixelConvention = TORCHVISION_PIXELS
+    file: str, depth: int, sha256: str | None = None, pixels: PixelConfig = TORCHVISION_PIXELS
 ) -> PretrainedWeights:
     # YOLACT's README names these, with a checksum only where torch.hub's custom gave one.
     url = f"https://huggingface.co/dbolya/yolact-initial-weights/resolve/main/{file}"

@@ -9,12 +9,12 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from det_backbones.catalogue import CAFFE2_PIXELS, DARKNET_PIXELS, TORCHVISION_PIXELS, PixelConvention
 from det_backbones.darknet import DarkNet
 from det_backbones.deformable import DeformConv2d
 from det_backbones.errors import WeightsError
 from det_backbones.naming import Format, translate
 from det_backbones.norm import FrozenBatchNorm2d
+from det_backbones.pixels import CAFFE2_PIXELS, DARKNET_PIXELS, TORCHVISION_PIXELS, PixelConfig
 from det_backbones.reading import read_arrays
 from det_backbones.resnet import BLOCKS, ResNet
 
@@ -40,7 +40,7 @@ class LoadReport:
     matched: tuple[str, ...]
     ignored: tuple[str, ...]
     missing: tuple[str, ...]
-    pixels: PixelConvention
+    pixels: PixelConfig
     stride_in_1x1: bool | None
 
 

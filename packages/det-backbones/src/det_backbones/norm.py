@@ -68,11 +68,16 @@ def _drop_batch_count(module: nn.Module, state_dict: dict[str, Any], prefix: str
     state_dict.pop(prefix + "num_batches_tracked", None)
 
 
-def make_norm(kind: Norm, channels: int, eps: float = 1e-5) -> nn.Module:
+def make_norm(kind: Norm, channels: int, eps: float = 1e-5, *, groups: int | None = None) -> nn.Module:
     """A layer that normalises `channels` channels.
 
-    Group normalisation takes 32 groups (Wu and He, 2018), fewer where a group would have fewer than two channels or
-    the channels do not divide: a group of one channel would be instance normalisation, which loses the channel's mean.
+    Args:
+        kind: Which; see :data:`Norm`.
+        channels: C of its input `Tensor[N, C, H, W]`.
+        eps: Added to the variance.
+        groups: Of group normalisation. detectron2, maskrcnn-benchmark and mmdetection have 32 (Wu and He, 2018),
+            whatever C is. None: 32 too, but fewer where C is below 64 or 32 does not divide it, as in networks that
+            are narrower than theirs: a group of one channel is instance normalisation, which loses the channel's mean.
 
     Raises:
         ValueError: `kind` is not one of :data:`Norm`.
@@ -86,7 +91,8 @@ def make_norm(kind: Norm, channels: int, eps: float = 1e-5) -> nn.Module:
     if kind == "sync_bn":
         return SyncBatchNorm2d(channels, eps)
     if kind == "gn":
-        groups = 32 if channels % 32 == 0 and channels >= 64 else math.gcd(32, max(channels // 2, 1))
+        if groups is None:
+            groups = 32 if channels % 32 == 0 and channels >= 64 else math.gcd(32, max(channels // 2, 1))
         return nn.GroupNorm(groups, channels, eps)
     raise ValueError(f"norm must be one of {', '.join(get_args(Norm))}, got {kind!r}")
 

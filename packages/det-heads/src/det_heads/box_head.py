@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from det_heads.config import BoxHeadConfig
 from det_heads.initialization import init_box_head
-from det_heads.norm import make_norm, normalize
+from det_heads.norm import make_row_norm, normalize
 
 __all__ = ["BoxHead"]
 
@@ -31,7 +31,7 @@ class BoxHead(nn.Module):
         self.convs = nn.ModuleList(convs)
         self.norms = nn.ModuleList()
         if config.norm is not None:
-            self.norms.extend(make_norm(config.norm, config.conv_channels) for _ in convs)
+            self.norms.extend(make_row_norm(config.norm, config.conv_channels) for _ in convs)
         sizes = [widths[-1] * config.pool.size**2] + [config.channels] * config.layers
         layers = [nn.Linear(before, after) for before, after in pairwise(sizes)]
         for number, layer in enumerate(layers, 1):

@@ -9,6 +9,8 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from det_backbones import PixelConfig
+
 __all__ = [
     "AnchorConfig",
     "BoxCodingConfig",
@@ -25,28 +27,6 @@ __all__ = [
 def _require(condition: bool, name: str, expected: str, got: object) -> None:
     if not condition:
         raise ValueError(f"{name} must be {expected}, got {got!r}")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PixelConfig:
-    """How uint8 RGB pixels become the network's input: ``(pixel / scale - mean) / std``, then zero in the padding.
-
-    Attributes:
-        order: Channel order the weights expect. `bgr`: d2 and mrb with MSRA weights; `rgb`: tv, mm.
-        scale: Divisor applied first. 1 (d2, mrb, mm) or 255 (tv).
-        mean: Per channel, in ``order`` and in units after ``scale``.
-        std: Per channel, in ``order`` and in units after ``scale``.
-    """
-
-    order: Literal["rgb", "bgr"] = "bgr"
-    scale: float = 1.0
-    mean: tuple[float, float, float] = (103.53, 116.28, 123.675)
-    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
-
-    def __post_init__(self) -> None:
-        _require(self.order in ("rgb", "bgr"), "pixels.order", "'rgb' or 'bgr'", self.order)
-        _require(self.scale > 0, "pixels.scale", "positive", self.scale)
-        _require(all(s > 0 for s in self.std), "pixels.std", "positive in every channel", self.std)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from det_backbones import MASKRCNN_BENCHMARK_PIXELS, MMDETECTION_PIXELS, TORCHVISION_PIXELS
 from det_heads.config import (
     AnchorConfig,
     BoxCodingConfig,
@@ -9,7 +10,6 @@ from det_heads.config import (
     CascadeConfig,
     DetectorConfig,
     MaskHeadConfig,
-    PixelConfig,
     PoolConfig,
     RPNConfig,
 )
@@ -72,7 +72,7 @@ def torchvision_config(num_classes: int = 90, *, mask: bool = True) -> DetectorC
     pool = {"sampling_ratio": 2, "aligned": False, "level_epsilon": 1e-6, "level_epsilon_inside_log": False}
     return DetectorConfig(
         num_classes=num_classes,
-        pixels=PixelConfig(order="rgb", scale=255.0, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)),
+        pixels=TORCHVISION_PIXELS,
         rpn=RPNConfig(
             anchors=AnchorConfig(rounding="round", grid="image"),
             beta=1 / 9,
@@ -129,7 +129,7 @@ def maskrcnn_benchmark_config(num_classes: int = 80, *, mask: bool = True) -> De
     pool = {"sampling_ratio": 2, "aligned": False, "level_epsilon": 1e-6}
     return DetectorConfig(
         num_classes=num_classes,
-        pixels=PixelConfig(mean=(102.9801, 115.9465, 122.7717)),
+        pixels=MASKRCNN_BENCHMARK_PIXELS,
         rpn=RPNConfig(
             anchors=AnchorConfig(rounding="legacy", straddle=0.0),
             beta=1 / 9,
@@ -163,7 +163,7 @@ def mmdetection_config(num_classes: int = 80, *, mask: bool = True) -> DetectorC
     pool = {"level_epsilon": 1e-6, "finest_size": 56.0}
     return DetectorConfig(
         num_classes=num_classes,
-        pixels=PixelConfig(order="rgb", mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375)),
+        pixels=MMDETECTION_PIXELS,
         rpn=RPNConfig(
             coding=clamped,
             low_quality_iou=0.3,

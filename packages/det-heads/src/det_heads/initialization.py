@@ -5,35 +5,15 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from det_backbones import caffe2_xavier, kaiming_normal, normal, xavier_uniform
+
 __all__ = ["init_box_head", "init_mask_head", "init_rpn"]
-
-_Layer = nn.Linear | nn.Conv2d | nn.ConvTranspose2d
-
-
-def _normal(layer: _Layer, std: float) -> None:
-    nn.init.normal_(layer.weight, std=std)
-    _zero_bias(layer)
-
-
-def _zero_bias(layer: _Layer) -> None:
-    if layer.bias is not None:
-        nn.init.zeros_(layer.bias)
-
-
-def _caffe2_xavier(layer: _Layer) -> None:
-    nn.init.kaiming_uniform_(layer.weight, a=1)
-    _zero_bias(layer)
-
-
-def _msra(layer: _Layer) -> None:
-    nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
-    _zero_bias(layer)
 
 
 def init_rpn(convs: Sequence[nn.Conv2d], objectness: nn.Conv2d, deltas: nn.Conv2d) -> None:
     """N(0, 0.01) and zero biases, in all systems."""
     for layer in (*convs, objectness, deltas):
-        _normal(layer, 0.01)
+        normal(layer, 0.01)
 
 
 def init_box_head(
@@ -51,19 +31,18 @@ def init_box_head(
             differs from these in taking fan-in and fan-out.
     """
     for conv in convs:
-        _msra(conv)
+        kaiming_normal(conv)
     if system == "torchvision":
         for layer in (*layers, cls_score, bbox_pred):
             layer.reset_parameters()
         return
     for layer in layers:
         if system == "mmdetection":
-            nn.init.xavier_uniform_(layer.weight)
-            _zero_bias(layer)
+            xavier_uniform(layer)
         else:
-            _caffe2_xavier(layer)
-    _normal(cls_score, 0.01)
-    _normal(bbox_pred, 0.001)
+            caffe2_xavier(layer)
+    normal(cls_score, 0.01)
+    normal(bbox_pred, 0.001)
 
 
 def init_mask_head(convs: Sequence[nn.Conv2d], deconv: nn.ConvTranspose2d, predictor: nn.Conv2d, system: str) -> None:
@@ -77,9 +56,9 @@ def init_mask_head(convs: Sequence[nn.Conv2d], deconv: nn.ConvTranspose2d, predi
             PyTorch's default biases in the transposed convolution and the predictor.
     """
     for layer in (*convs, deconv, predictor):
-        _msra(layer)
+        kaiming_normal(layer)
     if system == "detectron2":
-        _normal(predictor, 0.001)
+        normal(predictor, 0.001)
     if system == "torchvision":
         for layer in (deconv, predictor):
             bound = 1 / math.sqrt(layer.weight[0].numel())

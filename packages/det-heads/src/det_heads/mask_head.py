@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from det_heads.config import MaskHeadConfig
 from det_heads.initialization import init_mask_head
-from det_heads.norm import make_norm, normalize
+from det_heads.norm import make_row_norm, normalize
 from det_ops import bitmap_targets, convolution_rows, mask_logits_rows, rasterize_polygons
 
 __all__ = ["MaskHead", "mask_targets"]
@@ -38,7 +38,7 @@ class MaskHead(nn.Module):
         self.convs = nn.ModuleList(convs)
         self.norms = nn.ModuleList()
         if config.norm is not None:
-            self.norms.extend(make_norm(config.norm, config.channels) for _ in convs)
+            self.norms.extend(make_row_norm(config.norm, config.channels) for _ in convs)
         self.deconv = nn.ConvTranspose2d(widths[-1], config.channels, 2, stride=2)
         self.predictor = nn.Conv2d(config.channels, num_classes, 1)
         init_mask_head(convs, self.deconv, self.predictor, init)

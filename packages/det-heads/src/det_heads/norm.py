@@ -5,7 +5,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-__all__ = ["RowBatchNorm2d", "make_norm", "normalize"]
+from det_backbones import make_norm
+
+__all__ = ["RowBatchNorm2d", "make_row_norm", "normalize"]
 
 
 class RowBatchNorm2d(nn.BatchNorm2d):
@@ -44,8 +46,13 @@ class RowBatchNorm2d(nn.BatchNorm2d):
         self.num_batches_tracked.add_(seen)
 
 
-def make_norm(kind: Literal["bn", "gn"], channels: int) -> RowBatchNorm2d | nn.GroupNorm:
-    """A layer that normalises `channels` channels; group normalisation takes 32 groups, or what divides the channels.
+def make_row_norm(kind: Literal["bn", "gn"], channels: int) -> nn.Module:
+    """A layer that normalises rows of `channels` channels, for :func:`normalize`.
+
+    Args:
+        kind: "bn", :class:`RowBatchNorm2d`; or "gn", group normalisation of 32 groups as every system has in its heads,
+            of one group where 32 does not divide the channels (which the systems refuse).
+        channels: C of the rows [R, C, H, W].
 
     Raises:
         ValueError: `kind` is neither.
@@ -53,7 +60,7 @@ def make_norm(kind: Literal["bn", "gn"], channels: int) -> RowBatchNorm2d | nn.G
     if kind == "bn":
         return RowBatchNorm2d(channels)
     if kind == "gn":
-        return nn.GroupNorm(32 if channels % 32 == 0 else 1, channels)
+        return make_norm("gn", channels, groups=32 if channels % 32 == 0 else 1)
     raise ValueError(f"norm must be bn or gn, got {kind!r}")
 
 

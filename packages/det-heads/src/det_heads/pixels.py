@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from det_heads.config import PixelConfig
+from det_backbones import PixelConfig
 
 __all__ = ["Normalize"]
 

@@ -1,6 +1,5 @@
 """Checkpoint exchange: detectors of other systems in, and ours under the names of others out."""
 
-from det_heads.checkpoints._architecture import Backbone
 from det_heads.checkpoints._exchange import (
     CheckpointError,
     Translation,
@@ -27,7 +26,6 @@ from det_heads.checkpoints._writing import (
 __all__ = [
     "SYSTEMS",
     "TARGETS",
-    "Backbone",
     "Checkpoint",
     "CheckpointError",
     "ClassCountError",

@@ -3,14 +3,16 @@
 import math
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Literal
 
 from torch import Tensor
 
+from det_backbones import DARKNET_PIXELS, DETECTRON2_RESNEXT_PIXELS, BackboneSpec, PixelConfig
+from det_backbones.resnet import BLOCKS
 from det_heads.checkpoints._exchange import CheckpointError, is_counter
 from det_heads.checkpoints._metadata import Metadata
-from det_heads.config import DetectorConfig, MaskHeadConfig, PixelConfig
+from det_heads.config import DetectorConfig, MaskHeadConfig
 from det_heads.conventions import (
     detectron2_cascade_config,
     detectron2_config,
@@ -21,7 +23,7 @@ from det_heads.conventions import (
     mmdetection_v1_config,
     torchvision_config,
 )
-from det_heads.yolact.config import DARKNET_INPUT, MaskIoUConfig, YolactConfig, yolact_config, yolact_plus_config
+from det_heads.yolact.config import MaskIoUConfig, YolactConfig, yolact_config, yolact_plus_config
 
 Tensors = Mapping[str, Tensor]
 Preset = Callable[..., DetectorConfig]
@@ -36,60 +38,11 @@ _PRESETS: dict[str, tuple[Preset, Preset | None]] = {
     "mmdetection-1": (mmdetection_v1_config, mmdetection_v1_cascade_config),
 }
 
-_DEPTHS: dict[tuple[bool, tuple[int, ...]], int] = {
-    (False, (2, 2, 2, 2)): 18,
-    (False, (3, 4, 6, 3)): 34,
-    (True, (3, 4, 6, 3)): 50,
-    (True, (3, 4, 23, 3)): 101,
-    (True, (3, 8, 36, 3)): 152,
-}
+_DEPTHS: dict[tuple[bool, tuple[int, ...]], int] = {(depth >= 50, blocks): depth for depth, blocks in BLOCKS.items()}
 """Whether the blocks are bottlenecks, and how many each stage has."""
 
-_RESNEXT_STD = (57.375, 57.12, 58.395)
-"""detectron2's configs/*_X_101_32x8d_FPN_3x.yaml."""
 
-
-@dataclass(frozen=True, kw_only=True)
-class Backbone:
-    """The backbone and pyramid of a checkpoint, in the terms of :mod:`det_backbones`.
-
-    Attributes:
-        kind: Residual network or DarkNet-53, of which the next five do not speak.
-        depth: 18, 34, 50, 101 or 152.
-        width: Channels of the stem.
-        groups: Of the 3 x 3 convolutions.
-        width_per_group: Of the first stage.
-        stride_in_1x1: Where bottlenecks have their stride.
-        norm: Normalisation, and what of it its system trains.
-        norm_eps: Its epsilon.
-        deformable_blocks: How many blocks at the end of each stage may have deformable convolutions.
-        deformable_interval: Of these, every how many-th does.
-        pyramid_channels: Of every level.
-        pyramid_norm: Normalisation after the pyramid's convolutions.
-    """
-
-    kind: Literal["resnet", "darknet53"]
-    depth: Literal[18, 34, 50, 101, 152]
-    width: int
-    groups: int
-    width_per_group: int
-    stride_in_1x1: bool
-    norm: Literal["frozen_bn", "frozen_statistics_bn", "bn", "gn"]
-    norm_eps: float
-    deformable_blocks: tuple[int, int, int, int]
-    deformable_interval: int
-    pyramid_channels: int
-    pyramid_norm: Literal["bn", "gn"] | None
-
-    def __str__(self) -> str:
-        if self.kind == "darknet53":
-            return "DarkNet-53"
-        if self.groups == 1:
-            return f"ResNet-{self.depth}"
-        return f"ResNeXt-{self.depth} {self.groups}x{self.width_per_group}d"
-
-
-def describe_backbone(tensors: Tensors, system: str, metadata: Metadata) -> Backbone:
+def describe_backbone(tensors: Tensors, system: str, metadata: Metadata) -> BackboneSpec:
     """The backbone that has these tensors (by our names).
 
     Raises:
@@ -112,8 +65,8 @@ def describe_backbone(tensors: Tensors, system: str, metadata: Metadata) -> Back
         stride = caffe2 and facts["groups"] == 1 and norm != "gn"
         if metadata.stride_in_1x1 is not None:
             stride = metadata.stride_in_1x1
-    return Backbone(
-        kind="darknet53" if darknet else "resnet",
+    return BackboneSpec(
+        name="darknet53" if darknet else "resnet",
         stride_in_1x1=stride,
         norm=norm,
         norm_eps=0.0 if folded else 1e-5,
@@ -178,7 +131,7 @@ def _deformable(tensors: Tensors, blocks: tuple[int, ...]) -> tuple[tuple[int, i
 
 
 def describe_detector(
-    tensors: Tensors, system: str, backbone: Backbone, metadata: Metadata
+    tensors: Tensors, system: str, backbone: BackboneSpec, metadata: Metadata
 ) -> DetectorConfig | YolactConfig:
     """The heads that have these tensors (by our names), under the conventions of their system.
 
@@ -195,11 +148,11 @@ def describe_detector(
         raise CheckpointError(f"the {system} checkpoint is of a detector that cannot be built here: {error}") from error
     pixels = metadata.pixels or config.pixels
     if metadata.pixels is None and system == "detectron2" and backbone.groups > 1:
-        pixels = replace(pixels, std=_RESNEXT_STD)
+        pixels = DETECTRON2_RESNEXT_PIXELS
     return replace(config, pixels=pixels)
 
 
-def _two_stage(tensors: Tensors, system: str, backbone: Backbone) -> DetectorConfig:
+def _two_stage(tensors: Tensors, system: str, backbone: BackboneSpec) -> DetectorConfig:
     stages = _count(tensors, "box_heads")
     plain, cascade = _PRESETS[system]
     box_name, mask_name = ("box_heads.0", "mask_heads.0") if stages else ("box_head", "mask_head")
@@ -224,7 +177,7 @@ def _two_stage(tensors: Tensors, system: str, backbone: Backbone) -> DetectorCon
     )
 
 
-def _box(tensors: Tensors, name: str, config: DetectorConfig, backbone: Backbone):
+def _box(tensors: Tensors, name: str, config: DetectorConfig, backbone: BackboneSpec):
     fc, rows = tensors[f"{name}.fc1.weight"], len(tensors[f"{name}.bbox_pred.weight"])
     convs = _count(tensors, f"{name}.convs")
     width = len(tensors[f"{name}.convs.0.weight"]) if convs else config.box.conv_channels
@@ -250,7 +203,7 @@ def _mask(tensors: Tensors, name: str, config: MaskHeadConfig) -> MaskHeadConfig
     )
 
 
-def _yolact(tensors: Tensors, backbone: Backbone) -> YolactConfig:
+def _yolact(tensors: Tensors, backbone: BackboneSpec) -> YolactConfig:
     per_cell = len(tensors["head.boxes.bias"]) // 4
     classes = len(tensors["head.classes.bias"]) // per_cell - 1
     # The two published kinds of priors: three squares per cell, or three sizes of three shapes (YOLACT++).
@@ -260,7 +213,7 @@ def _yolact(tensors: Tensors, backbone: Backbone) -> YolactConfig:
     mask_iou = config.mask_iou or MaskIoUConfig()
     return replace(
         config,
-        pixels=DARKNET_INPUT if backbone.kind == "darknet53" else config.pixels,
+        pixels=DARKNET_PIXELS if backbone.name == "darknet53" else config.pixels,
         prototypes=len(tensors["head.coefficients.bias"]) // per_cell,
         channels=len(tensors["head.feature.bias"]),
         mask_iou=replace(mask_iou, channels=tuple(len(tensors[name]) for name in scores)) if scores else None,

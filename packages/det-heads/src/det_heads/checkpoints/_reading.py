@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from det_heads.checkpoints._architecture import Backbone, describe_backbone, describe_detector, pixels_of
+from det_backbones import BackboneSpec
+from det_heads.checkpoints._architecture import describe_backbone, describe_detector, pixels_of
 from det_heads.checkpoints._exchange import Translation, translate
 from det_heads.checkpoints._metadata import read_metadata
 from det_heads.config import DetectorConfig
@@ -26,7 +27,7 @@ class Checkpoint(Translation):
         category_ids: Their ids in the data set, where the file says so.
     """
 
-    backbone: Backbone
+    backbone: BackboneSpec
     detector: DetectorConfig | YolactConfig
     classes: tuple[str, ...] | None = None
     category_ids: tuple[int, ...] | None = None

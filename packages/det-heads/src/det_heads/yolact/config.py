@@ -3,11 +3,9 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from det_heads.config import PixelConfig
+from det_backbones import DARKNET_PIXELS, YOLACT_PIXELS, PixelConfig
 
 __all__ = [
-    "DARKNET_INPUT",
-    "YOLACT_INPUT",
     "MaskIoUConfig",
     "PriorConfig",
     "YolactConfig",
@@ -15,12 +13,6 @@ __all__ = [
     "yolact_config",
     "yolact_plus_config",
 ]
-
-YOLACT_INPUT = PixelConfig(order="rgb", mean=(123.68, 116.78, 103.94), std=(58.40, 57.12, 57.38))
-"""Pixels of the networks with a ResNet."""
-
-DARKNET_INPUT = PixelConfig(order="rgb", scale=255.0, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
-"""Pixels of the network with DarkNet-53."""
 
 _SIZES = (24.0, 48.0, 96.0, 192.0, 384.0)
 
@@ -134,7 +126,7 @@ class YolactConfig:
     """
 
     num_classes: int = 80
-    pixels: PixelConfig = YOLACT_INPUT
+    pixels: PixelConfig = YOLACT_PIXELS
     priors: PriorConfig = field(default_factory=PriorConfig)
     prototypes: int = 32
     channels: int = 256
@@ -164,7 +156,7 @@ def yolact_config(num_classes: int = 80, *, size: int = 550, darknet: bool = Fal
     """
     return YolactConfig(
         num_classes=num_classes,
-        pixels=DARKNET_INPUT if darknet else YOLACT_INPUT,
+        pixels=DARKNET_PIXELS if darknet else YOLACT_PIXELS,
         priors=PriorConfig(sizes=tuple((float(int(s / 550 * size)),) for s in _SIZES)),
         loss=YolactLossConfig(masks=300 if size >= 700 else 100),
     )

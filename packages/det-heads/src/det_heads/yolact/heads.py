@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from det_backbones import xavier_uniform
 from det_heads.yolact.config import MaskIoUConfig
 from det_ops import convolution_rows
 
@@ -20,8 +21,7 @@ def init_xavier(module: nn.Module) -> None:
     """Glorot-uniform weights and zero biases in all convolutions of `module`, as YOLACT initialises its heads."""
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d):
-            nn.init.xavier_uniform_(layer.weight)
-            nn.init.zeros_(cast(Tensor, layer.bias))
+            xavier_uniform(layer)
 
 
 class PredictionHead(nn.Module):
