@@ -227,4 +227,4 @@ def _batches(recipe: Recipe, pictures: list[Path]) -> Iterator[Batch]:
             labels=np.zeros(0, dtype=np.int64),
             crowd=np.zeros(0, dtype=bool),
         )
-        yield make_batch([sample], shape, truth=False)
+        yield make_batch([sample], shape, ground_truth=False)

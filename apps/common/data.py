@@ -97,7 +97,7 @@ def validation_loader(recipe: Recipe, index: CocoIndex) -> Loader:
         rank=distributed.rank(),
         world_size=distributed.world_size(),
         workers=data.workers,
-        truth=True,
+        ground_truth=True,
         legacy=recipe.training_transform().legacy,
         grouping=grouping(recipe, resize),
     )

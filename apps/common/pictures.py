@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from det_coco import CocoIndex, detections_of, draw, load_image, save_picture, side_by_side, truth_of
+from det_coco import CocoIndex, detections_of, draw, ground_truth_of, load_image, save_picture, side_by_side
 
 MIN_SCORE = 0.5
 Part = Literal["masks", "boxes", "scores", "fps"]
@@ -32,7 +32,7 @@ def draw_beside_truth(index: CocoIndex, rows: Sequence[Mapping[str, Any]], folde
         image = load_image(index.path(position))
         picture = side_by_side(
             image,
-            truth_of(index, image_id),
+            ground_truth_of(index, image_id),
             detections_of(index, by_image[image_id], min_score=MIN_SCORE),
             index.class_names,
         )

@@ -142,7 +142,7 @@ def _read(recipe: Recipe, sources: list[Path | VideoFile]) -> Iterator[Frame]:
                 path=path,
                 rate=None if video is None else video.rate,
                 image=image,
-                batch=make_batch([sample], shape, truth=False),
+                batch=make_batch([sample], shape, ground_truth=False),
             )
 
 

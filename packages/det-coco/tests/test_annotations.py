@@ -281,5 +281,7 @@ def test_any_other_value_is_refused_or_usable(content, write, data):
     with contextlib.suppress(DataError):
         index = CocoIndex.load(file, folder)
         shape = BatchShape(buckets=((64, 64),))
-        list(eval_loader(index, resize=Resize(shortest=(30,), longest=64), shape=shape, batch_size=2, truth=True))
+        list(
+            eval_loader(index, resize=Resize(shortest=(30,), longest=64), shape=shape, batch_size=2, ground_truth=True)
+        )
         evaluate(index, [])

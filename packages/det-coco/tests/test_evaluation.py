@@ -8,7 +8,7 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from det_coco import CocoIndex, DataError, evaluate, load_split, save_results, to_results, truth_of
+from det_coco import CocoIndex, DataError, evaluate, ground_truth_of, load_split, save_results, to_results
 
 
 def noisy(index: CocoIndex, seed: int = 0) -> list[dict]:
@@ -17,7 +17,7 @@ def noisy(index: CocoIndex, seed: int = 0) -> list[dict]:
     rows = []
     for position in range(len(index)):
         image_id = int(index.image_ids[position])
-        truth = truth_of(index, image_id)
+        truth = ground_truth_of(index, image_id)
         kept = random.random(len(truth.labels)) < 0.9
         boxes = truth.boxes[kept] + random.normal(0, 1.5, (kept.sum(), 4))
         boxes[:, 2:] = np.maximum(boxes[:, 2:], boxes[:, :2] + 1)
@@ -66,7 +66,7 @@ def test_perfect_results(coco_mini):
     index = load_split(coco_mini, "val2017")
     rows = []
     for image_id in index.image_ids.tolist():
-        truth = truth_of(index, image_id)
+        truth = ground_truth_of(index, image_id)
         own = ~truth.crowd
         rles = [coco_mask.encode(np.asfortranarray(m.astype(np.uint8))) for m in truth.masks[own]]
         rows += to_results(index, image_id, truth.boxes[own], np.ones(own.sum()), truth.labels[own], rles)

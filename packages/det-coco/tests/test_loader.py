@@ -112,7 +112,10 @@ def test_content_of_batches(index):
 
 
 def test_pixels_and_boxes_are_mirrored_together(index):
-    plain = {b["image_ids"].item(): b for b in eval_loader(index, resize=RESIZE, shape=SHAPE, batch_size=1, truth=True)}
+    plain = {
+        b["image_ids"].item(): b
+        for b in eval_loader(index, resize=RESIZE, shape=SHAPE, batch_size=1, ground_truth=True)
+    }
     mirrored = 0
     augmentation = Augmentation(resize=Resize(shortest=(80,), longest=112), flip=1.0)
     for batch in train(index, 10, augmentation=augmentation, batch_size=1):
@@ -170,7 +173,7 @@ def test_spawned_workers(index):
 def test_bitmaps(index):
     shape = BatchShape(buckets=SHAPE.buckets, masks="bitmaps", max_instances=8)
     resize = Resize(shortest=(77,), longest=97)
-    for batch in islice(eval_loader(index, resize=resize, shape=shape, batch_size=2, truth=True), 3):
+    for batch in islice(eval_loader(index, resize=resize, shape=shape, batch_size=2, ground_truth=True), 3):
         assert batch["mask_bitmaps"].shape == (2, 8, *batch["images"].shape[2:])
         assert "mask_edges" not in batch
         position = index.position(int(batch["image_ids"][0]))
@@ -244,8 +247,8 @@ def test_empty_images_stay_unless_filtered(index):
 
 
 def test_legacy_coordinates_differ_only_in_the_mirror(index):
-    modern = eval_loader(index, resize=RESIZE, shape=SHAPE, batch_size=1, truth=True)
-    legacy = eval_loader(index, resize=RESIZE, shape=SHAPE, batch_size=1, truth=True, legacy=True)
+    modern = eval_loader(index, resize=RESIZE, shape=SHAPE, batch_size=1, ground_truth=True)
+    legacy = eval_loader(index, resize=RESIZE, shape=SHAPE, batch_size=1, ground_truth=True, legacy=True)
     for a, b in islice(zip(modern, legacy, strict=True), 5):
         n = int(a["valid"].sum())
         torch.testing.assert_close(a["boxes"][0, :n], b["boxes"][0, :n])

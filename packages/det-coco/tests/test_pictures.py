@@ -7,12 +7,12 @@ from det_coco import (
     Drawn,
     detections_of,
     draw,
+    ground_truth_of,
     load_image,
     load_split,
     save_picture,
     side_by_side,
     to_results,
-    truth_of,
 )
 
 
@@ -59,7 +59,7 @@ def test_any_box_can_be_drawn(box):
 
 def test_results_are_read_back(val):
     image_id = int(val.image_ids[0])
-    truth = truth_of(val, image_id)
+    truth = ground_truth_of(val, image_id)
     rles = [coco_mask.encode(np.asfortranarray(m.astype(np.uint8))) for m in truth.masks]
     rows = to_results(val, image_id, truth.boxes, np.linspace(0.9, 0.1, len(rles)), truth.labels, rles)
     drawn = detections_of(val, rows, min_score=0)
@@ -75,7 +75,7 @@ def test_photograph_beside_its_truth(coco_mini, tmp_path, suffix):
     index = load_split(coco_mini, "val2017")
     position = int(np.diff(index.image_instances).argmax())
     image_id = int(index.image_ids[position])
-    truth = truth_of(index, image_id)
+    truth = ground_truth_of(index, image_id)
     picture = side_by_side(load_image(index.path(position)), truth, truth, index.class_names)
     saved = Image.open(save_picture(picture, tmp_path / "deep" / f"x.{suffix}"))
     assert saved.size == picture.size

@@ -232,7 +232,7 @@ def test_reduced_bitmaps_are_those_of_the_resized_image(index):
 
 
 def test_evaluation_has_the_same_shape(val):
-    for batch in eval_loader(val, resize=RESIZE, shape=SHAPE, batch_size=3, truth=True, grouping="none"):
+    for batch in eval_loader(val, resize=RESIZE, shape=SHAPE, batch_size=3, ground_truth=True, grouping="none"):
         assert batch["images"].shape == (3, 3, 96, 96)
         assert batch["images"].dtype == torch.float32
         sizes = [val.image_size(i) if i >= 0 else (96, 96) for i in batch["image_ids"].tolist()]

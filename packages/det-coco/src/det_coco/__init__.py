@@ -8,7 +8,7 @@ from det_coco.evaluation import evaluate, save_results, to_results
 from det_coco.images import list_images, load_image
 from det_coco.layout import Split, default_splits, find_splits, load_split
 from det_coco.loader import Loader, eval_loader, train_loader
-from det_coco.pictures import Drawn, detections_of, draw, save_picture, side_by_side, truth_of
+from det_coco.pictures import Drawn, detections_of, draw, ground_truth_of, save_picture, side_by_side
 from det_coco.selection import Limits, limits
 from det_coco.ssd import SSDAugmentation
 from det_coco.synthetic import cache_folder, synthetic_dataset
@@ -37,6 +37,7 @@ __all__ = [
     "eval_loader",
     "evaluate",
     "find_splits",
+    "ground_truth_of",
     "limits",
     "list_images",
     "load_image",
@@ -48,5 +49,4 @@ __all__ = [
     "synthetic_dataset",
     "to_results",
     "train_loader",
-    "truth_of",
 ]

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from det_coco._parse_masks import pack_masks
-from det_coco.annotations import CocoIndex
 from det_coco.errors import DataError
 
 _log = logging.getLogger("det_coco")
@@ -22,8 +21,8 @@ _MAX_SIDE = 1 << 20
 _MAX_ID = 1 << 62
 
 
-def parse(file: Path, folder: Path, check_images: bool, require_objects: bool) -> CocoIndex:
-    """Read, check and pack; see `CocoIndex.load`."""
+def parse(file: Path, folder: Path, check_images: bool, require_objects: bool) -> dict[str, Any]:
+    """Read, check and pack an annotation file: the fields of a `CocoIndex`, see `CocoIndex.load`."""
     content = _read_json(file)
     categories = _categories(file, content["categories"])
     images = _records(file, content["images"], "image", {"id": int, "file_name": str, "height": int, "width": int})
@@ -64,22 +63,22 @@ def parse(file: Path, folder: Path, check_images: bool, require_objects: bool) -
     sizes = np.stack((heights, widths), axis=1)[position]
     masks = pack_masks(file, [records[i] for i in order], sizes[order])
     counts = np.bincount(position[order], minlength=len(images))
-    return CocoIndex(
-        annotation_file=file,
-        image_folder=folder,
-        categories=categories,
-        image_ids=image_ids,
-        heights=heights,
-        widths=widths,
-        file_names=np.array(names, dtype=np.str_),
-        image_instances=np.concatenate(([0], np.cumsum(counts))).astype(np.int64),
-        annotation_ids=ids[order],
-        boxes=clipped[order].astype(np.float32),
-        labels=labels[order],
-        crowd=crowd[order],
-        areas=areas[order],
-        masks=masks,
-    )
+    return {
+        "annotation_file": file,
+        "image_folder": folder,
+        "categories": categories,
+        "image_ids": image_ids,
+        "heights": heights,
+        "widths": widths,
+        "file_names": np.array(names, dtype=np.str_),
+        "image_instances": np.concatenate(([0], np.cumsum(counts))).astype(np.int64),
+        "annotation_ids": ids[order],
+        "boxes": clipped[order].astype(np.float32),
+        "labels": labels[order],
+        "crowd": crowd[order],
+        "areas": areas[order],
+        "masks": masks,
+    }
 
 
 def _read_json(file: Path) -> dict[str, Any]:

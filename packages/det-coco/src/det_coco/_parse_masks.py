@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from det_coco.annotations import Polygons
 from det_coco.errors import DataError
+from det_coco.polygons import Polygons
 from det_coco.rle import decode_counts
 
 

@@ -8,35 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from det_coco._parse import parse
 from det_coco._sharing import pack, unpack
 from det_coco.errors import DataError
+from det_coco.polygons import Polygons
 from det_coco.rle import runs_to_edges
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Polygons:
-    """Masks in compressed rows: instance -> polygons -> points, and instance -> runs.
-
-    Attributes:
-        instance_polygons: int64 `[N + 1]`; instance n owns polygons `[n]:[n + 1]`.
-        polygon_points: int64 `[Q + 1]`; polygon q owns points `[q]:[q + 1]`.
-        points: float64 `[P, 2]` x, y in original pixels; float32 would move some points
-            across the fifths of pixels that rasterisation rounds to.
-        instance_runs: int64 `[N + 1]`; instance n owns runs `[n]:[n + 1]`, none where its mask is polygons.
-        runs: int32 `[R]` run lengths, column by column, zeros first.
-    """
-
-    instance_polygons: np.ndarray
-    polygon_points: np.ndarray
-    points: np.ndarray
-    instance_runs: np.ndarray
-    runs: np.ndarray
-
-    def __getstate__(self) -> dict[str, Any]:
-        return pack(self.__dict__)
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(unpack(state))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -103,10 +79,7 @@ class CocoIndex:
         Raises:
             DataError: anything that would make training wrong or stop it later; the message says what and where.
         """
-        # Here, because the parser builds what this module defines.
-        from det_coco._parse import parse
-
-        return parse(Path(annotation_file), Path(image_folder), check_images, require_objects)
+        return CocoIndex(**parse(Path(annotation_file), Path(image_folder), check_images, require_objects))
 
     def __len__(self) -> int:
         return len(self.image_ids)

@@ -115,7 +115,7 @@ class Sample:
 
 
 def make_batch(
-    samples: Sequence[Sample], shape: BatchShape, batch_size: int | None = None, *, truth: bool = True
+    samples: Sequence[Sample], shape: BatchShape, batch_size: int | None = None, *, ground_truth: bool = True
 ) -> Batch:
     """Pad samples to a static batch.
 
@@ -123,7 +123,7 @@ def make_batch(
         samples: one or more images.
         shape: the shapes allowed.
         batch_size: B; slots beyond the samples get image id -1, a black image of full bucket size and no truth.
-        truth: include ground truth.
+        ground_truth: include ground truth.
 
     Returns:
         the batch: `images` uint8 or float32 `[B, 3, H, W]`, `image_sizes` int32 `[B, 2]`, `scales` float32 `[B, 2]`,
@@ -151,7 +151,7 @@ def make_batch(
         batch["image_sizes"][b] = torch.tensor([h, w], dtype=torch.int32)
         batch["scales"][b] = torch.tensor(sample.scale, dtype=torch.float32)
         batch["image_ids"][b] = sample.image_id
-    if truth:
+    if ground_truth:
         batch |= _boxes(samples, shape, size)
         if shape.masks == "polygons":
             batch |= _edges(samples, shape, size)

@@ -46,7 +46,7 @@ class BatchDataset(Dataset[Batch | Failure]):
         shape: shapes of the batches.
         batch_size: images per batch.
         seed: with the epoch and the image it determines an augmentation.
-        truth: include ground truth.
+        ground_truth: include ground truth.
         selection: instances in use; by default chosen (and checked) here.
     """
 
@@ -58,7 +58,7 @@ class BatchDataset(Dataset[Batch | Failure]):
         *,
         batch_size: int,
         seed: int = 0,
-        truth: bool = True,
+        ground_truth: bool = True,
         selection: Selection | None = None,
     ) -> None:
         self.index = index
@@ -66,8 +66,8 @@ class BatchDataset(Dataset[Batch | Failure]):
         self.shape = shape
         self.batch_size = batch_size
         self.seed = seed
-        self.truth = truth
-        if not truth:
+        self.ground_truth = ground_truth
+        if not ground_truth:
             selection = Selection(rows=np.zeros(0, dtype=np.int64), image_rows=np.zeros(len(index) + 1, dtype=np.int64))
         self.selection = selection or select_instances(index, shape, legacy=augmentation.legacy)
 
@@ -90,7 +90,7 @@ class BatchDataset(Dataset[Batch | Failure]):
         rows = self.selection.of(position)
         view = self.augmentation.draw(height, width, random, index.boxes[rows], index.crowd[rows])
         rows = rows[view.keep(index.boxes[rows])]
-        masks = self.shape.masks if self.truth else "none"
+        masks = self.shape.masks if self.ground_truth else "none"
         sizes = self.shape.bitmap_sizes
         return Sample(
             image=view.image(load_image(index.path(position), size=(height, width))),
@@ -109,7 +109,7 @@ class BatchDataset(Dataset[Batch | Failure]):
             samples = [self.sample(p, e) for p, e in zip(index.positions, epochs, strict=True)]
             if not samples:
                 return self._padding()
-            return make_batch(samples, self.shape, self.batch_size, truth=self.truth)
+            return make_batch(samples, self.shape, self.batch_size, ground_truth=self.ground_truth)
         except DataError as error:
             return Failure(str(error))
 
@@ -129,4 +129,4 @@ class BatchDataset(Dataset[Batch | Failure]):
             edges=image_edges(self.index, none, 0, view),
             bitmaps={},
         )
-        return make_batch([nothing], self.shape, self.batch_size, truth=self.truth)
+        return make_batch([nothing], self.shape, self.batch_size, ground_truth=self.ground_truth)

@@ -142,7 +142,7 @@ def eval_loader(
     world_size: int = 1,
     workers: int = 0,
     pin_memory: bool = False,
-    truth: bool = False,
+    ground_truth: bool = False,
     legacy: bool = False,
     limit: int | None = None,
     grouping: Grouping = "orientation",
@@ -161,7 +161,7 @@ def eval_loader(
         world_size: number of processes.
         workers: worker processes; 0 loads in this one.
         pin_memory: put batches into page-locked memory.
-        truth: include ground truth, for a loss on held-out images.
+        ground_truth: include ground truth, for a loss on held-out images.
         legacy: coordinate rule of that truth, see `Augmentation`.
         limit: only this many images, the first ones.
         grouping: which images may share a batch, see `group_images`.
@@ -174,7 +174,7 @@ def eval_loader(
         DataError: the data does not fit the shapes.
     """
     augmentation = Augmentation(resize=resize, flip=0.0, legacy=legacy)
-    dataset = BatchDataset(index, augmentation, shape, batch_size=batch_size, truth=truth)
+    dataset = BatchDataset(index, augmentation, shape, batch_size=batch_size, ground_truth=ground_truth)
     positions = np.arange(len(index) if limit is None else min(limit, len(index)))
     last = Resize(shortest=resize.shortest[-1:], longest=resize.longest, rule=resize.rule)
     groups = group_images(index, positions, last, shape, grouping)

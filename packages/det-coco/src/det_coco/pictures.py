@@ -24,7 +24,7 @@ class Drawn:
     Attributes:
         boxes: `[K, 4]` x1, y1, x2, y2 in the picture's pixels.
         labels: `[K]` contiguous classes.
-        scores: `[K]`, or None for truth.
+        scores: `[K]`, or None for ground truth.
         masks: bool `[K, height, width]`, or None.
         crowd: bool `[K]`, or None where nothing is crowd.
     """
@@ -36,7 +36,7 @@ class Drawn:
     crowd: np.ndarray | None = None
 
 
-def truth_of(index: CocoIndex, image_id: int) -> Drawn:
+def ground_truth_of(index: CocoIndex, image_id: int) -> Drawn:
     """Collect the ground truth of an image, to draw it.
 
     Args:
@@ -139,13 +139,13 @@ def draw(
 
 
 def side_by_side(
-    image: np.ndarray, truth: Drawn, prediction: Drawn, class_names: Sequence[str], *, min_side: int = 480
+    image: np.ndarray, ground_truth: Drawn, prediction: Drawn, class_names: Sequence[str], *, min_side: int = 480
 ) -> Image.Image:
-    """Draw the truth at the left and the prediction at the right of one picture.
+    """Draw the ground truth at the left and the prediction at the right of one picture.
 
     Args:
         image: uint8 `[height, width, 3]` RGB.
-        truth: left.
+        ground_truth: left.
         prediction: right.
         class_names: names by contiguous label.
         min_side: as for `draw`.
@@ -153,13 +153,13 @@ def side_by_side(
     Returns:
         an RGB picture, with a heading above each half.
     """
-    halves = [draw(image, drawn, class_names, min_side=min_side) for drawn in (truth, prediction)]
+    halves = [draw(image, drawn, class_names, min_side=min_side) for drawn in (ground_truth, prediction)]
     width, height = halves[0].size
     size = _text_size(width, height)
     head, gap = size * 2, max(4, size // 3)
     out = Image.new("RGB", (2 * width + gap, height + head), "white")
     pen = ImageDraw.Draw(out)
-    titles = (f"truth: {_count(truth)}", f"prediction: {_count(prediction)}")
+    titles = (f"ground truth: {_count(ground_truth)}", f"prediction: {_count(prediction)}")
     for n, (half, title) in enumerate(zip(halves, titles, strict=True)):
         left = n * (width + gap)
         out.paste(half, (left, head))

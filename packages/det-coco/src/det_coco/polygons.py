@@ -1,0 +1,34 @@
+"""Masks of many instances packed into a few arrays."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from det_coco._sharing import pack, unpack
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Polygons:
+    """Masks in compressed rows: instance -> polygons -> points, and instance -> runs.
+
+    Attributes:
+        instance_polygons: int64 `[N + 1]`; instance n owns polygons `[n]:[n + 1]`.
+        polygon_points: int64 `[Q + 1]`; polygon q owns points `[q]:[q + 1]`.
+        points: float64 `[P, 2]` x, y in original pixels; float32 would move some points
+            across the fifths of pixels that rasterisation rounds to.
+        instance_runs: int64 `[N + 1]`; instance n owns runs `[n]:[n + 1]`, none where its mask is polygons.
+        runs: int32 `[R]` run lengths, column by column, zeros first.
+    """
+
+    instance_polygons: np.ndarray
+    polygon_points: np.ndarray
+    points: np.ndarray
+    instance_runs: np.ndarray
+    runs: np.ndarray
+
+    def __getstate__(self) -> dict[str, Any]:
+        return pack(self.__dict__)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(unpack(state))
