@@ -5,7 +5,8 @@ Both apps offer the same training recipes with and without the mask branch, so t
 
 from dataclasses import replace
 
-from apps.common.config import BackboneConfig, DataConfig, Depth, TwoStageRecipe
+from apps.common.config import DataConfig, TwoStageRecipe
+from det_backbones.resnet import Depth
 from det_engine import SolverConfig, TrainSettings
 from det_heads import (
     AnchorConfig,
@@ -18,6 +19,7 @@ from det_heads import (
     detectron2_config,
     maskrcnn_benchmark_config,
 )
+from det_models import BackboneConfig
 
 RGB_PIXELS = PixelConfig(order="rgb", scale=255.0, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 

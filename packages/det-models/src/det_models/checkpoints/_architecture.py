@@ -8,8 +8,6 @@ from typing import Literal
 
 from torch import Tensor
 
-from det_heads.checkpoints._exchange import CheckpointError, is_counter
-from det_heads.checkpoints._metadata import Metadata
 from det_heads.config import DetectorConfig, MaskHeadConfig, PixelConfig
 from det_heads.conventions import (
     detectron2_cascade_config,
@@ -22,6 +20,8 @@ from det_heads.conventions import (
     torchvision_config,
 )
 from det_heads.yolact.config import DARKNET_INPUT, MaskIoUConfig, YolactConfig, yolact_config, yolact_plus_config
+from det_models.checkpoints._exchange import CheckpointError, is_counter
+from det_models.checkpoints._metadata import Metadata
 
 Tensors = Mapping[str, Tensor]
 Preset = Callable[..., DetectorConfig]
