@@ -6,22 +6,18 @@ from pathlib import Path
 from typing import Any
 
 from apps.cascade_rcnn.config import RECIPES as CASCADE_RCNN
-from apps.cascade_rcnn.model import cascade_rcnn
 from apps.common.app import App
 from apps.common.main import main
 from apps.faster_rcnn.config import RECIPES as FASTER_RCNN
-from apps.faster_rcnn.model import faster_rcnn
 from apps.mask_rcnn.config import RECIPES as MASK_RCNN
-from apps.mask_rcnn.model import mask_rcnn
 from apps.yolact.config import RECIPES as YOLACT
-from apps.yolact.model import yolact
 from testing.processes import start_python
 
 APPS = {
-    "mask_rcnn": App(name="mask_rcnn", recipes=MASK_RCNN, build=mask_rcnn),
-    "faster_rcnn": App(name="faster_rcnn", recipes=FASTER_RCNN, build=faster_rcnn),
-    "cascade_rcnn": App(name="cascade_rcnn", recipes=CASCADE_RCNN, build=cascade_rcnn),
-    "yolact": App(name="yolact", recipes=YOLACT, build=yolact),
+    "mask_rcnn": App(name="mask_rcnn", recipes=MASK_RCNN),
+    "faster_rcnn": App(name="faster_rcnn", recipes=FASTER_RCNN),
+    "cascade_rcnn": App(name="cascade_rcnn", recipes=CASCADE_RCNN),
+    "yolact": App(name="yolact", recipes=YOLACT),
 }
 # A tenth of a second a step; three sizes of images, so that their draw is part of what must be resumed.
 NETWORK = "--backbone.width 8 --backbone.pyramid-channels 16 --detector.box.channels 32 --detector.rpn.samples 32"

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from det_heads.checkpoints import to_reference
+from det_models.checkpoints import to_reference
 
 CLASSES = ("disc", "square", "triangle", "star", "cross", "ring")
 CONFIG = """

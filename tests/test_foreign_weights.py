@@ -25,8 +25,8 @@ from det_heads import (
     torchvision_config,
     torchvision_v2_config,
 )
-from det_heads.checkpoints import read
 from det_heads.conventions import mmdetection_v1_cascade_config, mmdetection_v1_config
+from det_models.checkpoints import read
 from testing.command_line import APPS, call, small
 from testing.command_line import read as read_json
 from testing.foreign_files import CLASSES, CONFIG, theirs, write

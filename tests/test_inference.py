@@ -7,19 +7,18 @@ import torch
 from torch import nn
 
 from apps.cascade_rcnn.config import RECIPES as CASCADE_RCNN
-from apps.common.app import Detector, two_stage
-from apps.common.inference import constant
 from apps.mask_rcnn.config import RECIPES as MASK_RCNN
 from apps.yolact.config import RECIPES as YOLACT
-from apps.yolact.model import yolact
 from det_backbones import FrozenBatchNorm2d
 from det_heads import BoxHead
+from det_models import Detector, build
+from det_models.inference import optimize_for_inference
 from det_ops import Conv2d, _winograd
 
 MODELS: dict[str, Callable[[], Detector]] = {
-    "mask_rcnn": lambda: two_stage(MASK_RCNN["tiny"]()),
-    "cascade_rcnn": lambda: two_stage(CASCADE_RCNN["tiny"]()),
-    "yolact": lambda: yolact(YOLACT["tiny"]()),
+    "mask_rcnn": lambda: build(MASK_RCNN["tiny"]().model()),
+    "cascade_rcnn": lambda: build(CASCADE_RCNN["tiny"]().model()),
+    "yolact": lambda: build(YOLACT["tiny"]().model()),
 }
 
 
@@ -44,7 +43,7 @@ def test_it_finds_the_same(name: str) -> None:
     before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
     trains = [parameter.requires_grad for parameter in model.parameters()]
     assert any(trains)
-    made = constant(model, torch.device("cpu"))
+    made = optimize_for_inference(model, torch.device("cpu"))
     side = 138 if name == "yolact" else 160
     batch = {
         "images": torch.randint(0, 256, (2, 3, side, side), dtype=torch.uint8),
@@ -64,7 +63,7 @@ def test_it_finds_the_same(name: str) -> None:
 
 
 def test_weights_are_folded_and_transformed_once() -> None:
-    made = constant(trained("mask_rcnn"), torch.device("cpu"))
+    made = optimize_for_inference(trained("mask_rcnn"), torch.device("cpu"))
     assert not any(isinstance(module, FrozenBatchNorm2d | nn.BatchNorm2d) for module in made.backbone.modules())
     assert not made.training
     served = [

@@ -16,10 +16,8 @@ from apps.common.app import App
 from apps.common.config import TwoStageRecipe
 from apps.common.main import main
 from apps.mask_rcnn.config import scratch_small
-from apps.mask_rcnn.model import mask_rcnn
 from apps.yolact.config import YolactRecipe
 from apps.yolact.config import tiny as yolact_tiny
-from apps.yolact.model import yolact
 from det_engine import SolverConfig
 
 DATA = Path(os.environ.get("DET_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
@@ -110,8 +108,8 @@ def overfit_yolact() -> YolactRecipe:
 
 
 APPS = {
-    "mask_rcnn": App(name="mask_rcnn", recipes={"overfit": overfit}, build=mask_rcnn),
-    "yolact": App(name="yolact", recipes={"overfit": overfit_yolact}, build=yolact),
+    "mask_rcnn": App(name="mask_rcnn", recipes={"overfit": overfit}),
+    "yolact": App(name="yolact", recipes={"overfit": overfit_yolact}),
 }
 
 

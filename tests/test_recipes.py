@@ -10,14 +10,12 @@ from apps.common.config import from_dict, to_dict
 from apps.common.data import grouping
 from apps.common.train import _parse
 from apps.faster_rcnn.config import RECIPES as FASTER
-from apps.faster_rcnn.model import faster_rcnn
 from apps.mask_rcnn.config import RECIPES as MASK
-from apps.mask_rcnn.model import mask_rcnn
 from det_engine.cli import UsageError, option_names
 
 APPS = {
-    "faster_rcnn": App(name="faster_rcnn", recipes=FASTER, build=faster_rcnn),
-    "mask_rcnn": App(name="mask_rcnn", recipes=MASK, build=mask_rcnn),
+    "faster_rcnn": App(name="faster_rcnn", recipes=FASTER),
+    "mask_rcnn": App(name="mask_rcnn", recipes=MASK),
 }
 ALL = [
     pytest.param(recipe, id=f"{app}-{name}") for app, found in APPS.items() for name, recipe in found.recipes.items()

@@ -18,17 +18,17 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 import det_ops
 from apps.cascade_rcnn.config import RECIPES as CASCADE_RCNN
-from apps.common.app import backbone, two_stage, with_classes
+from apps.common.app import with_classes
 from apps.common.config import Recipe, TwoStageRecipe
 from apps.common.data import training_batches
 from apps.faster_rcnn.config import RECIPES as FASTER_RCNN
 from apps.mask_rcnn.config import RECIPES as MASK_RCNN
 from apps.yolact.config import RECIPES as YOLACT
 from apps.yolact.config import YolactRecipe
-from apps.yolact.model import assembled, yolact
 from det_coco import CocoIndex
 from det_engine import Precision, build_optimizer
 from det_heads import BoxHead, CascadeDetector, TwoStageDetector, Yolact
+from det_models import backbone, build, yolact
 from testing.operators import StaticRecorder, assert_equal_calls, no_host_reads
 
 RECIPES = {
@@ -62,9 +62,9 @@ def narrowed(name: str) -> tuple[Recipe, TwoStageDetector | Yolact]:
     torch.manual_seed(0)
     if name in YOLACTS:
         recipe = narrow_yolact(YOLACTS[name]())
-        return recipe, yolact(recipe)
+        return recipe, build(recipe.model())
     recipe = narrow(RECIPES[name]())
-    return recipe, two_stage(recipe)
+    return recipe, build(recipe.model())
 
 
 def narrow(recipe: TwoStageRecipe) -> TwoStageRecipe:
@@ -268,7 +268,7 @@ def test_a_full_size_step_of_every_recipe_has_shapes_from_the_configuration(name
         assert (800, 1344) in shape.buckets  # what COCO's pictures become
     m = shape.max_instances
     with FakeTensorMode():
-        # Without two_stage's change to NHWC, for which fake parameters would have to be swapped.
+        # Without build's change to NHWC, for which fake parameters would have to be swapped.
         kind = TwoStageDetector if recipe.detector.cascade is None else CascadeDetector
         model = kind(backbone(recipe.backbone), recipe.detector).train()
         batch = {
@@ -314,7 +314,7 @@ def test_a_full_size_step_of_yolact_has_shapes_from_the_configuration(name, coun
     recipe = YOLACTS[name]()
     shape, size, m = recipe.batch_shape(), recipe.data.size, recipe.data.max_instances
     with FakeTensorMode():
-        model = assembled(recipe).train()
+        model = yolact(recipe.backbone, recipe.detector).train()
         batch = {
             "images": torch.zeros(count, 3, size, size, dtype=torch.uint8),
             "image_sizes": torch.zeros(count, 2, dtype=torch.int32),

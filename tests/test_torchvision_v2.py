@@ -8,10 +8,10 @@ from torch import Tensor, nn
 from torchvision.models.detection import MaskRCNN, maskrcnn_resnet50_fpn_v2
 from torchvision.models.detection._utils import BalancedPositiveNegativeSampler
 
-from apps.common.app import two_stage
-from apps.common.config import BackboneConfig
 from apps.mask_rcnn.config import mask_rcnn_r50_fpn_1x
-from det_heads import TwoStageDetector, load_reference, torchvision_v2_config
+from det_heads import TwoStageDetector, torchvision_v2_config
+from det_models import BackboneConfig, build
+from det_models.checkpoints import load_reference
 
 CLASSES = 4
 HEIGHT, WIDTH = 96, 128
@@ -57,7 +57,7 @@ def ours_like(theirs: MaskRCNN) -> TwoStageDetector:
             box=replace(config.box, samples=32, max_detections=20),
         ),
     )
-    model = two_stage(recipe)
+    model = build(recipe.model())
     report = load_reference(model, theirs.state_dict())
     assert len(report.matched) == len(theirs.state_dict())
     return model

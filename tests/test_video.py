@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from apps.common.background import background
 from apps.common.video import VideoFile, VideoWriter
 from det_coco import DataError, load_image
+from det_models.background import background
 from testing.command_line import call, read
 
 

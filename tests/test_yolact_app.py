@@ -8,10 +8,10 @@ import torch
 
 from apps.common.config import from_dict, to_dict
 from apps.yolact.config import RECIPES, SquareConfig, YolactRecipe, yolact_base
-from apps.yolact.model import yolact
 from det_engine.cli import UsageError
 from det_heads.yolact.heads import MaskIoUNet
 from det_heads.yolact.priors import Priors
+from det_models import build
 from testing.command_line import call, small
 
 PUBLISHED = [name for name in RECIPES if name != "tiny"]
@@ -137,7 +137,7 @@ def test_a_recipe_is_its_own_copy_after_json(name):
 @pytest.mark.parametrize("name", RECIPES)
 def test_the_network_of_every_recipe_can_be_built(name):
     with torch.device("meta"):
-        model = yolact(RECIPES[name]())
+        model = build(RECIPES[name]().model())
     assert model.backbone.strides == (8, 16, 32, 64, 128)
 
 

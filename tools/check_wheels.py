@@ -1,4 +1,4 @@
-"""Build the five packages and install each wheel alone into a clean environment, then import it.
+"""Build all packages and install each wheel alone into a clean environment, then import it.
 
 Each wheel is built from its source distribution, so that one lacks nothing either, and must hold the licence and the
 marker of type hints. A wheel may pull in only what it declares: siblings come from the same build, everything else from
@@ -24,13 +24,14 @@ SIBLINGS = {
     "det-backbones": set(),
     "det-heads": {"det_ops", "det_backbones"},
     "det-coco": set(),
+    "det-models": {"det_ops", "det_backbones", "det_heads", "det_coco"},
     "det-engine": set(),
 }
 PROBE = """
 import importlib.util, sys
 own, *declared = sys.argv[1:]
 module = __import__(own)
-others = {"det_ops", "det_backbones", "det_heads", "det_coco", "det_engine"} - {own, *declared}
+others = {"det_ops", "det_backbones", "det_heads", "det_models", "det_coco", "det_engine"} - {own, *declared}
 present = sorted(name for name in others if importlib.util.find_spec(name))
 assert not present, f"{own} brought {present}, which it does not declare"
 for name in module.__all__:
@@ -83,7 +84,7 @@ def test_compiled(python: Path, wheel: Path, *options: str, **variables: str) ->
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("packages", nargs="*", default=list(SIBLINGS), help="default: all five")
+    parser.add_argument("packages", nargs="*", default=list(SIBLINGS), help="default: all")
     packages = parser.parse_args().packages
     with tempfile.TemporaryDirectory() as temporary, contextlib.chdir(temporary):  # away from the sources
         folder, environment = Path(temporary) / "wheels", Path(temporary) / "environment"

@@ -3,9 +3,8 @@
 import sys
 
 from apps.cascade_rcnn.config import RECIPES
-from apps.cascade_rcnn.model import cascade_rcnn
 from apps.common.app import App
 from apps.common.main import main
 
 if __name__ == "__main__":
-    sys.exit(main(App(name="cascade_rcnn", recipes=RECIPES, build=cascade_rcnn)))
+    sys.exit(main(App(name="cascade_rcnn", recipes=RECIPES)))

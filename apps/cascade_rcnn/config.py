@@ -3,9 +3,11 @@
 from dataclasses import replace
 
 from apps.common import recipes
-from apps.common.config import BackboneConfig, DataConfig, Depth, TwoStageRecipe
+from apps.common.config import DataConfig, TwoStageRecipe
+from det_backbones.resnet import Depth
 from det_engine import SolverConfig, TrainSettings
 from det_heads import CascadeConfig, detectron2_cascade_config, mmdetection_cascade_config
+from det_models import BackboneConfig
 
 
 def tiny() -> TwoStageRecipe:

@@ -11,16 +11,17 @@ from typing import Annotated
 import torch
 import tyro
 
-from apps.common.app import App, Detector, with_classes
+from apps.common.app import App, with_classes
 from apps.common.config import Recipe
 from apps.common.data import evaluation_loader, open_splits, training_batches
-from apps.common.inference import constant
 from apps.common.options import take_recipe
 from apps.common.weights import initialize, read_detector
 from det_backbones import WEIGHTS, find_weights
 from det_coco import Batch
 from det_engine import EngineError, Precision, TrainStep, distributed, peak_memory_mib, resolve_device, seed_all
 from det_engine.cli import override, take_option
+from det_models import Detector
+from det_models.inference import optimize_for_inference
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,7 +141,7 @@ def _inference(
     device: torch.device,
 ) -> tuple[float, float]:
     """Seconds of a batch until its detections are there, and of a picture (with its size) until its masks are."""
-    detector = constant(model, device)
+    detector = optimize_for_inference(model, device)
     next_batch, next_picture = cycle(batches), cycle(pictures)
 
     def detect(batch: Batch) -> dict[str, torch.Tensor]:

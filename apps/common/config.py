@@ -9,41 +9,13 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 import cattrs
 import tyro
 
-from apps.common.adopting import backbone_of, conventions_of
-from det_backbones.resnet import Depth
 from det_coco import Augmentation, BatchShape, Resize, default_buckets
 from det_coco.transforms import Transform
 from det_engine import SolverConfig, TrainSettings, scale_to_batch
 from det_heads import DetectorConfig
-from det_heads.checkpoints import Checkpoint
-
-
-@dataclass(frozen=True, kw_only=True)
-class BackboneConfig:
-    """A residual network with a feature pyramid."""
-
-    depth: Depth = 50
-    width: int = 64
-    """Channels of the stem; the stages scale with it."""
-    norm: Literal["frozen_bn", "frozen_statistics_bn", "bn", "sync_bn", "gn"] = "frozen_bn"
-    norm_eps: float = 1e-5
-    stride_in_1x1: bool = True
-    """Stride in the first 1x1 convolution (MSRA, Caffe2) or in the 3x3 one (torchvision)."""
-    groups: int = 1
-    width_per_group: int = 64
-    freeze_at: int = 2
-    """Number of frozen parts, counted from the stem: 0 none, 1 stem, 2 stem and first stage, ..."""
-    pyramid_channels: int = 256
-    pyramid_init: Literal["caffe2_xavier", "xavier"] = "caffe2_xavier"
-    """Random start of the pyramid: by fan-in (Caffe2), or by fan-in and fan-out (mmdetection)."""
-    pyramid_norm: Literal["bn", "sync_bn", "gn"] | None = None
-    """Normalisation after its convolutions (torchvision v2), which then have no bias."""
-    weights: str = "none"
-    """Name of the ImageNet weights this recipe starts from, `none` for a start from scratch."""
-
-    def __post_init__(self) -> None:
-        if self.pyramid_channels < 1:
-            raise ValueError(f"pyramid_channels must be at least 1, got {self.pyramid_channels}")
+from det_models import BackboneConfig, ModelConfig
+from det_models.adopting import backbone_of, conventions_of
+from det_models.checkpoints import Checkpoint
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,6 +97,11 @@ class Recipe:
     def test_resize(self) -> Resize:
         """What evaluation and prediction do to an image."""
         raise NotImplementedError
+
+    def model(self) -> ModelConfig:
+        """The network, and the images that it gets in evaluation."""
+        resize, buckets = self.test_resize(), self.batch_shape().buckets
+        return ModelConfig(backbone=self.backbone, detector=self.detector, resize=resize, buckets=buckets)
 
     def spelt_out(self) -> "Recipe":
         """The recipe with defaults that depend on other fields made explicit."""

@@ -10,16 +10,16 @@ import numpy as np
 import tyro
 from torch import Tensor
 
-from apps.common.app import App, Detector
-from apps.common.certify import Certificate, compare
+from apps.common.app import App
 from apps.common.config import Recipe, TwoStageRecipe
-from apps.common.foreign_settings import foreign_settings
 from apps.common.weights import Trained, describe, load_trained
 from det_backbones import read_arrays
 from det_coco import Batch, Sample, list_images, load_image, make_batch
 from det_engine import checkpoint
 from det_engine.cli import override
-from det_heads.checkpoints import (
+from det_models import Detector
+from det_models.certificate import Certificate, compare
+from det_models.checkpoints import (
     TARGETS,
     CheckpointError,
     as_run_by,
@@ -33,6 +33,7 @@ from det_heads.checkpoints import (
     with_leftover,
     write_checkpoint,
 )
+from det_models.foreign_settings import foreign_settings
 
 DIVISOR = 32
 
@@ -123,7 +124,7 @@ def _print_settings(trained: Trained, recipe: TwoStageRecipe, system: str) -> No
     if system == "torchvision":
         classes = max(torchvision_labels(list(trained.categories)))
         told = dataclasses.replace(recipe, detector=dataclasses.replace(recipe.detector, num_classes=classes))
-    lines = foreign_settings(told, system)
+    lines = foreign_settings(told.model(), system)
     if lines:
         print(f"\nSet in {system}, beside its ResNet-50-FPN defaults:")
         print("\n".join(f"  {line}" for line in lines))
@@ -173,9 +174,9 @@ def _certify_torchvision(
     trained: Trained, recipe: TwoStageRecipe, model: Detector, options: ConvertOptions, batches: list[Batch]
 ) -> bool:
     """Whether torchvision itself, on the file that was written, computes something else than we do by its rules."""
-    from apps.common.torchvision_peer import TorchvisionOutputs, torchvision_network
+    from det_models.torchvision_peer import TorchvisionOutputs, torchvision_network
 
-    peer = torchvision_network(recipe, read_arrays(options.out))
+    peer = torchvision_network(recipe.model(), read_arrays(options.out))
     if peer is None:
         print("\ntorchvision itself cannot run it: its ResNets have 64 channels in the stem.")
         return False

@@ -10,11 +10,9 @@ from typing import Any, Literal
 import torch
 import tyro
 
-from apps.common.app import App, Detector
-from apps.common.categories import reported
+from apps.common.app import App
 from apps.common.config import Recipe
 from apps.common.data import data_root, evaluation_loader
-from apps.common.inference import constant, detect, to_rows
 from apps.common.options import default_output, new_run
 from apps.common.pictures import draw_beside_truth
 from apps.common.weights import Trained, load_trained
@@ -22,6 +20,9 @@ from det_coco import CocoIndex, default_splits, load_split
 from det_coco import evaluate as coco_evaluate
 from det_engine import EngineError, Precision, RunDirectory, distributed, resolve_device
 from det_engine.cli import override
+from det_models import Detector
+from det_models.categories import reported
+from det_models.inference import detect, optimize_for_inference, to_rows
 
 
 class Evaluator:
@@ -54,8 +55,8 @@ class Evaluator:
         precision = Precision(self.recipe.train.precision, self.device, self.recipe.train.loss_scale)
         batches = evaluation_loader(self.recipe, self.index)
         rows = []
-        model = constant(self.model, self.device)
-        for image_id, found in detect(model, batches, self.index, self.device, precision):
+        model = optimize_for_inference(self.model, self.device)
+        for image_id, found in detect(model, batches, self.index, self.device, precision.autocast):
             rows += to_rows(found, self.ids, image_id)
         gathered = distributed.gather(rows)
         if gathered is None:

@@ -16,7 +16,7 @@ from det_backbones import WeightsError
 from det_coco import DataError
 from det_engine import distributed
 from det_engine.cli import dispatch, run_main, take_option
-from det_heads.checkpoints import CheckpointError
+from det_models.checkpoints import CheckpointError
 
 Command = Callable[[App, list[str]], None]
 COMMANDS: dict[str, Command] = {

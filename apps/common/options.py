@@ -11,7 +11,7 @@ from apps.common.config import Recipe
 from det_engine import RunDirectory, describe_environment, distributed
 from det_engine.cli import take_option, unknown
 
-PACKAGES = ("det-ops", "det-backbones", "det-heads", "det-coco", "pycocotools")
+PACKAGES = ("det-ops", "det-backbones", "det-heads", "det-models", "det-coco", "pycocotools")
 """Distributions whose versions every run records."""
 
 

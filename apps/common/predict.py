@@ -1,7 +1,7 @@
 """``predict``: pictures and videos in, detections and drawings out.
 
 Reading, the network, masks with drawings, and writing are stages of a pipeline in threads of their own
-(:mod:`apps.common.background`), so that the network waits for none of the others.
+(:mod:`det_models.background`), so that the network waits for none of the others.
 """
 
 import dataclasses
@@ -20,10 +20,7 @@ import tyro
 from PIL import Image
 
 from apps.common.app import App
-from apps.common.background import background
-from apps.common.categories import reported
 from apps.common.config import Recipe
-from apps.common.inference import constant, to_rows
 from apps.common.options import PACKAGES, default_output
 from apps.common.pictures import Part, draw_predictions, write_corner
 from apps.common.video import VideoFile, VideoWriter, is_video
@@ -31,6 +28,9 @@ from apps.common.weights import Trained, load_trained
 from det_coco import Batch, DataError, Sample, list_images, load_image, make_batch, save_picture
 from det_engine import Precision, RunDirectory, describe_environment, resolve_device
 from det_engine.cli import override
+from det_models.background import background
+from det_models.categories import reported
+from det_models.inference import optimize_for_inference, to_rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +98,7 @@ def predict(app: App, args: list[str]) -> None:
         environment=describe_environment(device, PACKAGES),
         replace=True,
     )
-    trained = dataclasses.replace(trained, model=constant(trained.model, device))
+    trained = dataclasses.replace(trained, model=optimize_for_inference(trained.model, device))
     precision = Precision(options.precision, device)
     frames = background(_read(trained.recipe, sources))
     found = background(_detect(trained, frames, device, precision))

@@ -5,8 +5,9 @@ Both apps offer the same training recipes with and without the mask branch, so t
 
 from dataclasses import replace
 
-from apps.common.config import BackboneConfig, DataConfig, Depth, TwoStageRecipe
+from apps.common.config import DataConfig, TwoStageRecipe
 from det_backbones import TORCHVISION_PIXELS
+from det_backbones.resnet import Depth
 from det_engine import SolverConfig, TrainSettings
 from det_heads import (
     AnchorConfig,
@@ -18,6 +19,7 @@ from det_heads import (
     detectron2_config,
     maskrcnn_benchmark_config,
 )
+from det_models import BackboneConfig
 
 
 def detectron2(name: str, summary: str, *, mask: bool, depth: Depth = 50, schedule: int = 1) -> TwoStageRecipe:

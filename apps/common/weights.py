@@ -7,15 +7,15 @@ from typing import Any, cast
 
 import cattrs
 
-from apps.common.adopting import changes
-from apps.common.app import App, Detector
-from apps.common.categories import Categories, categories_of
+from apps.common.app import App, app_of
 from apps.common.config import R, Recipe, from_dict, to_dict
 from det_backbones import WEIGHTS, LoadReport, ResNet, WeightsError, find_weights, load_imagenet_weights, read_weights
 from det_engine import EngineError, checkpoint
 from det_engine.cli import UsageError, unknown
-from det_heads import YolactConfig
-from det_heads.checkpoints import (
+from det_models import Detector
+from det_models.adopting import changes
+from det_models.categories import Categories, categories_of
+from det_models.checkpoints import (
     Checkpoint,
     CheckpointError,
     ClassCountError,
@@ -169,7 +169,7 @@ def initialize(model: Detector, recipe: Recipe, weights: str | None, *, drop_cla
         model: network to fill.
         recipe: names the ImageNet weights it expects.
         weights: None: those of the recipe; ``none``: random; else a checkpoint of ours, a detector of another system
-            (:data:`det_heads.checkpoints.SYSTEMS`), or ImageNet weights of a ResNet; told apart by content.
+            (:data:`det_models.checkpoints.SYSTEMS`), or ImageNet weights of a ResNet; told apart by content.
         drop_class_head: leave out the layers that tell classes apart, where the file has another number of classes.
 
     Raises:
@@ -209,12 +209,7 @@ def _load(model: Detector, found: Translation, path: Path, *, drop_class_head: b
 
 
 def _refuse_other_app(app: App, found: Checkpoint, path: Path | str) -> None:
-    if isinstance(found.detector, YolactConfig):
-        name = "yolact"
-    elif found.detector.cascade is not None:
-        name = "cascade_rcnn"
-    else:
-        name = "faster_rcnn" if found.detector.mask is None else "mask_rcnn"
+    name = app_of(found.detector)
     if name != app.name:
         raise CheckpointError(f"{path} is a detector for apps/{name} ({found}), not for apps/{app.name}.")
 

@@ -5,7 +5,6 @@ import sys
 from apps.common.app import App
 from apps.common.main import main
 from apps.faster_rcnn.config import RECIPES
-from apps.faster_rcnn.model import faster_rcnn
 
 if __name__ == "__main__":
-    sys.exit(main(App(name="faster_rcnn", recipes=RECIPES, build=faster_rcnn)))
+    sys.exit(main(App(name="faster_rcnn", recipes=RECIPES)))

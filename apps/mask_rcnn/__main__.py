@@ -5,7 +5,6 @@ import sys
 from apps.common.app import App
 from apps.common.main import main
 from apps.mask_rcnn.config import RECIPES
-from apps.mask_rcnn.model import mask_rcnn
 
 if __name__ == "__main__":
-    sys.exit(main(App(name="mask_rcnn", recipes=RECIPES, build=mask_rcnn)))
+    sys.exit(main(App(name="mask_rcnn", recipes=RECIPES)))

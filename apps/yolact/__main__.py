@@ -5,7 +5,6 @@ import sys
 from apps.common.app import App
 from apps.common.main import main
 from apps.yolact.config import RECIPES
-from apps.yolact.model import yolact
 
 if __name__ == "__main__":
-    sys.exit(main(App(name="yolact", recipes=RECIPES, build=yolact)))
+    sys.exit(main(App(name="yolact", recipes=RECIPES)))

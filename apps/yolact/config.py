@@ -4,33 +4,16 @@ Constants: dbolya/yolact `data/config.py`.
 """
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Self
+from typing import Any, Self
 
-from apps.common.adopting import backbone_of
-from apps.common.config import BackboneConfig, LoadingConfig, Recipe
+from apps.common.config import LoadingConfig, Recipe
 from det_coco import BatchShape, Resize, SSDAugmentation
 from det_engine import SolverConfig, TrainSettings, distributed, scale_to_batch
 from det_engine.cli import UsageError
 from det_heads import PriorConfig, Yolact, YolactConfig, yolact_config, yolact_plus_config
-from det_heads.checkpoints import Checkpoint, CheckpointError
-
-
-@dataclass(frozen=True, kw_only=True)
-class YolactBackboneConfig(BackboneConfig):
-    """A residual network or DarkNet-53, and YOLACT's pyramid from stride 8 to 128."""
-
-    kind: Literal["resnet", "darknet53"] = "resnet"
-    """DarkNet-53 has one depth; `depth` and what follows it concern the residual network."""
-    norm: Literal["frozen_bn", "frozen_statistics_bn", "bn", "sync_bn", "gn"] = "bn"
-    freeze_norm_below: int = 6
-    """Batch norm is frozen where a device has fewer images of a step than this."""
-    stride_in_1x1: bool = False
-    freeze_at: int = 0
-    deformable_blocks: tuple[int, int, int, int] = (0, 0, 0, 0)
-    """How many blocks at the end of each stage may have deformable convolutions (YOLACT++)."""
-    deformable_interval: int = 1
-    """Of these, every how many-th does."""
-    pyramid_init: Literal["caffe2_xavier", "xavier"] = "xavier"
+from det_models import YolactBackboneConfig
+from det_models.adopting import backbone_of
+from det_models.checkpoints import Checkpoint, CheckpointError
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,13 +11,15 @@ import numpy as np
 import torch
 
 from apps.cascade_rcnn import config as cascade_rcnn
-from apps.common.app import App, two_stage
-from apps.common.config import BackboneConfig, TwoStageRecipe
+from apps.common.app import App
+from apps.common.config import TwoStageRecipe
 from apps.common.weights import adopt, initialize, load_trained
 from apps.faster_rcnn import config as faster_rcnn
 from apps.mask_rcnn import config as mask_rcnn
 from det_backbones import FrozenBatchNorm2d
-from det_heads import TwoStageDetector, to_reference, torchvision_config
+from det_heads import TwoStageDetector, torchvision_config
+from det_models import BackboneConfig, build
+from det_models.checkpoints import to_reference
 from testing.command_line import APPS
 from testing.foreign_files import write
 from tests.parity.batches import Batch, inclusive, plain_batch, resized_batch, with_bitmaps
@@ -86,7 +88,7 @@ class Case:
 
     def build(self) -> TwoStageDetector:
         """The model, with random weights."""
-        return two_stage(self.recipe)
+        return build(self.recipe.model())
 
     @property
     def app(self) -> App:

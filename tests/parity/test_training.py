@@ -14,7 +14,7 @@ from torch import Tensor
 
 import det_ops
 from det_heads import Proposals, Samples, TwoStageDetector, inside_image
-from det_heads.checkpoints import to_reference
+from det_models.checkpoints import to_reference
 from tests.parity.batches import SLOTS
 from tests.parity.reference import COORDINATE, Reference, matching
 from tests.parity.systems import FASTER_RCNNS, MASK_RCNNS, Case

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from det_heads.checkpoints import detect_system, from_reference, reference_names, to_reference
+from det_models.checkpoints import detect_system, from_reference, reference_names, to_reference
 from tests.parity.fill import fill
 from tests.parity.systems import MASK_RCNNS, Case
 

@@ -14,8 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from det_backbones import FPN, DarkNet, Deformable, Norm, ResNetFPN, resnet
-from det_heads import Yolact, load_reference, to_reference, yolact_config, yolact_plus_config
+from det_heads import Yolact, yolact_config, yolact_plus_config
 from det_heads.yolact.detections import select
+from det_models.checkpoints import load_reference, to_reference
 from det_ops import deform_conv2d
 from tests.parity.fill import fill
 from tests.parity.masks import decode_rle

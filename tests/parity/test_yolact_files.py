@@ -9,12 +9,11 @@ import torch
 from apps.common.app import App
 from apps.common.weights import load_trained
 from apps.yolact.config import RECIPES
-from apps.yolact.model import yolact
 from tests.parity.fill import fill
 from tests.parity.reference import reference
 from tests.parity.test_yolact import build
 
-APP = App(name="yolact", recipes=RECIPES, build=yolact)
+APP = App(name="yolact", recipes=RECIPES)
 
 
 @pytest.mark.slow

@@ -11,13 +11,12 @@ from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.ops import FrozenBatchNorm2d
 
 from apps.cascade_rcnn.config import RECIPES as CASCADE_RCNN
-from apps.common.app import Detector, two_stage
 from apps.common.config import Recipe
 from apps.mask_rcnn.config import RECIPES as MASK_RCNN
 from apps.yolact.config import RECIPES as YOLACT
-from apps.yolact.model import yolact
 from det_heads import torchvision_config
-from det_heads.checkpoints import load_reference
+from det_models import Detector, build
+from det_models.checkpoints import load_reference
 
 CLASSES = 90
 
@@ -64,7 +63,7 @@ def rcnn(*, mask: bool) -> Pair:
         backbone=replace(recipe.backbone, stride_in_1x1=False),
         detector=torchvision_config(CLASSES, mask=mask),
     )
-    ours = two_stage(recipe)
+    ours = build(recipe.model())
     load_reference(ours, peer.state_dict(), "torchvision")
     return Pair(recipe=recipe, ours=ours, torchvision=peer)
 
@@ -72,13 +71,13 @@ def rcnn(*, mask: bool) -> Pair:
 def cascade_mask_rcnn() -> Pair:
     """detectron2's cascade; torchvision has none."""
     recipe = CASCADE_RCNN["cascade_mask_rcnn_r50_fpn_1x"]()
-    return Pair(recipe=recipe, ours=two_stage(recipe), torchvision=None)
+    return Pair(recipe=recipe, ours=build(recipe.model()), torchvision=None)
 
 
 def yolact_base() -> Pair:
     """YOLACT with ResNet-101 at 550 pixels; torchvision has none."""
     recipe = YOLACT["yolact_base"]()
-    return Pair(recipe=recipe, ours=yolact(recipe), torchvision=None, size=(550, 550))
+    return Pair(recipe=recipe, ours=build(recipe.model()), torchvision=None, size=(550, 550))
 
 
 DETECTORS: dict[str, Callable[[], Pair]] = {

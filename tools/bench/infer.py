@@ -17,8 +17,8 @@ from detectors import DETECTORS, Pair
 from measuring import add_options, append, take_turns
 from scenes import Batch, as_torchvision, make_scene
 
-from apps.common.inference import constant
 from det_engine.capture import Captured, graph_pool
+from det_models.inference import optimize_for_inference
 
 
 def our_sides(
@@ -26,7 +26,7 @@ def our_sides(
 ) -> tuple[Callable[[], object], Callable[[], Batch]]:
     """Everything, and the network alone."""
     device = torch.device(options.device)
-    model = constant(pair.ours, device)
+    model = optimize_for_inference(pair.ours, device)
     inputs = {name: batch[name].to(device) for name in ("images", "image_sizes")}
     sizes = [(int(height), int(width)) for height, width in batch["image_sizes"].tolist()]
     half = torch.autocast(device.type, dtype=torch.bfloat16, enabled=options.precision == "bf16")

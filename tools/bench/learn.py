@@ -28,13 +28,14 @@ from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHe
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
-from apps.common.app import backbone, two_stage, with_classes
+from apps.common.app import with_classes
 from apps.common.config import TwoStageRecipe
 from apps.common.data import evaluation_loader, open_splits, training_batches
 from apps.mask_rcnn.config import RECIPES
 from det_backbones import ResNetFPN
 from det_coco import CocoIndex, evaluate, to_results
 from det_engine import build_optimizer, lr_at, seed_all
+from det_models import backbone, build
 
 Batch = dict[str, Tensor]
 Target = dict[str, Tensor] | None
@@ -117,7 +118,7 @@ class Ours(nn.Module):
 
     def __init__(self, recipe: TwoStageRecipe) -> None:
         super().__init__()
-        self.model = two_stage(recipe)
+        self.model = build(recipe.model())
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         return self.model(batch)

@@ -16,17 +16,18 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import cast
 
 import torch
 from measuring import add_options, append, take_turns
 from scenes import Batch, make_scene, with_reduced_masks
 
-from apps.common.inference import constant
 from apps.yolact.config import RECIPES, YolactRecipe
-from apps.yolact.model import yolact
 from det_engine import TrainStep
 from det_heads import ImageDetections, Yolact
-from det_heads.checkpoints import load_reference
+from det_models import build
+from det_models.checkpoints import load_reference
+from det_models.inference import optimize_for_inference
 
 PICTURE = (480, 640)
 
@@ -67,7 +68,7 @@ def original_picture(theirs: SimpleNamespace, pixels: torch.Tensor) -> Callable[
 
 def our_picture(ours: Yolact, batch: Batch) -> Callable[[], list[ImageDetections]]:
     """The same of ours, as `apps/yolact benchmark` has it frame by frame."""
-    ours = constant(ours, torch.device("cpu"))
+    ours = optimize_for_inference(ours, torch.device("cpu"))
     height, width = batch["images"].shape[-2:]
     scales = torch.tensor([[height / PICTURE[0], width / PICTURE[1]]])
 
@@ -142,7 +143,7 @@ def main(args: list[str] | None = None) -> None:
             data=replace(recipe.data, batch=options.batch),
             backbone=replace(recipe.backbone, norm="frozen_bn"),
         )
-        theirs, ours = original(options.original, recipe), yolact(recipe)
+        theirs, ours = original(options.original, recipe), cast("Yolact", build(recipe.model()))
         with torch.no_grad():
             # Initial weights see nothing at all, and time nothing.
             theirs.net.prediction_layers[0].conf_layer.weight.mul_(100)

@@ -17,19 +17,18 @@ from torch import Tensor
 
 import det_ops
 from apps.cascade_rcnn.config import RECIPES as CASCADE_RCNN
-from apps.common.app import Detector, two_stage
 from apps.common.config import Recipe, TwoStageRecipe
 from apps.common.data import training_batches
-from apps.common.inference import constant
 from apps.faster_rcnn.config import RECIPES as FASTER_RCNN
 from apps.mask_rcnn.config import RECIPES as MASK_RCNN
 from apps.yolact.config import RECIPES as YOLACT
 from apps.yolact.config import YolactRecipe
-from apps.yolact.model import yolact
 from det_coco import CocoIndex
 from det_engine.precision import PrecisionName
 from det_engine.step import TrainStep
 from det_heads import BoxHead, Yolact
+from det_models import Detector, build
+from det_models.inference import optimize_for_inference
 from tools.npu.emulation import Emulation, deprecated
 from tools.npu.self_test import unnoticed
 
@@ -108,7 +107,7 @@ def write_images(root: Path) -> CocoIndex:
 def network(recipe: Recipe) -> Detector:
     """Random weights, the same each time, with which activations do not grow from block to block."""
     torch.manual_seed(0)
-    model = yolact(recipe) if isinstance(recipe, YolactRecipe) else two_stage(recipe)  # pyrefly: ignore[bad-argument-type]
+    model = build(recipe.model())
     for name, tensor in model.state_dict().items():
         if name.endswith("bn3.weight"):
             tensor.mul_(0.2)
@@ -163,7 +162,7 @@ def run(
     weights = [_flat(parameter) for parameter in step.model.parameters()]
     detector = copy.deepcopy(model)
     sharpen(detector)
-    detector = constant(detector, place)
+    detector = optimize_for_inference(detector, place)
     images = {name: inputs[name] for name in ("images", "image_sizes")}
     with torch.inference_mode(), step.precision.autocast():
         detector(images)

@@ -15,14 +15,13 @@ from det_heads import (
     Yolact,
     YolactConfig,
     YolactLossConfig,
-    from_reference,
-    to_reference,
     yolact_config,
     yolact_plus_config,
 )
 from det_heads.yolact.losses import classification_loss, sample_masks, semantic_loss
 from det_heads.yolact.masks import inside_boxes
 from det_heads.yolact.matching import PriorMatch, match_priors
+from det_models.checkpoints import from_reference, to_reference
 from testing.operators import StaticRecorder, assert_equal_calls
 
 SIDE, SLOTS = 64, 8

@@ -5,14 +5,6 @@ from det_heads.anchors import Anchors, cell_anchors, inside_image
 from det_heads.assignment import Assignment, Samples, Truth, assign, draw, label_all, truth_of
 from det_heads.box_head import BoxHead
 from det_heads.cascade import CascadeDetector
-from det_heads.checkpoints import (
-    CheckpointError,
-    detect_system,
-    from_reference,
-    load_reference,
-    reference_names,
-    to_reference,
-)
 from det_heads.config import (
     AnchorConfig,
     BoxCodingConfig,
@@ -63,7 +55,6 @@ __all__ = [
     "BoxHeadConfig",
     "CascadeConfig",
     "CascadeDetector",
-    "CheckpointError",
     "DetectorConfig",
     "ImageDetections",
     "MaskHead",
@@ -86,15 +77,12 @@ __all__ = [
     "assign",
     "box_losses",
     "cell_anchors",
-    "detect_system",
     "detectron2_cascade_config",
     "detectron2_config",
     "draw",
     "flatten_levels",
-    "from_reference",
     "inside_image",
     "label_all",
-    "load_reference",
     "mask_loss",
     "mask_targets",
     "maskrcnn_benchmark_config",
@@ -103,13 +91,11 @@ __all__ = [
     "mmdetection_v1_cascade_config",
     "mmdetection_v1_config",
     "pool_boxes",
-    "reference_names",
     "regression_loss",
     "rpn_losses",
     "select_detections",
     "select_proposals",
     "to_image",
-    "to_reference",
     "torchvision_config",
     "torchvision_v2_config",
     "truth_of",

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from det_heads.checkpoints._gaps import labels_with_gaps, without_gaps
-from det_heads.checkpoints._layouts import Layout
-from det_heads.checkpoints._rules import Rule, to_our_name, to_reference_name
-from det_heads.checkpoints._systems import SYSTEMS, System
+from det_models.checkpoints._gaps import labels_with_gaps, without_gaps
+from det_models.checkpoints._layouts import Layout
+from det_models.checkpoints._rules import Rule, to_our_name, to_reference_name
+from det_models.checkpoints._systems import SYSTEMS, System
 
 _SHOWN = 5
 

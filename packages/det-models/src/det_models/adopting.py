@@ -5,7 +5,7 @@ from dataclasses import fields, is_dataclass, replace
 from typing import Any, TypeVar
 
 from det_heads import DetectorConfig, PixelConfig
-from det_heads.checkpoints import Checkpoint, CheckpointError
+from det_models.checkpoints import Checkpoint, CheckpointError
 
 C = TypeVar("C")
 _RANKS = ("pre_nms_scores", "nms_scores")

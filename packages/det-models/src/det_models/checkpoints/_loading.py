@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor, nn
 
-from det_heads.checkpoints._exchange import CheckpointError, Translation, first, is_counter, translate
+from det_models.checkpoints._exchange import CheckpointError, Translation, first, is_counter, translate
 
 _CLASS_HEAD = re.compile(
     r"(box_heads?(\.\d+)?\.(cls_score|bbox_pred)|mask_heads?(\.\d+)?\.predictor"
@@ -77,11 +77,11 @@ def load_reference(
 ) -> Report:
     """Load another system's checkpoint into a model of the same architecture.
 
-    The model must be built with the system's conventions, which :func:`det_heads.checkpoints.read` finds out.
+    The model must be built with the system's conventions, which :func:`det_models.checkpoints.read` finds out.
 
     Args:
         model: Detector with our parameter names.
-        state: As in :func:`det_heads.checkpoints.translate`.
+        state: As in :func:`det_models.checkpoints.translate`.
         system: As there.
         drop_class_head: As in :func:`load`.
 

@@ -10,8 +10,6 @@ from torch import Tensor
 
 from det_backbones import DARKNET_PIXELS, DETECTRON2_RESNEXT_PIXELS, BackboneSpec, PixelConfig
 from det_backbones.resnet import BLOCKS
-from det_heads.checkpoints._exchange import CheckpointError, is_counter
-from det_heads.checkpoints._metadata import Metadata
 from det_heads.config import DetectorConfig, MaskHeadConfig
 from det_heads.conventions import (
     detectron2_cascade_config,
@@ -24,6 +22,8 @@ from det_heads.conventions import (
     torchvision_config,
 )
 from det_heads.yolact.config import MaskIoUConfig, YolactConfig, yolact_config, yolact_plus_config
+from det_models.checkpoints._exchange import CheckpointError, is_counter
+from det_models.checkpoints._metadata import Metadata
 
 Tensors = Mapping[str, Tensor]
 Preset = Callable[..., DetectorConfig]

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from apps.common.app import Detector
 from det_backbones import ResNet
 from det_coco import Batch
+from det_models.builders import Detector
 from det_ops import box_iou
 
 RELATIVE = 1e-4

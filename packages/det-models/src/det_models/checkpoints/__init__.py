@@ -1,6 +1,6 @@
 """Checkpoint exchange: detectors of other systems in, and ours under the names of others out."""
 
-from det_heads.checkpoints._exchange import (
+from det_models.checkpoints._exchange import (
     CheckpointError,
     Translation,
     detect_system,
@@ -9,12 +9,12 @@ from det_heads.checkpoints._exchange import (
     to_reference,
     translate,
 )
-from det_heads.checkpoints._gaps import torchvision_labels
-from det_heads.checkpoints._loading import ClassCountError, Report, load, load_reference
-from det_heads.checkpoints._reading import Checkpoint, read
-from det_heads.checkpoints._systems import SYSTEMS
-from det_heads.checkpoints._targets import TARGETS, as_run_by, differences, settings
-from det_heads.checkpoints._writing import (
+from det_models.checkpoints._gaps import torchvision_labels
+from det_models.checkpoints._loading import ClassCountError, Report, load, load_reference
+from det_models.checkpoints._reading import Checkpoint, read
+from det_models.checkpoints._systems import SYSTEMS
+from det_models.checkpoints._targets import TARGETS, as_run_by, differences, settings
+from det_models.checkpoints._writing import (
     leftover,
     refuse_existing,
     tensors_in,

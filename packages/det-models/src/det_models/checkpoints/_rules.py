@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from det_heads.checkpoints._layouts import SAME, Layout
+from det_models.checkpoints._layouts import SAME, Layout
 
 _FIELD = re.compile(r"\{([a-z]+)([+-]\d+)?\}")
 _WORD = "tensor"

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from det_heads.checkpoints import Checkpoint
+from det_models.checkpoints import Checkpoint
 
 COCO = dict(
     zip(

@@ -9,14 +9,14 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from det_heads.checkpoints._layouts import (
+from det_models.checkpoints._layouts import (
     BACKGROUND_BOX_FIRST,
     BACKGROUND_FIRST,
     BACKGROUND_MASK_FIRST,
     BACKGROUND_OR_AGNOSTIC_BOX_FIRST,
     SAME,
 )
-from det_heads.checkpoints._rules import Rule, rules
+from det_models.checkpoints._rules import Rule, rules
 
 
 @dataclass(frozen=True)

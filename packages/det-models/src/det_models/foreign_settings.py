@@ -1,23 +1,26 @@
 """What the user of another system must configure so that a file which we wrote computes what it computes here."""
 
-from apps.common.config import BackboneConfig, DataConfig, TwoStageRecipe
 from det_backbones import Norm
-from det_heads.checkpoints import settings
+from det_coco import Resize
+from det_heads import DetectorConfig
+from det_models.checkpoints import settings
+from det_models.config import BackboneConfig, ModelConfig
 
 
-def foreign_settings(recipe: TwoStageRecipe, system: str) -> list[str]:
+def foreign_settings(config: ModelConfig, system: str) -> list[str]:
     """Settings of `system` that are not those of its published ResNet-50-FPN detectors.
 
     Args:
-        recipe: As the system runs it, from :func:`det_heads.checkpoints.as_run_by`.
+        config: As the system runs it, from :func:`det_models.checkpoints.as_run_by`.
         system: detectron2, mmdetection or torchvision.
     """
     body = {"detectron2": _detectron2, "mmdetection": _mmdetection, "torchvision": _torchvision}[system]
-    return [*body(recipe.backbone), *_sizes(recipe.data, system), *settings(recipe.detector, system)]
+    assert isinstance(config.detector, DetectorConfig)
+    return [*body(config.backbone), *_sizes(config.resize, system), *settings(config.detector, system)]
 
 
-def _sizes(data: DataConfig, system: str) -> list[str]:
-    short, long = data.test_size, data.max_size
+def _sizes(resize: Resize, system: str) -> list[str]:
+    (short,), long = resize.shortest, resize.longest
     if (short, long) == (800, 1333):
         return []
     return {

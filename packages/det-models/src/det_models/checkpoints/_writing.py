@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from det_heads.__about__ import __version__
-from det_heads.checkpoints._exchange import CheckpointError, to_reference
-from det_heads.checkpoints._gaps import spread, torchvision_labels
-from det_heads.checkpoints._rules import to_our_name, to_reference_name
-from det_heads.checkpoints._systems import SYSTEMS
-from det_heads.checkpoints._targets import TARGETS, obstacle
 from det_heads.config import DetectorConfig
+from det_models.checkpoints._exchange import CheckpointError, to_reference
+from det_models.checkpoints._gaps import spread, torchvision_labels
+from det_models.checkpoints._rules import to_our_name, to_reference_name
+from det_models.checkpoints._systems import SYSTEMS
+from det_models.checkpoints._targets import TARGETS, obstacle
 
 __all__ = ["leftover", "refuse_existing", "tensors_in", "to_checkpoint", "with_leftover", "write_checkpoint"]
 
@@ -40,12 +40,12 @@ def to_checkpoint(
       them (91 outputs for COCO).
     * mmdetection counts the updates of all batch statistics; frozen ones have a count of 0.
 
-    What no tensor can say (pixels, strides, anchors) is in :func:`det_heads.checkpoints.settings`.
+    What no tensor can say (pixels, strides, anchors) is in :func:`det_models.checkpoints.settings`.
 
     Args:
         state: Our state dict.
         config: The detector's configuration.
-        system: One of :data:`det_heads.checkpoints.TARGETS`.
+        system: One of :data:`det_models.checkpoints.TARGETS`.
         categories: Id -> name, in the order of the classes; without them classes are numbers.
         norm_eps: Epsilon of the body's normalisation.
 
@@ -122,7 +122,7 @@ def leftover(content: Mapping[str, Any], original: Mapping[str, Tensor], system:
     Args:
         content: What :func:`to_checkpoint` makes of the detector.
         original: Tensors of the file that it was read from, which is of the same system.
-        system: As :func:`det_heads.checkpoints.detect_system` names it.
+        system: As :func:`det_models.checkpoints.detect_system` names it.
 
     Returns:
         By the system's present name.

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from det_heads.checkpoints import (
+from det_models.checkpoints import (
     SYSTEMS,
     CheckpointError,
     ClassCountError,
@@ -16,7 +16,7 @@ from det_heads.checkpoints import (
     reference_names,
     to_reference,
 )
-from det_heads.checkpoints._rules import Template
+from det_models.checkpoints._rules import Template
 
 CLASSES = 3
 BACKGROUND_FIRST = ("torchvision", "maskrcnn-benchmark", "mmdetection-1")

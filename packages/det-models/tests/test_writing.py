@@ -14,7 +14,7 @@ from det_heads import (
     torchvision_config,
     torchvision_v2_config,
 )
-from det_heads.checkpoints import (
+from det_models.checkpoints import (
     TARGETS,
     CheckpointError,
     as_run_by,

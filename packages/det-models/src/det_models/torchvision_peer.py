@@ -15,22 +15,23 @@ from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredic
 from torchvision.models.detection.rpn import RPNHead
 from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign
 
-from apps.common.certify import Detections, Outputs
-from apps.common.config import TwoStageRecipe
 from det_backbones import Norm, make_norm
 from det_backbones.resnet import BLOCKS
 from det_coco import Batch
-from det_heads import BoxHeadConfig, MaskHeadConfig
+from det_heads import BoxHeadConfig, DetectorConfig, MaskHeadConfig
 from det_heads.config import PoolConfig
+from det_models.certificate import Detections, Outputs
+from det_models.config import ModelConfig
 
 
-def torchvision_network(recipe: TwoStageRecipe, state: Mapping[str, Tensor]) -> FasterRCNN | None:
-    """Torchvision's detector for a recipe as torchvision runs it, with the weights of a file.
+def torchvision_network(model: ModelConfig, state: Mapping[str, Tensor]) -> FasterRCNN | None:
+    """Torchvision's detector for a configuration as torchvision runs it, with the weights of a file.
 
     Returns:
         None where torchvision has no such body: its ResNets have 64 channels in the stem.
     """
-    backbone, config = recipe.backbone, recipe.detector
+    backbone, config = model.backbone, model.detector
+    assert isinstance(config, DetectorConfig)
     if backbone.width != 64:
         return None
     norm = _norm(backbone.norm, backbone.norm_eps)
@@ -76,9 +77,9 @@ def torchvision_network(recipe: TwoStageRecipe, state: Mapping[str, Tensor]) -> 
     if config.mask is not None:
         kind = MaskRCNN
         options |= _mask_options(channels, config.mask, outputs)
-    model = kind(pyramid, **options)
-    model.load_state_dict(dict(state))
-    return model.eval()
+    network = kind(pyramid, **options)
+    network.load_state_dict(dict(state))
+    return network.eval()
 
 
 def _norm(kind: Norm, eps: float) -> Callable[[int], nn.Module]:

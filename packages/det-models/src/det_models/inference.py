@@ -1,22 +1,22 @@
 """From a model and images to detections in original pixels."""
 
 import copy
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
 import torch
 
-from apps.common.app import Detector
 from det_backbones import fold_norms
 from det_coco import Batch, CocoIndex, to_results
-from det_engine import Precision
 from det_heads import ImageDetections
+from det_models.builders import Detector
 from det_ops import Conv2d
 
 D = TypeVar("D", bound=Detector)
 
 
-def constant(model: D, device: torch.device) -> D:
+def optimize_for_inference(model: D, device: torch.device) -> D:
     """A copy for inference on `device`, with norms folded into convolutions and 3x3 weights transformed in advance.
 
     Its detections are the model's up to rounding; its parameters have other names.
@@ -28,22 +28,26 @@ def constant(model: D, device: torch.device) -> D:
 
 @torch.inference_mode()
 def detect(
-    model: Detector, batches: Iterable[Batch], index: CocoIndex, device: torch.device, precision: Precision
+    model: Detector,
+    batches: Iterable[Batch],
+    index: CocoIndex,
+    device: torch.device,
+    autocast: Callable[[], AbstractContextManager[None]],
 ) -> Iterator[tuple[int, ImageDetections]]:
     """Detections of every image of the batches as (image id, detections); filling images are passed over.
 
     Args:
-        model: from :func:`constant`, on `device`.
-        batches: from :func:`apps.common.data.evaluation_loader`.
+        model: from :func:`optimize_for_inference`, on `device`.
+        batches: from det_coco's evaluation loader.
         index: knows the original sizes.
         device: where the model is.
-        precision: of the forward pass.
+        autocast: a block in the number format of the forward pass.
     """
     for batch in batches:
         identifiers = batch["image_ids"].tolist()
         sizes = [index.image_size(i) if i >= 0 else (1, 1) for i in identifiers]
         inputs = {name: batch[name].to(device, non_blocking=True) for name in ("images", "image_sizes")}
-        with precision.autocast():
+        with autocast():
             detections = model(inputs)
         for identifier, found in zip(identifiers, model.to_image(detections, batch["scales"], sizes), strict=True):
             if identifier >= 0:

@@ -1,0 +1,98 @@
+"""From a configuration to a network, randomly initialised as its system does it."""
+
+import torch
+
+from det_backbones import FPN, DarkNet, Deformable, ResNet, ResNetFPN, resnet
+from det_heads import CascadeDetector, DetectorConfig, TwoStageDetector, Yolact, YolactConfig
+from det_models.config import BackboneConfig, ModelConfig, YolactBackboneConfig
+from det_ops import Conv2d, deform_conv2d
+
+__all__ = ["Detector", "backbone", "build", "two_stage", "yolact"]
+
+Detector = TwoStageDetector | Yolact
+
+
+def build(config: ModelConfig) -> Detector:
+    """The network of a configuration, in NHWC, which convolutions prefer.
+
+    Raises:
+        ValueError: Its fields do not go together, such as more frozen stages than there are.
+    """
+    if isinstance(config.detector, YolactConfig):
+        assert isinstance(config.backbone, YolactBackboneConfig)
+        network: Detector = yolact(config.backbone, config.detector)
+    else:
+        network = two_stage(config.backbone, config.detector)
+    return network.to(memory_format=torch.channels_last)
+
+
+def backbone(config: BackboneConfig) -> ResNetFPN:
+    """The residual network and its pyramid."""
+    body = resnet(
+        config.depth,
+        norm=config.norm,
+        norm_eps=config.norm_eps,
+        stride_in_1x1=config.stride_in_1x1,
+        groups=config.groups,
+        width_per_group=config.width_per_group,
+        width=config.width,
+        freeze_at=config.freeze_at,
+    )
+    pyramid = FPN(
+        body.out_channels,
+        config.pyramid_channels,
+        norm=config.pyramid_norm,
+        norm_eps=config.norm_eps,
+        initialization=config.pyramid_init,
+    )
+    return ResNetFPN(body, pyramid)
+
+
+def two_stage(config: BackboneConfig, detector: DetectorConfig) -> TwoStageDetector:
+    """A two-stage detector: residual network, pyramid, proposals and the heads that look at boxes."""
+    kind = TwoStageDetector if detector.cascade is None else CascadeDetector
+    network = kind(backbone(config), detector)
+    Conv2d.convert(network)
+    return network
+
+
+def yolact(config: YolactBackboneConfig, detector: YolactConfig) -> Yolact:
+    """YOLACT or YOLACT++: body, YOLACT's pyramid, and the detector on it."""
+    body = darknet(config) if config.kind == "darknet53" else residual(config)
+    pyramid = FPN(
+        body.out_channels[-3:],
+        config.pyramid_channels,
+        max_pool_level=False,
+        strided_levels=2,
+        upsampling="bilinear",
+        activation=True,
+        initialization=config.pyramid_init,
+    )
+    network = Yolact(ResNetFPN(body, pyramid), detector)
+    Conv2d.convert(network)
+    return network
+
+
+def darknet(config: YolactBackboneConfig) -> DarkNet:
+    """DarkNet-53."""
+    return DarkNet(norm=config.norm, norm_eps=config.norm_eps)
+
+
+def residual(config: YolactBackboneConfig) -> ResNet:
+    """The residual network, with deformable convolutions where the recipe wants them."""
+    deformable = None
+    if any(config.deformable_blocks):
+        deformable = Deformable(
+            operator=deform_conv2d, blocks=config.deformable_blocks, interval=config.deformable_interval
+        )
+    return resnet(
+        config.depth,
+        norm=config.norm,
+        norm_eps=config.norm_eps,
+        stride_in_1x1=config.stride_in_1x1,
+        groups=config.groups,
+        width_per_group=config.width_per_group,
+        width=config.width,
+        freeze_at=config.freeze_at,
+        deformable=deformable,
+    )

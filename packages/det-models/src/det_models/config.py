@@ -1,0 +1,73 @@
+"""What a whole detector is: its backbone, its heads, and the images it gets."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from det_backbones.resnet import Depth
+from det_coco import Resize
+from det_heads import DetectorConfig, YolactConfig
+
+__all__ = ["BackboneConfig", "ModelConfig", "YolactBackboneConfig"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackboneConfig:
+    """A residual network with a feature pyramid."""
+
+    depth: Depth = 50
+    width: int = 64
+    """Channels of the stem; the stages scale with it."""
+    norm: Literal["frozen_bn", "frozen_statistics_bn", "bn", "sync_bn", "gn"] = "frozen_bn"
+    norm_eps: float = 1e-5
+    stride_in_1x1: bool = True
+    """Stride in the first 1x1 convolution (MSRA, Caffe2) or in the 3x3 one (torchvision)."""
+    groups: int = 1
+    width_per_group: int = 64
+    freeze_at: int = 2
+    """Number of frozen parts, counted from the stem: 0 none, 1 stem, 2 stem and first stage, ..."""
+    pyramid_channels: int = 256
+    pyramid_init: Literal["caffe2_xavier", "xavier"] = "caffe2_xavier"
+    """Random start of the pyramid: by fan-in (Caffe2), or by fan-in and fan-out (mmdetection)."""
+    pyramid_norm: Literal["bn", "sync_bn", "gn"] | None = None
+    """Normalisation after its convolutions (torchvision v2), which then have no bias."""
+    weights: str = "none"
+    """Name of the ImageNet weights this recipe starts from, `none` for a start from scratch."""
+
+    def __post_init__(self) -> None:
+        if self.pyramid_channels < 1:
+            raise ValueError(f"pyramid_channels must be at least 1, got {self.pyramid_channels}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class YolactBackboneConfig(BackboneConfig):
+    """A residual network or DarkNet-53, and YOLACT's pyramid from stride 8 to 128."""
+
+    kind: Literal["resnet", "darknet53"] = "resnet"
+    """DarkNet-53 has one depth; `depth` and what follows it concern the residual network."""
+    norm: Literal["frozen_bn", "frozen_statistics_bn", "bn", "sync_bn", "gn"] = "bn"
+    freeze_norm_below: int = 6
+    """Batch norm is frozen where a device has fewer images of a step than this."""
+    stride_in_1x1: bool = False
+    freeze_at: int = 0
+    deformable_blocks: tuple[int, int, int, int] = (0, 0, 0, 0)
+    """How many blocks at the end of each stage may have deformable convolutions (YOLACT++)."""
+    deformable_interval: int = 1
+    """Of these, every how many-th does."""
+    pyramid_init: Literal["caffe2_xavier", "xavier"] = "xavier"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """A whole detector, ready to be built.
+
+    Attributes:
+        backbone: Body and pyramid.
+        detector: Heads and conventions.
+        resize: What is done to an image before the network sees it.
+        buckets: Padded shapes (height, width), the smallest that holds an image is taken.
+    """
+
+    backbone: BackboneConfig
+    detector: DetectorConfig | YolactConfig
+    resize: Resize
+    buckets: tuple[tuple[int, int], ...]
