@@ -5,7 +5,6 @@ import dataclasses
 import pytest
 import torch
 
-from apps.common.train import _layers
 from det_engine import build_optimizer, checkpoint, read_metrics
 from testing import ROOT
 from testing.command_line import APPS, call, process, read, small, train
@@ -89,7 +88,6 @@ def test_rates_fall_by_layer(app, recipe, counts):
     chosen = APPS[app].recipes[recipe]()
     with torch.device("meta"):
         model = APPS[app].network(chosen)
-    model.layer_prefixes = _layers(model)
     solver = dataclasses.replace(chosen.solver, layer_decay=0.5, optimizer="adamw", bias_lr_factor=1.0)
     optimizer = build_optimizer(model, solver)
     factors = {name: group["lr_factor"] for group in optimizer.param_groups for name in group["names"]}

@@ -8,7 +8,6 @@ from typing import Annotated, Any
 
 import torch
 import tyro
-from torch import nn
 
 import det_engine
 from apps.common.app import App, with_classes
@@ -93,8 +92,6 @@ def _train(
 
     seed_all(recipe.train.seed)
     model = app.network(recipe)
-    if recipe.solver.layer_decay != 1:
-        model.layer_prefixes = _layers(model)  # pyrefly: ignore[bad-argument-type]
     if run is None:
         with distributed.main_first():
             print(initialize(model, recipe, options.weights, drop_class_head=options.drop_class_head))
@@ -132,17 +129,6 @@ def _train(
         print_metrics(evaluator.metrics)
         print(f"{result.images_per_second:.1f} images/s in training. Checkpoints, results and pictures: {run}")
         print_final(result.images_per_second, evaluator)
-
-
-def _layers(model: nn.Module) -> tuple[tuple[str, ...], ...]:
-    """Names of the backbone's parts from the input on: what comes before the first stage, then stage by stage."""
-    children = dict(model.get_submodule("backbone.body").named_children())
-    names = [name for name in children if name != "layers"]
-    # DarkNet has its stages in a list.
-    names += [f"layers.{name}" for name, _ in children.get("layers", nn.Module()).named_children()]
-    parts = [f"backbone.body.{name}." for name in names]
-    stages = [(part,) for part in parts if ".layer" in part]
-    return (tuple(part for part in parts if ".layer" not in part), *stages)
 
 
 def _parse(app: App, recipe: Recipe, data: Path | None, args: list[str]) -> tuple[TrainOptions, Recipe, str]:

@@ -14,7 +14,6 @@ import shutil
 import signal
 import sys
 import time
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -31,21 +30,20 @@ class Net(nn.Module):
         super().__init__()
         self.first, self.second = nn.Linear(6, 16), nn.Linear(16, 1)
         self.norm = norm or nn.GroupNorm(4, 16)
-        self.part = (0, 1, lambda number: number)
 
-    @contextmanager
-    def as_part(self, *part):
-        before, self.part = self.part, part
-        yield
-        self.part = before
+    def batch_part(self, *part):
+        return part
 
-    def forward(self, batch):
-        index, count, total = self.part
+    def layer_groups(self):
+        return (("first.",),)
+
+    def forward(self, batch, part=(0, 1, lambda number: number)):
+        index, count, mean = part
         x, rows = batch["x"], len(batch["x"])
         noise = torch.rand(rows * count, 6)[index * rows : (index + 1) * rows]
         hidden = self.norm(self.first(x[:, :6] + 0.1 * noise)).relu()
         errors = (self.second(hidden)[:, 0].float() - batch["y"]).square()
-        number = total(batch["used"].sum()).clamp(min=1 / count)
+        number = mean(batch["used"].sum()).clamp(min=1 / count)
         return {"loss_used": (errors * batch["used"]).sum() / number, "loss_all": 0.1 * errors.mean()}
 
 

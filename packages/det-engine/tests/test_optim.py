@@ -116,13 +116,21 @@ def test_an_overflow_in_the_first_step_leaves_no_trace():
     assert all(not state["momentum_buffer"].any() for state in optimizer.state.values())
 
 
+class Layered(nn.Sequential):
+    def batch_part(self, index, count, mean):
+        return None
+
+    def layer_groups(self):
+        return (("stem.",), ("block.",))
+
+
 def test_layers_have_their_own_rate():
-    model = nn.Sequential()
+    plain, model = nn.Sequential(), Layered()
     for name in ("stem", "block", "head"):
+        plain.add_module(name, nn.Linear(2, 2))
         model.add_module(name, nn.Linear(2, 2))
     with pytest.raises(EngineError, match="needs a model that names its layers"):
-        build_optimizer(model, SolverConfig(layer_decay=0.5))
-    model.layer_prefixes = (("stem.",), ("block.",))
+        build_optimizer(plain, SolverConfig(layer_decay=0.5))
     optimizer = build_optimizer(model, SolverConfig(layer_decay=0.5))
     set_lr(optimizer, 1.0)
     assert {name: lr for name, (lr, _) in rules(optimizer).items() if name.endswith("weight")} == {
@@ -130,6 +138,13 @@ def test_layers_have_their_own_rate():
         "block.weight": 0.5,
         "head.weight": 1.0,
     }
+
+
+def test_half_a_trainable_model_is_refused():
+    model = nn.Linear(2, 2)
+    model.layer_groups = lambda: (("weight",),)
+    with pytest.raises(EngineError, match="has the method layer_groups but not batch_part"):
+        build_optimizer(model, SolverConfig(layer_decay=0.5))
 
 
 @pytest.mark.parametrize("lr_on", [None, torch.device("cpu")])

@@ -14,9 +14,9 @@ def trained_on(model, batch):
     seen = []
     losses = model.box_losses
 
-    def watched(logits, deltas, samples, config):
+    def watched(logits, deltas, samples, config, part):
         seen.append(samples)
-        return losses(logits, deltas, samples, config)
+        return losses(logits, deltas, samples, config, part)
 
     model.box_losses = watched
     model(batch)

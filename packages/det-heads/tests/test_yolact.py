@@ -119,9 +119,8 @@ def test_losses_of_parts_are_those_of_the_batch():
     mean = total.positive.sum() / 2
     parts = []
     for image in range(2):
-        model.random_keys = lambda shape, device, i=image: keys[i : i + 1, : shape[1]]
-        with model.as_part(image, 2, lambda _: mean):
-            parts.append(model({name: value[image : image + 1] for name, value in batch.items()}))
+        part = model.batch_part(image, 2, lambda _: mean)
+        parts.append(model({name: value[image : image + 1] for name, value in batch.items()}, part))
     assert parts[1]["loss_semantic"] > 0
     for name, loss in whole.items():
         torch.testing.assert_close((parts[0][name] + parts[1][name]) / 2, loss)

@@ -76,6 +76,10 @@ class DarkNet(nn.Module):
             stage.extend(_Block(channels, norm, norm_eps) for _ in range(count))
             self.layers.append(stage)
 
+    def layer_groups(self) -> tuple[tuple[str, ...], ...]:
+        """What the names of the stem's and of each stage's parameters begin with, from the input on."""
+        return (("stem.",), *((f"layers.{stage}.",) for stage in range(len(self.layers))))
+
     def forward(self, x: Tensor) -> list[Tensor]:
         """`Tensor[N, 3, H, W]` to C1, ..., C5: `Tensor[N, out_channels[i], H / strides[i], W / strides[i]]`."""
         features = []

@@ -148,6 +148,13 @@ class ResNetFPN(nn.Module):
         appended = int(fpn.max_pool_level) + len(fpn.strided)
         self.strides = (*strides, *(strides[-1] * 2 ** (level + 1) for level in range(appended)))
 
+    def layer_groups(self) -> tuple[tuple[str, ...], ...]:
+        """What the names of the body's parameters begin with, layer by layer from the input on, without the pyramid's.
+
+        Training may give each layer a learning rate of its own, the smaller the nearer it is to the input.
+        """
+        return tuple(tuple(f"body.{prefix}" for prefix in group) for group in self.body.layer_groups())
+
     def forward(self, x: Tensor) -> list[Tensor]:
         """`Tensor[N, 3, H, W]` to the pyramid's levels: `Tensor[N, out_channels, H / strides[l], W / strides[l]]`."""
         return self.fpn(self.body(x)[-len(self.fpn.in_channels) :])

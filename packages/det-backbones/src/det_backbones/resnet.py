@@ -202,6 +202,10 @@ class ResNet(Normalized):
         """See :func:`~det_backbones.fold_norms`."""
         yield "conv1", "bn1"
 
+    def layer_groups(self) -> tuple[tuple[str, ...], ...]:
+        """What the names of the stem's and of each stage's parameters begin with, from the input on."""
+        return (("conv1.", "bn1."), *((f"layer{stage}.",) for stage in (1, 2, 3, 4)))
+
     def stem(self, x: Tensor) -> Tensor:
         """`Tensor[N, 3, H, W]` to `Tensor[N, width, H / 4, W / 4]`."""
         x = F.relu_(convolve_and_normalize(x, self.conv1, self.bn1))

@@ -6,6 +6,7 @@ from det_engine.device import describe_environment, peak_memory_mib, resolve_dev
 from det_engine.errors import EngineError, Interrupted
 from det_engine.failure import Finding, replay
 from det_engine.metrics import read_metrics
+from det_engine.model import TrainableModel
 from det_engine.optim import build_optimizer
 from det_engine.plain import to_plain
 from det_engine.precision import PRECISIONS, Precision
@@ -28,6 +29,7 @@ __all__ = [
     "TrainResult",
     "TrainSettings",
     "TrainStep",
+    "TrainableModel",
     "__version__",
     "build_optimizer",
     "capture_random_state",

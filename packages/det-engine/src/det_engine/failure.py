@@ -3,7 +3,7 @@
 import contextlib
 import functools
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from det_engine import checkpoint, distributed
 from det_engine.errors import EngineError
 from det_engine.masters import Masters
+from det_engine.model import Batch, Mean, part_arguments
 from det_engine.optim import is_norm
 from det_engine.plain import to_plain
 from det_engine.precision import Precision
-from det_engine.step import Batch, TrainStep
+from det_engine.step import TrainStep
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +87,7 @@ def examine(
     precision: Precision,
     seed: int,
     place: tuple[int, int],
-    totals: Callable[[Tensor], Tensor],
+    mean: Mean,
 ) -> Finding:
     """Repeat forward and backward of a part and look at everything on the way, which changes nothing.
 
@@ -96,15 +97,13 @@ def examine(
         precision: number format and loss scale.
         seed: of the random numbers.
         place: index of the part among all, and their count.
-        totals: gives what a loss is divided by, from what this part counted.
+        mean: gives what a loss is divided by, from what this part counted.
     """
-    as_part: Any = getattr(model, "as_part", None)
 
-    def losses_of(batch: Batch, index: int, count: int, function: Any) -> dict[str, Tensor]:
+    def losses_of(batch: Batch, index: int, count: int, mean: Mean) -> dict[str, Tensor]:
         torch.manual_seed(seed)
-        context = contextlib.nullcontext() if as_part is None else as_part(index, count, function)
-        with context, precision.autocast():
-            return model(batch)
+        with precision.autocast():
+            return model(batch, *part_arguments(model, (index, count), mean))
 
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
     # A captured step adds to these very tensors.
@@ -112,7 +111,7 @@ def examine(
     for parameter, _ in gradients:
         parameter.grad = None
     with _watching(model) as seen:
-        losses = losses_of(part, *place, totals)
+        losses = losses_of(part, *place, mean)
     terms = {name: float(value.detach()) for name, value in losses.items()}
     precision.backward(torch.stack([value.float() for value in losses.values()]).sum())
     parameter = next(
@@ -224,7 +223,7 @@ def explain(
             precision=stepper.precision,
             seed=stepper.seed(step, number),
             place=place,
-            totals=functools.partial(_total, iter(totals), recorded),
+            mean=functools.partial(_mean, iter(totals), recorded),
         )
         findings.append((finding, part, place, recorded, stepper.seed(step, number)))
     stepper.unblock()
@@ -262,7 +261,7 @@ def explain(
     return distributed.share(lines)
 
 
-def _total(given: Iterator[Tensor], recorded: list[float], count: Tensor) -> Tensor:
+def _mean(given: Iterator[Tensor], recorded: list[float], count: Tensor) -> Tensor:
     """What a loss was divided by: as found before the step, or else over all processes; remembered."""
     value = next(given, None)
     if value is None:
@@ -304,5 +303,5 @@ def replay(path: Path, build: Any, device: torch.device) -> Finding:
         precision=precision,
         seed=bundle["seed"],
         place=tuple(bundle["place"]),
-        totals=lambda _: torch.tensor(next(totals), device=device),
+        mean=lambda _: torch.tensor(next(totals), device=device),
     )

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from det_engine.errors import EngineError
+from det_engine.model import as_trainable
 from det_engine.sgd import StaticSGD
 from det_engine.solver import SolverConfig, lr_at
 
@@ -28,9 +29,8 @@ def build_optimizer(
     2. parameters of normalisation layers: `norm_weight_decay`;
     3. parameters named `bias`: factor `bias_lr_factor`, `bias_weight_decay`.
 
-    For names that begin with one of the strings in entry i of the model's n `layer_prefixes`, such as
-    `(("stem.",), ("block.",))`, the factor is multiplied by `layer_decay ** (n - i)`.
-    Each group carries `lr_factor` and `names`, the parameters' names in order.
+    For names that begin with one of the strings in entry i of the n `layer_groups` of a `TrainableModel`, the factor is
+    multiplied by `layer_decay ** (n - i)`. Each group carries `lr_factor` and `names`, the parameters' names in order.
 
     Args:
         model: owner of the parameters.
@@ -86,10 +86,15 @@ def build_optimizer(
 
 
 def _layers(model: nn.Module, config: SolverConfig) -> Sequence[tuple[str, ...]]:
-    layers: Any = getattr(model, "layer_prefixes", ())
-    if config.layer_decay != 1 and not layers:
-        raise EngineError("Solver field layer_decay needs a model that names its layers in `layer_prefixes`.")
-    return layers
+    if config.layer_decay == 1:
+        return ()
+    trainable = as_trainable(model)
+    if trainable is None:
+        raise EngineError(
+            "Solver field layer_decay needs a model that names its layers: one with the methods of "
+            "det_engine.TrainableModel."
+        )
+    return trainable.layer_groups()
 
 
 def _layer_factor(name: str, layers: Sequence[tuple[str, ...]], decay: float) -> float:

@@ -31,7 +31,7 @@ class SolverConfig:
         optimizer: sgd, or adamw (Loshchilov & Hutter, arXiv:1711.05101), which takes no momentum.
         betas: of adamw.
         layer_decay: learning rate of a layer relative to the next one (Clark et al., ELECTRA, arXiv:2003.10555); the
-            model names its layers in `layer_prefixes`, first to last, and everything else has the full rate.
+            model names its layers (`TrainableModel.layer_groups`), and everything else has the full rate.
         schedule: multistep (`milestones`, `gamma`), or cosine, which falls to `final_factor` at the last step.
         final_factor: learning rate at the end of a cosine relative to `base_lr`.
         ema_decay: decay of a moving average of the weights, which is what is evaluated; None: no average.

@@ -1,21 +1,14 @@
 """One step of a training: forward, losses, backward, exchange, optimizer, average; nothing is read from the device.
 
 A step sees `parts` parts of its images: `accumulate` in each process, one after the other. Its losses and gradients are
-those of one pass over all images. Three things make them so:
-
-* gradients are the mean over all parts, which hold equally many images;
-* a loss that is a mean over a number that follows from the data (positive boxes) is divided by the mean of that number
-  over all parts, not by the part's own: the model calls `total(number)`;
-* random numbers are a function of seed and step; a model draws those of all images, and takes its part's rows.
-
-A model that can do the latter two has a method `as_part(index, count, total)` that returns a context manager.
+those of one pass over all images. Gradients are the mean over all parts, which hold equally many images, and random
+numbers are a function of seed and step; what a model does for it is said in `TrainableModel`.
 """
 
 import contextlib
 import functools
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager
 from typing import Any, cast
 
 import torch
@@ -26,14 +19,12 @@ from det_engine.capture import Captured, graph_pool
 from det_engine.ema import AveragedWeights
 from det_engine.errors import EngineError
 from det_engine.masters import Masters
+from det_engine.model import Batch, Mean, as_trainable, part_arguments
 from det_engine.optim import build_optimizer, set_lr
 from det_engine.precision import Precision
 from det_engine.random_state import mixed_seed
 from det_engine.settings import TrainSettings
 from det_engine.solver import SolverConfig
-
-Batch = Mapping[str, Tensor]
-Total = Callable[[Tensor], Tensor]
 
 
 class TrainStep:
@@ -71,7 +62,7 @@ class TrainStep:
             self.average = AveragedWeights(self.tensors(), solver.ema_decay, publish)
         self._statistics = _Statistics(self.model)
         self._network = self._parallel()
-        self._as_part: Any = getattr(model, "as_part", None)
+        self._knows_parts = as_trainable(model) is not None
         self._names: tuple[str, ...] | None = None
         self._row: Tensor | None = None
         self.blocked = torch.zeros((), dtype=torch.bool, device=device)
@@ -181,7 +172,7 @@ class TrainStep:
     def seed(self, step: int, number: int) -> int:
         """Seed of the random numbers of this process's part `number` of a step."""
         # A model that knows of parts takes its rows of the same numbers; others must not repeat themselves.
-        own = 0 if self._as_part is not None else self.place(number)[0]
+        own = 0 if self._knows_parts else self.place(number)[0]
         return mixed_seed(self._settings.seed, step, own)
 
     def _count(self, parts: list[dict[str, Tensor]], step: int) -> list[Tensor]:
@@ -193,7 +184,7 @@ class TrainStep:
         """
         empty = torch.zeros(0, device=self.device)
         met_in_graph = self._settings.capture and distributed.world_size() > 1
-        if self._as_part is None or (len(parts) == 1 and not met_in_graph):
+        if not self._knows_parts or (len(parts) == 1 and not met_in_graph):
             return [empty] * len(parts)
         counted = []
         for number, part in enumerate(parts):
@@ -214,12 +205,12 @@ class TrainStep:
         """Forward and backward of this process's part `number`."""
         remaining = iter(totals)
 
-        def total(count: Tensor) -> Tensor:
+        def mean(count: Tensor) -> Tensor:
             if len(totals):
                 return next(remaining)
             return distributed.mean(count.detach().float().clone())
 
-        losses = self._losses(self._network, part, number, total)
+        losses = self._losses(self._network, part, number, mean)
         terms = torch.stack([value.float() for value in losses.values()]) / self._settings.accumulate
         self.precision.backward(terms.sum())
         row = terms.detach()
@@ -227,20 +218,15 @@ class TrainStep:
             self._row = torch.zeros_like(row)
         self._row += row
 
-    def _losses(self, network: nn.Module, part: Batch, number: int, total: Total) -> dict[str, Tensor]:
-        with self._as(number, total), self.precision.autocast():
-            losses = network(part)
+    def _losses(self, network: nn.Module, part: Batch, number: int, mean: Mean) -> dict[str, Tensor]:
+        with self.precision.autocast():
+            losses = network(part, *part_arguments(self.model, self.place(number), mean))
         _check_form(losses)
         if self._names is None:
             self._names = tuple(losses)
         elif self._names != tuple(losses):
             raise EngineError(f"The model returned the losses {list(losses)} after {list(self._names)}.")
         return losses
-
-    def _as(self, number: int, total: Total) -> AbstractContextManager[Any]:
-        if self._as_part is None:
-            return contextlib.nullcontext()
-        return self._as_part(*self.place(number), total)
 
     @torch.no_grad()
     def _update(self) -> Tensor:

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from det_engine import checkpoint, distributed
 from det_engine.errors import EngineError, Interrupted
 from det_engine.failure import describe_terms, explain
 from det_engine.losses import BrokenStepError
+from det_engine.model import Batch
 from det_engine.plain import flatten, unflatten
 from det_engine.random_state import lent_random_state, mixed_seed, seed_all
 from det_engine.reporting import Clock, Reporter
@@ -24,7 +25,6 @@ from det_engine.state import TrainingState
 from det_engine.validation import validation_losses
 from det_engine.watchdog import Watchdog
 
-Batch = Mapping[str, Tensor]
 Batches = Callable[[int], Iterator[Batch]]
 Evaluate = Callable[[], Mapping[str, Any]]
 _MOST_FAILURES = 10
@@ -52,8 +52,8 @@ def train(
     processes (see `distributed.processes`) give the losses and weights of one that has all their images.
 
     Args:
-        model: in training mode `model(batch)` returns a dict of named scalar losses; their sum is minimised. For the
-            methods and attributes that it may have (`as_part`, `layer_prefixes`) see `step` and `build_optimizer`.
+        model: in training mode `model(batch)` returns a dict of named scalar losses; their sum is minimised. What it
+            can do beyond that is said in `TrainableModel`.
         solver: recipe for `batch_size` images a step (see `scale_to_batch`).
         batches: `batches(step)` iterates over this process's batches of steps `step`, `step + 1`, ... (the first is
             0). Random numbers that it draws from the global CPU generators are seeded anew for each step, and it

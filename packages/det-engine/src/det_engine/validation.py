@@ -1,21 +1,20 @@
 """Losses on held-out images."""
 
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import nullcontext
+from collections.abc import Iterator
 from itertools import islice
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from det_engine import distributed
+from det_engine.model import Batch, part_arguments
 from det_engine.optim import is_norm
 from det_engine.random_state import mixed_seed
 from det_engine.state import TrainingState
 
 
-def validation_losses(state: TrainingState, batches: Iterator[Mapping[str, Tensor]], count: int) -> dict[str, float]:
+def validation_losses(state: TrainingState, batches: Iterator[Batch], count: int) -> dict[str, float]:
     """Means of the training losses over held-out batches of all processes: `validation/loss`, `validation/loss_x`.
 
     Normalisation layers use their running statistics and keep them, dropout is off, random numbers are the same at
@@ -27,7 +26,6 @@ def validation_losses(state: TrainingState, batches: Iterator[Mapping[str, Tenso
         count: at most this many of them.
     """
     model, stepper = state.model, state.make_step
-    as_part: Any = getattr(model, "as_part", None)
     quiet = [
         module for module in model.modules() if is_norm(module) or isinstance(module, nn.modules.dropout._DropoutNd)
     ]
@@ -39,12 +37,11 @@ def validation_losses(state: TrainingState, batches: Iterator[Mapping[str, Tenso
         for number, batch in enumerate(islice(batches, count)):
             torch.manual_seed(mixed_seed(state.settings.seed, number))
             own = int((batch["image_ids"] >= 0).sum()) if "image_ids" in batch else len(next(iter(batch.values())))
+            on_device = {name: value.to(state.device, non_blocking=True) for name, value in batch.items()}
             # Batches that the processes see at the same time are one batch.
-            parts = nullcontext()
-            if as_part is not None:
-                parts = as_part(distributed.rank(), distributed.world_size(), _total)
-            with parts, stepper.precision.autocast():
-                losses = model({name: value.to(state.device, non_blocking=True) for name, value in batch.items()})
+            place = (distributed.rank(), distributed.world_size())
+            with stepper.precision.autocast():
+                losses = model(on_device, *part_arguments(model, place, _mean))
             for name, value in losses.items():
                 sums[name] = sums.get(name, 0.0) + (own * float(value) if own else 0.0)
             images += own
@@ -60,5 +57,5 @@ def validation_losses(state: TrainingState, batches: Iterator[Mapping[str, Tenso
     return {"validation/loss": math.fsum(means.values()), **{f"validation/{n}": v for n, v in means.items()}}
 
 
-def _total(count: Tensor) -> Tensor:
+def _mean(count: Tensor) -> Tensor:
     return distributed.mean(count.detach().float().clone())

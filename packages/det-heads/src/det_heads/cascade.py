@@ -14,6 +14,7 @@ from det_heads.box_head import BoxHead
 from det_heads.config import BoxHeadConfig, CascadeConfig
 from det_heads.detections import select_detections
 from det_heads.mask_head import MaskHead
+from det_heads.parts import WHOLE, BatchPart
 from det_heads.proposals import Proposals
 from det_heads.two_stage import TwoStageDetector
 from det_ops import clip_boxes, decode_boxes
@@ -60,30 +61,36 @@ class CascadeDetector(TwoStageDetector):
         return list(cast("Iterable[MaskHead]", self.mask_heads)) or super().mask_branch()
 
     def region_losses(
-        self, batch: Mapping[str, Tensor], features: Sequence[Tensor], proposals: Proposals, truth: Truth
+        self,
+        batch: Mapping[str, Tensor],
+        features: Sequence[Tensor],
+        proposals: Proposals,
+        truth: Truth,
+        part: BatchPart = WHOLE,
     ) -> dict[str, Tensor]:
         """Losses of all stages, each with the samples that the one before it has refined."""
         cascade, heads = self._cascade, self.stages()
         # RoIAlign is linear: scaling the gradient of the pyramid once scales that of everything pooled from it.
         box_features = [_ScaledGradient.apply(feature, cascade.gradient_scale) for feature in features]
         losses: dict[str, Tensor] = {}
-        samples = self.sample_proposals(proposals.boxes, proposals.valid, truth, heads[0].config)
+        samples = self.sample_proposals(proposals.boxes, proposals.valid, truth, heads[0].config, part)
         drawn_from = proposals.boxes.shape[1]
         for stage, head in enumerate(heads):
             logits, deltas = self.box_outputs(box_features, samples.boxes, samples.valid, head)
-            found = self.box_losses(logits, deltas, samples, head.config)
+            found = self.box_losses(logits, deltas, samples, head.config, part)
             if self.mask_heads:
-                found |= self.mask_losses(batch, features, samples, self.mask_branch()[stage])
+                found |= self.mask_losses(batch, features, samples, self.mask_branch()[stage], part)
             losses |= {f"{name}_stage{stage}": loss * cascade.loss_weights[stage] for name, loss in found.items()}
             if stage == 0 and self.mask_head is not None:
-                losses |= self.mask_losses(batch, features, samples, self.mask_head)
+                losses |= self.mask_losses(batch, features, samples, self.mask_head, part)
             if stage + 1 < len(heads):
                 boxes = self.refine(samples.boxes, deltas, batch["image_sizes"], head.config)
                 following = heads[stage + 1].config
                 if cascade.resample:
                     # The truth is added to every stage, so the copies of it in this one have no successors.
                     valid = samples.valid & (samples.index < drawn_from)
-                    samples, drawn_from = self.sample_proposals(boxes, valid, truth, following), boxes.shape[1]
+                    samples = self.sample_proposals(boxes, valid, truth, following, part)
+                    drawn_from = boxes.shape[1]
                 else:
                     samples = self.relabel(boxes, samples.valid, truth, following)
         return losses

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from det_heads.assignment import Samples
 from det_heads.config import BoxCodingConfig, BoxHeadConfig, RPNConfig
-from det_heads.parts import normalizer as normalizer_of
+from det_heads.parts import WHOLE, BatchPart
 from det_ops import encode_boxes
 
 __all__ = ["box_losses", "mask_loss", "regression_loss", "rpn_losses"]
@@ -34,7 +34,7 @@ def regression_loss(deltas: Tensor, samples: Samples, coding: BoxCodingConfig, *
 
 
 def rpn_losses(
-    logits: Tensor, deltas: Tensor, samples: Samples, config: RPNConfig, *, offset: float
+    logits: Tensor, deltas: Tensor, samples: Samples, config: RPNConfig, *, offset: float, part: BatchPart = WHOLE
 ) -> tuple[Tensor, Tensor]:
     """Objectness and box loss of the RPN.
 
@@ -44,6 +44,7 @@ def rpn_losses(
         samples: The sampled anchors.
         config: Conventions.
         offset: Width convention.
+        part: Which part of a larger batch this is.
 
     Returns:
         Two float32 scalars.
@@ -51,14 +52,14 @@ def rpn_losses(
     if config.normalizer == "configured":
         normalizer: Tensor | int = config.samples * logits.shape[0]
     else:
-        normalizer = normalizer_of(samples.valid.sum())
+        normalizer = part.normalizer(samples.valid.sum())
     objectness = F.binary_cross_entropy_with_logits(logits.float(), samples.positive.float(), reduction="none")
     regression = regression_loss(deltas, samples, config.coding, beta=config.beta, offset=offset)
     return (objectness * samples.valid).sum() / normalizer, regression / normalizer
 
 
 def box_losses(
-    logits: Tensor, deltas: Tensor, samples: Samples, config: BoxHeadConfig, *, offset: float
+    logits: Tensor, deltas: Tensor, samples: Samples, config: BoxHeadConfig, *, offset: float, part: BatchPart = WHOLE
 ) -> tuple[Tensor, Tensor]:
     """Classification and box loss of a box head; both are means over the sampled boxes, background included.
 
@@ -68,12 +69,13 @@ def box_losses(
         samples: The sampled boxes.
         config: Conventions.
         offset: Width convention.
+        part: Which part of a larger batch this is.
 
     Returns:
         Two float32 scalars.
     """
     batch, count, classes = logits.shape
-    normalizer = normalizer_of(samples.valid.sum())
+    normalizer = part.normalizer(samples.valid.sum())
     classification = F.cross_entropy(
         logits.float().flatten(0, 1),
         samples.labels.flatten(),
@@ -88,16 +90,17 @@ def box_losses(
     return classification, regression / normalizer
 
 
-def mask_loss(logits: Tensor, targets: Tensor, used: Tensor) -> Tensor:
+def mask_loss(logits: Tensor, targets: Tensor, used: Tensor, *, part: BatchPart = WHOLE) -> Tensor:
     """Binary cross entropy, the mean over the pixels of all used rows.
 
     Args:
         logits: [R, P, P] of each row's class.
         targets: [R, P, P] in 0..1.
         used: [R] bool.
+        part: Which part of a larger batch this is.
 
     Returns:
         Scalar float32, zero where no row is used.
     """
     loss = F.binary_cross_entropy_with_logits(logits.float(), targets, reduction="none").mean(dim=(1, 2))
-    return (loss * used).sum() / normalizer_of(used.sum())
+    return (loss * used).sum() / part.normalizer(used.sum())

@@ -5,7 +5,7 @@ classes. None of them depends on the data, and nothing is read back to the host.
 """
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +19,7 @@ from det_heads.detections import select_detections
 from det_heads.losses import box_losses, mask_loss, rpn_losses
 from det_heads.mask_head import MaskHead, mask_targets
 from det_heads.packing import pack, unpack
-from det_heads.parts import as_part, rows_of_batch
+from det_heads.parts import WHOLE, BatchPart
 from det_heads.pixels import Normalize
 from det_heads.pooling import pool_boxes
 from det_heads.postprocess import ImageDetections, to_image
@@ -38,7 +38,8 @@ class TwoStageDetector(nn.Module):
     :meth:`to_image` brings them to the original images. Every stage is a method of its own.
 
     Args:
-        backbone: Maps normalised images to a pyramid (P2, P3, P4, P5, P6); has ``out_channels`` and ``strides``.
+        backbone: Maps normalised images to a pyramid (P2, P3, P4, P5, P6); has ``out_channels`` and ``strides``
+            and, for learning rates by layer, ``layer_groups()``.
         config: Every convention of the heads.
     """
 
@@ -66,48 +67,66 @@ class TwoStageDetector(nn.Module):
             return None
         return MaskHead(channels, self.config.num_classes, self.config.mask, self.config.init)
 
-    def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def forward(self, batch: Mapping[str, Tensor], part: BatchPart | None = None) -> dict[str, Tensor]:
         """Losses of a batch in training mode, detections otherwise.
 
         Args:
             batch: ``images`` [B, 3, H, W] and ``image_sizes`` [B, 2]; in training also the truth: ``boxes``,
                 ``labels``, ``valid``, ``crowd``, ``scales`` and the mask tensors.
+            part: In training, which part of a larger batch this is.
         """
         features = self.backbone(self.normalize(batch))
         image_shape = (batch["images"].shape[-2], batch["images"].shape[-1])
         anchors = self.anchors([(f.shape[-2], f.shape[-1]) for f in features], image_shape)
         if self.training:
-            return self._losses(batch, features, anchors)
+            return self._losses(batch, features, anchors, part or WHOLE)
         sizes = batch["image_sizes"]
         logits, deltas = self.rpn(features)
         proposals = self.propose(logits, deltas, anchors, sizes)
         return self.detect(features, proposals.boxes, proposals.valid, sizes)
 
-    def _losses(self, batch: Mapping[str, Tensor], features: Sequence[Tensor], anchors: Tensor) -> dict[str, Tensor]:
+    def _losses(
+        self, batch: Mapping[str, Tensor], features: Sequence[Tensor], anchors: Tensor, part: BatchPart
+    ) -> dict[str, Tensor]:
         truth = truth_of(batch, self.config.offset)
         sizes = batch["image_sizes"]
-        losses = self.rpn_losses(features, self.sample_anchors(anchors, truth, sizes))
+        losses = self.rpn_losses(features, self.sample_anchors(anchors, truth, sizes, part), part)
         with torch.no_grad():
             logits, deltas = self.rpn(features)
         proposals = self.propose(logits, deltas, anchors, sizes)
-        return losses | self.region_losses(batch, features, proposals, truth)
+        return losses | self.region_losses(batch, features, proposals, truth, part)
 
     def region_losses(
-        self, batch: Mapping[str, Tensor], features: Sequence[Tensor], proposals: Proposals, truth: Truth
+        self,
+        batch: Mapping[str, Tensor],
+        features: Sequence[Tensor],
+        proposals: Proposals,
+        truth: Truth,
+        part: BatchPart = WHOLE,
     ) -> dict[str, Tensor]:
         """Losses of the heads that look at boxes."""
-        samples = self.sample_proposals(proposals.boxes, proposals.valid, truth, self.box_head.config)
+        samples = self.sample_proposals(proposals.boxes, proposals.valid, truth, self.box_head.config, part)
         logits, deltas = self.box_outputs(features, samples.boxes, samples.valid, self.box_head)
-        losses = self.box_losses(logits, deltas, samples, self.box_head.config)
+        losses = self.box_losses(logits, deltas, samples, self.box_head.config, part)
         if self.mask_head is not None:
-            losses |= self.mask_losses(batch, features, samples, self.mask_head)
+            losses |= self.mask_losses(batch, features, samples, self.mask_head, part)
         return losses
 
     def random_keys(self, shape: tuple[int, int], device: torch.device) -> Tensor:
         """Uniform numbers that decide which candidates are sampled; the largest win. Replace to sample otherwise."""
-        return rows_of_batch(functools.partial(torch.rand, device=device), shape)
+        return torch.rand(shape, device=device)
 
-    as_part = staticmethod(as_part)
+    def batch_part(self, index: int, count: int, mean: Callable[[Tensor], Tensor]) -> BatchPart:
+        """What :meth:`forward` takes as `part`; this and :meth:`layer_groups` are what `det_engine` asks a model."""
+        return BatchPart(index, count, mean)
+
+    def layer_groups(self) -> tuple[tuple[str, ...], ...]:
+        """What the names of the backbone's parameters begin with, layer by layer from the input on."""
+        groups = self.backbone.layer_groups()  # type: ignore[operator]
+        return tuple(tuple(f"backbone.{prefix}" for prefix in group) for group in groups)
+
+    def _keys(self, shape: tuple[int, int], device: torch.device, part: BatchPart) -> Tensor:
+        return part.rows(functools.partial(self.random_keys, device=device), shape)
 
     # Stages, in the order of their use.
 
@@ -132,7 +151,7 @@ class TwoStageDetector(nn.Module):
         )
 
     @torch.no_grad()
-    def sample_anchors(self, anchors: Tensor, truth: Truth, image_sizes: Tensor) -> Samples:
+    def sample_anchors(self, anchors: Tensor, truth: Truth, image_sizes: Tensor, part: BatchPart = WHOLE) -> Samples:
         """Anchors [N, 4] that train the RPN; their label is 0 for objects and 1 for background."""
         config = self.config.rpn
         inside, candidates = None, anchors
@@ -151,26 +170,30 @@ class TwoStageDetector(nn.Module):
             reassign_low_quality=config.reassign_low_quality,
             offset=self.config.offset,
         )
-        keys = self.random_keys((truth.boxes.shape[0], anchors.shape[0]), anchors.device)
+        keys = self._keys((truth.boxes.shape[0], anchors.shape[0]), anchors.device, part)
         objects = truth._replace(labels=torch.zeros_like(truth.labels))
         return draw(
             anchors, assignment, objects, keys, count=config.samples, fraction=config.positive_fraction, num_classes=1
         )
 
-    def rpn_losses(self, features: Sequence[Tensor], samples: Samples) -> dict[str, Tensor]:
+    def rpn_losses(self, features: Sequence[Tensor], samples: Samples, part: BatchPart = WHOLE) -> dict[str, Tensor]:
         """``loss_rpn_cls`` and ``loss_rpn_box`` at sampled anchors."""
         logits, deltas = self.rpn.at(features, samples.index)
-        objectness, regression = rpn_losses(logits, deltas, samples, self.config.rpn, offset=self.config.offset)
+        objectness, regression = rpn_losses(
+            logits, deltas, samples, self.config.rpn, offset=self.config.offset, part=part
+        )
         return {"loss_rpn_cls": objectness, "loss_rpn_box": regression}
 
     @torch.no_grad()
-    def sample_proposals(self, boxes: Tensor, valid: Tensor, truth: Truth, config: BoxHeadConfig) -> Samples:
+    def sample_proposals(
+        self, boxes: Tensor, valid: Tensor, truth: Truth, config: BoxHeadConfig, part: BatchPart = WHOLE
+    ) -> Samples:
         """Boxes [B, K, 4] that train the box and mask heads, the true boxes among them (index K and above)."""
         if config.add_truth:
             boxes = torch.cat([boxes, truth.boxes], dim=1)
             valid = torch.cat([valid, truth.usable], dim=1)
         assignment = self.assign_boxes(boxes, valid, truth, config)
-        keys = self.random_keys((boxes.shape[0], boxes.shape[1]), boxes.device)
+        keys = self._keys((boxes.shape[0], boxes.shape[1]), boxes.device, part)
         return draw(
             boxes,
             assignment,
@@ -214,13 +237,20 @@ class TwoStageDetector(nn.Module):
         logits, deltas = head(pooled, valid.flatten())
         return logits.unflatten(0, (batch, count)), deltas.unflatten(0, (batch, count))
 
-    def box_losses(self, logits: Tensor, deltas: Tensor, samples: Samples, config: BoxHeadConfig) -> dict[str, Tensor]:
+    def box_losses(
+        self, logits: Tensor, deltas: Tensor, samples: Samples, config: BoxHeadConfig, part: BatchPart = WHOLE
+    ) -> dict[str, Tensor]:
         """``loss_cls`` and ``loss_box`` of a box head's outputs for sampled boxes."""
-        classification, regression = box_losses(logits, deltas, samples, config, offset=self.config.offset)
+        classification, regression = box_losses(logits, deltas, samples, config, offset=self.config.offset, part=part)
         return {"loss_cls": classification, "loss_box": regression}
 
     def mask_losses(
-        self, batch: Mapping[str, Tensor], features: Sequence[Tensor], samples: Samples, head: MaskHead
+        self,
+        batch: Mapping[str, Tensor],
+        features: Sequence[Tensor],
+        samples: Samples,
+        head: MaskHead,
+        part: BatchPart = WHOLE,
     ) -> dict[str, Tensor]:
         """``loss_mask`` of the positive samples, which hold the first slots of every image."""
         box = self.config.box
@@ -235,7 +265,7 @@ class TwoStageDetector(nn.Module):
         labels = labels.flatten()[packing.order].clamp(max=self.config.num_classes - 1)
         logits = head(pooled, labels, packing.count)
         targets = mask_targets(batch, boxes, packing.images, torch.where(packing.used, instance, -1), head.config)
-        return {"loss_mask": mask_loss(logits, targets, packing.used)}
+        return {"loss_mask": mask_loss(logits, targets, packing.used, part=part)}
 
     def detect(
         self, features: Sequence[Tensor], boxes: Tensor, valid: Tensor, image_sizes: Tensor

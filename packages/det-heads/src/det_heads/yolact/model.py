@@ -5,14 +5,14 @@ detections. None of them depends on the data, and nothing is read back to the ho
 """
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from det_heads.parts import as_part, at_least_one, mean_over_parts, rows_of_batch
+from det_heads.parts import WHOLE, BatchPart
 from det_heads.pixels import Normalize
 from det_heads.postprocess import ImageDetections, to_image
 from det_heads.yolact import losses
@@ -57,7 +57,8 @@ class Yolact(nn.Module):
     The image fills the network's input: pictures are resized without keeping their aspect, and nothing is padded.
 
     Args:
-        backbone: Maps normalised images to a pyramid (P3, ..., P7); has ``out_channels``.
+        backbone: Maps normalised images to a pyramid (P3, ..., P7); has ``out_channels`` and, for learning rates by
+            layer, ``layer_groups()``.
         config: Every constant.
     """
 
@@ -76,26 +77,34 @@ class Yolact(nn.Module):
         init_xavier(self.semantic)
         self.mask_iou = None if config.mask_iou is None else MaskIoUNet(config.num_classes, config.mask_iou)
 
-    def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def forward(self, batch: Mapping[str, Tensor], part: BatchPart | None = None) -> dict[str, Tensor]:
         """Losses of a batch in training mode, detections otherwise.
 
         Args:
             batch: ``images`` [B, 3, H, W] and ``image_sizes`` [B, 2]; in training also ``boxes``, ``labels``,
                 ``valid``, ``crowd`` and the masks as bitmaps reduced to the sizes of the prototypes and of P3
                 (``mask_bitmaps_<h>x<w>`` [B, M, h, w], see :meth:`bitmap_sizes`), or ``mask_bitmaps`` [B, M, H, W].
+            part: In training, which part of a larger batch this is.
         """
         features = self.backbone(self.normalize(batch))
         image_shape = (batch["images"].shape[-2], batch["images"].shape[-1])
         outputs = self.outputs(features, image_shape)
         if self.training:
-            return self.losses(batch, outputs, self.semantic(features[0]))
+            return self.losses(batch, outputs, self.semantic(features[0]), part or WHOLE)
         return self.detect(outputs, image_shape)
 
     def random_keys(self, shape: tuple[int, int], device: torch.device) -> Tensor:
         """Uniform numbers that decide which positives train masks; the largest win. Replace to choose otherwise."""
-        return rows_of_batch(functools.partial(torch.rand, device=device), shape)
+        return torch.rand(shape, device=device)
 
-    as_part = staticmethod(as_part)
+    def batch_part(self, index: int, count: int, mean: Callable[[Tensor], Tensor]) -> BatchPart:
+        """What :meth:`forward` takes as `part`; this and :meth:`layer_groups` are what `det_engine` asks a model."""
+        return BatchPart(index, count, mean)
+
+    def layer_groups(self) -> tuple[tuple[str, ...], ...]:
+        """What the names of the backbone's parameters begin with, layer by layer from the input on."""
+        groups = self.backbone.layer_groups()  # type: ignore[operator]
+        return tuple(tuple(f"backbone.{prefix}" for prefix in group) for group in groups)
 
     @staticmethod
     def bitmap_sizes(height: int, width: int) -> tuple[tuple[int, int], tuple[int, int]]:
@@ -121,23 +130,29 @@ class Yolact(nn.Module):
         """Which priors are which objects."""
         return match_priors(priors, _boxes(batch), batch["valid"], batch["crowd"], self.config.loss)
 
-    def losses(self, batch: Mapping[str, Tensor], outputs: Outputs, semantic: Tensor) -> dict[str, Tensor]:
+    def losses(
+        self, batch: Mapping[str, Tensor], outputs: Outputs, semantic: Tensor, part: BatchPart = WHOLE
+    ) -> dict[str, Tensor]:
         """All losses.
 
         Args:
             batch: The truth.
             outputs: Of the heads.
             semantic: [B, C, H3, W3] logits of the semantic head.
+            part: Which part of a larger batch this is.
         """
         with torch.autocast(semantic.device.type, enabled=False):
-            return self._losses(batch, outputs, semantic)
+            return self._losses(batch, outputs, semantic, part)
 
-    def _losses(self, batch: Mapping[str, Tensor], outputs: Outputs, semantic: Tensor) -> dict[str, Tensor]:
+    def _losses(
+        self, batch: Mapping[str, Tensor], outputs: Outputs, semantic: Tensor, part: BatchPart
+    ) -> dict[str, Tensor]:
         config, boxes, labels = self.config.loss, _boxes(batch), batch["labels"]
         match = self.match(outputs.priors, batch)
-        positives = mean_over_parts(match.positive.sum())
-        images, priors = match.positive.shape
-        samples = losses.sample_masks(match, self.random_keys((images, priors), boxes.device), config.masks)
+        positives = part.mean(match.positive.sum())
+        draw = functools.partial(self.random_keys, device=boxes.device)
+        keys = part.rows(draw, (match.positive.shape[0], match.positive.shape[1]))
+        samples = losses.sample_masks(match, keys, config.masks)
         mask, logits, inside, truth = losses.mask_losses(
             outputs.prototypes.float(),
             outputs.coefficients,
@@ -156,7 +171,7 @@ class Yolact(nn.Module):
             probabilities = logits.sigmoid() * inside
             loss = losses.mask_iou_loss(self.mask_iou, probabilities, truth, own, samples.used, self.config.mask_iou)
             each["loss_mask_iou"] = self.config.mask_iou.weight * loss
-        each = {name: loss / at_least_one(positives) for name, loss in each.items()}
+        each = {name: loss / part.at_least_one(positives) for name, loss in each.items()}
         usable = batch["valid"] & ~batch["crowd"]
         loss = losses.semantic_loss(semantic, _bitmaps(batch, semantic), labels, usable) / len(boxes)
         each["loss_semantic"] = config.semantic * loss * (positives > 0)
