@@ -5,7 +5,7 @@
 
 Both sides have the same weights and find the same objects (as many as they may report, a hundred an image). Our masks
 end as COCO run lengths, torchvision's as one float image each. `network` is the time until boxes and 28x28 masks are
-on the device; on CUDA it is replayed from a graph. Rows go to `benchmarks/results.jsonl`.
+on the device; on CUDA it is replayed from a graph.
 """
 
 import argparse

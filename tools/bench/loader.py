@@ -3,7 +3,7 @@
     hatch run bench loader --data DIR [--workers 0] [--images 64] [--size 800] [--batch 4]
 
 Both read the same JPEG files of a data set in the COCO layout, resize the shorter side, mirror half of them, and end at
-batches with boxes, labels and masks in main memory. Rows go to `benchmarks/results.jsonl`.
+batches with boxes, labels and masks in main memory.
 """
 
 import argparse

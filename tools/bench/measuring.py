@@ -16,7 +16,6 @@ import torch
 import torchvision
 
 ROOT = Path(__file__).parents[2]
-RECORD = ROOT / "benchmarks" / "results.jsonl"
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -25,7 +24,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, default=2, help="of the CPU")
     parser.add_argument("--warmup", type=int, default=2, help="rounds before the timing")
     parser.add_argument("--repeat", type=int, default=5, help="timed rounds; every side runs once in each")
-    parser.add_argument("--json", type=Path, default=RECORD, help="file to append a line per row to")
+    parser.add_argument("--json", type=Path, help="file to append a line per row to, such as benchmarks/results.jsonl")
 
 
 def take_turns(
@@ -71,7 +70,9 @@ def surroundings(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def append(rows: list[dict[str, Any]], options: argparse.Namespace) -> None:
-    """Put the rows at the end of the record."""
+    """Put the rows at the end of the record, if one is wanted."""
+    if options.json is None:
+        return
     where = surroundings(options)
     with options.json.open("a") as file:
         file.writelines(json.dumps(where | row) + "\n" for row in rows)

@@ -22,7 +22,7 @@ from unittest import mock
 
 import torch
 from detectors import DETECTORS, Pair
-from measuring import RECORD, append
+from measuring import append
 from scenes import Batch, as_torchvision, make_scene
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -242,7 +242,7 @@ def main(args: list[str] | None = None) -> None:
     parser.add_argument("--small", type=int, nargs=2, default=[32, 64], help="of the images of torchvision's count")
     parser.add_argument("--positives", type=int, default=64, help="regions an image with a mask, in torchvision")
     parser.add_argument("--tflops", type=float, default=TFLOPS, help="rate of products, in 10^12 operations a second")
-    parser.add_argument("--json", type=Path, default=RECORD, help="file to append a line per row to")
+    parser.add_argument("--json", type=Path, help="file to append a line per row to, such as benchmarks/results.jsonl")
     parser.set_defaults(device="cpu", threads=1)
     options = parser.parse_args(args)
     torch.set_num_threads(options.threads)

@@ -4,8 +4,7 @@
                                 [--device cuda] [--precision bf16]
 
 Both sides have the same weights, frozen stages, norm layers, objects and number format, and channels-last weights. Ours
-is the step of every training (`det_engine.TrainStep`), on CUDA captured as a graph (`--train.capture True`). Rows go to
-`benchmarks/results.jsonl`.
+is the step of every training (`det_engine.TrainStep`), on CUDA captured as a graph (`--train.capture True`).
 """
 
 import argparse
