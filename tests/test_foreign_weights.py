@@ -16,16 +16,17 @@ from apps.common.config import Recipe
 from apps.common.weights import Trained, describe, load_trained
 from det_backbones import read_weights
 from det_engine import checkpoint
-from det_heads import (
+from det_models import (
     detectron2_cascade_config,
     detectron2_config,
     maskrcnn_benchmark_config,
     mmdetection_cascade_config,
     mmdetection_config,
+    mmdetection_v1_cascade_config,
+    mmdetection_v1_config,
     torchvision_config,
     torchvision_v2_config,
 )
-from det_heads.conventions import mmdetection_v1_cascade_config, mmdetection_v1_config
 from det_models.checkpoints import read
 from testing.command_line import APPS, call, small
 from testing.command_line import read as read_json

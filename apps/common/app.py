@@ -6,8 +6,8 @@ from typing import Generic
 
 from apps.common.config import R
 from det_engine.cli import UsageError
-from det_heads import DetectorConfig, YolactConfig
-from det_models import Detector, build
+from det_heads import YolactConfig
+from det_models import Detector, DetectorConfig, build
 
 
 @dataclass(frozen=True, kw_only=True)

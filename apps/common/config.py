@@ -12,8 +12,7 @@ import tyro
 from det_coco import Augmentation, BatchShape, Resize, default_buckets
 from det_coco.transforms import Transform
 from det_engine import SolverConfig, TrainSettings, scale_to_batch
-from det_heads import DetectorConfig
-from det_models import BackboneConfig, ModelConfig
+from det_models import BackboneConfig, DetectorConfig, ModelConfig
 from det_models.adopting import backbone_of, conventions_of
 from det_models.checkpoints import Checkpoint
 

@@ -17,8 +17,8 @@ from apps.common.weights import adopt, initialize, load_trained
 from apps.faster_rcnn import config as faster_rcnn
 from apps.mask_rcnn import config as mask_rcnn
 from det_backbones import FrozenBatchNorm2d
-from det_heads import TwoStageDetector, torchvision_config
-from det_models import BackboneConfig, build
+from det_heads import TwoStageDetector
+from det_models import BackboneConfig, build, torchvision_config
 from det_models.checkpoints import to_reference
 from testing.command_line import APPS
 from testing.foreign_files import write

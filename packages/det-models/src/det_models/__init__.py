@@ -4,16 +4,38 @@ from det_models.__about__ import __version__
 from det_models.builders import Detector, backbone, build, two_stage, yolact
 from det_models.checkpoints import CheckpointError
 from det_models.config import BackboneConfig, ModelConfig, YolactBackboneConfig
+from det_models.conventions import (
+    detectron2_cascade_config,
+    detectron2_config,
+    maskrcnn_benchmark_config,
+    mmdetection_cascade_config,
+    mmdetection_config,
+    mmdetection_v1_cascade_config,
+    mmdetection_v1_config,
+    torchvision_config,
+    torchvision_v2_config,
+)
+from det_models.detector_config import DetectorConfig
 
 __all__ = [
     "BackboneConfig",
     "CheckpointError",
     "Detector",
+    "DetectorConfig",
     "ModelConfig",
     "YolactBackboneConfig",
     "__version__",
     "backbone",
     "build",
+    "detectron2_cascade_config",
+    "detectron2_config",
+    "maskrcnn_benchmark_config",
+    "mmdetection_cascade_config",
+    "mmdetection_config",
+    "mmdetection_v1_cascade_config",
+    "mmdetection_v1_config",
+    "torchvision_config",
+    "torchvision_v2_config",
     "two_stage",
     "yolact",
 ]

@@ -4,8 +4,9 @@ from collections.abc import Iterator
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, TypeVar
 
-from det_heads import DetectorConfig, PixelConfig
+from det_heads import PixelConfig
 from det_models.checkpoints import Checkpoint, CheckpointError
+from det_models.detector_config import DetectorConfig
 
 C = TypeVar("C")
 _RANKS = ("pre_nms_scores", "nms_scores")

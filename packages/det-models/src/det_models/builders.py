@@ -3,8 +3,9 @@
 import torch
 
 from det_backbones import FPN, DarkNet, Deformable, ResNet, ResNetFPN, resnet
-from det_heads import CascadeDetector, DetectorConfig, TwoStageDetector, Yolact, YolactConfig
+from det_heads import CascadeDetector, TwoStageDetector, Yolact, YolactConfig
 from det_models.config import BackboneConfig, ModelConfig, YolactBackboneConfig
+from det_models.detector_config import DetectorConfig
 from det_ops import Conv2d, deform_conv2d
 
 __all__ = ["Detector", "backbone", "build", "two_stage", "yolact"]

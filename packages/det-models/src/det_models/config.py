@@ -5,7 +5,8 @@ from typing import Literal
 
 from det_backbones.resnet import Depth
 from det_coco import Resize
-from det_heads import DetectorConfig, YolactConfig
+from det_heads import YolactConfig
+from det_models.detector_config import DetectorConfig
 
 __all__ = ["BackboneConfig", "ModelConfig", "YolactBackboneConfig"]
 

@@ -18,10 +18,11 @@ from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign
 from det_backbones import Norm, make_norm
 from det_backbones.resnet import BLOCKS
 from det_coco import Batch
-from det_heads import BoxHeadConfig, DetectorConfig, MaskHeadConfig
+from det_heads import BoxHeadConfig, MaskHeadConfig
 from det_heads.config import PoolConfig
 from det_models.certificate import Detections, Outputs
 from det_models.config import ModelConfig
+from det_models.detector_config import DetectorConfig
 
 
 def torchvision_network(model: ModelConfig, state: Mapping[str, Tensor]) -> FasterRCNN | None:
