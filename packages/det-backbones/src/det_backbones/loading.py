@@ -44,7 +44,9 @@ class LoadReport:
     stride_in_1x1: bool | None
 
 
-def load_imagenet_weights(body: ResNet | DarkNet, path: str | os.PathLike[str]) -> LoadReport:
+def load_imagenet_weights(
+    body: ResNet | DarkNet, path: str | os.PathLike[str], arrays: Mapping[str, Tensor] | None = None
+) -> LoadReport:
     """Loads pretrained weights into a body, or changes nothing and says why.
 
     Reads Caffe2's pickles (MSRA's R-50.pkl and R-101.pkl, also inside "blobs" or detectron2's "model"), detectron2's
@@ -55,6 +57,7 @@ def load_imagenet_weights(body: ResNet | DarkNet, path: str | os.PathLike[str]) 
     Args:
         body: The network; its device and dtype stay.
         path: The file.
+        arrays: What :func:`det_backbones.read_arrays` found in it, where that was done already.
 
     Returns:
         What was set and what was left out.
@@ -63,7 +66,7 @@ def load_imagenet_weights(body: ResNet | DarkNet, path: str | os.PathLike[str]) 
         WeightsError: The file is missing, damaged or unsafe, has numbers that are not finite, or is of another
             architecture; the message then names the first tensors that differ, with both shapes.
     """
-    arrays = read_arrays(path)
+    arrays = read_arrays(path) if arrays is None else arrays
     kind, names = translate(arrays)
     if kind is None:
         raise WeightsError(

@@ -5,13 +5,14 @@ an unpickler that knows numpy arrays and containers only, those of PyTorch throu
 know by name the numbers of numpy and the metadata which the files of training frameworks carry, and restore none of it.
 """
 
+import hashlib
 import os
 import pickle
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -23,6 +24,8 @@ from det_backbones.errors import WeightsError
 # A legacy (not zip) torch.save starts with a pickled magic number.
 _TORCH_LEGACY = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)
 _ZIP = b"PK\x03\x04"
+# What det-engine ends its checkpoints with, before the SHA-256 of everything that precedes it.
+_SEAL = b"det-engine sha256:"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,8 +51,8 @@ def read_weights(path: str | os.PathLike[str]) -> WeightsFile:
     """The named arrays of a weights file and what it says beside them.
 
     Reads Caffe2's pickles (flat, or in "blobs"), detectron2's (in "model") and what `torch.save` wrote (a state dict,
-    also in "model", "state_dict" or "model_state"). Entries that are not arrays are left out of them, and so are
-    Caffe2's momenta.
+    also in "model", "state_dict" or "model_state"), runs of det-engine among them, whose checksum is verified. Entries
+    that are not arrays are left out of them, and so are Caffe2's momenta. The file is opened once.
 
     Raises:
         WeightsError: The file does not exist, is damaged, is not of these formats, names objects that are neither
@@ -58,18 +61,9 @@ def read_weights(path: str | os.PathLike[str]) -> WeightsFile:
     path = Path(path)
     try:
         with path.open("rb") as file:
-            head = file.read(64)
+            content = _content(file, path)
     except OSError as error:
         raise WeightsError(f"The weights file {path} cannot be read ({error.strerror or error}).") from error
-    if not head:
-        raise WeightsError(f"{path} is empty.")
-    if head.startswith((_ZIP, _TORCH_LEGACY)):
-        content = _read_torch(path)
-    elif head[0] == 0x80 or head[:1] in b"(}]c":
-        content = _read_pickle(path)
-    else:
-        hint = " It is a pointer of Git LFS; fetch the file it stands for." if b"git-lfs" in head else ""
-        raise WeightsError(f"{path} is not a weights file: it starts with {head[:16]!r}.{hint}")
     named, metadata = _inner(content)
     arrays = {}
     for name, value in named.items():
@@ -81,6 +75,38 @@ def read_weights(path: str | os.PathLike[str]) -> WeightsFile:
     if not arrays:
         raise WeightsError(f"{path} holds no weights: no arrays by name were found in it.")
     return WeightsFile(arrays=arrays, metadata=metadata)
+
+
+def _content(file: BinaryIO, path: Path) -> Any:
+    """What lies in an open file, of whichever format."""
+    head = file.read(64)
+    if not head:
+        raise WeightsError(f"{path} is empty.")
+    if not _seal_holds(file):
+        raise WeightsError(f"{path} is damaged: its content does not match its checksum. Use another checkpoint.")
+    file.seek(0)
+    if head.startswith((_ZIP, _TORCH_LEGACY)):
+        return _read_torch(file, path)
+    if head[0] == 0x80 or head[:1] in b"(}]c":
+        return _read_pickle(file, path)
+    hint = " It is a pointer of Git LFS; fetch the file it stands for." if b"git-lfs" in head else ""
+    raise WeightsError(f"{path} is not a weights file: it starts with {head[:16]!r}.{hint}")
+
+
+def _seal_holds(file: BinaryIO) -> bool:
+    """Whether det-engine's seal fits what precedes it; True for a file without one."""
+    remaining = max(0, file.seek(0, os.SEEK_END) - len(_SEAL) - hashlib.sha256().digest_size)
+    file.seek(remaining)
+    seal = file.read()
+    if not seal.startswith(_SEAL):
+        return True
+    digest = hashlib.sha256()
+    file.seek(0)
+    while remaining:
+        block = file.read(min(1 << 22, remaining))
+        digest.update(block)
+        remaining -= len(block)
+    return seal[len(_SEAL) :] == digest.digest()
 
 
 def _inner(content: Any) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -95,10 +121,9 @@ def _inner(content: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     return {name: value for name, value in content.items() if isinstance(name, str)}, beside
 
 
-def _read_pickle(path: Path) -> Any:
+def _read_pickle(file: BinaryIO, path: Path) -> Any:
     try:
-        with path.open("rb") as file:
-            return unpickling.load(file)
+        return unpickling.load(file)
     except unpickling.UnsafeError as error:
         raise WeightsError(_unsafe(path, str(error))) from error
     except Exception as error:
@@ -106,11 +131,11 @@ def _read_pickle(path: Path) -> Any:
         raise WeightsError(_damaged(path, error)) from error
 
 
-def _read_torch(path: Path) -> Any:
+def _read_torch(file: BinaryIO, path: Path) -> Any:
     try:
         known: list[Any] = [(stand_in, name) for name, stand_in in unpickling.STAND_INS.items()]
         with torch.serialization.safe_globals(known):
-            return unpickling.unwrap(torch.load(path, map_location="cpu", weights_only=True))
+            return unpickling.unwrap(torch.load(file, map_location="cpu", weights_only=True))
     except Exception as error:
         if isinstance(error, pickle.UnpicklingError) and "nsupported" in str(error):
             named = re.search(r"GLOBAL ([\w.]+)", str(error))
