@@ -63,7 +63,7 @@ def test_results_are_read_back(val):
     rles = [coco_mask.encode(np.asfortranarray(m.astype(np.uint8))) for m in truth.masks]
     rows = to_results(val, image_id, truth.boxes, np.linspace(0.9, 0.1, len(rles)), truth.labels, rles)
     drawn = detections_of(val, rows, min_score=0)
-    np.testing.assert_array_equal(drawn.masks, truth.masks)
+    np.testing.assert_array_equal([coco_mask.decode(mask) for mask in drawn.masks], truth.masks)
     np.testing.assert_array_equal(drawn.labels, truth.labels)
     np.testing.assert_allclose(drawn.boxes, truth.boxes, rtol=1e-5)
     assert len(detections_of(val.category_ids, rows).labels) == sum(row["score"] >= 0.5 for row in rows)
