@@ -12,6 +12,7 @@ from det_coco.layout import Split, default_splits, find_splits, load_split
 from det_coco.loader import Loader, eval_loader, train_loader
 from det_coco.pictures import draw, save_picture, side_by_side
 from det_coco.results import save_results, to_results
+from det_coco.rle import decode_rle
 from det_coco.selection import Limits, limits
 from det_coco.ssd import SSDAugmentation
 from det_coco.synthetic import cache_folder, synthetic_dataset
@@ -34,6 +35,7 @@ __all__ = [
     "__version__",
     "cache_folder",
     "check_same_categories",
+    "decode_rle",
     "default_buckets",
     "default_splits",
     "detections_of",

@@ -3,14 +3,13 @@
 import colorsys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
 
-from det_coco._coco_api import coco_mask
 from det_coco.drawn import Drawn
 from det_coco.fonts import font_for, legible
+from det_coco.rle import decode_rle
 
 Colour = tuple[int, int, int]
 
@@ -51,7 +50,9 @@ def draw(
     colours = [_colour(int(label), n) for n, label in enumerate(drawn.labels)]
     if drawn.masks is not None:
         for n in order:
-            mask = _bitmap(drawn.masks[n])
+            mask = drawn.masks[n]
+            if isinstance(mask, Mapping):
+                mask = decode_rle(mask)
             if factor > 1:
                 mask = mask.repeat(factor, axis=0).repeat(factor, axis=1)
             _blend(canvas, mask, colours[n], crowd=drawn.crowd is not None and bool(drawn.crowd[n]))
@@ -140,10 +141,6 @@ def _name(class_names: Sequence[str] | Mapping[int, str], label: int) -> str:
     else:
         number, name = label, class_names[label]
     return legible(name, f"class {number}")
-
-
-def _bitmap(mask: np.ndarray | Mapping[str, Any]) -> np.ndarray:
-    return coco_mask.decode(dict(mask)).astype(bool) if isinstance(mask, Mapping) else mask
 
 
 def _draw_skeleton(
