@@ -34,7 +34,7 @@ def draw_beside_truth(index: CocoIndex, rows: Sequence[Mapping[str, Any]], folde
             image,
             ground_truth_of(index, image_id),
             detections_of(index, by_image[image_id], min_score=MIN_SCORE),
-            index.class_names,
+            index.categories,
         )
         save_picture(picture, folder / f"{image_id:012d}.png")
 
@@ -66,7 +66,7 @@ def draw_predictions(
         drawn = replace(drawn, masks=None)
     if "scores" not in show:
         drawn = replace(drawn, scores=None)
-    picture = draw(image, drawn, tuple(categories.values()), min_side=min_side, boxes="boxes" in show)
+    picture = draw(image, drawn, categories, min_side=min_side, boxes="boxes" in show)
     return picture, len(drawn.labels)
 
 

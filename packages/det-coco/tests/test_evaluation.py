@@ -119,8 +119,8 @@ def test_wrong_rows(val):
         evaluate(val, [row])
     with pytest.raises(DataError, match="without 'segmentation'"):
         evaluate(val, [{**row, "image_id": int(val.image_ids[0])}])
-    with pytest.raises(ValueError, match="must be bbox or segm, got 'keypoints'"):
-        evaluate(val, [], ["keypoints"])
+    with pytest.raises(ValueError, match="must be bbox, segm, keypoints or several of them, got 'boxes'"):
+        evaluate(val, [], ["boxes"])
 
 
 def test_truth_that_pycocotools_cannot_rasterise(content, write):

@@ -1,3 +1,6 @@
+import logging
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -5,8 +8,10 @@ from pycocotools import mask as coco_mask
 
 from det_coco import (
     Drawn,
+    decode_rle,
     detections_of,
     draw,
+    fonts,
     ground_truth_of,
     load_image,
     load_split,
@@ -14,6 +19,7 @@ from det_coco import (
     side_by_side,
     to_results,
 )
+from det_coco.rle import bitmap_to_runs
 
 
 def test_masks_and_boxes_are_where_they_belong():
@@ -63,7 +69,7 @@ def test_results_are_read_back(val):
     rles = [coco_mask.encode(np.asfortranarray(m.astype(np.uint8))) for m in truth.masks]
     rows = to_results(val, image_id, truth.boxes, np.linspace(0.9, 0.1, len(rles)), truth.labels, rles)
     drawn = detections_of(val, rows, min_score=0)
-    np.testing.assert_array_equal(drawn.masks, truth.masks)
+    np.testing.assert_array_equal([decode_rle(mask) for mask in drawn.masks], truth.masks)
     np.testing.assert_array_equal(drawn.labels, truth.labels)
     np.testing.assert_allclose(drawn.boxes, truth.boxes, rtol=1e-5)
     assert len(detections_of(val.category_ids, rows).labels) == sum(row["score"] >= 0.5 for row in rows)
@@ -80,3 +86,61 @@ def test_photograph_beside_its_truth(coco_mini, tmp_path, suffix):
     saved = Image.open(save_picture(picture, tmp_path / "deep" / f"x.{suffix}"))
     assert saved.size == picture.size
     assert saved.size[0] > 2 * index.widths[position]
+
+
+def test_run_lengths_are_drawn_as_bitmaps():
+    image = np.full((300, 500, 3), 128, np.uint8)
+    masks = np.zeros((2, 300, 500), bool)
+    masks[0, 100:200, 100:200] = masks[1, 50:250:2, 300:400] = True
+    boxes = np.array([[100.0, 100, 200, 200], [300, 50, 400, 250]])
+    rles = [coco_mask.encode(np.asfortranarray(mask.astype(np.uint8))) for mask in masks]
+    rles[1] = {"size": [300, 500], "counts": bitmap_to_runs(masks[1]).tolist()}
+    drawn = Drawn(boxes=boxes, labels=np.array([0, 1]), masks=masks)
+    expected = np.asarray(draw(image, drawn, ["x", "y"]))
+    np.testing.assert_array_equal(np.asarray(draw(image, replace(drawn, masks=rles), ["x", "y"])), expected)
+
+
+@pytest.fixture
+def no_fonts(monkeypatch):
+    """A system that has no font but Pillow's own."""
+    for cached in (fonts.legible, fonts._file_for):
+        cached.cache_clear()
+    monkeypatch.setattr(fonts, "_files", tuple)
+    yield
+    for cached in (fonts.legible, fonts._file_for):
+        cached.cache_clear()
+
+
+@pytest.mark.parametrize("name", ["猫", "猫 and dog", "человек", "قطة", "חתול"])
+def test_names_that_no_font_shows_are_ids_said_once(no_fonts, caplog, name):
+    image = np.zeros((400, 500, 3), np.uint8)
+    drawn = Drawn(boxes=np.array([[100.0, 100, 300, 300]]), labels=np.array([1]), scores=np.array([0.5]))
+    expected = draw(image, drawn, ["cat", "class 7"])
+    if fonts.font_for(name, 12) is not None:
+        pytest.skip("Pillow's own font shows it")
+    with caplog.at_level(logging.WARNING, "det_coco"):
+        for _ in range(2):
+            assert draw(image, drawn, {3: "cat", 7: name}) == expected
+    assert len(caplog.records) == 1
+    assert f"{name!r}; pictures say 'class 7' instead" in caplog.text
+    assert draw(image, drawn, ["cat", name]) == draw(image, drawn, ["cat", "class 1"])
+
+
+@pytest.mark.parametrize("name", ["человек", "猫", "قطة", "ärmel"])
+def test_names_in_other_scripts_are_legible(name):
+    font = fonts.font_for(name, 30)
+    if font is None:
+        pytest.skip("no font of this system shows it")
+    shapes = {bytes(font.getmask(character)) for character in set(name)}
+    assert len(shapes) == len(set(name))  # not one box for all of them
+    assert bytes(font.getmask("\uffff")) not in shapes
+
+
+def test_no_font_of_last_resort(monkeypatch, tmp_path):
+    """A font with one shape for every character is no font."""
+    monkeypatch.setattr(fonts, "_files", lambda: ("last resort",))
+    monkeypatch.setattr(fonts, "_shape", lambda font, character: "□" if font == "box" else (font, character < "\u0100"))
+    monkeypatch.setattr(fonts, "_load", lambda file, size: "box" if file else "latin")
+    fonts._file_for.cache_clear()
+    assert fonts._file_for(frozenset("猫")) is None
+    fonts._file_for.cache_clear()

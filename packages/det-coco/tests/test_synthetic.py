@@ -49,7 +49,7 @@ def test_same_arguments_give_the_same_files(tmp_path):
     first = synthetic_dataset(tmp_path / "a", **SMALL)
     second = synthetic_dataset(tmp_path / "b", **SMALL)
     files = sorted(p.relative_to(first) for p in first.rglob("*.*"))
-    assert len(files) == 6 + 6 + 2 + 1
+    assert len(files) == 6 + 6 + 4 + 1
     assert filecmp.cmpfiles(first, second, [str(f) for f in files], shallow=False) == ([str(f) for f in files], [], [])
     other = synthetic_dataset(tmp_path / "c", **SMALL, seed=1)
     assert not filecmp.cmp(first / "annotations/instances_val.json", other / "annotations/instances_val.json", False)
@@ -77,9 +77,9 @@ def test_reused_when_complete_and_rebuilt_when_damaged(tmp_path, caplog):
 def test_another_version_is_rebuilt(tmp_path):
     root = synthetic_dataset(tmp_path / "a", **SMALL)
     marker = root / "synthetic.json"
-    marker.write_text(marker.read_text().replace('"version": 1', '"version": 0'))
+    marker.write_text(marker.read_text().replace('"version": 2', '"version": 0'))
     synthetic_dataset(root, **SMALL)
-    assert '"version": 1' in marker.read_text()
+    assert '"version": 2' in marker.read_text()
 
 
 def test_interrupted_leaves_nothing(tmp_path, monkeypatch):

@@ -3,12 +3,16 @@
 from det_coco.__about__ import __version__
 from det_coco.annotations import CocoIndex, check_same_categories
 from det_coco.batches import Batch, BatchShape, Sample, default_buckets, make_batch
+from det_coco.drawn import Drawn, detections_of, ground_truth_of
 from det_coco.errors import DataError
-from det_coco.evaluation import evaluate, save_results, to_results
+from det_coco.evaluation import evaluate
 from det_coco.images import list_images, load_image
+from det_coco.keypoints import Skeleton
 from det_coco.layout import Split, default_splits, find_splits, load_split
 from det_coco.loader import Loader, eval_loader, train_loader
-from det_coco.pictures import Drawn, detections_of, draw, ground_truth_of, save_picture, side_by_side
+from det_coco.pictures import draw, save_picture, side_by_side
+from det_coco.results import save_results, to_results
+from det_coco.rle import decode_rle
 from det_coco.selection import Limits, limits
 from det_coco.ssd import SSDAugmentation
 from det_coco.synthetic import cache_folder, synthetic_dataset
@@ -26,10 +30,12 @@ __all__ = [
     "Resize",
     "SSDAugmentation",
     "Sample",
+    "Skeleton",
     "Split",
     "__version__",
     "cache_folder",
     "check_same_categories",
+    "decode_rle",
     "default_buckets",
     "default_splits",
     "detections_of",

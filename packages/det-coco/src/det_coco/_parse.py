@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from det_coco._parse_keypoints import pack_keypoints, read_skeleton
 from det_coco._parse_masks import pack_masks
 from det_coco.errors import DataError
 
@@ -25,6 +26,7 @@ def parse(file: Path, folder: Path, check_images: bool, require_objects: bool) -
     """Read, check and pack an annotation file: the fields of a `CocoIndex`, see `CocoIndex.load`."""
     content = _read_json(file)
     categories = _categories(file, content["categories"])
+    skeleton = read_skeleton(file, content["categories"])
     images = _records(file, content["images"], "image", {"id": int, "file_name": str, "height": int, "width": int})
     images.sort(key=lambda image: image["id"])
     image_ids = np.array([image["id"] for image in images], dtype=np.int64)
@@ -61,7 +63,8 @@ def parse(file: Path, folder: Path, check_images: bool, require_objects: bool) -
         raise DataError(f"{file} has no object to learn from or evaluate on: {what}. Check how it was exported.")
 
     sizes = np.stack((heights, widths), axis=1)[position]
-    masks = pack_masks(file, [records[i] for i in order], sizes[order])
+    kept = [records[i] for i in order]
+    masks = pack_masks(file, kept, sizes[order])
     counts = np.bincount(position[order], minlength=len(images))
     return {
         "annotation_file": file,
@@ -78,6 +81,8 @@ def parse(file: Path, folder: Path, check_images: bool, require_objects: bool) -
         "crowd": crowd[order],
         "areas": areas[order],
         "masks": masks,
+        "keypoints": pack_keypoints(file, kept, skeleton),
+        "skeleton": skeleton,
     }
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from det_coco._parse import parse
 from det_coco._sharing import pack, unpack
 from det_coco.errors import DataError
+from det_coco.keypoints import Skeleton
 from det_coco.polygons import Polygons
 from det_coco.rle import runs_to_edges
 
@@ -37,6 +38,9 @@ class CocoIndex:
         crowd: bool `[N]`.
         areas: float64 `[N]` the file's own area in square pixels.
         masks: polygons and runs.
+        keypoints: float32 `[N, K, 3]` x, y in original pixels as in the file, and visibility: 0 not labelled, 1
+            labelled but hidden, 2 visible; K is 0 without a skeleton.
+        skeleton: the K keypoints of the categories that have some, or None.
     """
 
     annotation_file: Path
@@ -53,6 +57,8 @@ class CocoIndex:
     crowd: np.ndarray
     areas: np.ndarray
     masks: Polygons = field(repr=False)
+    keypoints: np.ndarray = field(repr=False)
+    skeleton: Skeleton | None = None
 
     @staticmethod
     def load(
@@ -159,6 +165,7 @@ class CocoIndex:
         for array in (
             self.image_ids, self.heights, self.widths, self.image_instances, self.annotation_ids, self.boxes,
             self.labels, self.crowd, m.instance_polygons, m.polygon_points, m.points, m.instance_runs, m.runs,
+            self.keypoints,
         ):  # fmt: skip
             digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()

@@ -1,6 +1,6 @@
 """Static batches: every shape follows from configuration.
 
-`B` images, `H x W` bucket, `M` instance slots, `V` line segments, `Q` polygons.
+`B` images, `H x W` bucket, `M` instance slots, `V` line segments, `Q` polygons, `K` keypoints.
 """
 
 import math
@@ -32,6 +32,7 @@ class BatchShape:
         max_polygons: Q, polygons per image over all its masks.
         bitmap_sizes: (height, width) that bitmaps are reduced to, for detectors that learn masks of the whole image at
             sizes of their own, a fraction of the image's; none: bitmaps as large as the bucket.
+        keypoints: K, keypoints per instance; 0 for detectors without them.
         drop_excess: leave out the smallest instances of an image that has more than fits, and say how many, instead
             of refusing the data.
     """
@@ -42,6 +43,7 @@ class BatchShape:
     max_edges: int = 8192
     max_polygons: int = 512
     bitmap_sizes: tuple[tuple[int, int], ...] = ()
+    keypoints: int = 0
     drop_excess: bool = False
 
     def __post_init__(self) -> None:
@@ -52,6 +54,8 @@ class BatchShape:
         for name in ("max_instances", "max_edges", "max_polygons"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.keypoints < 0:
+            raise ValueError(f"keypoints must be a number of keypoints, 0 for none, got {self.keypoints}")
 
     def bucket(self, height: int, width: int) -> tuple[int, int]:
         """Give the smallest bucket that holds a size.
@@ -102,6 +106,8 @@ class Sample:
         crowd: bool `[m]`.
         edges: masks as outlines, or None.
         bitmaps: masks as uint8 `[m, h, w]`, for each of `bitmap_names`, none where there is no mask; or None.
+        keypoints: float32 `[m, K, 3]` x, y in resized pixels, and visibility (0 not labelled, 1 hidden, 2 visible); or
+            None.
     """
 
     image: torch.Tensor
@@ -112,6 +118,7 @@ class Sample:
     crowd: np.ndarray
     edges: ImageEdges | None = None
     bitmaps: dict[str, np.ndarray] | None = None
+    keypoints: np.ndarray | None = None
 
 
 def make_batch(
@@ -130,7 +137,8 @@ def make_batch(
         `image_ids` int64 `[B]`; with truth `boxes` float32 `[B, M, 4]`, `labels` int64 `[B, M]`, `valid` and `crowd`
         bool `[B, M]`, and the masks: `mask_edges` float32 `[B, V, 4]`, `mask_polygons` int32 `[B, Q + 1]`,
         `mask_instances` int32 `[B, M + 1]`, or `mask_bitmaps` uint8 `[B, M, H, W]`, or one
-        `mask_bitmaps_<h>x<w>` uint8 `[B, M, h, w]` per reduced size.
+        `mask_bitmaps_<h>x<w>` uint8 `[B, M, h, w]` per reduced size; and where asked for `keypoints` float32
+        `[B, M, K, 3]`.
 
     Raises:
         DataError: an image does not fit the shapes.
@@ -157,6 +165,8 @@ def make_batch(
             batch |= _edges(samples, shape, size)
         elif shape.masks == "bitmaps":
             batch |= _bitmaps(samples, shape, size, (height, width))
+        if shape.keypoints:
+            batch["keypoints"] = _keypoints(samples, shape, size)
     return batch
 
 
@@ -211,6 +221,15 @@ def _bitmaps(samples: Sequence[Sample], shape: BatchShape, size: int, bucket: tu
                 n, h, w = sample.bitmaps[name].shape
                 batch[name][b, :n, :h, :w] = torch.from_numpy(sample.bitmaps[name])
     return batch
+
+
+def _keypoints(samples: Sequence[Sample], shape: BatchShape, size: int) -> torch.Tensor:
+    keypoints = torch.zeros((size, shape.max_instances, shape.keypoints, 3), dtype=torch.float32)  # [B, M, K, 3]
+    for b, sample in enumerate(samples):
+        if sample.keypoints is None:
+            raise ValueError("keypoints were asked for, but a sample has none")
+        keypoints[b, : len(sample.keypoints)] = torch.from_numpy(sample.keypoints)
+    return keypoints
 
 
 def _fill_offsets(out: np.ndarray, counts: np.ndarray) -> None:

@@ -92,6 +92,7 @@ class BatchDataset(Dataset[Batch | Failure]):
         rows = rows[view.keep(index.boxes[rows])]
         masks = self.shape.masks if self.ground_truth else "none"
         sizes = self.shape.bitmap_sizes
+        skeleton = index.skeleton if self.shape.keypoints and self.ground_truth else None
         return Sample(
             image=view.image(load_image(index.path(position), size=(height, width))),
             image_id=int(index.image_ids[position]),
@@ -101,6 +102,7 @@ class BatchDataset(Dataset[Batch | Failure]):
             crowd=index.crowd[rows],
             edges=image_edges(index, rows, position, view) if masks == "polygons" else None,
             bitmaps=image_bitmaps(index, rows, position, view, sizes) if masks == "bitmaps" else None,
+            keypoints=view.keypoints(index.keypoints[rows], skeleton.flip_indices) if skeleton else None,
         )
 
     def __getitem__(self, index: BatchKey) -> Batch | Failure:
@@ -128,5 +130,6 @@ class BatchDataset(Dataset[Batch | Failure]):
             crowd=crowd,
             edges=image_edges(self.index, none, 0, view),
             bitmaps={},
+            keypoints=np.zeros((0, self.shape.keypoints, 3), dtype=np.float32),
         )
         return make_batch([nothing], self.shape, self.batch_size, ground_truth=self.ground_truth)

@@ -1,11 +1,10 @@
-"""COCO results and COCO metrics."""
+"""COCO metrics."""
 
 import contextlib
 import io
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,58 +15,9 @@ from det_coco.errors import DataError
 
 # In the order of COCOeval.stats.
 _NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
-
-
-def to_results(
-    index_or_ids: CocoIndex | Sequence[int],
-    image_id: int,
-    boxes: np.ndarray,
-    scores: np.ndarray,
-    labels: np.ndarray,
-    rles: Sequence[Mapping[str, Any]] | None = None,
-    *,
-    mask_scores: np.ndarray | None = None,
-    offset: float = 0.0,
-) -> list[dict[str, Any]]:
-    """Write the detections of one image as rows of a COCO results file.
-
-    Args:
-        index_or_ids: an index, or the category ids by contiguous label.
-        image_id: the data set's own id.
-        boxes: `[K, 4]` x1, y1, x2, y2 in original pixels.
-        scores: `[K]`.
-        labels: `[K]` contiguous classes 0 .. C - 1.
-        rles: K compressed run-length codes `{"size": [h, w], "counts": text}`, or None.
-        mask_scores: `[K]` scores of the masks, where they are others than the boxes' (YOLACT++), or None.
-        offset: 1 where boxes are inclusive (legacy), so that width is x2 - x1 + 1.
-
-    Returns:
-        K rows with image_id, category_id, bbox [x, y, width, height], score and, with masks, segmentation and where
-        given mask_score; plain Python values, ready for JSON.
-    """
-    boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
-    categories = index_or_ids.category_ids if isinstance(index_or_ids, CocoIndex) else tuple(index_or_ids)
-    sides = boxes[:, 2:] - boxes[:, :2] + offset
-    rows: list[dict[str, Any]] = [
-        {
-            "image_id": int(image_id),
-            "category_id": categories[int(label)],
-            "bbox": [*corner, *side],
-            "score": float(score),
-        }
-        for corner, side, score, label in zip(
-            boxes[:, :2].tolist(), sides.tolist(), np.asarray(scores), np.asarray(labels), strict=True
-        )
-    ]
-    if rles is not None:
-        for row, rle in zip(rows, rles, strict=True):
-            counts = rle["counts"]
-            text = counts.decode("ascii") if isinstance(counts, bytes) else counts
-            row["segmentation"] = {"size": [int(v) for v in rle["size"]], "counts": text}
-    if mask_scores is not None:
-        for row, score in zip(rows, np.asarray(mask_scores), strict=True):
-            row["mask_score"] = float(score)
-    return rows
+_KEYPOINT_NAMES = ("AP", "AP50", "AP75", "APm", "APl", "AR", "AR50", "AR75", "ARm", "ARl")
+# What each kind of evaluation reads of a row.
+_SHAPES = {"bbox": "bbox", "segm": "segmentation", "keypoints": "keypoints"}
 
 
 def evaluate(
@@ -83,30 +33,35 @@ def evaluate(
     Args:
         index: the split; its annotation file is the truth.
         results: rows as `to_results` gives them, of all images; none is all right.
-        iou_types: "bbox", "segm" or both; "segm" needs rows with `segmentation`, and ranks by `mask_score` where a row
-            has one.
+        iou_types: one or more of "bbox", "segm" and "keypoints"; "segm" needs rows with `segmentation`, and ranks by
+            `mask_score` where a row has one; "keypoints" needs rows with `keypoints`, measured by the sigmas of
+            `index.skeleton`.
         image_ids: evaluate on these images only.
         verbose: print pycocotools' tables.
 
     Returns:
-        for each IoU type: AP, AP50, AP75, APs, APm, APl, AR1, AR10, AR100, ARs, ARm, ARl, and "AP/<class>" for every
-        class. Fractions as pycocotools computes them; -1 where there is no truth to find.
+        for each IoU type: AP, AP50, AP75, APs, APm, APl, AR1, AR10, AR100, ARs, ARm, ARl (for keypoints AP, AP50, AP75,
+        APm, APl, AR, AR50, AR75, ARm, ARl), and "AP/<class>" for every class. Fractions as pycocotools computes them;
+        -1 where there is no ground truth to find.
 
     Raises:
-        DataError: a row names an unknown image, or has no mask where masks are evaluated.
+        DataError: a row names an unknown image, or lacks what is evaluated; or the split has no keypoints.
+        ValueError: an IoU type is unknown.
     """
     iou_types = tuple(iou_types)
     for iou_type in iou_types:
-        if iou_type not in ("bbox", "segm"):
-            raise ValueError(f"iou_types must be bbox or segm, got {iou_type!r}")
-    _check_rows(index, results, "segm" in iou_types)
+        if iou_type not in _SHAPES:
+            raise ValueError(f"iou_types must be {', '.join(_SHAPES)} or several of them, got {iou_type!r}")
+    _check_rows(index, results, iou_types)
     wanted = index.image_ids if image_ids is None else np.unique(np.asarray(image_ids, dtype=np.int64))
     out = {}
     with contextlib.nullcontext() if verbose else contextlib.redirect_stdout(io.StringIO()):
-        truth = _truth(index, "segm" in iou_types)
+        truth = _ground_truth(index, iou_types)
         for iou_type in iou_types:
             evaluation = COCOeval(truth, _detections(truth, results, iou_type), iou_type)
             evaluation.params.imgIds = wanted.tolist()
+            if iou_type == "keypoints" and index.skeleton is not None:
+                evaluation.params.kpt_oks_sigmas = np.array(index.skeleton.sigmas)
             evaluation.evaluate()
             evaluation.accumulate()
             evaluation.summarize()
@@ -115,8 +70,9 @@ def evaluate(
 
 
 def _metrics(index: CocoIndex, evaluation: Any) -> dict[str, float]:
-    metrics = {name: float(value) for name, value in zip(_NAMES, evaluation.stats, strict=True)}
-    # [IoU thresholds, recalls, classes, areas, detection limits]: all areas, 100 detections.
+    names = _KEYPOINT_NAMES if evaluation.params.iouType == "keypoints" else _NAMES
+    metrics = {name: float(value) for name, value in zip(names, evaluation.stats, strict=True)}
+    # [IoU thresholds, recalls, classes, areas, detection limits]: all areas, the most detections.
     precision = evaluation.eval["precision"][:, :, :, 0, -1]
     for label, name in enumerate(index.class_names):
         values = precision[:, :, label]
@@ -125,20 +81,28 @@ def _metrics(index: CocoIndex, evaluation: Any) -> dict[str, float]:
     return metrics
 
 
-def _truth(index: CocoIndex, masks: bool) -> Any:
+def _ground_truth(index: CocoIndex, iou_types: Sequence[str]) -> Any:
     try:
         content = json.loads(index.annotation_file.read_bytes())
     except (OSError, ValueError) as error:
         raise DataError(f"{index.annotation_file} has changed since it was loaded: {error}.") from None
-    if masks:
-        for annotation in content["annotations"]:
-            _repair_segmentation(annotation)
     for annotation in content["annotations"]:
         annotation.setdefault("iscrowd", 0)
         area = annotation.get("area")
         if not isinstance(area, int | float) or not math.isfinite(area):
             annotation["area"] = annotation["bbox"][2] * annotation["bbox"][3]
+        if "segm" in iou_types:
+            _repair_segmentation(annotation)
+        if "keypoints" in iou_types and index.skeleton is not None:
+            _repair_keypoints(annotation, len(index.skeleton.names))
     return _coco(content)
+
+
+def _repair_keypoints(annotation: dict[str, Any], count: int) -> None:
+    """Fill in what pycocotools expects of every object."""
+    keypoints = annotation.get("keypoints") or [0] * (3 * count)
+    annotation["keypoints"] = keypoints
+    annotation.setdefault("num_keypoints", sum(visibility > 0 for visibility in keypoints[2::3]))
 
 
 def _repair_segmentation(annotation: dict[str, Any]) -> None:
@@ -156,9 +120,9 @@ def _repair_segmentation(annotation: dict[str, Any]) -> None:
 def _detections(truth: Any, results: Sequence[Mapping[str, Any]], iou_type: str) -> Any:
     if not results:
         return _coco({**truth.dataset, "annotations": []})
-    # With both keys pycocotools would take the area, which decides small, medium or large, from the box.
-    other = "segmentation" if iou_type == "bbox" else "bbox"
-    rows = [{k: v for k, v in row.items() if k != other} for row in results]
+    # With several keys pycocotools would take the area, which decides small, medium or large, from the box.
+    others = set(_SHAPES.values()) - {_SHAPES[iou_type]}
+    rows = [{k: v for k, v in row.items() if k not in others} for row in results]
     if iou_type == "segm":
         rows = [{**row, "score": row.get("mask_score", row["score"])} for row in rows]
     return truth.loadRes(rows)
@@ -171,7 +135,7 @@ def _coco(content: dict[str, Any]) -> Any:
     return coco
 
 
-def _check_rows(index: CocoIndex, results: Sequence[Mapping[str, Any]], masks: bool) -> None:
+def _check_rows(index: CocoIndex, results: Sequence[Mapping[str, Any]], iou_types: Sequence[str]) -> None:
     ids = np.array([row["image_id"] for row in results], dtype=np.int64)
     unknown = ids[~np.isin(ids, index.image_ids)]
     if unknown.size:
@@ -179,17 +143,21 @@ def _check_rows(index: CocoIndex, results: Sequence[Mapping[str, Any]], masks: b
             f"{unknown.size} results belong to images that are not in {index.annotation_file}, for example image "
             f"{unknown[0]}. Evaluate them on the split they were made on."
         )
-    if masks and any("segmentation" not in row for row in results):
+    if "segm" in iou_types and any("segmentation" not in row for row in results):
         raise DataError("Results without 'segmentation' cannot be evaluated as masks. Evaluate bbox alone.")
+    if "keypoints" in iou_types:
+        _check_keypoints(index, results)
 
 
-def save_results(results: Sequence[Mapping[str, Any]], path: str | Path) -> None:
-    """Write rows as a COCO results file.
-
-    Args:
-        results: rows as `to_results` gives them.
-        path: the JSON file; its folder is made.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(list(results), separators=(",", ":")))
+def _check_keypoints(index: CocoIndex, results: Sequence[Mapping[str, Any]]) -> None:
+    if index.skeleton is None:
+        raise DataError(f"{index.annotation_file} has no keypoints to evaluate against. Evaluate bbox alone.")
+    numbers = 3 * len(index.skeleton.names)
+    for number, row in enumerate(results):
+        if "keypoints" not in row:
+            raise DataError(f"Result {number} has no 'keypoints', so it cannot be evaluated. Evaluate bbox alone.")
+        if len(row["keypoints"]) != numbers:
+            raise DataError(
+                f"Result {number} has {len(row['keypoints'])} numbers in 'keypoints', but {index.annotation_file} "
+                f"lists {numbers // 3} keypoints, which makes {numbers} numbers: x, y and visibility for each."
+            )

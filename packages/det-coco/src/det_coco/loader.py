@@ -87,6 +87,7 @@ def train_loader(
     workers: int = 0,
     pin_memory: bool = False,
     filter_empty: bool = False,
+    min_keypoints: int = 0,
     grouping: Grouping = "orientation",
     start_method: str | None = None,
 ) -> Loader:
@@ -107,6 +108,8 @@ def train_loader(
         workers: worker processes; 0 loads in this one.
         pin_memory: put batches into page-locked memory, for copies to an accelerator.
         filter_empty: leave out images without an object in use that is no crowd region.
+        min_keypoints: leave out images with fewer labelled keypoints, counted over all objects in use (1 in detectron2,
+            10 in torchvision's references).
         grouping: which images may share a batch, see `group_images`.
         start_method: how worker processes start ("fork", "spawn", "forkserver"), the platform's default by default.
 
@@ -119,12 +122,12 @@ def train_loader(
     dataset = BatchDataset(index, augmentation, shape, batch_size=batch_size, seed=seed)
     positions = np.arange(len(index))
     if filter_empty:
-        selection = dataset.selection
-        image = np.repeat(positions, np.diff(selection.image_rows))
-        objects = np.bincount(image, ~index.crowd[selection.rows], minlength=len(index))
-        positions = positions[objects > 0]
+        positions = positions[_count(dataset, ~index.crowd)[positions] > 0]
+    if min_keypoints:
+        positions = positions[_count(dataset, (index.keypoints[..., 2] > 0).sum(axis=1))[positions] >= min_keypoints]
     if len(positions) == 0:
-        raise DataError(f"{index.annotation_file} has no image to train on.")
+        few = f" with at least {min_keypoints} labelled keypoints" if min_keypoints else ""
+        raise DataError(f"{index.annotation_file} has no image{few} to train on.")
     groups = group_images(index, positions, augmentation.resize, shape, grouping)
     sampler = TrainSampler(
         positions, groups, batch_size=batch_size, seed=seed, rank=rank, world_size=world_size, start=start_batch
@@ -180,6 +183,13 @@ def eval_loader(
     groups = group_images(index, positions, last, shape, grouping)
     sampler = EvalSampler(positions, groups, batch_size=batch_size, rank=rank, world_size=world_size)
     return Loader(dataset, sampler, workers=workers, pin_memory=pin_memory, start_method=start_method)
+
+
+def _count(dataset: BatchDataset, weights: np.ndarray) -> np.ndarray:
+    """Sum a number of each instance over the instances in use of each image: `[I]` from `[N]`."""
+    index, selection = dataset.index, dataset.selection
+    image = np.repeat(np.arange(len(index)), np.diff(selection.image_rows))
+    return np.bincount(image, weights[selection.rows], minlength=len(index))
 
 
 def _start_worker(_: int) -> None:

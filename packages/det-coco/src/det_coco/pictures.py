@@ -1,103 +1,38 @@
 """Drawing boxes, masks and names on pictures."""
 
 import colorsys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
-from det_coco._coco_api import coco_mask
-from det_coco.annotations import CocoIndex
-from det_coco.mask_codec import instance_bitmap
+from det_coco.drawn import Drawn
+from det_coco.fonts import font_for, legible
+from det_coco.rle import decode_rle
 
-Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Drawn:
-    """What to draw on one picture, `K` objects.
-
-    Attributes:
-        boxes: `[K, 4]` x1, y1, x2, y2 in the picture's pixels.
-        labels: `[K]` contiguous classes.
-        scores: `[K]`, or None for ground truth.
-        masks: bool `[K, height, width]`, or None.
-        crowd: bool `[K]`, or None where nothing is crowd.
-    """
-
-    boxes: np.ndarray
-    labels: np.ndarray
-    scores: np.ndarray | None = None
-    masks: np.ndarray | None = None
-    crowd: np.ndarray | None = None
-
-
-def ground_truth_of(index: CocoIndex, image_id: int) -> Drawn:
-    """Collect the ground truth of an image, to draw it.
-
-    Args:
-        index: the data.
-        image_id: the data set's own id.
-
-    Returns:
-        boxes, labels, crowd flags and bitmaps at the original size.
-    """
-    position = index.position(image_id)
-    height, width = index.image_size(image_id)
-    rows = index.instances(position)
-    masks = [instance_bitmap(index, n, height, width) for n in range(rows.start, rows.stop)]
-    return Drawn(
-        boxes=index.boxes[rows],
-        labels=index.labels[rows],
-        masks=np.array(masks, dtype=bool).reshape(-1, height, width),
-        crowd=index.crowd[rows],
-    )
-
-
-def detections_of(
-    index_or_ids: CocoIndex | Sequence[int], rows: Sequence[Mapping[str, Any]], *, min_score: float = 0.5
-) -> Drawn:
-    """Collect COCO result rows of one image, to draw them.
-
-    Args:
-        index_or_ids: an index, or the category ids by contiguous label.
-        rows: as `evaluation.to_results` gives them.
-        min_score: leave out rows below.
-
-    Returns:
-        boxes, labels, scores, and bitmaps where the rows have masks.
-    """
-    ids = index_or_ids.category_ids if isinstance(index_or_ids, CocoIndex) else tuple(index_or_ids)
-    kept = [row for row in rows if row["score"] >= min_score]
-    boxes = np.array([row["bbox"] for row in kept], dtype=np.float64).reshape(-1, 4)
-    boxes[:, 2:] += boxes[:, :2]
-    masks = None
-    if kept and all("segmentation" in row for row in kept):
-        masks = np.stack([coco_mask.decode(dict(row["segmentation"])).astype(bool) for row in kept])
-    return Drawn(
-        boxes=boxes,
-        labels=np.array([ids.index(row["category_id"]) for row in kept], dtype=np.int64),
-        scores=np.array([row["score"] for row in kept], dtype=np.float64),
-        masks=masks,
-    )
+Colour = tuple[int, int, int]
 
 
 def draw(
-    image: np.ndarray, drawn: Drawn, class_names: Sequence[str], *, min_side: int = 480, boxes: bool = True
+    image: np.ndarray,
+    drawn: Drawn,
+    class_names: Sequence[str] | Mapping[int, str],
+    *,
+    min_side: int = 480,
+    boxes: bool = True,
 ) -> Image.Image:
     """Draw objects on a picture.
 
-    Masks are translucent with an outline, a colour per class varied per object; labels keep clear of each other where
-    there is room. Small pictures are enlarged first, so that the text is legible.
+    Masks are translucent with an outline, a colour per class varied per object; keypoints that are labelled but hidden
+    are hollow; names keep clear of each other where there is room. Small pictures are enlarged first, so that the text
+    is legible.
 
     Args:
         image: uint8 `[height, width, 3]` RGB.
         drawn: the objects.
-        class_names: names by contiguous label.
+        class_names: names by contiguous label, or category id -> name in the same order, as `CocoIndex.categories`. A
+            name in a script for which there is no font is replaced by its id (or label).
         min_side: the longer side is enlarged by a whole factor to at least this many pixels.
         boxes: draw the boxes' outlines; names are written in any case.
 
@@ -116,6 +51,8 @@ def draw(
     if drawn.masks is not None:
         for n in order:
             mask = drawn.masks[n]
+            if isinstance(mask, Mapping):
+                mask = decode_rle(mask)
             if factor > 1:
                 mask = mask.repeat(factor, axis=0).repeat(factor, axis=1)
             _blend(canvas, mask, colours[n], crowd=drawn.crowd is not None and bool(drawn.crowd[n]))
@@ -126,20 +63,30 @@ def draw(
     for n in order if boxes else ():
         x1, y1, x2, y2 = (float(v) * factor for v in drawn.boxes[n])
         pen.rectangle((x1, y1, max(x2 - 1, x1), max(y2 - 1, y1)), outline=colours[n], width=line)
+    if drawn.keypoints is not None:
+        for n in order:
+            radius = min(max(2.0, 0.02 * factor * float(max(area[n], 0)) ** 0.5), size / 4)
+            points = drawn.keypoints[n] * [factor, factor, 1]
+            _draw_skeleton(pen, points, drawn.limbs, colours[n], radius, hollow=drawn.scores is None)
     taken: list[tuple[float, float, float, float]] = []
     for n in order[::-1]:
-        name = class_names[int(drawn.labels[n])]
+        name = _name(class_names, int(drawn.labels[n]))
         if drawn.crowd is not None and drawn.crowd[n]:
             name += " (crowd)"
         if drawn.scores is not None:
             name += f" {drawn.scores[n]:.2f}"
         box = tuple(float(v) * factor for v in drawn.boxes[n])
-        _write(pen, name, box, colours[n], _font(size), picture.size, taken)
+        _write(pen, name, box, colours[n], size, picture.size, taken)
     return picture
 
 
 def side_by_side(
-    image: np.ndarray, ground_truth: Drawn, prediction: Drawn, class_names: Sequence[str], *, min_side: int = 480
+    image: np.ndarray,
+    ground_truth: Drawn,
+    prediction: Drawn,
+    class_names: Sequence[str] | Mapping[int, str],
+    *,
+    min_side: int = 480,
 ) -> Image.Image:
     """Draw the ground truth at the left and the prediction at the right of one picture.
 
@@ -147,7 +94,7 @@ def side_by_side(
         image: uint8 `[height, width, 3]` RGB.
         ground_truth: left.
         prediction: right.
-        class_names: names by contiguous label.
+        class_names: as for `draw`.
         min_side: as for `draw`.
 
     Returns:
@@ -163,7 +110,7 @@ def side_by_side(
     for n, (half, title) in enumerate(zip(halves, titles, strict=True)):
         left = n * (width + gap)
         out.paste(half, (left, head))
-        pen.text((left + gap, head / 2), title, fill="black", font=_font(size), anchor="lm")
+        pen.text((left + gap, head / 2), title, fill="black", font=font_for(title, size), anchor="lm")
     return out
 
 
@@ -188,7 +135,46 @@ def _count(drawn: Drawn) -> str:
     return f"{count} object{'' if count == 1 else 's'}"
 
 
-def _blend(canvas: np.ndarray, mask: np.ndarray, colour: tuple[int, int, int], *, crowd: bool) -> None:
+def _name(class_names: Sequence[str] | Mapping[int, str], label: int) -> str:
+    if isinstance(class_names, Mapping):
+        number, name = list(class_names.items())[label]
+    else:
+        number, name = label, class_names[label]
+    return legible(name, f"class {number}")
+
+
+def _draw_skeleton(
+    pen: ImageDraw.ImageDraw,
+    keypoints: np.ndarray,
+    limbs: Iterable[tuple[int, int]],
+    colour: Colour,
+    radius: float,
+    *,
+    hollow: bool,
+) -> None:
+    """Draw limbs, then joints on them, each with a border that shows on any picture.
+
+    Args:
+        pen: draws on the picture.
+        keypoints: `[K, 3]` x, y in the picture's pixels, and visibility.
+        limbs: pairs of keypoints.
+        colour: of the object.
+        radius: of a joint in pixels.
+        hollow: draw keypoints of visibility 1 hollow.
+    """
+    line = max(2, round(radius))
+    for fill, width in (("black", line + 2), (colour, line)):
+        for a, b in limbs:
+            if keypoints[a, 2] > 0 and keypoints[b, 2] > 0:
+                pen.line((*keypoints[a, :2], *keypoints[b, :2]), fill=fill, width=width)
+    for x, y, visibility in keypoints:
+        if visibility > 0:
+            disc = (x - radius, y - radius, x + radius, y + radius)
+            inside, border = ("white", colour) if hollow and visibility == 1 else (colour, "white")
+            pen.ellipse(disc, fill=inside, outline=border, width=max(1, round(radius / 3)))
+
+
+def _blend(canvas: np.ndarray, mask: np.ndarray, colour: Colour, *, crowd: bool) -> None:
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     if not len(rows):
         return
@@ -215,11 +201,12 @@ def _write(
     pen: ImageDraw.ImageDraw,
     text: str,
     box: tuple[float, ...],
-    colour: tuple[int, int, int],
-    font: Font,
+    colour: Colour,
+    text_size: int,
     size: tuple[int, int],
     taken: list[tuple[float, float, float, float]],
 ) -> None:
+    font = font_for(text, text_size)
     left, top, right, bottom = pen.textbbox((0, 0), text, font=font)
     width, height = right - left + 4, bottom - top + 4
     # Above the box, inside at its top, inside at its bottom, below.
@@ -239,7 +226,7 @@ def _overlap(a: tuple[float, float, float, float], b: tuple[float, float, float,
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
-def _colour(label: int, instance: int) -> tuple[int, int, int]:
+def _colour(label: int, instance: int) -> Colour:
     """A strong colour: hue by class, spread by the golden ratio; brightness varied by object."""
     hue = (0.02 + label * 0.618034) % 1
     red, green, blue = colorsys.hsv_to_rgb(hue, 0.85 - 0.2 * (instance % 2), 1.0 - 0.12 * (instance % 3))
@@ -248,8 +235,3 @@ def _colour(label: int, instance: int) -> tuple[int, int, int]:
 
 def _text_size(width: int, height: int) -> int:
     return int(min(max(max(width, height) / 45, 12), 40))
-
-
-@lru_cache(maxsize=8)
-def _font(size: int) -> Font:
-    return ImageFont.load_default(size)

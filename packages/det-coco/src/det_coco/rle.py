@@ -3,7 +3,26 @@
 `R` runs of one mask, `E` edges. Runs alternate zeros and ones, zeros first, through the image column by column.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
+
+from det_coco._coco_api import coco_mask
+
+
+def decode_rle(rle: Mapping[str, Any]) -> np.ndarray:
+    """Decode a mask of a results or an annotation file.
+
+    Args:
+        rle: `size` [height, width] and `counts`, compressed or a list of run lengths.
+
+    Returns:
+        bool `[height, width]`.
+    """
+    if isinstance(rle["counts"], list):
+        return runs_to_bitmap(np.array(rle["counts"], dtype=np.int64), *rle["size"]).astype(bool)
+    return coco_mask.decode(dict(rle)).astype(bool)
 
 
 def decode_counts(text: str | bytes) -> np.ndarray:

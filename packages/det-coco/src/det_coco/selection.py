@@ -79,8 +79,9 @@ def select_instances(index: CocoIndex, shape: BatchShape, *, legacy: bool = Fals
         the choice.
 
     Raises:
-        DataError: an image holds more than fits, or masks are asked for and there is none.
+        DataError: an image holds more than fits, or masks or keypoints are asked for and there are none.
     """
+    _check_keypoints(index, shape)
     image = _image_of(index)
     keep = np.ones(index.num_instances, dtype=bool)
     if shape.masks != "none":
@@ -101,6 +102,23 @@ def select_instances(index: CocoIndex, shape: BatchShape, *, legacy: bool = Fals
     rows = rows[keep[rows]]
     counts = np.bincount(image[rows], minlength=len(index))
     return Selection(rows=rows, image_rows=np.concatenate(([0], np.cumsum(counts))))
+
+
+def _check_keypoints(index: CocoIndex, shape: BatchShape) -> None:
+    if not shape.keypoints:
+        return
+    if index.skeleton is None:
+        raise DataError(
+            f"{index.annotation_file} has no keypoints: no category lists them under 'keypoints', or several list "
+            "different ones. Train a detector without keypoints on it."
+        )
+    if len(index.skeleton.names) != shape.keypoints:
+        raise DataError(
+            f"{index.annotation_file} has {len(index.skeleton.names)} keypoints an instance, but the detector expects "
+            f"{shape.keypoints}. Set the detector's number of keypoints to {len(index.skeleton.names)}."
+        )
+    if not (index.keypoints[~index.crowd, :, 2] > 0).any():
+        raise DataError(f"{index.annotation_file} has no labelled keypoint. Train a detector without keypoints on it.")
 
 
 def _fit(index: CocoIndex, shape: BatchShape, image: np.ndarray, keep: np.ndarray) -> np.ndarray:

@@ -1,5 +1,6 @@
 """SSD's augmentation as YOLACT does it: colours, a smaller picture on a larger canvas, a random window, a mirror."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -9,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from det_coco.photometric import Distortion
-from det_coco.transforms import Resize
+from det_coco.transforms import Resize, with_points
 
 # Mean colour of ImageNet in RGB, as YOLACT writes it (`data/config.py`, MEANS, in BGR there).
 FILL = (123.68, 116.78, 103.94)
@@ -203,6 +204,22 @@ class Window:
         if self.flip:
             out[:, [0, 2]] = self.width - out[:, [0, 2]]
         return out.astype(np.float32)
+
+    def keypoints(self, keypoints: np.ndarray, flip_indices: Sequence[int]) -> np.ndarray:
+        """Carry keypoints along; those outside the window are no longer labelled.
+
+        Args:
+            keypoints: `[N, K, 3]` x, y in original pixels, and visibility.
+            flip_indices: as in `Skeleton`.
+
+        Returns:
+            float32 `[N, K, 3]` x, y in resized pixels, and visibility; all 0 where a keypoint is not labelled.
+        """
+        x, y, visibility = np.moveaxis(keypoints, -1, 0)
+        inside = (x >= self.left) & (x <= self.right) & (y >= self.top) & (y <= self.bottom)
+        seen = np.stack((x, y, visibility * inside), axis=-1)
+        points = self.edges(keypoints[..., [0, 1, 0, 1]].reshape(-1, 4))[:, :2]  # [N * K, 2]
+        return with_points(seen, points, flip_indices if self.flip else None)
 
     def image(self, pixels: np.ndarray) -> Tensor:
         """Change the colours of a picture and cut the window out of it.

@@ -14,14 +14,16 @@ import platformdirs
 from PIL import Image
 
 from det_coco._coco_api import coco_mask
-from det_coco._scenes import CATEGORIES, Scene, draw_scene
+from det_coco._scenes import CATEGORIES, Scene, Thing, draw_scene
 from det_coco.errors import DataError
 from det_coco.rle import bitmap_to_runs
 
 _log = logging.getLogger("det_coco")
 
 # Raise it whenever the generator draws or annotates anything differently.
-_VERSION = 1
+_VERSION = 2
+_KEYPOINTS = ["middle", "left", "right", "top", "bottom"]
+_LIMBS = [[1, 2], [1, 3], [1, 4], [1, 5]]
 _MARKER = "synthetic.json"
 
 
@@ -37,8 +39,10 @@ def synthetic_dataset(
 
     Textured scenes with six kinds of shapes: overlapping, small, cut by the border, with polygon masks where all of a
     shape is visible and run-length masks of the visible part where not; a crowd region, an image without objects,
-    both orientations, category and image ids with gaps. Splits `train` and `val`. The same arguments give the same
-    annotations, byte for byte. It appears all at once, and is made anew where a file is damaged or missing.
+    both orientations, category and image ids with gaps. Splits `train` and `val`, with `instances_*.json` and, as COCO
+    has it, a `person_keypoints_*.json` of the same objects: the middle and the four extreme points of each shape. The
+    same arguments give the same annotations, byte for byte. It appears all at once, and is made anew where a file is
+    damaged or missing.
 
     Args:
         root: folder of the data set; by default one named after the arguments in the user's cache (`$DET_CACHE`, or
@@ -126,6 +130,7 @@ def _write_split(root: Path, split: str, count: int, size: int, seed: list[int])
     folder.mkdir()
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
+    keypoints: list[dict[str, Any]] = []
     for i in range(count):
         random = np.random.default_rng([*seed, i])
         portrait = random.random() < 0.4
@@ -138,15 +143,19 @@ def _write_split(root: Path, split: str, count: int, size: int, seed: list[int])
         Image.fromarray(scene.image).save(folder / name, quality=90)
         images.append({"id": 10 + 3 * i, "file_name": name, "height": height, "width": width})
         annotations += _annotate(scene, images[-1]["id"], len(annotations) + 1)
-    content = {
+        keypoints += [_keypoints(thing) for thing in scene.things] + [{}] * (scene.crowd is not None)
+    content: dict[str, Any] = {
         "info": {"description": "Synthetic shapes", "version": str(_VERSION)},
         "images": images,
         "annotations": annotations,
         "categories": [{"id": i, "name": name, "supercategory": "shape"} for i, name in CATEGORIES.items()],
     }
-    file = root / "annotations" / f"instances_{split}.json"
-    file.parent.mkdir(exist_ok=True)
-    file.write_text(json.dumps(content, separators=(",", ":")))
+    folder = root / "annotations"
+    folder.mkdir(exist_ok=True)
+    (folder / f"instances_{split}.json").write_text(json.dumps(content, separators=(",", ":")))
+    content["annotations"] = [{**a, **k} for a, k in zip(annotations, keypoints, strict=True)]
+    content["categories"] = [{**c, "keypoints": _KEYPOINTS, "skeleton": _LIMBS} for c in content["categories"]]
+    (folder / f"person_keypoints_{split}.json").write_text(json.dumps(content, separators=(",", ":")))
 
 
 def _annotate(scene: Scene, image_id: int, first_id: int) -> list[dict[str, Any]]:
@@ -179,6 +188,24 @@ def _annotate(scene: Scene, image_id: int, first_id: int) -> list[dict[str, Any]
         code = {"size": list(free.shape), "counts": bitmap_to_runs(free).tolist()}
         add(1, code, _bounds(free), float(free.sum()), 1)
     return out
+
+
+def _keypoints(thing: Thing) -> dict[str, Any]:
+    """Middle and extreme points of a shape: labelled inside the image, visible where nothing covers them."""
+    points = thing.polygon
+    extremes = [points[:, 0].argmin(), points[:, 0].argmax(), points[:, 1].argmin(), points[:, 1].argmax()]
+    middle = (points[extremes[:2], 0].mean(), points[extremes[2:], 1].mean())
+    height, width = thing.visible.shape
+    out: list[float] = []
+    for x, y in [middle, *points[extremes]]:
+        if 0 <= x <= width and 0 <= y <= height:
+            # An extreme point lies on the border of its shape: look one pixel towards the middle.
+            inner = round(x - np.sign(x - middle[0]) - 0.5), round(y - np.sign(y - middle[1]) - 0.5)
+            seen = thing.full[inner[1], inner[0]] <= thing.visible[inner[1], inner[0]]
+            out += [round(float(x), 2), round(float(y), 2), 2 if seen else 1]
+        else:
+            out += [0, 0, 0]
+    return {"keypoints": out, "num_keypoints": sum(visibility > 0 for visibility in out[2::3])}
 
 
 def _bounds(bitmap: np.ndarray) -> list[float]:

@@ -1,5 +1,6 @@
 """Resizing and flipping: each reference system's rule, drawn at random or fixed."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -112,6 +113,10 @@ class View(Protocol):
 
     def edges(self, edges: np.ndarray, offset: float | None = None) -> np.ndarray:
         """Line segments in resized pixels: float32 `[E, 4]` from `[E, 4]` in original pixels."""
+        ...
+
+    def keypoints(self, keypoints: np.ndarray, flip_indices: Sequence[int]) -> np.ndarray:
+        """Keypoints in resized pixels: float32 `[N, K, 3]` x, y, visibility from `[N, K, 3]` in original pixels."""
         ...
 
     def bitmap(self, mask: np.ndarray) -> torch.Tensor:
@@ -283,6 +288,40 @@ class Geometry:
         if self.flip:
             out[:, [0, 2]] = self.width - (self.offset if offset is None else offset) - out[:, [0, 2]]
         return out.astype(np.float32)
+
+    def keypoints(self, keypoints: np.ndarray, flip_indices: Sequence[int]) -> np.ndarray:
+        """Carry keypoints along.
+
+        A mirror takes x to width - x, as torchvision's references do, and to width - 1 - x under legacy coordinates, as
+        maskrcnn-benchmark does. (detectron2 takes x to width - x after adding 0.5 to the keypoints of a file, because
+        COCO's are indices of pixels.)
+
+        Args:
+            keypoints: `[N, K, 3]` x, y in original pixels, and visibility.
+            flip_indices: as in `Skeleton`.
+
+        Returns:
+            float32 `[N, K, 3]` x, y in resized pixels, and visibility; all 0 where a keypoint is not labelled.
+        """
+        points = self.edges(keypoints[..., [0, 1, 0, 1]].reshape(-1, 4))[:, :2]  # [N * K, 2]
+        return with_points(keypoints, points, flip_indices if self.flip else None)
+
+
+def with_points(keypoints: np.ndarray, points: np.ndarray, flip_indices: Sequence[int] | None) -> np.ndarray:
+    """Give keypoints other coordinates, and in a mirror also other numbers: what was a left eye is a right one.
+
+    Args:
+        keypoints: `[N, K, 3]` x, y, visibility.
+        points: `[N * K, 2]` the new x, y.
+        flip_indices: as in `Skeleton`; None without a mirror.
+
+    Returns:
+        float32 `[N, K, 3]`, all 0 where a keypoint is not labelled.
+    """
+    out = keypoints.astype(np.float32)
+    out[..., :2] = points.reshape(*keypoints.shape[:2], 2)
+    out[out[..., 2] == 0] = 0
+    return out if flip_indices is None else out[:, list(flip_indices)]
 
 
 def _detectron2_size(height: int, width: int, shortest: int, longest: int) -> tuple[int, int]:

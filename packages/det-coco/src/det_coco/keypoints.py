@@ -1,0 +1,84 @@
+"""What the keypoints of a data set are: their names, limbs, mirror images and tolerances.
+
+`K` keypoints an instance.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+# Ten times the standard deviation of a person's annotations, as a fraction of the root of its area (pycocotools
+# `Params.setKpParams`, which divides by ten as well: the same bits).
+_COCO_SIGMAS = {
+    "nose": 0.26, "eye": 0.25, "ear": 0.35, "shoulder": 0.79, "elbow": 0.72, "wrist": 0.62, "hip": 1.07, "knee": 0.87,
+    "ankle": 0.89,
+}  # fmt: skip
+# Mean of COCO's seventeen keypoints.
+_OTHER_SIGMA = 0.67
+_SIDE = re.compile(r"left|right|(?<![a-z])[lr](?![a-z])", re.IGNORECASE)
+_OTHER_SIDE = {"left": "right", "right": "left", "l": "r", "r": "l"}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Skeleton:
+    """The keypoints that the instances of a data set have.
+
+    `CocoIndex.skeleton` is read from the annotation file by `Skeleton.from_names`; what is derived there can be
+    replaced: `dataclasses.replace(index, skeleton=dataclasses.replace(index.skeleton, sigmas=...))`.
+
+    Attributes:
+        names: K names, in the order of the annotations.
+        limbs: pairs of keypoint numbers, from 0, that a line joins in pictures.
+        flip_indices: K numbers; keypoint k of a mirrored picture is keypoint `flip_indices[k]` of the original.
+        sigmas: K tolerances of the object keypoint similarity, as fractions of the root of an object's area.
+    """
+
+    names: tuple[str, ...]
+    limbs: tuple[tuple[int, int], ...]
+    flip_indices: tuple[int, ...]
+    sigmas: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        count = len(self.names)
+        if len(set(self.names)) != count:
+            raise ValueError(f"names must differ from each other, got {self.names}")
+        if any(not 0 <= end < count for limb in self.limbs for end in limb):
+            raise ValueError(f"limbs must be pairs of numbers from 0 to {count - 1}, got {self.limbs}")
+        if sorted(self.flip_indices) != list(range(count)):
+            raise ValueError(f"flip_indices must hold each number from 0 to {count - 1} once, got {self.flip_indices}")
+        if len(self.sigmas) != count or not all(sigma > 0 for sigma in self.sigmas):
+            raise ValueError(f"sigmas must be {count} positive numbers, got {self.sigmas}")
+
+    @staticmethod
+    def from_names(names: Sequence[str], limbs: Sequence[tuple[int, int]] = ()) -> "Skeleton":
+        """Derive what changes places in a mirror, and the tolerances, from the keypoints' names.
+
+        A name with `left` changes places with the name that has `right` there (also `l` and `r` as a word of their
+        own: `L_eye`, `r-eye`), any other keypoint stays itself. Keypoints named as COCO's (`left_eye`, `eye_L`, `nose`)
+        have COCO's sigmas, all others 0.067, the mean of COCO's seventeen.
+
+        Args:
+            names: K names.
+            limbs: pairs of keypoint numbers, from 0.
+
+        Returns:
+            the skeleton.
+
+        Raises:
+            ValueError: two keypoints have one name, or a limb joins what is none.
+        """
+        place = {name.casefold(): k for k, name in enumerate(names)}
+        return Skeleton(
+            names=tuple(names),
+            limbs=tuple(limbs),
+            flip_indices=tuple(place.get(_other_side(name), k) for k, name in enumerate(names)),
+            sigmas=tuple(_COCO_SIGMAS.get(_without_side(name), _OTHER_SIGMA) / 10 for name in names),
+        )
+
+
+def _other_side(name: str) -> str:
+    return _SIDE.sub(lambda side: _OTHER_SIDE[side.group().lower()], name).casefold()
+
+
+def _without_side(name: str) -> str:
+    return _SIDE.sub("", name).strip(" _-").casefold()
