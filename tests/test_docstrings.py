@@ -1,13 +1,15 @@
 """What the check of docstrings finds, and what it lets pass."""
 
 import ast
+import re
 import sys
 from textwrap import dedent
 
 import pytest
 
+from testing import ROOT
 from tools import check_docstrings
-from tools.check_docstrings import fault_of_shapes, fault_of_summary, public_nodes
+from tools.check_docstrings import SHAPE, fault_of_shapes, fault_of_summary, public_nodes
 
 
 @pytest.mark.parametrize(
@@ -76,3 +78,17 @@ def test_ruffs_findings_and_the_floors(tmp_path, monkeypatch, capsys):
     assert found.count("det-own               2            50 %           100 %             0 %             0 %") == 1
     assert found.count("packages/det-own/src/det_own/module.py:8: g summary: First line should end with a period") == 1
     assert "f summary" not in found
+
+
+def test_symbols_of_shapes_are_in_the_glossary():
+    glossary = (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8").partition("## Coordinates")[0]
+    known = set(re.findall(r"`([A-Z])`", glossary))
+    unknown = {
+        f"{file.relative_to(ROOT)}: {name}: {symbol}"
+        for source in ROOT.glob("packages/*/src/*")
+        for file, name, node in public_nodes(source)
+        for shape in SHAPE.finditer(ast.get_docstring(node) or "")
+        for symbol in re.findall(r"\b[A-Z]\b", shape[0])
+        if symbol not in known
+    }
+    assert not unknown
