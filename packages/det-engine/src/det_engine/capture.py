@@ -127,6 +127,22 @@ class Captured(Generic[T]):
         return graph, inputs
 
 
+class StepGraphs:
+    """Captures the functions of one step, whose graphs share memory.
+
+    Args:
+        device: where they run.
+        rehearsal: see `Captured`.
+    """
+
+    def __init__(self, device: torch.device, rehearsal: Callable[[], AbstractContextManager[None]]) -> None:
+        self._device, self._pool, self._rehearsal = device, graph_pool(device), rehearsal
+
+    def __call__(self, function: Callable[..., T]) -> Captured[T]:
+        """Return `function`, captured."""
+        return Captured(function, self._device, self._pool, self._rehearsal)
+
+
 def _key(value: Any) -> Any:
     if isinstance(value, Tensor):
         return (tuple(value.shape), value.dtype)

@@ -325,17 +325,3 @@ def first_host(nodes: str) -> str:
     """The first host of a Slurm node list such as `gpu[03-05,9],login1`."""
     found = re.match(r"([^,\[]+)(?:\[(\d+))?", nodes)
     return nodes if found is None else found[1] + (found[2] or "")
-
-
-def exchange_gradients(gradients: list[Tensor]) -> None:
-    """Replace gradients by their mean over all processes, in one message per number format."""
-    if world_size() == 1:
-        return
-    kinds: dict[torch.dtype, list[Tensor]] = {}
-    for gradient in gradients:
-        kinds.setdefault(gradient.dtype, []).append(gradient)
-    for same in kinds.values():
-        flat = torch.cat([gradient.flatten() for gradient in same])
-        mean(flat)
-        pieces = flat.split([gradient.numel() for gradient in same])
-        torch._foreach_copy_(same, [piece.view_as(g) for piece, g in zip(pieces, same, strict=True)])

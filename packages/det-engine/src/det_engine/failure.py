@@ -214,19 +214,20 @@ def explain(
     """
     ids = distributed.gather(batch["image_ids"].tolist() if "image_ids" in batch else [])
     findings = []
-    for number, (part, totals) in enumerate(stepper.parts(batch, step)):
+    accumulation = stepper.accumulation
+    for number, (part, means) in enumerate(accumulation.micro_batches(batch, step)):
         recorded: list[float] = []
-        place = stepper.place(number)
+        place, seed = accumulation.place(number), accumulation.seed(step, number)
         finding = examine(
             stepper.model,
             part,
             precision=stepper.precision,
-            seed=stepper.seed(step, number),
+            seed=seed,
             place=place,
-            mean=functools.partial(_mean, iter(totals), recorded),
+            mean=functools.partial(_mean, iter(means), recorded),
         )
-        findings.append((finding, part, place, recorded, stepper.seed(step, number)))
-    stepper.unblock()
+        findings.append((finding, part, place, recorded, seed))
+    stepper.guard.unblock()
     worst = max(range(len(findings)), key=lambda number: _badness(findings[number][0]))
     scores = distributed.gather(_badness(findings[worst][0]))
     culprit = distributed.share(0 if scores is None else max(range(len(scores)), key=scores.__getitem__))

@@ -302,7 +302,7 @@ class _Loop:
         state.step -= error.steps_back
         state.images -= error.steps_back * state.batch_size
         broken = state.step + 1
-        state.make_step.unblock()
+        state.make_step.guard.unblock()
         self._close_stream()
         finite = all(map(math.isfinite, (*error.terms.values(), error.grad_norm)))
         lines = [describe_terms(broken, error.terms, error.grad_norm)]
