@@ -36,8 +36,6 @@ class TimmBody(Normalized):
         strides: These strides in pixels of the input.
         pixels: The input that timm's weights expect.
         freeze_at: How many parts, counted from the input, are constant.
-        layer_prefixes: Names of the parameters of each layer, first to last, in timm's division of the network, for a
-            learning rate that decays from layer to layer (`SolverConfig.layer_decay` of det-engine).
     """
 
     def __init__(
@@ -61,9 +59,13 @@ class TimmBody(Normalized):
         self.pixels = _pixels(network)
         self.norm = norm
         self.freeze_at = freeze_at
-        self.layer_prefixes = tuple(tuple(f"network.{parameter}" for parameter in layer) for layer in layers)
+        self._layers = tuple(tuple(f"network.{parameter}" for parameter in layer) for layer in layers)
         self.pairs = self._measure()
         self._freeze()
+
+    def layer_groups(self) -> tuple[tuple[str, ...], ...]:
+        """Names of the parameters of each layer, first to last, in timm's division of the network."""
+        return self._layers
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """The features of four stages.
@@ -132,7 +134,7 @@ class TimmBody(Normalized):
     def _frozen_parameters(self) -> set[str]:
         if self.freeze_at == 0:
             return set()
-        stem = set(self.layer_prefixes[0]) if self.layer_prefixes else set()
+        stem = set(self._layers[0]) if self._layers else set()
         if self.freeze_at == 1:
             return stem
         return stem | self._below(self.freeze_at - 2)
