@@ -16,6 +16,7 @@ import apps.common.train as train_command
 from apps.common.config import TwoStageRecipe, from_dict
 from det_engine import checkpoint
 from testing.command_line import APPS, SMALL, call, process, read, small, train
+from testing.comparing import assert_same
 
 TIMES = {"images_per_second", "step_seconds", "data_seconds", "host_seconds", "peak_memory_mib", "seconds"}
 
@@ -33,26 +34,6 @@ def error(capsys: pytest.CaptureFixture[str]) -> str:
     assert text.count("\n") == 1, text
     assert "Traceback" not in text
     return text
-
-
-def assert_equal_states(one: object, other: object, where: str = "") -> None:
-    """Bit for bit, through dictionaries and lists."""
-    if isinstance(one, torch.Tensor):
-        assert isinstance(other, torch.Tensor), where
-        assert torch.equal(one, other), where
-    elif isinstance(one, dict):
-        assert isinstance(other, dict), where
-        assert one.keys() == other.keys(), where
-        for key in one:
-            if key not in TIMES:
-                assert_equal_states(one[key], other[key], f"{where}/{key}")
-    elif isinstance(one, list | tuple):
-        assert isinstance(other, list | tuple), where
-        assert len(one) == len(other), where
-        for number, (a, b) in enumerate(zip(one, other, strict=True)):
-            assert_equal_states(a, b, f"{where}/{number}")
-    else:
-        assert one == other, where
 
 
 # recipes ---------------------------------------------------------------------------------------------------------
@@ -201,9 +182,8 @@ def test_stopped_and_resumed_equals_uninterrupted_bit_for_bit(app, shapes, tmp_p
     torch.rand(7)  # nothing may come from the process
     assert call(app, "train", "--resume", part, "--pictures", 0) == 0
     one, other = (checkpoint.load(run / "checkpoints" / "last.pt") for run in (whole, part))
-    assert_equal_states(one["model"], other["model"])
-    assert_equal_states(one["optimizer"], other["optimizer"])
-    assert_equal_states(one["history"], other["history"])
+    for part in ("model", "optimizer", "history"):
+        assert_same(one[part], other[part], skip=TIMES)
     assert metrics(whole) == metrics(part)
     assert read(whole / "predictions.json") == read(part / "predictions.json")
     assert read(whole / "config.json") == read(part / "config.json")

@@ -14,6 +14,7 @@ from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from apps.common.weights import describe, load_trained
 from det_engine import checkpoint
 from testing.command_line import APPS, call
+from testing.comparing import assert_same
 from tests.parity.reference import reference
 from tests.parity.systems import DETECTRON2_CASCADE, MMDETECTION_CASCADE, Case
 
@@ -51,13 +52,6 @@ def run_of(
 
 def weights(path: Path, app: str = "mask_rcnn") -> dict[str, Tensor]:
     return load_trained(APPS[app], path).model.state_dict()
-
-
-def assert_same(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
-    assert one.keys() == other.keys()
-    for name, tensor in one.items():
-        assert tensor.dtype == other[name].dtype, name
-        assert torch.equal(tensor, other[name]), name
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,11 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from itertools import chain
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from testing import ROOT
+
 ALLOWED = {
     "det_ops": set(),
     "det_backbones": set(),
