@@ -188,8 +188,3 @@ class ResNetFPN(nn.Module):
                         f"{' x '.join(map(str, x.shape[-2:]))} pixels; give the body the strides that it has"
                     )
         return self.fpn(features)
-
-    @property
-    def layer_prefixes(self) -> tuple[tuple[str, ...], ...]:
-        """Beginnings of the parameters' names in each layer of the body, first to last, where the body names them."""
-        return tuple(tuple(f"body.{name}" for name in layer) for layer in getattr(self.body, "layer_prefixes", ()))

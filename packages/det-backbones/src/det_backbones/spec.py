@@ -40,6 +40,10 @@ class Body(Protocol):
         """Pixels of the input per cell of each feature."""
         ...
 
+    def layer_groups(self) -> tuple[tuple[str, ...], ...]:
+        """What the names of the parameters begin with, layer by layer from the input on."""
+        ...
+
     def __call__(self, x: Tensor, /) -> Sequence[Tensor]:
         """From `Tensor[N, 3, H, W]`, features `Tensor[N, out_channels[i], H / strides[i], W / strides[i]]`, rounded."""
         ...

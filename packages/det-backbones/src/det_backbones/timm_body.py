@@ -36,8 +36,6 @@ class TimmBody(Normalized):
         strides: These strides in pixels of the input.
         pixels: The input that timm's weights expect.
         freeze_at: How many parts, counted from the input, are constant.
-        layer_prefixes: Names of the parameters of each layer, first to last, in timm's division of the network, for a
-            learning rate that decays from layer to layer (`SolverConfig.layer_decay` of det-engine).
     """
 
     def __init__(
@@ -61,7 +59,7 @@ class TimmBody(Normalized):
         self.pixels = _pixels(network)
         self.norm = norm
         self.freeze_at = freeze_at
-        self.layer_prefixes = tuple(tuple(f"network.{parameter}" for parameter in layer) for layer in layers)
+        self.layers = tuple(tuple(f"network.{parameter}" for parameter in layer) for layer in layers)
         self.pairs = self._measure()
         self._freeze()
 
@@ -69,11 +67,11 @@ class TimmBody(Normalized):
         """The features of four stages.
 
         Args:
-            x: `Tensor[N, 3, H, W]`, normalised as `pixels` says.
+            x: `Tensor[N, 3, H, W]`, normalised as `pixels` says. Every network takes H and W that 32 divides; some take
+                others, and round to either side.
 
         Returns:
-            `Tensor[N, out_channels[i], H / strides[i], W / strides[i]]`; where 32 does not divide the size, networks
-            round either way.
+            `Tensor[N, out_channels[i], H / strides[i], W / strides[i]]` for each stage.
         """
         features = self.network(x)
         chosen = [features[level] for level in self.levels]
@@ -82,6 +80,13 @@ class TimmBody(Normalized):
     def normalized(self) -> Iterator[tuple[str, str]]:
         """See :func:`~det_backbones.fold_norms`: pairs that were measured when the network was built."""
         yield from self.pairs
+
+    def layer_groups(self) -> tuple[tuple[str, ...], ...]:
+        """Names of the parameters of each layer from the input on, in timm's division of the network.
+
+        It is finer than stages: each block of a ConvNeXt is a layer.
+        """
+        return self.layers
 
     def train(self, mode: bool = True) -> "TimmBody":
         """As `nn.Module.train`, but what is constant stays in `eval()`: its statistics, and its random depth."""
@@ -132,7 +137,7 @@ class TimmBody(Normalized):
     def _frozen_parameters(self) -> set[str]:
         if self.freeze_at == 0:
             return set()
-        stem = set(self.layer_prefixes[0]) if self.layer_prefixes else set()
+        stem = set(self.layers[0]) if self.layers else set()
         if self.freeze_at == 1:
             return stem
         return stem | self._below(self.freeze_at - 2)
