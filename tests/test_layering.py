@@ -23,7 +23,7 @@ OURS = set(ALLOWED)
 # Where the distribution's name is not the module's.
 MODULES = {"pillow": "PIL"}
 # Imported where its absence is explained to the user.
-OPTIONAL = {"torch_npu", "torchvision", "triton"}
+OPTIONAL = {"timm", "torch_npu", "torchvision", "triton"}
 
 PACKAGES = sorted((ROOT / "packages").glob("*/src/*/__init__.py"))
 SOURCES = {init.parent.name: sorted(init.parent.rglob("*.py")) for init in PACKAGES}

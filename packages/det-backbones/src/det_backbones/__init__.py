@@ -21,7 +21,7 @@ from det_backbones.pixels import (
     YOLACT_PIXELS,
     PixelConfig,
 )
-from det_backbones.reading import WeightsFile, read_arrays, read_weights
+from det_backbones.reading import WeightsFile, read_arrays, read_weights, write_weights
 from det_backbones.resnet import BasicBlock, Bottleneck, ResNet, resnet, resnext101_32x8d
 from det_backbones.spec import BackboneSpec, Body, Pyramid
 from det_backbones.sync_norm import SyncBatchNorm2d
@@ -73,5 +73,6 @@ __all__ = [
     "resnet",
     "resnext101_32x8d",
     "timm_backbone",
+    "write_weights",
     "xavier_uniform",
 ]

@@ -15,7 +15,7 @@ from det_backbones.errors import WeightsError
 from det_backbones.naming import Format, translate
 from det_backbones.norm import FrozenBatchNorm2d
 from det_backbones.pixels import CAFFE2_PIXELS, DARKNET_PIXELS, TORCHVISION_PIXELS, PixelConfig
-from det_backbones.reading import read_arrays
+from det_backbones.reading import WeightsFile, read_weights
 from det_backbones.resnet import BLOCKS, ResNet
 from det_backbones.timm_body import TimmBody, flat
 
@@ -35,6 +35,7 @@ class LoadReport:
             and what deformable convolutions have more than others, which stays.
         pixels: The input that files of this format usually expect.
         stride_in_1x1: Where their bottlenecks usually have the stride, which no shape tells; None where that varies.
+        unwrapped: What was stripped from around the arrays, see :class:`~det_backbones.WeightsFile`.
     """
 
     format: Format
@@ -43,10 +44,15 @@ class LoadReport:
     missing: tuple[str, ...]
     pixels: PixelConfig
     stride_in_1x1: bool | None
+    unwrapped: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        stripped = f"; stripped {', '.join(self.unwrapped)}" if self.unwrapped else ""
+        return f"{self.format}, {len(self.matched)} tensors, {len(self.ignored)} unused{stripped}"
 
 
 def load_imagenet_weights(
-    body: ResNet | DarkNet | TimmBody, path: str | os.PathLike[str], arrays: Mapping[str, Tensor] | None = None
+    body: ResNet | DarkNet | TimmBody, path: str | os.PathLike[str], file: WeightsFile | None = None
 ) -> LoadReport:
     """Loads pretrained weights into a body, or changes nothing and says why.
 
@@ -60,7 +66,7 @@ def load_imagenet_weights(
     Args:
         body: The network; its device and dtype stay.
         path: The file.
-        arrays: What :func:`det_backbones.read_arrays` found in it, where that was done already.
+        file: What :func:`~det_backbones.read_weights` found in it, where that was done already.
 
     Returns:
         What was set and what was left out.
@@ -69,9 +75,10 @@ def load_imagenet_weights(
         WeightsError: The file is missing, damaged or unsafe, has numbers that are not finite, or is of another
             architecture; the message then names the first tensors that differ, with both shapes.
     """
-    arrays = read_arrays(path) if arrays is None else arrays
+    file = read_weights(path) if file is None else file
+    arrays = file.arrays
     if isinstance(body, TimmBody):
-        return _load_timm(body, path, arrays)
+        return _load_timm(body, path, file)
     kind, names = translate(arrays)
     if kind is None:
         raise WeightsError(
@@ -107,10 +114,12 @@ def load_imagenet_weights(
         missing=tuple(missing),
         pixels={"caffe2": CAFFE2_PIXELS, "darknet": DARKNET_PIXELS}.get(kind, TORCHVISION_PIXELS),
         stride_in_1x1={"caffe2": True, "torchvision": False}.get(kind),
+        unwrapped=file.unwrapped,
     )
 
 
-def _load_timm(body: TimmBody, path: str | os.PathLike[str], arrays: Mapping[str, Tensor]) -> LoadReport:
+def _load_timm(body: TimmBody, path: str | os.PathLike[str], file: WeightsFile) -> LoadReport:
+    arrays = file.arrays
     file_names = {flat(name): name for name in arrays}
     state = body.network.state_dict()
     wanted = {name: value for name, value in state.items() if not name.endswith(".num_batches_tracked")}
@@ -131,6 +140,7 @@ def _load_timm(body: TimmBody, path: str | os.PathLike[str], arrays: Mapping[str
         missing=(),
         pixels=body.pixels,
         stride_in_1x1=None,
+        unwrapped=file.unwrapped,
     )
 
 

@@ -41,7 +41,7 @@ class Body(Protocol):
         ...
 
     def layer_groups(self) -> tuple[tuple[str, ...], ...]:
-        """What the names of the stem's and of each stage's parameters begin with, from the input on."""
+        """What the names of the parameters begin with, layer by layer from the input on."""
         ...
 
     def __call__(self, x: Tensor, /) -> Sequence[Tensor]:

@@ -59,23 +59,19 @@ class TimmBody(Normalized):
         self.pixels = _pixels(network)
         self.norm = norm
         self.freeze_at = freeze_at
-        self._layers = tuple(tuple(f"network.{parameter}" for parameter in layer) for layer in layers)
+        self.layers = tuple(tuple(f"network.{parameter}" for parameter in layer) for layer in layers)
         self.pairs = self._measure()
         self._freeze()
-
-    def layer_groups(self) -> tuple[tuple[str, ...], ...]:
-        """Names of the parameters of each layer, first to last, in timm's division of the network."""
-        return self._layers
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """The features of four stages.
 
         Args:
-            x: `Tensor[N, 3, H, W]`, normalised as `pixels` says.
+            x: `Tensor[N, 3, H, W]`, normalised as `pixels` says. Every network takes H and W that 32 divides; some take
+                others, and round to either side.
 
         Returns:
-            `Tensor[N, out_channels[i], H / strides[i], W / strides[i]]`; where 32 does not divide the size, networks
-            round either way.
+            `Tensor[N, out_channels[i], H / strides[i], W / strides[i]]` for each stage.
         """
         features = self.network(x)
         chosen = [features[level] for level in self.levels]
@@ -84,6 +80,13 @@ class TimmBody(Normalized):
     def normalized(self) -> Iterator[tuple[str, str]]:
         """See :func:`~det_backbones.fold_norms`: pairs that were measured when the network was built."""
         yield from self.pairs
+
+    def layer_groups(self) -> tuple[tuple[str, ...], ...]:
+        """Names of the parameters of each layer from the input on, in timm's division of the network.
+
+        It is finer than stages: each block of a ConvNeXt is a layer.
+        """
+        return self.layers
 
     def train(self, mode: bool = True) -> "TimmBody":
         """As `nn.Module.train`, but what is constant stays in `eval()`: its statistics, and its random depth."""
@@ -134,7 +137,7 @@ class TimmBody(Normalized):
     def _frozen_parameters(self) -> set[str]:
         if self.freeze_at == 0:
             return set()
-        stem = set(self._layers[0]) if self._layers else set()
+        stem = set(self.layers[0]) if self.layers else set()
         if self.freeze_at == 1:
             return stem
         return stem | self._below(self.freeze_at - 2)
