@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from det_coco import BatchShape, CocoIndex, Resize, SSDAugmentation, eval_loader, train_loader
 from det_coco.mask_codec import bitmap_names, image_bitmaps
 from det_coco.photometric import Distortion
-from det_coco.ssd import FILL, Window
+from det_coco.window import FILL, Window
 
 RESIZE = Resize(shortest=(96,), longest=96, rule="yolact")
 SIZES = ((24, 24), (12, 12))

@@ -11,12 +11,13 @@ from det_coco.keypoints import Skeleton
 from det_coco.layout import Split, default_splits, find_splits, load_split
 from det_coco.loader import Loader, eval_loader, train_loader
 from det_coco.pictures import draw, save_picture, side_by_side
+from det_coco.resize import Resize
 from det_coco.results import save_results, to_results
 from det_coco.rle import decode_rle
 from det_coco.selection import Limits, limits
 from det_coco.ssd import SSDAugmentation
 from det_coco.synthetic import cache_folder, synthetic_dataset
-from det_coco.transforms import Augmentation, Resize
+from det_coco.transforms import Augmentation
 
 __all__ = [
     "Augmentation",

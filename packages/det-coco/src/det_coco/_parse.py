@@ -13,6 +13,7 @@ import numpy as np
 from det_coco._parse_keypoints import pack_keypoints, read_skeleton
 from det_coco._parse_masks import pack_masks
 from det_coco.errors import DataError
+from det_coco.keypoints import Skeleton
 
 _log = logging.getLogger("det_coco")
 
@@ -23,64 +24,77 @@ _MAX_ID = 1 << 62
 
 
 def parse(file: Path, folder: Path, check_images: bool, require_objects: bool) -> dict[str, Any]:
-    """Read, check and pack an annotation file: the fields of a `CocoIndex`, see `CocoIndex.load`."""
+    """Read, check and pack an annotation file.
+
+    Args:
+        file: the annotation file.
+        folder: folder that the file names are relative to.
+        check_images: look whether every picture is there.
+        require_objects: refuse a file without a single usable object.
+
+    Returns:
+        the fields of a `CocoIndex`.
+
+    Raises:
+        DataError: see `CocoIndex.load`.
+    """
     content = _read_json(file)
     categories = _categories(file, content["categories"])
-    skeleton = read_skeleton(file, content["categories"])
-    images = _records(file, content["images"], "image", {"id": int, "file_name": str, "height": int, "width": int})
-    images.sort(key=lambda image: image["id"])
-    image_ids = np.array([image["id"] for image in images], dtype=np.int64)
-    _refuse_duplicates(file, "image", image_ids)
-    heights = _lengths(file, images, "height")
-    widths = _lengths(file, images, "width")
-    names = [image["file_name"] for image in images]
+    images = _images(file, content["images"])
     if check_images:
-        _check_files(file, folder, names)
+        _check_files(file, folder, images["file_names"].tolist())
+    objects = _objects(file, content["annotations"], categories, images, read_skeleton(file, content["categories"]))
+    if require_objects and not (~objects["crowd"]).any():
+        count = len(content["annotations"])
+        what = f"{count} annotations, but none with a usable box that is no crowd" if count else "no annotation"
+        raise DataError(f"{file} has no object to learn from or evaluate on: {what}. Check how it was exported.")
+    return {"annotation_file": file, "image_folder": folder, "categories": categories, **images, **objects}
 
-    records = _records(file, content["annotations"], "annotation", {"id": int, "image_id": int, "category_id": int})
+
+def _images(file: Path, content: list[Any]) -> dict[str, np.ndarray]:
+    """Check and pack the images, by ascending id."""
+    records = _records(file, content, "image", {"id": int, "file_name": str, "height": int, "width": int})
+    records.sort(key=lambda image: image["id"])
+    ids = np.array([image["id"] for image in records], dtype=np.int64)
+    _refuse_duplicates(file, "image", ids)
+    return {
+        "image_ids": ids,
+        "heights": _lengths(file, records, "height"),
+        "widths": _lengths(file, records, "width"),
+        "file_names": np.array([image["file_name"] for image in records], dtype=np.str_),
+    }
+
+
+def _objects(
+    file: Path, content: list[Any], categories: dict[int, str], images: dict[str, np.ndarray], skeleton: Skeleton | None
+) -> dict[str, Any]:
+    """Check and pack the annotations that have a usable box, grouped by image, the file's order kept within one."""
+    records = _records(file, content, "annotation", {"id": int, "image_id": int, "category_id": int})
     ids = np.array([record["id"] for record in records], dtype=np.int64)
     _refuse_duplicates(file, "annotation", ids)
-    position = _image_positions(file, records, image_ids)
+    position = _image_positions(file, records, images["image_ids"])
     labels = _labels(file, records, categories)
     crowd = _crowd(file, records)
     xywh = _boxes(file, records)
     areas = _areas(records, xywh)
 
-    # Grouped by image, the file's order kept within an image.
-    order = np.argsort(position, kind="stable")
-    corners = np.concatenate((xywh[:, :2], xywh[:, :2] + xywh[:, 2:]), axis=1)
-    limits = np.stack((widths, heights, widths, heights), axis=1)[position].astype(np.float64)
-    clipped = corners.clip(0, limits)
-    usable = np.min(clipped[:, 2:] - clipped[:, :2], axis=1) > _MIN_SIDE
+    corners = np.concatenate((xywh[:, :2], xywh[:, :2] + xywh[:, 2:]), axis=1)  # [N, 4] x1, y1, x2, y2
+    sizes = np.stack((images["heights"], images["widths"]), axis=1)[position]  # [N, 2]
+    clipped = corners.clip(0, sizes[:, [1, 0, 1, 0]].astype(np.float64))
+    usable = np.min(clipped[:, 2:] - clipped[:, :2], axis=1) > _MIN_SIDE  # [N]
     _warn_boxes(file, ids, usable, np.abs(clipped - corners).max(axis=1, initial=0) > 1)
+    order = np.argsort(position, kind="stable")
     order = order[usable[order]]
-    if require_objects and not (~crowd[order]).any():
-        what = (
-            "no annotation"
-            if not records
-            else f"{len(records)} annotations, but none with a usable box that is no crowd"
-        )
-        raise DataError(f"{file} has no object to learn from or evaluate on: {what}. Check how it was exported.")
-
-    sizes = np.stack((heights, widths), axis=1)[position]
     kept = [records[i] for i in order]
-    masks = pack_masks(file, kept, sizes[order])
-    counts = np.bincount(position[order], minlength=len(images))
+    counts = np.bincount(position[order], minlength=len(images["image_ids"]))
     return {
-        "annotation_file": file,
-        "image_folder": folder,
-        "categories": categories,
-        "image_ids": image_ids,
-        "heights": heights,
-        "widths": widths,
-        "file_names": np.array(names, dtype=np.str_),
         "image_instances": np.concatenate(([0], np.cumsum(counts))).astype(np.int64),
         "annotation_ids": ids[order],
         "boxes": clipped[order].astype(np.float32),
         "labels": labels[order],
         "crowd": crowd[order],
         "areas": areas[order],
-        "masks": masks,
+        "masks": pack_masks(file, kept, sizes[order]),
         "keypoints": pack_keypoints(file, kept, skeleton),
         "skeleton": skeleton,
     }

@@ -100,10 +100,17 @@ def _runs(file: Path, record: dict[str, Any], code: dict[str, Any], size: tuple[
     if code["size"] != list(size):
         raise DataError(f"{name} is for {code['size']} pixels (height, width), but its image is {list(size)}.")
     counts = code["counts"]
-    try:
-        runs = decode_counts(counts) if isinstance(counts, str) else np.array(counts, dtype=np.int64).reshape(-1)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise DataError(f"{name} cannot be read: {error}.") from None
+    if isinstance(counts, str):
+        try:
+            runs = decode_counts(counts)
+        except ValueError as error:
+            raise DataError(f"{name} cannot be read. {error} Export the annotations again.") from None
+    elif isinstance(counts, list) and all(
+        type(run) in (int, float) and abs(run) < 1 << 40 and run == int(run) for run in counts
+    ):
+        runs = np.array(counts, dtype=np.int64)
+    else:
+        raise DataError(f"{name} cannot be read. Its 'counts' must be a text or a list of whole numbers.")
     if runs.size and runs.min() < 0:
         raise DataError(f"{name} has a negative run.")
     if runs.sum() != size[0] * size[1]:

@@ -115,11 +115,17 @@ class CocoIndex:
         return self.image_folder / str(self.file_names[position])
 
     def instances(self, position: int) -> slice:
-        """Rows of the instance arrays that belong to the image at a position."""
+        """Slice of the instance arrays that belong to the image at a position."""
         return slice(int(self.image_instances[position]), int(self.image_instances[position + 1]))
 
     def position(self, image_id: int) -> int:
-        """Position of an image id.
+        """Find the position of an image.
+
+        Args:
+            image_id: the data set's own id.
+
+        Returns:
+            its position, 0 .. I - 1.
 
         Raises:
             DataError: no image has this id.
@@ -130,7 +136,13 @@ class CocoIndex:
         return found
 
     def image_size(self, image_id: int) -> tuple[int, int]:
-        """(height, width) of an image id in pixels.
+        """Look up the size of an image.
+
+        Args:
+            image_id: the data set's own id.
+
+        Returns:
+            (height, width) in pixels.
 
         Raises:
             DataError: no image has this id.
@@ -140,7 +152,7 @@ class CocoIndex:
 
     @cached_property
     def edge_counts(self) -> np.ndarray:
-        """int64 `[N]` line segments per instance mask, independent of scale; 0 where there is no mask."""
+        """Line segments per instance mask, independent of scale: int64 `[N]`, 0 where there is no mask."""
         m = self.masks
         counts = m.polygon_points[m.instance_polygons[1:]] - m.polygon_points[m.instance_polygons[:-1]]
         image_of = np.repeat(np.arange(len(self)), np.diff(self.image_instances))
@@ -151,7 +163,7 @@ class CocoIndex:
 
     @cached_property
     def polygon_counts(self) -> np.ndarray:
-        """int64 `[N]` polygons per instance mask; a run-length mask counts as one."""
+        """Polygons per instance mask: int64 `[N]`; a run-length mask counts as one."""
         m = self.masks
         return np.where(np.diff(m.instance_runs) > 0, 1, np.diff(m.instance_polygons))
 

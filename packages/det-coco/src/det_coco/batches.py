@@ -14,7 +14,7 @@ from torch.utils.data import get_worker_info
 
 from det_coco.errors import DataError
 from det_coco.mask_codec import ImageEdges, bitmap_names
-from det_coco.transforms import Resize
+from det_coco.resize import Resize
 
 MaskForm = Literal["none", "polygons", "bitmaps"]
 Batch = dict[str, torch.Tensor]
@@ -48,17 +48,24 @@ class BatchShape:
 
     def __post_init__(self) -> None:
         if not self.buckets or min(min(bucket) for bucket in self.buckets) < 1:
-            raise ValueError(f"buckets must be one or more (height, width) pairs, got {self.buckets}")
+            raise ValueError(f"buckets must be one or more (height, width) pairs, got {self.buckets}.")
         if self.masks not in ("none", "polygons", "bitmaps"):
-            raise ValueError(f"masks must be none, polygons or bitmaps, got {self.masks!r}")
+            raise ValueError(f"masks must be none, polygons or bitmaps, got {self.masks!r}.")
         for name in ("max_instances", "max_edges", "max_polygons"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
         if self.keypoints < 0:
-            raise ValueError(f"keypoints must be a number of keypoints, 0 for none, got {self.keypoints}")
+            raise ValueError(f"keypoints must be a number of keypoints, 0 for none, got {self.keypoints}.")
 
     def bucket(self, height: int, width: int) -> tuple[int, int]:
-        """Give the smallest bucket that holds a size.
+        """Find the smallest bucket that holds an image.
+
+        Args:
+            height: of the image in pixels.
+            width: of the image in pixels.
+
+        Returns:
+            (height, width).
 
         Raises:
             DataError: there is none.
@@ -74,7 +81,7 @@ class BatchShape:
 
 
 def default_buckets(resize: Resize, divisor: int = 32) -> tuple[tuple[int, int], ...]:
-    """Give the two buckets, landscape and portrait, that hold every image a resize makes.
+    """Choose the two buckets, landscape and portrait, that hold every image a resize makes.
 
     maskrcnn-benchmark's rule can pass its limit, by half the aspect ratio at most; room is left for a ratio of 16.
     YOLACT's images all have one size, which is the bucket as it is.
@@ -95,7 +102,7 @@ def default_buckets(resize: Resize, divisor: int = 32) -> tuple[tuple[int, int],
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sample:
-    """One image with its truth, before padding.
+    """One image with its ground truth, before padding.
 
     Attributes:
         image: uint8 or float32 `[3, h, w]` RGB, 0..255.
@@ -129,16 +136,15 @@ def make_batch(
     Args:
         samples: one or more images.
         shape: the shapes allowed.
-        batch_size: B; slots beyond the samples get image id -1, a black image of full bucket size and no truth.
+        batch_size: B; slots beyond the samples get image id -1, a black image of full bucket size and no objects.
         ground_truth: include ground truth.
 
     Returns:
         the batch: `images` uint8 or float32 `[B, 3, H, W]`, `image_sizes` int32 `[B, 2]`, `scales` float32 `[B, 2]`,
-        `image_ids` int64 `[B]`; with truth `boxes` float32 `[B, M, 4]`, `labels` int64 `[B, M]`, `valid` and `crowd`
-        bool `[B, M]`, and the masks: `mask_edges` float32 `[B, V, 4]`, `mask_polygons` int32 `[B, Q + 1]`,
-        `mask_instances` int32 `[B, M + 1]`, or `mask_bitmaps` uint8 `[B, M, H, W]`, or one
-        `mask_bitmaps_<h>x<w>` uint8 `[B, M, h, w]` per reduced size; and where asked for `keypoints` float32
-        `[B, M, K, 3]`.
+        `image_ids` int64 `[B]`; with ground truth `boxes` float32 `[B, M, 4]`, `labels` int64 `[B, M]`, `valid` and
+        `crowd` bool `[B, M]`, and what was asked for of `mask_edges` float32 `[B, V, 4]`, `mask_polygons` int32
+        `[B, Q + 1]`, `mask_instances` int32 `[B, M + 1]`; `mask_bitmaps` uint8 `[B, M, H, W]`, or one
+        `mask_bitmaps_<h>x<w>` uint8 `[B, M, h, w]` per reduced size; `keypoints` float32 `[B, M, K, 3]`.
 
     Raises:
         DataError: an image does not fit the shapes.
@@ -171,7 +177,7 @@ def make_batch(
 
 
 def _zeros(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-    """Zeros; in a worker process in the memory by which they leave it, which they would else be copied to."""
+    """Make zeros; in a worker process in shared memory, so that the main process gets them without a copy."""
     if get_worker_info() is None:
         return torch.zeros(shape, dtype=dtype)
     memory = torch.UntypedStorage._new_shared(math.prod(shape) * dtype.itemsize)
@@ -199,7 +205,7 @@ def _edges(samples: Sequence[Sample], shape: BatchShape, size: int) -> Batch:
     for b, sample in enumerate(samples):
         masks = sample.edges
         if masks is None:
-            raise ValueError("polygon masks were asked for, but a sample has none")
+            raise ValueError("Polygon masks were asked for, but a sample has none.")
         count = len(masks.edges)
         _check(sample, count, shape.max_edges, "mask edges", "max_edges")
         _check(sample, len(masks.polygon_edges), shape.max_polygons, "mask polygons", "max_polygons")
@@ -216,7 +222,7 @@ def _bitmaps(samples: Sequence[Sample], shape: BatchShape, size: int, bucket: tu
         batch[name] = _zeros((size, shape.max_instances, *area), torch.uint8)
         for b, sample in enumerate(samples):
             if sample.bitmaps is None:
-                raise ValueError("bitmap masks were asked for, but a sample has none")
+                raise ValueError("Bitmap masks were asked for, but a sample has none.")
             if name in sample.bitmaps:
                 n, h, w = sample.bitmaps[name].shape
                 batch[name][b, :n, :h, :w] = torch.from_numpy(sample.bitmaps[name])
@@ -227,7 +233,7 @@ def _keypoints(samples: Sequence[Sample], shape: BatchShape, size: int) -> torch
     keypoints = torch.zeros((size, shape.max_instances, shape.keypoints, 3), dtype=torch.float32)  # [B, M, K, 3]
     for b, sample in enumerate(samples):
         if sample.keypoints is None:
-            raise ValueError("keypoints were asked for, but a sample has none")
+            raise ValueError("Keypoints were asked for, but a sample has none.")
         keypoints[b, : len(sample.keypoints)] = torch.from_numpy(sample.keypoints)
     return keypoints
 

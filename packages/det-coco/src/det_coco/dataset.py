@@ -32,13 +32,13 @@ class BatchKey:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A data error on its way from a worker process, which would otherwise dress it in a traceback."""
+    """A data error on its way out of a worker process, where an exception would arrive wrapped in a traceback."""
 
     message: str
 
 
 class BatchDataset(Dataset[Batch | Failure]):
-    """Makes the batch of a key; picklable, the same in every process.
+    """Data set of whole batches, one per key; picklable, and the same in every process.
 
     Args:
         index: the data.
@@ -72,7 +72,7 @@ class BatchDataset(Dataset[Batch | Failure]):
         self.selection = selection or select_instances(index, shape, legacy=augmentation.legacy)
 
     def sample(self, position: int, epoch: int | None = None) -> Sample:
-        """Load one image with its truth.
+        """Load one image with its ground truth.
 
         Args:
             position: the image.
@@ -116,7 +116,7 @@ class BatchDataset(Dataset[Batch | Failure]):
             return Failure(str(error))
 
     def _padding(self) -> Batch:
-        """A batch of nothing, for the process that has one batch less than the others."""
+        """Make a batch without images, for the process that has one batch less than the others."""
         smallest = min(self.shape.buckets, key=lambda bucket: bucket[0] * bucket[1])
         none = np.zeros(0, dtype=np.int64)
         boxes, crowd = np.zeros((0, 4), dtype=np.float32), np.zeros(0, dtype=bool)

@@ -51,7 +51,7 @@ def evaluate(
     iou_types = tuple(iou_types)
     for iou_type in iou_types:
         if iou_type not in _SHAPES:
-            raise ValueError(f"iou_types must be {', '.join(_SHAPES)} or several of them, got {iou_type!r}")
+            raise ValueError(f"iou_types must be {', '.join(_SHAPES)} or several of them, got {iou_type!r}.")
     _check_rows(index, results, iou_types)
     wanted = index.image_ids if image_ids is None else np.unique(np.asarray(image_ids, dtype=np.int64))
     out = {}

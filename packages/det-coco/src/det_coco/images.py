@@ -18,7 +18,7 @@ def load_image(path: str | Path, *, size: tuple[int, int] | None = None) -> np.n
 
     Args:
         path: the file.
-        size: (height, width) the picture must have.
+        size: (height, width) in pixels that the picture must have.
 
     Returns:
         uint8 `[height, width, 3]`.

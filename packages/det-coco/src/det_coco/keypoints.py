@@ -41,13 +41,13 @@ class Skeleton:
     def __post_init__(self) -> None:
         count = len(self.names)
         if len(set(self.names)) != count:
-            raise ValueError(f"names must differ from each other, got {self.names}")
+            raise ValueError(f"names must differ from each other, got {self.names}.")
         if any(not 0 <= end < count for limb in self.limbs for end in limb):
-            raise ValueError(f"limbs must be pairs of numbers from 0 to {count - 1}, got {self.limbs}")
+            raise ValueError(f"limbs must be pairs of numbers from 0 to {count - 1}, got {self.limbs}.")
         if sorted(self.flip_indices) != list(range(count)):
-            raise ValueError(f"flip_indices must hold each number from 0 to {count - 1} once, got {self.flip_indices}")
+            raise ValueError(f"flip_indices must hold each number from 0 to {count - 1} once, got {self.flip_indices}.")
         if len(self.sigmas) != count or not all(sigma > 0 for sigma in self.sigmas):
-            raise ValueError(f"sigmas must be {count} positive numbers, got {self.sigmas}")
+            raise ValueError(f"sigmas must be {count} positive numbers, got {self.sigmas}.")
 
     @staticmethod
     def from_names(names: Sequence[str], limbs: Sequence[tuple[int, int]] = ()) -> "Skeleton":

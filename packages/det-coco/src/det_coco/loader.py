@@ -12,12 +12,13 @@ from det_coco.annotations import CocoIndex
 from det_coco.batches import Batch, BatchShape
 from det_coco.dataset import BatchDataset, Failure
 from det_coco.errors import DataError
+from det_coco.resize import Resize
 from det_coco.sampler import EvalSampler, Grouping, TrainSampler, group_images
-from det_coco.transforms import Augmentation, Resize, Transform
+from det_coco.transforms import Augmentation, Transform
 
 
 class Loader:
-    """Iterates over static batches; a data error in a worker process is raised here as it was there.
+    """Iterable over static batches; a data error of a worker process is raised here as it was there.
 
     Attributes:
         dataset: makes the batches.
@@ -49,23 +50,23 @@ class Loader:
 
     @property
     def batches_per_epoch(self) -> float:
-        """Batches in which as many images are used as the data set has; exact in evaluation."""
+        """Number of batches that use as many images as the data set has; exact in evaluation."""
         return float(len(self.sampler)) if isinstance(self.sampler, EvalSampler) else self.sampler.batches_per_epoch
 
     @property
     def num_images(self) -> int:
-        """Images in use by all processes together, before padding."""
+        """Number of images that all processes use together, before padding."""
         return self.sampler.num_images
 
     def __len__(self) -> int:
-        """Batches of an evaluation.
+        """Number of batches of an evaluation.
 
         Raises:
             TypeError: the loader is endless.
         """
         if isinstance(self.sampler, EvalSampler):
             return len(self.sampler)
-        raise TypeError("a training loader is endless")
+        raise TypeError("A training loader is endless, so it has no length.")
 
     def __iter__(self) -> Iterator[Batch]:
         for batch in self._loader:
@@ -165,7 +166,7 @@ def eval_loader(
         workers: worker processes; 0 loads in this one.
         pin_memory: put batches into page-locked memory.
         ground_truth: include ground truth, for a loss on held-out images.
-        legacy: coordinate rule of that truth, see `Augmentation`.
+        legacy: coordinate rule of the ground truth, see `Augmentation`.
         limit: only this many images, the first ones.
         grouping: which images may share a batch, see `group_images`.
         start_method: how worker processes start.

@@ -150,6 +150,6 @@ def _close(points: np.ndarray, bounds: np.ndarray) -> np.ndarray:
     Returns:
         `[P, 4]`.
     """
-    following = np.arange(1, len(points) + 1)
+    following = np.arange(1, len(points) + 1)  # [P] the next point of each
     following[bounds[1:] - 1] = bounds[:-1]
     return np.concatenate((points, points[following]), axis=1)

@@ -33,6 +33,9 @@ class Distortion:
 
         Args:
             random: source of randomness.
+
+        Returns:
+            the changes.
         """
         brightness = _maybe(random, 0.0, -32.0, 32.0)
         contrast = _maybe(random, 1.0, 0.5, 1.5)

@@ -42,27 +42,20 @@ def draw(
     height, width = image.shape[:2]
     factor = max(1, -(-min_side // max(height, width)))
     # Large objects first, so that small ones on top of them stay visible.
-    area = (drawn.boxes[:, 2] - drawn.boxes[:, 0]) * (drawn.boxes[:, 3] - drawn.boxes[:, 1])
+    area = (drawn.boxes[:, 2] - drawn.boxes[:, 0]) * (drawn.boxes[:, 3] - drawn.boxes[:, 1])  # [N]
     order = np.argsort(-area, kind="stable")
+    colours = [_colour(int(label), n) for n, label in enumerate(drawn.labels)]
     canvas = np.array(image)
     if factor > 1:
         canvas = np.array(Image.fromarray(image).resize((width * factor, height * factor), Image.Resampling.BICUBIC))
-    colours = [_colour(int(label), n) for n, label in enumerate(drawn.labels)]
-    if drawn.masks is not None:
-        for n in order:
-            mask = drawn.masks[n]
-            if isinstance(mask, Mapping):
-                mask = decode_rle(mask)
-            if factor > 1:
-                mask = mask.repeat(factor, axis=0).repeat(factor, axis=1)
-            _blend(canvas, mask, colours[n], crowd=drawn.crowd is not None and bool(drawn.crowd[n]))
+    _blend_masks(canvas, drawn, order, colours, factor)
     picture = Image.fromarray(canvas)
     pen = ImageDraw.Draw(picture)
     size = _text_size(*picture.size)
-    line = max(1, size // 8)
     for n in order if boxes else ():
         x1, y1, x2, y2 = (float(v) * factor for v in drawn.boxes[n])
-        pen.rectangle((x1, y1, max(x2 - 1, x1), max(y2 - 1, y1)), outline=colours[n], width=line)
+        corners = (x1, y1, max(x2 - 1, x1), max(y2 - 1, y1))
+        pen.rectangle(corners, outline=colours[n], width=max(1, size // 8))
     if drawn.keypoints is not None:
         for n in order:
             radius = min(max(2.0, 0.02 * factor * float(max(area[n], 0)) ** 0.5), size / 4)
@@ -70,13 +63,8 @@ def draw(
             _draw_skeleton(pen, points, drawn.limbs, colours[n], radius, hollow=drawn.scores is None)
     taken: list[tuple[float, float, float, float]] = []
     for n in order[::-1]:
-        name = _name(class_names, int(drawn.labels[n]))
-        if drawn.crowd is not None and drawn.crowd[n]:
-            name += " (crowd)"
-        if drawn.scores is not None:
-            name += f" {drawn.scores[n]:.2f}"
         box = tuple(float(v) * factor for v in drawn.boxes[n])
-        _write(pen, name, box, colours[n], size, picture.size, taken)
+        _write(pen, _label(drawn, n, class_names), box, colours[n], size, picture.size, taken)
     return picture
 
 
@@ -135,12 +123,26 @@ def _count(drawn: Drawn) -> str:
     return f"{count} object{'' if count == 1 else 's'}"
 
 
-def _name(class_names: Sequence[str] | Mapping[int, str], label: int) -> str:
-    if isinstance(class_names, Mapping):
-        number, name = list(class_names.items())[label]
-    else:
-        number, name = label, class_names[label]
-    return legible(name, f"class {number}")
+def _label(drawn: Drawn, n: int, class_names: Sequence[str] | Mapping[int, str]) -> str:
+    """Say what object n is: its class, or the class's number where no font shows the name, and its score."""
+    label = int(drawn.labels[n])
+    numbered = class_names.items() if isinstance(class_names, Mapping) else enumerate(class_names)
+    number, name = list(numbered)[label]
+    crowd = " (crowd)" if drawn.crowd is not None and drawn.crowd[n] else ""
+    score = "" if drawn.scores is None else f" {drawn.scores[n]:.2f}"
+    return legible(name, f"class {number}") + crowd + score
+
+
+def _blend_masks(canvas: np.ndarray, drawn: Drawn, order: np.ndarray, colours: Sequence[Colour], factor: int) -> None:
+    if drawn.masks is None:
+        return
+    for n in order:
+        mask = drawn.masks[n]
+        if isinstance(mask, Mapping):
+            mask = decode_rle(mask)
+        if factor > 1:
+            mask = mask.repeat(factor, axis=0).repeat(factor, axis=1)
+        _blend(canvas, mask, colours[n], crowd=drawn.crowd is not None and bool(drawn.crowd[n]))
 
 
 def _draw_skeleton(

@@ -46,16 +46,16 @@ def decode_counts(text: str | bytes) -> np.ndarray:
     if code.size == 0:
         return np.zeros(0, dtype=np.int64)
     if code.min() < 0 or code.max() > 63:
-        raise ValueError("it has characters outside COCO's code")
-    last = (code & 0x20) == 0
+        raise ValueError("The counts have characters outside COCO's code.")
+    last = (code & 0x20) == 0  # [characters] is the last one of its number
     if not last[-1]:
-        raise ValueError("it ends inside a number")
+        raise ValueError("The counts end inside a number.")
     ends = np.flatnonzero(last)
     starts = np.concatenate(([0], ends[:-1] + 1))
     digits = ends - starts + 1
     if digits.max() > 12:
-        raise ValueError("it has a number of more than 60 bits")
-    place = np.arange(code.size) - np.repeat(starts, digits)
+        raise ValueError("The counts have a number of more than 60 bits.")
+    place = np.arange(code.size) - np.repeat(starts, digits)  # [characters] place within its number
     values = np.add.reduceat((code & 0x1F) << (5 * place), starts)
     values = np.where((code[ends] & 0x10) != 0, values - (np.int64(1) << (5 * digits)), values)
     # The first three numbers are plain, each later one adds to the second before it.
@@ -80,7 +80,7 @@ def runs_to_edges(runs: np.ndarray, height: int) -> np.ndarray:
     """
     ends = np.cumsum(runs, dtype=np.int64)
     stops = ends[1::2]
-    starts = ends[0::2][: stops.size]
+    starts = ends[0::2][: stops.size]  # [runs of ones], as stops
     keep = stops > starts
     starts, stops = starts[keep], stops[keep]
     if starts.size == 0:
@@ -91,9 +91,9 @@ def runs_to_edges(runs: np.ndarray, height: int) -> np.ndarray:
     stops = stops[np.concatenate((apart, [True]))]
 
     first = starts // height
-    columns = (stops - 1) // height - first + 1
+    columns = (stops - 1) // height - first + 1  # [runs of ones] columns that each touches
     begin = np.cumsum(columns) - columns
-    column = np.arange(columns.sum()) - np.repeat(begin - first, columns)
+    column = np.arange(columns.sum()) - np.repeat(begin - first, columns)  # [pieces], one per run and column
     top = np.zeros(column.size, dtype=np.int64)
     top[begin] = starts % height
     bottom = np.full(column.size, height, dtype=np.int64)

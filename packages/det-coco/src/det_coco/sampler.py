@@ -10,7 +10,7 @@ from det_coco.annotations import CocoIndex
 from det_coco.batches import BatchShape
 from det_coco.dataset import BatchKey
 from det_coco.errors import DataError
-from det_coco.transforms import Resize
+from det_coco.resize import Resize
 
 Grouping = Literal["orientation", "bucket", "none"]
 
@@ -51,9 +51,9 @@ class TrainSampler:
         if len(positions) == 0:
             raise DataError("There is no image to train on.")
         if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
         if not 0 <= rank < world_size:
-            raise ValueError(f"rank must be between 0 and world_size - 1 = {world_size - 1}, got {rank}")
+            raise ValueError(f"rank must be between 0 and world_size - 1 = {world_size - 1}, got {rank}.")
         self.batch_size, self.seed, self.rank, self.world_size, self.start = batch_size, seed, rank, world_size, start
         self.num_images = len(positions)
         self._members = [np.asarray(positions)[groups == g] for g in np.unique(groups)]
@@ -63,11 +63,18 @@ class TrainSampler:
 
     @property
     def batches_per_epoch(self) -> float:
-        """Batches in which as many images are used as there are."""
+        """Number of batches that use as many images as there are."""
         return self._period / (self.batch_size * self.world_size)
 
     def batch(self, number: int) -> BatchKey:
-        """Give this process's part of global batch `number`."""
+        """Choose the images of this process's part of a global batch.
+
+        Args:
+            number: number of the batch, from 0.
+
+        Returns:
+            `batch_size` images, and how often each has been used before.
+        """
         period, step = divmod(number, self._period)
         groups, turns = self._turns(period)
         group = int(groups[step])
@@ -128,9 +135,9 @@ class EvalSampler:
         self, positions: np.ndarray, groups: np.ndarray, *, batch_size: int, rank: int = 0, world_size: int = 1
     ) -> None:
         if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
         if not 0 <= rank < world_size:
-            raise ValueError(f"rank must be between 0 and world_size - 1 = {world_size - 1}, got {rank}")
+            raise ValueError(f"rank must be between 0 and world_size - 1 = {world_size - 1}, got {rank}.")
         self.num_images = len(positions)
         batches: list[tuple[int, ...]] = []
         for group in np.unique(groups):
@@ -166,8 +173,9 @@ def group_images(
         DataError: images that may meet in a batch have no common bucket; names one and the option.
     """
     positions = np.asarray(positions, dtype=np.int64)
-    sizes = np.stack((index.heights[positions], index.widths[positions]), axis=1)
+    sizes = np.stack((index.heights[positions], index.widths[positions]), axis=1)  # [images, 2]
     unique, first, inverse = np.unique(sizes, axis=0, return_index=True, return_inverse=True)
+    # [different sizes, 2]: the greatest height and the greatest width that are drawn for each.
     largest = np.array([_largest(resize, int(h), int(w)) for h, w in unique], dtype=np.int64).reshape(-1, 2)
     names = [f"Image {index.image_ids[positions[i]]} ({index.file_names[positions[i]]}): " for i in first]
     buckets = []
@@ -184,7 +192,7 @@ def group_images(
     elif grouping == "none":
         group = np.zeros(len(unique), dtype=np.int64)
     else:
-        raise ValueError(f"grouping must be orientation, bucket or none, got {grouping!r}")
+        raise ValueError(f"grouping must be orientation, bucket or none, got {grouping!r}.")
     for g in np.unique(group):
         height, width = largest[group == g].max(axis=0)
         try:

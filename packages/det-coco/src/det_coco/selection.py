@@ -14,7 +14,7 @@ _log = logging.getLogger("det_coco")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Limits:
-    """The most an image of a data set holds.
+    """The most that an image of a data set holds.
 
     Attributes:
         max_instances: instances, crowd regions included.
@@ -40,7 +40,7 @@ class Selection:
     image_rows: np.ndarray
 
     def of(self, position: int) -> np.ndarray:
-        """Rows in use of the image at a position."""
+        """Rows in use of the image at a position: int64 `[m]`."""
         return self.rows[self.image_rows[position] : self.image_rows[position + 1]]
 
 
@@ -83,7 +83,7 @@ def select_instances(index: CocoIndex, shape: BatchShape, *, legacy: bool = Fals
     """
     _check_keypoints(index, shape)
     image = _image_of(index)
-    keep = np.ones(index.num_instances, dtype=bool)
+    keep = np.ones(index.num_instances, dtype=bool)  # [N]
     if shape.masks != "none":
         without = ~index.crowd & (index.polygon_counts == 0)
         if without.any() and (without | index.crowd).all():
@@ -127,7 +127,7 @@ def _fit(index: CocoIndex, shape: BatchShape, image: np.ndarray, keep: np.ndarra
     if shape.masks == "polygons":
         tests.append((index.edge_counts * free, shape.max_edges, "mask edges", "max_edges"))
         tests.append((index.polygon_counts * free, shape.max_polygons, "mask polygons", "max_polygons"))
-    over = np.zeros(len(index), dtype=bool)
+    over = np.zeros(len(index), dtype=bool)  # [I] has more than fits
     for counts, limit, what, option in tests:
         sums = np.bincount(image, counts, minlength=len(index)).astype(np.int64)
         if sums.max(initial=0) > limit and not shape.drop_excess:

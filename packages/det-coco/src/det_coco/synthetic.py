@@ -35,7 +35,7 @@ def synthetic_dataset(
     size: int = 160,
     seed: int = 0,
 ) -> Path:
-    """Make the synthetic data set, or find it made.
+    """Make the synthetic data set, unless it is already there.
 
     Textured scenes with six kinds of shapes: overlapping, small, cut by the border, with polygon masks where all of a
     shape is visible and run-length masks of the visible part where not; a crowd region, an image without objects,
@@ -57,11 +57,12 @@ def synthetic_dataset(
 
     Raises:
         DataError: `root` holds something else, or cannot be written.
+        ValueError: there would be no image, or images of fewer than 64 pixels.
     """
     if train_images < 1 or val_images < 1:
-        raise ValueError(f"train_images and val_images must be at least 1, got {train_images} and {val_images}")
+        raise ValueError(f"train_images and val_images must be at least 1, got {train_images} and {val_images}.")
     if size < 64:
-        raise ValueError(f"size must be at least 64 pixels, got {size}")
+        raise ValueError(f"size must be at least 64 pixels, got {size}.")
     wish = {"version": _VERSION, "train": train_images, "val": val_images, "size": size, "seed": seed}
     if root is None:
         root = cache_folder() / f"synthetic-v{_VERSION}-{train_images}-{val_images}-{size}-{seed}"

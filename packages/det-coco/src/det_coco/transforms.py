@@ -1,153 +1,90 @@
-"""Resizing and flipping: each reference system's rule, drawn at random or fixed."""
+"""Augmentation: what is drawn for an image, and how its picture, boxes, masks and keypoints follow."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
-SizeRule = Literal["detectron2", "maskrcnn_benchmark", "torchvision", "yolact"]
-_RULES = ("detectron2", "maskrcnn_benchmark", "torchvision", "yolact")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Resize:
-    """Resize the shorter side to a length, unless the longer side would pass a limit.
-
-    Attributes:
-        shortest: lengths of the shorter side in pixels; training draws one per image, evaluation takes the last.
-        longest: limit of the longer side in pixels.
-        rule: whose rounding. detectron2 rounds both sides to the nearest; maskrcnn-benchmark rounds the shorter side
-            at the limit and truncates the longer; torchvision truncates both and resizes without antialiasing; yolact
-            makes both sides the shorter length whatever the aspect, without antialiasing or rounding of the pixels.
-    """
-
-    shortest: tuple[int, ...] = (800,)
-    longest: int = 1333
-    rule: SizeRule = "detectron2"
-
-    def __post_init__(self) -> None:
-        if not self.shortest or min(self.shortest) < 1:
-            raise ValueError(f"shortest must hold one or more lengths of at least 1 pixel, got {self.shortest}")
-        if self.longest < 1:
-            raise ValueError(f"longest must be at least 1 pixel, got {self.longest}")
-        if self.rule not in _RULES:
-            raise ValueError(f"rule must be one of {', '.join(_RULES)}, got {self.rule!r}")
-
-    def output_size(self, height: int, width: int, shortest: int | None = None) -> tuple[int, int]:
-        """Give the size an image is resized to.
-
-        Args:
-            height: original height.
-            width: original width.
-            shortest: length of the shorter side, the last of `self.shortest` by default.
-
-        Returns:
-            (height, width), at least 1 each. Sources: detectron2 `ResizeShortestEdge.get_output_shape`,
-            maskrcnn-benchmark `Resize.get_size`, torchvision `_resize_image_and_masks`.
-        """
-        shortest = self.shortest[-1] if shortest is None else shortest
-        if self.rule == "yolact":
-            return shortest, shortest
-        if self.rule == "detectron2":
-            size = _detectron2_size(height, width, shortest, self.longest)
-        elif self.rule == "maskrcnn_benchmark":
-            size = _maskrcnn_benchmark_size(height, width, shortest, self.longest)
-        else:
-            scale = min(shortest / min(height, width), self.longest / max(height, width))
-            size = int(height * scale), int(width * scale)
-        return max(size[0], 1), max(size[1], 1)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Type of resized pixels: float32 under yolact's rule, which does not round them, else uint8."""
-        return torch.float32 if self.rule == "yolact" else torch.uint8
-
-    def apply(self, image: np.ndarray, height: int, width: int) -> torch.Tensor:
-        """Resize a picture, bilinear, as Pillow does (within one level); torchvision's, yolact's: no antialiasing.
-
-        Args:
-            image: uint8 `[h, w, 3]`.
-            height: new height.
-            width: new width.
-
-        Returns:
-            `[3, height, width]` of `dtype`, 0..255.
-        """
-        tensor = torch.from_numpy(image).permute(2, 0, 1).to(self.dtype)
-        if image.shape[:2] == (height, width):
-            return tensor
-        antialias = self.rule not in ("torchvision", "yolact")
-        return F.interpolate(tensor[None], (height, width), mode="bilinear", align_corners=False, antialias=antialias)[
-            0
-        ]
+from det_coco.resize import Resize
 
 
 class View(Protocol):
     """What was drawn for one image: how its picture, boxes and masks become those of the batch.
 
-    Attributes:
-        scale_y: resized / original height.
-        scale_x: resized / original width.
+    `h, w` are the original height and width, `H, W` the resized ones.
     """
 
     @property
-    def scale_y(self) -> float: ...  # noqa: D102
+    def scale_y(self) -> float:
+        """Resized / original height."""
+        ...
 
     @property
-    def scale_x(self) -> float: ...  # noqa: D102
+    def scale_x(self) -> float:
+        """Resized / original width."""
+        ...
 
     def keep(self, boxes: np.ndarray) -> np.ndarray:
         """Say which objects stay: bool `[N]` for boxes `[N, 4]` in original pixels."""
         ...
 
     def image(self, pixels: np.ndarray) -> torch.Tensor:
-        """The picture: `[3, H, W]` from uint8 `[h, w, 3]`."""
+        """Resize a picture: `[3, H, W]` from uint8 `[h, w, 3]`."""
         ...
 
     def boxes(self, boxes: np.ndarray) -> np.ndarray:
-        """Boxes in resized pixels: float32 `[N, 4]` from `[N, 4]` in original pixels."""
+        """Carry boxes along: float32 `[N, 4]` in resized pixels from `[N, 4]` in original pixels."""
         ...
 
     def edges(self, edges: np.ndarray, offset: float | None = None) -> np.ndarray:
-        """Line segments in resized pixels: float32 `[E, 4]` from `[E, 4]` in original pixels."""
+        """Carry line segments along: float32 `[E, 4]` in resized pixels from `[E, 4]` in original pixels."""
         ...
 
     def keypoints(self, keypoints: np.ndarray, flip_indices: Sequence[int]) -> np.ndarray:
-        """Keypoints in resized pixels: float32 `[N, K, 3]` x, y, visibility from `[N, K, 3]` in original pixels."""
+        """Carry keypoints along: float32 `[N, K, 3]` x, y, visibility from `[N, K, 3]` in original pixels."""
         ...
 
     def bitmap(self, mask: np.ndarray) -> torch.Tensor:
-        """A mask at resized size: bool `[H, W]` from uint8 `[h, w]` of 0 and 1."""
+        """Carry a mask along: bool `[H, W]` from uint8 `[h, w]` of 0 and 1."""
         ...
 
 
 class Transform(Protocol):
-    """A recipe's augmentation: draws a view of each image.
-
-    Attributes:
-        resize: the sizes it makes, which say what images may share a batch.
-        legacy: inclusive pixel coordinates.
-    """
+    """A recipe's augmentation, which draws a view of each image."""
 
     @property
-    def resize(self) -> Resize: ...  # noqa: D102
+    def resize(self) -> Resize:
+        """The sizes it makes, which say what images may share a batch."""
+        ...
 
     @property
-    def legacy(self) -> bool: ...  # noqa: D102
+    def legacy(self) -> bool:
+        """Whether pixel coordinates are inclusive, as in maskrcnn-benchmark."""
+        ...
 
     def draw(
         self, height: int, width: int, random: np.random.Generator | None, boxes: np.ndarray, crowd: np.ndarray
     ) -> View:
-        """Draw the view of an image with these objects; None for `random`: that of an evaluation."""
+        """Draw the view of an image; without `random` that of an evaluation.
+
+        Args:
+            height: original height in pixels.
+            width: original width in pixels.
+            random: source of randomness, or None.
+            boxes: `[N, 4]` x1, y1, x2, y2 of its objects in original pixels.
+            crowd: bool `[N]`.
+
+        Returns:
+            the view.
+        """
         ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Augmentation:
-    """What training does to an image.
+    """Random resize and horizontal flip of an image in training.
 
     Attributes:
         resize: the sizes to draw from.
@@ -156,13 +93,13 @@ class Augmentation:
             of at most one pixel are left out. The batch's boxes stay free of the +1 all the same.
     """
 
-    resize: Resize = Resize()
+    resize: Resize = field(default_factory=Resize)
     flip: float = 0.5
     legacy: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.flip <= 1:
-            raise ValueError(f"flip must be a probability between 0 and 1, got {self.flip}")
+            raise ValueError(f"flip must be a probability between 0 and 1, got {self.flip}.")
 
     def draw(
         self,
@@ -222,10 +159,10 @@ class Geometry:
     scale_x: float
     flip: bool
     offset: float
-    resize: Resize = Resize()
+    resize: Resize = field(default_factory=Resize)
 
     def keep(self, boxes: np.ndarray) -> np.ndarray:
-        """All objects stay: bool `[N]` for boxes `[N, 4]`."""
+        """Keep all objects: bool `[N]` for boxes `[N, 4]`."""
         return np.ones(len(boxes), dtype=bool)
 
     def image(self, pixels: np.ndarray) -> torch.Tensor:
@@ -322,23 +259,3 @@ def with_points(keypoints: np.ndarray, points: np.ndarray, flip_indices: Sequenc
     out[..., :2] = points.reshape(*keypoints.shape[:2], 2)
     out[out[..., 2] == 0] = 0
     return out if flip_indices is None else out[:, list(flip_indices)]
-
-
-def _detectron2_size(height: int, width: int, shortest: int, longest: int) -> tuple[int, int]:
-    scale = shortest * 1.0 / min(height, width)
-    new_height, new_width = (shortest, scale * width) if height < width else (scale * height, shortest)
-    if max(new_height, new_width) > longest:
-        scale = longest * 1.0 / max(new_height, new_width)
-        new_height, new_width = new_height * scale, new_width * scale
-    return int(new_height + 0.5), int(new_width + 0.5)
-
-
-def _maskrcnn_benchmark_size(height: int, width: int, shortest: int, longest: int) -> tuple[int, int]:
-    small, large = float(min(height, width)), float(max(height, width))
-    if large / small * shortest > longest:
-        shortest = round(longest * small / large)
-    if (width <= height and width == shortest) or (height <= width and height == shortest):
-        return height, width
-    if width < height:
-        return int(shortest * height / width), shortest
-    return shortest, int(shortest * width / height)
