@@ -1,9 +1,9 @@
-"""Losses and gradients of a step's images, which pass the network as one micro-batch or as several, one by one."""
+"""Losses and gradients of a step's images, which pass the network at once or as micro-batches, one after the other."""
 
 import contextlib
 import functools
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from det_engine import distributed
 from det_engine.errors import EngineError
 from det_engine.guard import BatchStatistics
-from det_engine.model import Batch, Mean, as_trainable, part_arguments, unwrapped
+from det_engine.model import Batch, as_trainable, part_arguments, unwrapped
 from det_engine.precision import Precision
 from det_engine.random_state import mixed_seed
 from det_engine.settings import TrainSettings
@@ -32,6 +32,7 @@ class Accumulation:
         record: what passes are wrapped in to be captured.
 
     Attributes:
+        backward: `backward(images, means, number)` adds the losses and gradients of a micro-batch.
         row: float32 `[losses]`, each loss so far; None before the first pass.
         names: of the losses; None before the first pass.
     """
@@ -50,19 +51,8 @@ class Accumulation:
         self._precision, self._settings, self._device = precision, settings, precision.device
         self._statistics = statistics
         self._knows_parts = as_trainable(self._model) is not None
-        self._exchanges = isinstance(network, nn.parallel.DistributedDataParallel)
         self._count = record(self._counting_pass)
-        self._backward = record(self._pass)
-
-    def __call__(self, batch: Batch, step: int) -> None:
-        """Add the losses and gradients of this process's images of a step."""
-        micro_batches = self.micro_batches(batch, step)
-        for number, (images, means) in enumerate(micro_batches):
-            torch.manual_seed(self.seed(step, number))
-            # Gradients are exchanged once, with the last micro-batch.
-            wait = self._exchanges and number + 1 < len(micro_batches)
-            with cast(Any, self._network).no_sync() if wait else contextlib.nullcontext():
-                self._backward(images, means, number)
+        self.backward = record(self._pass)
 
     def micro_batches(self, batch: Batch, step: int) -> list[tuple[dict[str, Tensor], Tensor]]:
         """Cut this process's images of a step.
@@ -124,8 +114,9 @@ class Accumulation:
     def _counting_pass(self, images: Batch, number: int) -> Tensor:
         """What this process's micro-batch `number` counts, float32 `[n]`."""
         seen: list[Tensor] = []
-        with torch.no_grad():
-            self._losses(self._model, images, number, functools.partial(_note, seen))
+        arguments = part_arguments(self._model, self.place(number), functools.partial(_note, seen))
+        with torch.no_grad(), self._precision.autocast():
+            self._check(self._model(images, *arguments))
         return torch.stack(seen) if seen else torch.zeros(0, device=self._device)
 
     def _pass(self, images: Batch, means: Tensor, number: int) -> None:
@@ -137,7 +128,9 @@ class Accumulation:
                 return next(remaining)
             return distributed.mean(count.detach().float().clone())
 
-        losses = self._losses(self._network, images, number, mean)
+        with self._precision.autocast():
+            losses = self._network(images, *part_arguments(self._model, self.place(number), mean))
+        self._check(losses)
         terms = torch.stack([value.float() for value in losses.values()]) / self._settings.accumulate
         self._precision.backward(terms.sum())
         row = terms.detach()
@@ -145,15 +138,12 @@ class Accumulation:
             self.row = torch.zeros_like(row)
         self.row += row
 
-    def _losses(self, network: nn.Module, images: Batch, number: int, mean: Mean) -> dict[str, Tensor]:
-        with self._precision.autocast():
-            losses = network(images, *part_arguments(self._model, self.place(number), mean))
+    def _check(self, losses: dict[str, Tensor]) -> None:
         _check_form(losses)
         if self.names is None:
             self.names = tuple(losses)
         elif self.names != tuple(losses):
             raise EngineError(f"The model returned the losses {list(losses)} after {list(self.names)}.")
-        return losses
 
     @contextlib.contextmanager
     def rehearsed(self) -> Iterator[None]:

@@ -73,7 +73,7 @@ class TrainStep:
             self._prepare_capture()
         else:
             network = gradients.data_parallel(network, device)
-        self._exchanges = isinstance(network, nn.parallel.DistributedDataParallel)
+        self._parallel = network if isinstance(network, nn.parallel.DistributedDataParallel) else None
         self.accumulation = Accumulation(network, self.precision, settings, self.guard.statistics, record)
         self._finish = record(self._update)
 
@@ -111,8 +111,14 @@ class TrainStep:
         if not self._captures:
             for parameter in self._trained:
                 parameter.grad = None
-        self.accumulation(batch, step)
-        if not self._exchanges:
+        micro_batches = self.accumulation.micro_batches(batch, step)
+        for number, (images, means) in enumerate(micro_batches):
+            torch.manual_seed(self.accumulation.seed(step, number))
+            # Gradients are exchanged once, with the last micro-batch.
+            wait = self._parallel is not None and number + 1 < len(micro_batches)
+            with cast(Any, self._parallel).no_sync() if wait else contextlib.nullcontext():
+                self.accumulation.backward(images, means, number)
+        if self._parallel is None:
             self.exchange()
         distributed.mean(self._losses)
         return self._finish().clone()
