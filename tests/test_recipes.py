@@ -131,4 +131,4 @@ def test_what_a_recipe_says_of_itself_is_no_option():
 def test_several_buckets_of_an_orientation_keep_aspects_together(buckets, expected):
     recipe = MASK["mask_rcnn_r50_fpn_1x"]()
     recipe = replace(recipe, data=replace(recipe.data, buckets=buckets))
-    assert grouping(recipe, recipe.test_resize()) == expected
+    assert grouping(recipe.test_resize(), recipe.batch_shape().buckets) == expected

@@ -16,7 +16,7 @@ from det_backbones import WeightsError
 from det_coco import DataError
 from det_engine import distributed
 from det_engine.cli import dispatch, run_main, take_option
-from det_models.checkpoints import CheckpointError
+from det_models import CheckpointError, OptionError
 
 Command = Callable[[App, list[str]], None]
 COMMANDS: dict[str, Command] = {
@@ -34,7 +34,7 @@ def main(app: App, args: list[str] | None = None) -> int:
     """Run a command of an app and return its exit status (see :func:`det_engine.cli.run_main`)."""
     commands = {name: _bound(command, app) for name, command in COMMANDS.items()}
     arguments = sys.argv[1:] if args is None else args
-    errors = (DataError, WeightsError, CheckpointError)
+    errors = (DataError, WeightsError, CheckpointError, OptionError)
 
     def run() -> int | None:
         count = processes_wanted(arguments)

@@ -1,6 +1,7 @@
 """``train``: data, recipe and weights in; a run directory out."""
 
 import dataclasses
+import functools
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +14,13 @@ import det_engine
 from apps.common.app import App, with_classes
 from apps.common.config import Recipe
 from apps.common.data import open_splits, training_batches, validation_loader
+from apps.common.detecting import autocast_name
 from apps.common.evaluate import Evaluator, print_final, print_metrics
 from apps.common.options import default_output, new_run, take_recipe
-from apps.common.weights import adopt, describe, initialize, read_config
+from apps.common.weights import adopt, describe, initialize, open_start, read_config
 from det_engine import RunDirectory, checkpoint, distributed, draw_curves, resolve_device, seed_all
 from det_engine.cli import UsageError, override, take_option
+from det_models import Predictor, Weights
 
 HELP = """Train a detector, evaluate it, keep its checkpoints.
 
@@ -56,11 +59,13 @@ def train(app: App, args: list[str]) -> None:
     resume, rest = take_option(args, "resume")
     if resume is None and distributed.is_restarted():
         resume, rest = _restarted(rest)
+    start: Weights | None = None
     adopted: list[str] = []
     if resume is None:
         run, data = None, None
         recipe, rest = take_recipe(app, rest)
-        recipe, adopted = adopt(app, recipe, take_option(rest, "weights")[0])
+        start = open_start(take_option(rest, "weights")[0])
+        recipe, adopted = adopt(app, recipe, start)
     else:
         run = RunDirectory.open(resume)
         recipe, data = _resumed(app, run)
@@ -71,14 +76,20 @@ def train(app: App, args: list[str]) -> None:
         _refuse(options, recipe, run)
     device = resolve_device(options.device)
     with distributed.processes(device):
-        _train(app, options, recipe, line, run, device)
+        _train(app, options, recipe, line, run, device, start)
         print(f"E2E Training Duration sec : {time.perf_counter() - began:.1f}")
 
 
 def _train(
-    app: App, options: TrainOptions, recipe: Recipe, line: str, run: RunDirectory | None, device: torch.device
+    app: App,
+    options: TrainOptions,
+    recipe: Recipe,
+    line: str,
+    run: RunDirectory | None,
+    device: torch.device,
+    start: Weights | None,
 ) -> None:
-    """The training, in each of its processes; `run` is the one to go on with."""
+    """The training, in each of its processes; `run` is the one to go on with, `start` what a new one begins with."""
     with distributed.main_first():
         splits = open_splits(options.data, recipe.data)
     recipe = with_classes(recipe, splits.train.num_classes).spelt_out()
@@ -94,7 +105,8 @@ def _train(
     model = app.network(recipe)
     if run is None:
         with distributed.main_first():
-            print(initialize(model, recipe, options.weights, drop_class_head=options.drop_class_head))
+            print(initialize(model, recipe, options.weights, start, drop_class_head=options.drop_class_head))
+    del start  # whose tensors the model has
     categories = splits.train.categories
     config: dict[str, Any] = {
         **describe(app, recipe, categories),
@@ -105,7 +117,11 @@ def _train(
         run = new_run(options.output or default_output(app, recipe.name), config, device)
     print(f"Run: {run}", flush=True)
 
-    evaluator = Evaluator(model, recipe, splits.val, device)
+    precision = autocast_name(recipe.train.precision, device, recipe.train.loss_scale)
+    detector = functools.partial(
+        Predictor, model, recipe.model(), categories, device=device, precision=precision, batch_size=recipe.data.batch
+    )
+    evaluator = Evaluator(detector, splits.val, workers=recipe.data.workers)
     result = det_engine.train(
         model,
         solver=recipe.solver,

@@ -26,6 +26,7 @@ def evaluate(
     iou_types: Iterable[str] = ("bbox", "segm"),
     *,
     image_ids: Sequence[int] | None = None,
+    category_ids: Sequence[int] | None = None,
     verbose: bool = False,
 ) -> dict[str, dict[str, float]]:
     """Compute COCO metrics with pycocotools, against the annotation file as it is.
@@ -37,6 +38,7 @@ def evaluate(
             `mask_score` where a row has one; "keypoints" needs rows with `keypoints`, measured by the sigmas of
             `index.skeleton`.
         image_ids: evaluate on these images only.
+        category_ids: evaluate these categories only, as for a detector that was asked for no others.
         verbose: print pycocotools' tables.
 
     Returns:
@@ -60,6 +62,8 @@ def evaluate(
         for iou_type in iou_types:
             evaluation = COCOeval(truth, _detections(truth, results, iou_type), iou_type)
             evaluation.params.imgIds = wanted.tolist()
+            if category_ids is not None:
+                evaluation.params.catIds = sorted(category_ids)
             if iou_type == "keypoints" and index.skeleton is not None:
                 evaluation.params.kpt_oks_sigmas = np.array(index.skeleton.sigmas)
             evaluation.evaluate()
@@ -74,10 +78,10 @@ def _metrics(index: CocoIndex, evaluation: Any) -> dict[str, float]:
     metrics = {name: float(value) for name, value in zip(names, evaluation.stats, strict=True)}
     # [IoU thresholds, recalls, classes, areas, detection limits]: all areas, the most detections.
     precision = evaluation.eval["precision"][:, :, :, 0, -1]
-    for label, name in enumerate(index.class_names):
-        values = precision[:, :, label]
+    for position, category_id in enumerate(evaluation.params.catIds):
+        values = precision[:, :, position]
         values = values[values > -1]
-        metrics[f"AP/{name}"] = float(values.mean()) if values.size else -1.0
+        metrics[f"AP/{index.categories[category_id]}"] = float(values.mean()) if values.size else -1.0
     return metrics
 
 

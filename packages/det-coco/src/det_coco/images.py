@@ -41,6 +41,25 @@ def load_image(path: str | Path, *, size: tuple[int, int] | None = None) -> np.n
     return image
 
 
+def upright_rgb(image: Image.Image) -> np.ndarray:
+    """Give the pixels of an opened picture as `load_image` does.
+
+    Args:
+        image: of any mode; stays as it is.
+
+    Returns:
+        uint8 `[height, width, 3]`, turned upright as its EXIF orientation says.
+    """
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I"):
+        # Pillow clips 16-bit grey at 255; the high byte is the picture.
+        grey = (np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
+        return np.repeat(grey[:, :, None], 3, axis=2)
+    if image.mode == "P" and "transparency" in image.info:
+        return np.array(image.convert("RGBA").convert("RGB"))
+    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
+
+
 def list_images(path: str | Path) -> list[Path]:
     """List the pictures a path stands for: itself, or those in a folder, sorted by name.
 
@@ -67,14 +86,7 @@ def list_images(path: str | Path) -> list[Path]:
 def _decode(path: Path, data: bytes) -> np.ndarray:
     try:
         with Image.open(io.BytesIO(data)) as image:
-            ImageOps.exif_transpose(image, in_place=True)
-            if image.mode.startswith("I"):
-                # Pillow clips 16-bit grey at 255; the high byte is the picture.
-                grey = (np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
-                return np.repeat(grey[:, :, None], 3, axis=2)
-            if image.mode == "P" and "transparency" in image.info:
-                return np.array(image.convert("RGBA").convert("RGB"))
-            return np.array(image if image.mode == "RGB" else image.convert("RGB"))
+            return upright_rgb(image)
     except Exception as error:
         # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error and more for broken files.
         # An unknown format is reported with the address of the buffer, which tells nobody anything.
