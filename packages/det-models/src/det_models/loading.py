@@ -24,6 +24,8 @@ def load(
 ) -> Predictor:
     """The detector in a file, whose network, conventions, classes and sizes follow from what is in it.
 
+    Where something is stripped from around the weights, such as `module.` before their names, one line says what.
+
     Args:
         path: A checkpoint of a run, the folder of a run (its best checkpoint is taken), or a detector of detectron2,
             Detectron, maskrcnn-benchmark, mmdetection, torchvision or YOLACT. Nothing in it is run.
@@ -41,7 +43,10 @@ def load(
         CheckpointError: It holds no detector, or one that cannot be built here.
         OptionError: A value is none that this detector can have; the message names those that it can.
     """
-    return open_weights(path).predictor(
+    weights = open_weights(path)
+    if weights.file.unwrapped:
+        print(f"{weights.path} ({weights}): read without what wraps it, {', '.join(weights.file.unwrapped)}.")
+    return weights.predictor(
         device=device,
         precision=precision,
         batch_size=batch_size,
