@@ -19,7 +19,8 @@ from apps.common.weights import initialize, read_detector
 from det_backbones import WEIGHTS, find_weights
 from det_coco import Batch
 from det_engine import EngineError, Precision, TrainStep, distributed, peak_memory_mib, resolve_device, seed_all
-from det_engine.cli import override, take_option
+from det_engine.cli import take_option
+from det_engine.options import override
 from det_models import Detector
 from det_models.inference import optimize_for_inference
 

@@ -16,7 +16,7 @@ from apps.common.weights import Trained, describe, load_trained
 from det_backbones import read_arrays
 from det_coco import Batch, Sample, list_images, load_image, make_batch
 from det_engine import checkpoint
-from det_engine.cli import override
+from det_engine.options import override
 from det_models import Detector
 from det_models.certificate import Certificate, compare
 from det_models.checkpoints import (

@@ -19,7 +19,7 @@ from apps.common.weights import Trained, load_trained
 from det_coco import CocoIndex, default_splits, load_split
 from det_coco import evaluate as coco_evaluate
 from det_engine import EngineError, Precision, RunDirectory, distributed, resolve_device
-from det_engine.cli import override
+from det_engine.options import override
 from det_models import Detector
 from det_models.categories import reported
 from det_models.inference import detect, optimize_for_inference, to_rows

@@ -27,7 +27,7 @@ from apps.common.video import VideoFile, VideoWriter, is_video
 from apps.common.weights import Trained, load_trained
 from det_coco import Batch, DataError, Sample, list_images, load_image, make_batch, save_picture
 from det_engine import Precision, RunDirectory, describe_environment, resolve_device
-from det_engine.cli import override
+from det_engine.options import override
 from det_models.background import background
 from det_models.categories import reported
 from det_models.inference import optimize_for_inference, to_rows

@@ -17,7 +17,8 @@ from apps.common.evaluate import Evaluator, print_final, print_metrics
 from apps.common.options import default_output, new_run, take_recipe
 from apps.common.weights import adopt, describe, initialize, read_config
 from det_engine import RunDirectory, checkpoint, distributed, draw_curves, resolve_device, seed_all
-from det_engine.cli import UsageError, override, take_option
+from det_engine.cli import UsageError, take_option
+from det_engine.options import override
 
 HELP = """Train a detector, evaluate it, keep its checkpoints.
 
