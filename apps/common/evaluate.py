@@ -58,7 +58,7 @@ class Evaluator:
         model = optimize_for_inference(self.model, self.device)
         for image_id, found in detect(model, batches, self.index, self.device, precision.autocast):
             rows += to_rows(found, self.ids, image_id)
-        gathered = distributed.gather(rows)
+        gathered = distributed.gather_object(rows)
         if gathered is None:
             return {}
         # In an order that does not depend on who detected what.

@@ -157,7 +157,7 @@ def _build(app: App, job: _Job, recipe: Recipe) -> Detector:
 
 def _report(run: RunDirectory, evaluator: Evaluator, result: TrainResult, pictures: int) -> None:
     """Results and pictures, on disk and in the output."""
-    if distributed.share(not evaluator.metrics):
+    if distributed.broadcast_object(not evaluator.metrics):
         # The run had ended, and been evaluated, before it was resumed.
         evaluator()
     if distributed.is_main():

@@ -97,8 +97,8 @@ def processes(device: torch.device) -> Iterator[None]:
     try:
         yield
         # Nobody leaves while another one may still wait for what this process has sent.
-        gather(None)
-        share(None)
+        gather_object(None)
+        broadcast_object(None)
     except RuntimeError as error:
         if not isinstance(error, dist.DistError) and not _LOST.search(str(error)):
             raise
@@ -141,7 +141,7 @@ def leave(status: int) -> None:
         os._exit(status)
 
 
-def share(value: Any) -> Any:
+def broadcast_object(value: Any) -> Any:
     """Rank 0's `value` on every process."""
     if world_size() == 1:
         return value
@@ -150,7 +150,7 @@ def share(value: Any) -> Any:
     return box[0]
 
 
-def gather(value: Any) -> list[Any] | None:
+def gather_object(value: Any) -> list[Any] | None:
     """The values of all processes in the order of their ranks, on rank 0; None elsewhere."""
     if world_size() == 1:
         return [value]
@@ -159,7 +159,7 @@ def gather(value: Any) -> list[Any] | None:
     return values
 
 
-def mean(tensor: Tensor) -> Tensor:
+def all_reduce_mean(tensor: Tensor) -> Tensor:
     """The mean of a floating tensor over all processes, in place, without a host read."""
     if world_size() > 1:
         dist.all_reduce(tensor)
@@ -171,10 +171,10 @@ def mean(tensor: Tensor) -> Tensor:
 def main_first() -> Iterator[None]:
     """A block that rank 0 runs before the others, such as one that makes or downloads what all of them read."""
     if not is_main():
-        share(None)
+        broadcast_object(None)
     yield
     if is_main():
-        share(None)
+        broadcast_object(None)
 
 
 def per_process(total: int) -> int:

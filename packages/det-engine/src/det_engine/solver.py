@@ -84,7 +84,7 @@ def check_solver(config: SolverConfig) -> None:
             raise EngineError(f"Solver field {name} cannot be {getattr(config, name)!r}.")
 
 
-def scale_to_batch(config: SolverConfig, batch: int, *, keep_warmup: bool = False) -> tuple[SolverConfig, str]:
+def scaled_to_batch(config: SolverConfig, batch: int, *, keep_warmup: bool = False) -> tuple[SolverConfig, str]:
     """Fit a recipe to another number of images a step, by the linear scaling rule.
 
     The learning rate grows with the batch, the step counts (length, milestones, warm-up) shrink with it, so that

@@ -120,7 +120,7 @@ class TrainStep:
                 self.accumulation.backward(images, means, number)
         if self._parallel is None:
             self.exchange()
-        distributed.mean(self._losses)
+        distributed.all_reduce_mean(self._losses)
         return self._finish().clone()
 
     @property
