@@ -33,7 +33,7 @@ class Accumulation:
 
     Attributes:
         backward: `backward(images, means, number)` adds the losses and gradients of a micro-batch.
-        row: float32 `[losses]`, each loss so far; None before the first pass.
+        row: float32 `[L]`, each of the L losses so far; None before the first pass.
         names: of the losses; None before the first pass.
     """
 

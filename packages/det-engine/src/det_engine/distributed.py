@@ -80,6 +80,7 @@ def processes(device: torch.device) -> Iterator[None]:
 
     Raises:
         EngineError: the processes do not find each other, or another one was lost.
+        RuntimeError: the block raised one that is not about another process.
     """
     if not is_launched():
         yield
@@ -142,7 +143,7 @@ def leave(status: int) -> None:
 
 
 def broadcast_object(value: Any) -> Any:
-    """Rank 0's `value` on every process."""
+    """Rank 0's `value`, of anything that can be pickled, on every process."""
     if world_size() == 1:
         return value
     box = [value]
@@ -160,7 +161,7 @@ def gather_object(value: Any) -> list[Any] | None:
 
 
 def all_reduce_mean(tensor: Tensor) -> Tensor:
-    """The mean of a floating tensor over all processes, in place, without a host read."""
+    """Replace a floating tensor of any shape by its mean over all processes, without a host read, and return it."""
     if world_size() > 1:
         dist.all_reduce(tensor)
         tensor /= world_size()
@@ -178,7 +179,7 @@ def main_first() -> Iterator[None]:
 
 
 def per_process(total: int) -> int:
-    """This process's share of `total` images a step.
+    """Divide `total` images a step among the processes; how many each has.
 
     Raises:
         EngineError: the processes cannot have equally many.
@@ -224,6 +225,9 @@ def launch(count: int, command: Sequence[str]) -> int:
     Args:
         count: number of processes.
         command: program and arguments; the processes find each other by the variables that torchrun sets.
+
+    Raises:
+        EngineError: there are fewer than one.
     """
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError

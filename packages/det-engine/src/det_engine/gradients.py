@@ -42,7 +42,7 @@ def is_synchronised(network: nn.Module) -> bool:
 
 
 def exchange(gradients: list[Tensor]) -> None:
-    """Replace gradients by their mean over all processes, in one message per number format."""
+    """Replace gradients, of any shapes, by their mean over all processes, in one message per number format."""
     if distributed.world_size() == 1:
         return
     kinds: dict[torch.dtype, list[Tensor]] = {}

@@ -48,6 +48,7 @@ def override(
     Raises:
         UsageError: an option does not exist (names the nearest), or a value does not fit.
         EngineError: tyro is not installed.
+        SystemExit: after the help.
     """
     options = list(_options(default))
     args = _spelt_out(args, options)

@@ -52,7 +52,11 @@ class TrainSettings:
 
 
 def check_settings(settings: TrainSettings) -> None:
-    """Raise `EngineError` naming the first number that makes no sense."""
+    """Check the numbers of settings.
+
+    Raises:
+        EngineError: one makes no sense; names the first.
+    """
     floors = {
         "accumulate": 1,
         "log_interval": 1,

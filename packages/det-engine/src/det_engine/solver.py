@@ -59,7 +59,11 @@ class SolverConfig:
 
 
 def check_solver(config: SolverConfig) -> None:
-    """Raise `EngineError` naming the first field that makes no sense."""
+    """Check the fields of a recipe.
+
+    Raises:
+        EngineError: one makes no sense; names the first.
+    """
     rules = {
         "base_lr": config.base_lr > 0,
         "reference_batch": config.reference_batch >= 1,
