@@ -11,7 +11,8 @@ from apps.common.data import grouping
 from apps.common.train import _parse
 from apps.faster_rcnn.config import RECIPES as FASTER
 from apps.mask_rcnn.config import RECIPES as MASK
-from det_engine.cli import UsageError, option_names
+from det_engine.cli import UsageError
+from det_engine.options import option_names
 
 APPS = {
     "faster_rcnn": App(name="faster_rcnn", recipes=FASTER),

@@ -18,7 +18,8 @@ from apps.common.options import take_recipe
 from apps.common.weights import initialize, open_start
 from det_coco import Batch
 from det_engine import EngineError, Precision, TrainStep, distributed, peak_memory_mib, resolve_device, seed_all
-from det_engine.cli import override, take_option
+from det_engine.cli import take_option
+from det_engine.options import override
 from det_models import Detector, Weights
 from det_models.checkpoints import Checkpoint
 from det_models.inference import optimize_for_inference

@@ -11,7 +11,7 @@ import tyro
 
 from det_coco import Augmentation, BatchShape, Resize, default_buckets
 from det_coco.transforms import Transform
-from det_engine import SolverConfig, TrainSettings, scale_to_batch
+from det_engine import SolverConfig, TrainSettings, scaled_to_batch
 from det_models import BackboneConfig, DetectorConfig, ModelConfig
 from det_models.adopting import backbone_of, conventions_of, model_of
 from det_models.checkpoints import Checkpoint
@@ -108,7 +108,7 @@ class Recipe:
 
     def fitted(self, batch: int) -> tuple[SolverConfig, str]:
         """The solver for another number of images a step, and a line that says what changed."""
-        return scale_to_batch(self.solver, batch)
+        return scaled_to_batch(self.solver, batch)
 
     @classmethod
     def of(cls, checkpoint: Checkpoint) -> Self:

@@ -11,7 +11,7 @@ from apps.common.weights import open_detector
 from det_backbones import read_arrays
 from det_coco import list_images
 from det_engine import checkpoint
-from det_engine.cli import override
+from det_engine.options import override
 from det_models.certificate import Certificate, certificate_batches, compare
 from det_models.checkpoints import CheckpointError, refuse_existing, torchvision_labels
 from det_models.conversion import Conversion

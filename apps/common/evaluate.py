@@ -24,7 +24,7 @@ from apps.common.pictures import draw_beside_truth
 from det_coco import CocoIndex, default_splits, load_split
 from det_coco import evaluate as coco_evaluate
 from det_engine import RunDirectory, distributed, resolve_device
-from det_engine.cli import override
+from det_engine.options import override
 from det_models import Predictor
 
 
@@ -54,7 +54,7 @@ class Evaluator:
     def __call__(self) -> Mapping[str, Mapping[str, float]]:
         """Evaluate the detector as it is now and return `metrics`."""
         detector = self.detector()
-        gathered = distributed.gather(list(self._rows(detector)))
+        gathered = distributed.gather_object(list(self._rows(detector)))
         if gathered is None:
             return {}
         # In an order that does not depend on who detected what.

@@ -24,7 +24,7 @@ from apps.common.pictures import write_corner
 from apps.common.video import VideoFile, VideoWriter, is_video
 from det_coco import DataError, list_images, load_image, save_picture
 from det_engine import RunDirectory, describe_environment, resolve_device
-from det_engine.cli import override
+from det_engine.options import override
 from det_models import Predictor
 from det_models.background import background
 

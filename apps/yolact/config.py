@@ -8,7 +8,7 @@ from typing import Self
 
 from apps.common.config import LoadingConfig, Recipe
 from det_coco import BatchShape, Resize, SSDAugmentation
-from det_engine import SolverConfig, TrainSettings, distributed, scale_to_batch
+from det_engine import SolverConfig, TrainSettings, distributed, scaled_to_batch
 from det_engine.cli import UsageError
 from det_heads import PriorConfig, Yolact, YolactConfig, yolact_config, yolact_plus_config
 from det_models import YolactBackboneConfig
@@ -103,7 +103,7 @@ class YolactRecipe(Recipe):
 
     def fitted(self, batch: int) -> tuple[SolverConfig, str]:
         """The original's autoscale: its warm-up has 500 steps from a rate of 1e-4 whatever the batch."""
-        return scale_to_batch(self.solver, batch, keep_warmup=True)
+        return scaled_to_batch(self.solver, batch, keep_warmup=True)
 
     @classmethod
     def of(cls, checkpoint: Checkpoint) -> Self:

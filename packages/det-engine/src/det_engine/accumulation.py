@@ -33,7 +33,7 @@ class Accumulation:
 
     Attributes:
         backward: `backward(images, means, number)` adds the losses and gradients of a micro-batch.
-        row: float32 `[losses]`, each loss so far; None before the first pass.
+        row: float32 `[L]`, each of the L losses so far; None before the first pass.
         names: of the losses; None before the first pass.
     """
 
@@ -109,7 +109,7 @@ class Accumulation:
             counted.append(self._count(images, number).clone())
         self._statistics.restore()
         means = torch.stack(counted).mean(0)
-        return [distributed.mean(means) if len(means) else empty] * len(cut)
+        return [distributed.all_reduce_mean(means) if len(means) else empty] * len(cut)
 
     def _counting_pass(self, images: Batch, number: int) -> Tensor:
         """What this process's micro-batch `number` counts, float32 `[n]`."""
@@ -126,7 +126,7 @@ class Accumulation:
         def mean(count: Tensor) -> Tensor:
             if len(means):
                 return next(remaining)
-            return distributed.mean(count.detach().float().clone())
+            return distributed.all_reduce_mean(count.detach().float().clone())
 
         with self._precision.autocast():
             losses = self._network(images, *part_arguments(self._model, self.place(number), mean))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from det_engine.errors import EngineError
-from det_engine.random_state import lent_random_state
+from det_engine.random_state import fork_rng
 
 T = TypeVar("T")
 _MOST_GRAPHS = 16
@@ -104,7 +104,7 @@ class Captured(Generic[T]):
 
     def _record(self, args: tuple[Any, ...]) -> tuple[Graph, tuple[Any, ...]]:
         inputs = _clone(args)
-        with self._rehearsal(), lent_random_state(self._device):
+        with self._rehearsal(), fork_rng(self._device):
             if self._device.type == "cpu":
                 self._function(*inputs)
                 graph: Graph = EagerGraph()

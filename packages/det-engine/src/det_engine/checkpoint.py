@@ -63,6 +63,8 @@ def save(path: Path, state: Mapping[str, Any], *, keep: Path | None = None) -> N
 
     Raises:
         EngineError: the disk is full or the folder cannot be written; the old files are intact.
+        OSError: another error while writing; the old files are intact.
+        RuntimeError: torch cannot write; the old files are intact.
     """
     path = Path(path)
     temporary = path.with_name(f"{path.name}.writing")

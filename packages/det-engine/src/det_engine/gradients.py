@@ -42,7 +42,7 @@ def is_synchronised(network: nn.Module) -> bool:
 
 
 def exchange(gradients: list[Tensor]) -> None:
-    """Replace gradients by their mean over all processes, in one message per number format."""
+    """Replace gradients, of any shapes, by their mean over all processes, in one message per number format."""
     if distributed.world_size() == 1:
         return
     kinds: dict[torch.dtype, list[Tensor]] = {}
@@ -50,7 +50,7 @@ def exchange(gradients: list[Tensor]) -> None:
         kinds.setdefault(gradient.dtype, []).append(gradient)
     for same in kinds.values():
         flat = torch.cat([gradient.flatten() for gradient in same])
-        distributed.mean(flat)
+        distributed.all_reduce_mean(flat)
         pieces = flat.split([gradient.numel() for gradient in same])
         torch._foreach_copy_(same, [piece.view_as(g) for piece, g in zip(pieces, same, strict=True)])
 

@@ -105,7 +105,7 @@ class TrainStep:
             lr: learning rate.
 
         Returns:
-            The values that `names` names, over all images; float32 `[names]` on the device.
+            The values that `names` names, over all images; float32 `[N]` on the device, one for each name.
         """
         set_lr(self.optimizer, lr)
         if not self._captures:
@@ -120,7 +120,7 @@ class TrainStep:
                 self.accumulation.backward(images, means, number)
         if self._parallel is None:
             self.exchange()
-        distributed.mean(self._losses)
+        distributed.all_reduce_mean(self._losses)
         return self._finish().clone()
 
     @property

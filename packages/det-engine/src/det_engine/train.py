@@ -16,7 +16,7 @@ from det_engine.failure import describe_terms, explain
 from det_engine.losses import BrokenStepError
 from det_engine.model import Batch
 from det_engine.plain import flatten, unflatten
-from det_engine.random_state import lent_random_state, mixed_seed, seed_all
+from det_engine.random_state import fork_rng, mixed_seed, seed_all
 from det_engine.reporting import Clock, Reporter
 from det_engine.run import RunDirectory
 from det_engine.settings import TrainResult, TrainSettings, check_settings
@@ -55,7 +55,7 @@ def train(
     Args:
         model: in training mode `model(batch)` returns a dict of named scalar losses; their sum is minimised. What it
             can do beyond that is said in `TrainableModel`.
-        solver: recipe for `batch_size` images a step (see `scale_to_batch`).
+        solver: recipe for `batch_size` images a step (see `scaled_to_batch`).
         batches: `batches(step)` iterates over this process's batches of steps `step`, `step + 1`, ... (the first is
             0). Random numbers that it draws from the global CPU generators are seeded anew for each step, and it
             cannot move the model's. A batch may name its images in `image_ids` (int64 `[B]`), for messages.
@@ -137,7 +137,7 @@ class _Data:
         """
         state = self._state
         # Data may draw random numbers too; what they draw depends on nothing but the step.
-        with lent_random_state(seed=mixed_seed(state.settings.seed, state.step, distributed.rank())):
+        with fork_rng(seed=mixed_seed(state.settings.seed, state.step, distributed.rank())):
             if self._stream is None:
                 self._stream = self._batches(state.step)
             try:
@@ -265,7 +265,7 @@ class _Loop:
             # However long it takes, every batch is a movement.
             state.model.register_forward_pre_hook(lambda *_: self._watchdog.at(state.step, "evaluation")),
             torch.no_grad(),
-            lent_random_state(state.device),
+            fork_rng(state.device),
             self._signals.immediately(),
             state.averaged(),
         ):
@@ -277,7 +277,7 @@ class _Loop:
                     state.model.train()
             if validation is not None:
                 metrics |= validation_losses(state, validation(), self._settings.validation_batches)
-        metrics = distributed.share(metrics)
+        metrics = distributed.broadcast_object(metrics)
         state.evaluated_step = state.step
         state.history.append({"step": state.step, **metrics})
         improved = self._improves(metrics)
@@ -353,7 +353,7 @@ class _Loop:
             self._reporter.note(f"{told} Going on without step {broken}.")
         else:
             # Rank 0 has written the checkpoint by now; the others must not look earlier.
-            distributed.share(None)
+            distributed.broadcast_object(None)
             state.go_back(self._run.last)
             self._reporter.rewind()
             self._reporter.note(
