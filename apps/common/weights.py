@@ -9,7 +9,16 @@ import cattrs
 
 from apps.common.app import App, app_of
 from apps.common.config import R, Recipe, from_dict, to_dict
-from det_backbones import WEIGHTS, LoadReport, ResNet, WeightsError, find_weights, load_imagenet_weights, read_weights
+from det_backbones import (
+    WEIGHTS,
+    LoadReport,
+    ResNet,
+    TimmBody,
+    WeightsError,
+    find_weights,
+    load_imagenet_weights,
+    read_weights,
+)
 from det_engine import EngineError, checkpoint
 from det_engine.cli import UsageError, unknown
 from det_models import Detector
@@ -190,9 +199,9 @@ def initialize(model: Detector, recipe: Recipe, weights: str | None, *, drop_cla
         found = read_detector(path)
         what = str(found)
     if found is None:
-        report = load_imagenet_weights(cast(ResNet, model.backbone.body), path)
+        report = load_imagenet_weights(cast(ResNet | TimmBody, model.backbone.body), path)
         _check_conventions(report, recipe, path)
-        return f"Weights: backbone from {path} ({report.format}, {len(report.matched)} tensors)."
+        return f"Weights: backbone from {path} ({report})."
     report = _load(model, found, path, drop_class_head=drop_class_head)
     if found.system == "ours" and not report.dropped:
         return f"Weights: {path} ({what})."

@@ -60,7 +60,7 @@ def backbone_of(checkpoint: Checkpoint) -> dict[str, Any]:
         "pyramid_norm",
     )  # fmt: skip
     trained = backbone.norm in ("bn", "gn")
-    return {"freeze_at": 0 if trained else 2, **{name: getattr(backbone, name) for name in names}}
+    return {"name": "resnet", "freeze_at": 0 if trained else 2, **{name: getattr(backbone, name) for name in names}}
 
 
 def changes(before: Any, after: Any) -> list[str]:
