@@ -39,7 +39,7 @@ class App(Generic[R]):
             raise UsageError(f"This network cannot be built: recipe {recipe.name} as changed belongs to apps/{owner}.")
         try:
             return build(recipe.model())
-        except ValueError as error:
+        except (ImportError, ValueError) as error:
             raise UsageError(f"This network cannot be built: {error}.") from error
 
 

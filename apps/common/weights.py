@@ -9,7 +9,7 @@ import cattrs
 import det_models
 from apps.common.app import App, app_of
 from apps.common.config import R, Recipe, from_dict, to_dict
-from det_backbones import WEIGHTS, LoadReport, ResNet, WeightsError, find_weights, load_imagenet_weights
+from det_backbones import WEIGHTS, LoadReport, ResNet, TimmBody, WeightsError, find_weights, load_imagenet_weights
 from det_engine import EngineError
 from det_engine.cli import UsageError, unknown
 from det_models import CheckpointError, Detector, Weights, open_weights
@@ -115,9 +115,9 @@ def initialize(
         weights = open_weights(find_weights(name))
     path = weights.path
     if weights.tensors is None:
-        loaded = load_imagenet_weights(cast(ResNet, model.backbone.body), path, weights.file)
+        loaded = load_imagenet_weights(cast(ResNet | TimmBody, model.backbone.body), path, weights.file)
         _check_conventions(loaded, recipe, path)
-        return f"Weights: backbone from {path} ({loaded.format}, {len(loaded.matched)} tensors)."
+        return f"Weights: backbone from {path} ({loaded})."
     try:
         report = weights.fill(model, drop_class_head=drop_class_head)
     except ClassCountError as error:

@@ -48,7 +48,7 @@ class LoadReport:
 
     def __str__(self) -> str:
         stripped = f"; stripped {', '.join(self.unwrapped)}" if self.unwrapped else ""
-        return f"{self.format}, {len(self.matched)} tensors, {len(self.ignored)} unused{stripped}"
+        return f"{self.format}, {len(self.matched)} tensors{stripped}"
 
 
 def load_imagenet_weights(

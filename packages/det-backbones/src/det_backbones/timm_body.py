@@ -5,15 +5,17 @@ Legend: `N` images, `C` channels, `H, W` height and width of the input.
 
 import difflib
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from det_backbones.folding import Normalized
+from det_backbones.norm import Norm
 from det_backbones.pairs import ExclusivePairs
 from det_backbones.pixels import PixelConfig
+from det_backbones.window_masks import keep_masks
 
 STRIDES = (4, 8, 16, 32)
 """Of the features that a pyramid is built on, in pixels of the input."""
@@ -22,8 +24,6 @@ _PROBE = (128, 192)
 """Height and width of the image on which a new network is measured: not a square, and all strides divide it."""
 
 _LISTED = 3  # similar names in a message
-
-BatchNormUse = Literal["frozen_bn", "frozen_statistics_bn", "bn"]
 
 
 class TimmBody(Normalized):
@@ -39,7 +39,7 @@ class TimmBody(Normalized):
     """
 
     def __init__(
-        self, name: str, network: nn.Module, layers: Sequence[Sequence[str]], norm: BatchNormUse, freeze_at: int
+        self, name: str, network: nn.Module, layers: Sequence[Sequence[str]], norm: Norm, freeze_at: int
     ) -> None:
         super().__init__()
         info = cast(Any, network).feature_info
@@ -51,6 +51,7 @@ class TimmBody(Normalized):
             )
         self.name = name
         self.network = network
+        keep_masks(network)
         # Where two features have one stride, the later one has seen more.
         self.levels = tuple(len(reductions) - 1 - reductions[::-1].index(stride) for stride in STRIDES)
         self.out_channels = tuple(info.channels()[level] for level in self.levels)
@@ -153,7 +154,7 @@ class TimmBody(Normalized):
         return {name for name, gradient in zip(names, gradients, strict=True) if gradient is not None}
 
 
-def timm_backbone(name: str, *, norm: BatchNormUse = "frozen_bn", freeze_at: int = 0, **options: Any) -> TimmBody:
+def timm_backbone(name: str, *, norm: Norm = "frozen_bn", freeze_at: int = 0, **options: Any) -> TimmBody:
     """A network of timm as the body of a detector, randomly initialised; needs `det-backbones[timm]`.
 
     Any network of `timm.list_models()` serves that gives features (`features_only`) of strides 4, 8, 16 and 32 for

@@ -62,7 +62,7 @@ def backbone_of(checkpoint: Checkpoint) -> dict[str, Any]:
         "pyramid_norm",
     )  # fmt: skip
     trained = backbone.norm in ("bn", "gn")
-    return {"freeze_at": 0 if trained else 2, **{name: getattr(backbone, name) for name in names}}
+    return {"name": "resnet", "freeze_at": 0 if trained else 2, **{name: getattr(backbone, name) for name in names}}
 
 
 def model_of(checkpoint: Checkpoint) -> ModelConfig:
