@@ -214,8 +214,8 @@ def test_stopped_and_resumed_equals_uninterrupted_bit_for_bit(app, shapes, tmp_p
     torch.rand(7)  # nothing may come from the process
     assert call(app, "train", "--resume", part, "--pictures", 0) == 0
     one, other = (checkpoint.load(run / "checkpoints" / "last.pt") for run in (whole, part))
-    for name in ("model", "optimizer", "history"):
-        assert_same(one[name], other[name], skip=TIMES)
+    for entry in ("model", "optimizer", "history"):
+        assert_same(one[entry], other[entry], skip=TIMES)
     assert metrics(whole) == metrics(part)
     assert read(whole / "predictions.json") == read(part / "predictions.json")
     assert read(whole / "config.json") == read(part / "config.json")

@@ -156,7 +156,7 @@ def test_the_options_of_yolacts_train_py(shapes, tmp_path):
     steps = ["--recipe=tiny", *small("yolact"), "--solver.steps", 2, "--train.log-interval", 1, "--pictures", 0]
     done = run("yolact", "train_full_1p", *where, *options, *steps, ZOO_OUTPUT=str(tmp_path))
     check(done, tmp_path / "0", "yolact_bs2_1p_acc")
-    config = read(tmp_path / "weights" / "config.json")
+    config = read(tmp_path / "weights" / "config.json")["recipe"]
     assert (config["solver"]["momentum"], config["solver"]["weight_decay"]) == (0.8, 0.001)
     assert (config["train"]["seed"], config["data"]["batch"]) == (5, 2)
     assert (tmp_path / "weights" / "checkpoints" / "last.pt").exists()
