@@ -123,7 +123,16 @@ def make_columns(
         points = _keypoints(index, detections)
         boxes = extents(points["found_keypoints"])
     areas = _mask_areas(rles) if masks else boxes[:, 2] * boxes[:, 3]
-    kept = _kept(index, images, labels, scores, protocol)
+    # Like lvis, which never sees what has no area.
+    objects = np.flatnonzero(index.areas > 0) if protocol.federated else np.arange(index.num_instances)
+    truth_images = np.repeat(np.arange(len(index)), np.diff(index.image_instances))[objects]
+    kept = np.arange(len(detections))
+    if protocol.federated and index.federation is not None:
+        pairs = np.stack((truth_images, index.labels[objects]), axis=1)
+        searched = np.concatenate((pairs, index.federation.negative))
+        kept = _federated(images, labels, scores, searched, protocol.max_detections)
+        kept = kept[areas[kept] > 0]
+    truth_masks = _truth_masks(index) if masks else []
     return Columns(
         iou_type=iou_type,
         protocol=protocol,
@@ -131,13 +140,13 @@ def make_columns(
         images=_positions(index, image_ids),
         labels=chosen_labels(index, protocol),
         num_classes=index.num_classes,
-        truth_images=np.repeat(np.arange(len(index)), np.diff(index.image_instances)),
-        truth_labels=index.labels,
-        truth_boxes=index.file_boxes,
-        truth_areas=index.areas,
+        truth_images=truth_images,
+        truth_labels=index.labels[objects],
+        truth_boxes=index.file_boxes[objects],
+        truth_areas=index.areas[objects],
         # LVIS knows no crowds: its evaluation does not look at `iscrowd`.
-        crowd=np.zeros_like(index.crowd) if protocol.federated else index.crowd,
-        truth_masks=_truth_masks(index) if masks else [],
+        crowd=np.zeros(len(objects), dtype=bool) if protocol.federated else index.crowd,
+        truth_masks=[truth_masks[n] for n in objects] if masks else [],
         found_images=images[kept],
         found_labels=labels[kept],
         found_boxes=boxes[kept],
@@ -272,21 +281,28 @@ def _truth_masks(index: CocoIndex) -> list[Any]:
     return masks
 
 
-def _kept(
-    index: CocoIndex, images: np.ndarray, labels: np.ndarray, scores: np.ndarray, protocol: Protocol
+def _federated(
+    images: np.ndarray, labels: np.ndarray, scores: np.ndarray, searched: np.ndarray, limit: int | None
 ) -> np.ndarray:
-    """Rows of the detections that federated rules look at, ascending; all of them by COCO's rules.
+    """Choose the detections that LVIS looks at.
 
-    The limit, over all classes, comes first; then what is of a class that the image was not searched for falls out.
+    The limit comes first, over all classes of an image; then what is of a class that the image was not searched for
+    falls out.
+
+    Args:
+        images: positions `[K]`.
+        labels: `[K]`.
+        scores: `[K]`.
+        searched: `[P, 2]` pairs of image position and label that have been searched.
+        limit: detections that count in an image, or None.
+
+    Returns:
+        rows of the detections, ascending.
     """
-    if not protocol.federated or index.federation is None:
-        return np.arange(len(images))
     kept = np.arange(len(images))
-    if protocol.max_detections is not None:
+    if limit is not None:
         order = np.lexsort((kept, -scores, images))
-        starts = np.searchsorted(images[order], images[order])
-        kept = np.sort(order[kept - starts < protocol.max_detections])
-    own = np.repeat(np.arange(len(index)), np.diff(index.image_instances)) * index.num_classes + index.labels
-    negative = index.federation.negative[:, 0] * index.num_classes + index.federation.negative[:, 1]
-    searched = np.union1d(own, negative)
-    return kept[np.isin(images[kept] * index.num_classes + labels[kept], searched)]
+        ranks = kept - np.searchsorted(images[order], images[order])
+        kept = np.sort(order[ranks < limit])
+    width = max(labels.max(initial=0), searched[:, 1].max(initial=0)) + 1
+    return kept[np.isin(images[kept] * width + labels[kept], searched[:, 0] * width + searched[:, 1])]
