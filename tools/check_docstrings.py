@@ -39,7 +39,9 @@ CLAUSES = re.compile(
     r"so|that|there|these|they|this|those|to|under|until|we|when|where|which|while|with|within|without|you)\b",
     re.IGNORECASE,
 )
-SHAPE = re.compile(r"(?:(?<![\w\]])|(?<=Tensor))\[(?=[^\]]*(?:[A-Z]|\.\.\.)|\d+\])[\w.*+/×() -]+(?:, ?[\w.*+/×() -]+)*,?\]")
+SHAPE = re.compile(
+    r"(?:(?<![\w\]])|(?<=Tensor))\[(?=[^\]]*(?:[A-Z]|\.\.\.)|\d+\])[\w.*+/×() -]+(?:, ?[\w.*+/×() -]+)*,?\]"
+)
 SHAPE_IN_WORDS = re.compile(r"\bscalars?\b|\b(?:any|the same|equal|its|whose|of the) shapes?\b")
 ARRAYS = frozenset(("Tensor", "ndarray", "NDArray"))
 BY_NAME = frozenset(("Callable", "Mapping", "MutableMapping", "OrderedDict", "dict"))

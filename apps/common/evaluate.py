@@ -21,7 +21,7 @@ from apps.common.detecting import (
 )
 from apps.common.options import default_output, new_run
 from apps.common.pictures import draw_beside_truth
-from det_coco import CocoIndex, default_splits, load_split
+from det_coco import CocoIndex, Protocol, default_splits, load_split
 from det_coco import evaluate as coco_evaluate
 from det_engine import RunDirectory, distributed, resolve_device
 from det_engine.options import override
@@ -61,7 +61,7 @@ class Evaluator:
         self.rows = sorted((row for part in gathered for row in part), key=lambda row: row["image_id"])
         tasks = ("bbox", "segm") if detector.has_masks else ("bbox",)
         chosen = None if detector.categories == self.index.categories else tuple(detector.categories)
-        self.metrics = coco_evaluate(self.index, self.rows, tasks, category_ids=chosen)
+        self.metrics = coco_evaluate(self.index, self.rows, tasks, protocol=Protocol(classes=chosen))
         return self.metrics
 
     def _rows(self, detector: Predictor) -> Any:

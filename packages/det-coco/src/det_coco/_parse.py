@@ -14,6 +14,7 @@ from det_coco._parse_keypoints import pack_keypoints, read_skeleton
 from det_coco._parse_masks import pack_masks
 from det_coco.errors import DataError
 from det_coco.keypoints import Skeleton
+from det_coco.lvis import read_federation
 
 _log = logging.getLogger("det_coco")
 
@@ -40,7 +41,7 @@ def parse(file: Path, folder: Path, check_images: bool, require_objects: bool) -
     """
     content = _read_json(file)
     categories = _categories(file, content["categories"])
-    images = _images(file, content["images"])
+    images = _images(file, content["images"], content["categories"])
     if check_images:
         _check_files(file, folder, images["file_names"].tolist())
     objects = _objects(file, content["annotations"], categories, images, read_skeleton(file, content["categories"]))
@@ -51,8 +52,8 @@ def parse(file: Path, folder: Path, check_images: bool, require_objects: bool) -
     return {"annotation_file": file, "image_folder": folder, "categories": categories, **images, **objects}
 
 
-def _images(file: Path, content: list[Any]) -> dict[str, np.ndarray]:
-    """Check and pack the images, by ascending id."""
+def _images(file: Path, content: list[Any], categories: list[Any]) -> dict[str, Any]:
+    """Check and pack the images, by ascending id, and what is known to be in them or not."""
     records = _records(file, content, "image", {"id": int, "file_name": str, "height": int, "width": int})
     records.sort(key=lambda image: image["id"])
     ids = np.array([image["id"] for image in records], dtype=np.int64)
@@ -62,11 +63,12 @@ def _images(file: Path, content: list[Any]) -> dict[str, np.ndarray]:
         "heights": _lengths(file, records, "height"),
         "widths": _lengths(file, records, "width"),
         "file_names": np.array([image["file_name"] for image in records], dtype=np.str_),
+        "federation": read_federation(file, records, categories),
     }
 
 
 def _objects(
-    file: Path, content: list[Any], categories: dict[int, str], images: dict[str, np.ndarray], skeleton: Skeleton | None
+    file: Path, content: list[Any], categories: dict[int, str], images: dict[str, Any], skeleton: Skeleton | None
 ) -> dict[str, Any]:
     """Check and pack the annotations that have a usable box, grouped by image, the file's order kept within one."""
     records = _records(file, content, "annotation", {"id": int, "image_id": int, "category_id": int})
@@ -94,6 +96,7 @@ def _objects(
         "labels": labels[order],
         "crowd": crowd[order],
         "areas": areas[order],
+        "file_boxes": xywh[order],
         "masks": pack_masks(file, kept, sizes[order]),
         "keypoints": pack_keypoints(file, kept, skeleton),
         "skeleton": skeleton,
