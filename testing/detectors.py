@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from det_heads import CascadeDetector, TwoStageDetector
+from det_heads import TwoStageDetector
 from det_models import (
     DetectorConfig,
     detectron2_cascade_config,
@@ -17,6 +17,7 @@ from det_models import (
     mmdetection_cascade_config,
     torchvision_config,
     torchvision_v2_config,
+    two_stage,
 )
 
 PRESETS = {
@@ -73,8 +74,7 @@ def make_detector() -> Callable[[DetectorConfig], TwoStageDetector]:
 
     def make(config: DetectorConfig) -> TwoStageDetector:
         generator = torch.Generator().manual_seed(0)
-        kind = TwoStageDetector if config.cascade is None else CascadeDetector
-        model = kind(TinyPyramid(), config)
+        model = two_stage(TinyPyramid(), config)
         with torch.no_grad():
             for parameter in model.parameters():
                 scale = 1.0 if parameter.ndim < 2 else parameter[0].numel() ** -0.5

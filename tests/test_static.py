@@ -27,8 +27,8 @@ from apps.yolact.config import RECIPES as YOLACT
 from apps.yolact.config import YolactRecipe
 from det_coco import CocoIndex
 from det_engine import Precision, build_optimizer
-from det_heads import BoxHead, CascadeDetector, TwoStageDetector, Yolact
-from det_models import backbone, build, yolact
+from det_heads import BoxHead, TwoStageDetector, Yolact
+from det_models import backbone, build, two_stage, yolact
 from testing.operators import StaticRecorder, assert_equal_calls, no_host_reads
 
 RECIPES = {
@@ -276,8 +276,7 @@ def test_a_full_size_step_of_every_recipe_has_shapes_from_the_configuration(name
     m = shape.max_instances
     with FakeTensorMode():
         # Without build's change to NHWC, for which fake parameters would have to be swapped.
-        kind = TwoStageDetector if recipe.detector.cascade is None else CascadeDetector
-        model = kind(backbone(recipe.backbone), recipe.detector).train()
+        model = two_stage(backbone(recipe.backbone), recipe.detector).train()
         batch = {
             "images": torch.zeros(size, 3, height, width, dtype=torch.uint8),
             "image_sizes": torch.zeros(size, 2, dtype=torch.int32),

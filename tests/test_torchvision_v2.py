@@ -9,7 +9,7 @@ from torchvision.models.detection import MaskRCNN, maskrcnn_resnet50_fpn_v2
 from torchvision.models.detection._utils import BalancedPositiveNegativeSampler
 
 from apps.mask_rcnn.config import mask_rcnn_r50_fpn_1x
-from det_heads import TwoStageDetector
+from det_heads import BatchPart, TwoStageDetector
 from det_models import BackboneConfig, build, torchvision_v2_config
 from det_models.checkpoints import load_reference
 
@@ -125,7 +125,7 @@ def test_training(theirs: MaskRCNN, monkeypatch: pytest.MonkeyPatch) -> None:
         return positives, negatives
 
     monkeypatch.setattr(BalancedPositiveNegativeSampler, "__call__", first)
-    model.random_keys = lambda shape, device: torch.linspace(0.99, 0, shape[1], device=device).expand(shape)
+    part = BatchPart(draw=lambda shape, device: torch.linspace(0.99, 0, shape[1], device=device).expand(shape))
     expected = peer(
         [picture / 255 for picture in pictures], [{"boxes": boxes, "labels": labels + 1, "masks": bitmaps}, empty]
     )
@@ -138,7 +138,8 @@ def test_training(theirs: MaskRCNN, monkeypatch: pytest.MonkeyPatch) -> None:
             "valid": torch.tensor([[True, True], [False, False]]),
             "crowd": torch.zeros(2, 2, dtype=torch.bool),
             "mask_bitmaps": torch.stack([bitmaps, none(bitmaps)]),
-        }
+        },
+        part,
     )
     names = {
         "loss_objectness": "loss_rpn_cls",

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from det_heads import BoxHead, CascadeDetector, TwoStageDetector
+from det_heads import BoxHead, CascadeBoxHeads, MaskHead, Proposals, TwoStageDetector
 from tests.parity.batches import Batch
 from tests.parity.systems import MASK_RCNNS, Case
 
@@ -57,16 +57,25 @@ class Inference:
     @property
     def box_stages(self) -> list[tuple[str, BoxHead]]:
         """What the keys of each box head begin with, and the head."""
-        if isinstance(self.model, CascadeDetector):
-            return [(f"{self.case.box_stage}{stage}", head) for stage, head in enumerate(self.model.stages())]
-        return [(self.case.box_stage, self.model.box_head)]
+        boxes = self.model.boxes
+        if isinstance(boxes, CascadeBoxHeads):
+            return [(f"{self.case.box_stage}{stage}", head) for stage, head in enumerate(boxes)]
+        return [(self.case.box_stage, boxes)]
+
+    @property
+    def mask_heads(self) -> list[MaskHead]:
+        """One, or one for each stage of a cascade."""
+        (masks,) = self.model.branches
+        return [masks] if isinstance(masks, MaskHead) else list(masks)
 
     @cached_property
     def detections(self) -> dict[str, Tensor]:
         """Ours, from the stored proposals."""
         proposals = self.stored_proposals
         valid = torch.ones(proposals.shape[:2], dtype=torch.bool)
-        return self.model.detect(self.features, proposals, valid, self.batch["image_sizes"])
+        unknown = torch.zeros(proposals.shape[:2])
+        proposals = Proposals(proposals, unknown, valid, unknown.long())
+        return self.model.boxes.detect(self.features, proposals, self.batch["image_sizes"])
 
 
 @pytest.fixture(scope="module", params=MASK_RCNNS, ids=str)

@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import det_ops
-from det_heads import CascadeDetector, MaskHead, pool_boxes
+from det_heads import CascadeBoxHeads, MaskHead, select_proposals
+from det_heads.packing import pack, unpack
 from tests.parity.conftest import Inference
 from tests.parity.masks import decode_rle
 from tests.parity.reference import COORDINATE, matching
@@ -54,7 +55,8 @@ def test_anchors(inference: Inference) -> None:
 
 def test_proposals(inference: Inference) -> None:
     file = inference.file
-    found = inference.model.propose(*inference.rpn_outputs, inference.anchors, inference.batch["image_sizes"])
+    rpn, sizes = inference.model.rpn, inference.batch["image_sizes"]
+    found = select_proposals(*inference.rpn_outputs, inference.anchors, sizes, rpn.config, rpn.coder, training=False)
     scores_key = "proposal_logits" if "eval/proposal_logits0" in file.keys else "proposal_scores"
     for i, expected in enumerate(inference.stored_proposals):
         assert found.valid[i].all()
@@ -69,21 +71,13 @@ def test_box_head(inference: Inference) -> None:
     images = torch.arange(2).repeat_interleave(1000)
     valid = torch.ones(2000, dtype=torch.bool)
     for stage, head in inference.box_stages:
-        pooled = pool_boxes(
-            inference.features,
-            model.strides,
-            boxes.flatten(0, 1),
-            images,
-            valid,
-            head.config.pool,
-            offset=model.config.offset,
-        )
+        pooled = head.pool(inference.features, boxes.flatten(0, 1), images, valid)
         file.assert_sampled(f"{stage}/box_pooled", pooled)
         if f"{stage}/box_head/shape" in file.keys:
             file.assert_sampled(f"{stage}/box_head", head.hidden(pooled))
         logits, deltas = head(pooled)
-        if isinstance(model, CascadeDetector):
-            boxes = model.refine(boxes, deltas.unflatten(0, (2, 1000)), inference.batch["image_sizes"], head.config)
+        if isinstance(model.boxes, CascadeBoxHeads):
+            boxes = model.boxes.refine(head, boxes, deltas.unflatten(0, (2, 1000)), inference.batch["image_sizes"])
         if inference.case.background_first:
             logits = logits.roll(1, -1)
             deltas = F.pad(deltas, (4, 0), value=torch.nan)
@@ -122,23 +116,16 @@ def _assert_same_detections(inference: Inference, found: dict[str, Tensor], boxe
 
 def test_mask_head(inference: Inference) -> None:
     """Pooled features of the stored detections and the masks of their classes."""
-    file, model = inference.file, inference.model
+    file, heads = inference.file, inference.mask_heads
     boxes, labels = inference.stored_detections
     valid = torch.ones_like(labels, dtype=torch.bool)
     images = torch.arange(2).repeat_interleave(100)
-    pooled = pool_boxes(
-        inference.features,
-        model.strides,
-        boxes.flatten(0, 1),
-        images,
-        valid.flatten(),
-        model.config.mask.pool,
-        offset=model.config.offset,
-    )
+    pooled = heads[0].pool(inference.features, boxes.flatten(0, 1), images, valid.flatten())
     file.assert_sampled("eval/mask_pooled", pooled)
-    per_head = model.mask_logits(inference.features, boxes, labels, valid)
-    for stage, (head, logits) in enumerate(zip(model.mask_branch(), per_head, strict=True)):
-        several = len(per_head) > 1
+    packing, several = pack(valid), len(heads) > 1
+    for stage, head in enumerate(heads):
+        own = labels.flatten()[packing.order]
+        logits = unpack(head(pooled[packing.order], own, packing.count), packing, (2, 100))
         _assert_layers(inference, head, pooled, f"eval/stage{stage}" if several else "eval")
         for i in range(2):
             key = f"det/stage{stage}_mask_logits28_{i}" if several else f"det/mask_logits28_{i}"
@@ -170,7 +157,8 @@ def test_masks(inference: Inference) -> None:
         "valid": valid,
         "scores": torch.stack(file.pair("det/scores")),
     }
-    detections = model.with_masks(inference.features, detections)
+    (masks,) = model.branches
+    detections |= masks.detect(inference.features, detections)
     sizes = [tuple(file[f"in/image{i}"].shape[:2]) for i in range(2)]
     for i, image in enumerate(model.to_image(detections, inference.batch["scales"], sizes)):
         expected = file.json(f"det/mask_rle{i}")
@@ -178,11 +166,15 @@ def test_masks(inference: Inference) -> None:
             file.assert_close(f"det/mask_prob28_mean{i}", detections["masks"][i, :20])
         assert len(image.boxes) == len(expected["counts"])
         inner = image.boxes.clone()
-        inner[:, 2:] -= model.config.offset
+        inner[:, 2:] -= model.rpn.coder.offset
         torch.testing.assert_close(inner, file.tensor(f"det/boxes{i}"), rtol=0, atol=1e-3)
         if f"det/pasted_prob{i}/shape" in file.keys:
             pasted = det_ops.paste_masks(
-                detections["masks"][i], image.boxes, *sizes[i], threshold=None, mode=model.config.mask.paste
+                detections["masks"][i],
+                image.boxes,
+                *sizes[i],
+                threshold=None,
+                mode=inference.mask_heads[0].config.paste,
             )
             file.assert_sampled(f"det/pasted_prob{i}", pasted)
         areas = file[f"det/mask_area{i}"]

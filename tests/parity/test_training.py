@@ -12,8 +12,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-import det_ops
-from det_heads import Proposals, Samples, TwoStageDetector, inside_image
+from det_heads import (
+    BatchPart,
+    BoxHead,
+    CascadeBoxHeads,
+    Proposals,
+    RegionProposals,
+    Samples,
+    TwoStageDetector,
+    inside_image,
+)
 from det_models.checkpoints import to_reference
 from tests.parity.batches import SLOTS
 from tests.parity.reference import COORDINATE, Reference, matching
@@ -44,6 +52,12 @@ def first_k(count: int, order: Tensor | None = None) -> Tensor:
     return keys if order is None else torch.empty_like(keys).scatter_(0, order, keys)
 
 
+# What is looked at in a step.
+STAGES = (
+    (RegionProposals, "sample"), (RegionProposals, "propose"), (BoxHead, "sample"), (CascadeBoxHeads, "relabel")
+)  # fmt: skip
+
+
 @dataclass
 class Step:
     """A forward pass in training mode, and what the stages of the model returned in it."""
@@ -61,46 +75,47 @@ class Step:
 
     @property
     def anchors(self) -> Samples:
-        return self.returned["sample_anchors"][0]
+        return self.returned["RegionProposals.sample"][0]
 
     @property
     def proposals(self) -> Proposals:
-        return self.returned["propose"][0]
+        return self.returned["RegionProposals.propose"][0]
 
     @property
     def regions(self) -> list[Samples]:
         """What every box head was trained on, in the order of the stages."""
-        return self.returned["sample_proposals"] + self.returned["relabel"]
+        return self.returned["BoxHead.sample"] + self.returned["CascadeBoxHeads.relabel"]
 
     def anchor_numbers(self) -> Tensor:
         """Numbers of the anchors of each image `[2, N]`, as the reference counts them."""
         batch = self.case.batch(self.file)
         height, width = batch["images"].shape[-2:]
-        anchors = self.model.anchors([(-(-height // s), -(-width // s)) for s in self.model.strides], (height, width))
+        anchors = self.model.anchors(
+            [(-(-height // s), -(-width // s)) for s in self.model.anchors.strides], (height, width)
+        )
         inside = torch.ones((2, len(anchors)), dtype=torch.bool)
         if self.case.inside_only:
             inside = inside_image(anchors, batch["image_sizes"], 0.0)
         return inside.cumsum(1) - 1
 
     def run(self) -> None:
-        for name in ("sample_anchors", "propose", "sample_proposals", "relabel"):
-            self.returned[name] = []
-            if hasattr(self.model, name):
-                setattr(self.model, name, self._remember(name))
-        self.model.random_keys = self._keys
-        self.losses = self.model(self.case.batch(self.file))
+        with pytest.MonkeyPatch.context() as patch:
+            for kind, name in STAGES:
+                self._remember(patch, kind, name)
+            self.losses = self.model(self.case.batch(self.file), BatchPart(draw=self._keys))
 
-    def _remember(self, name: str) -> Any:
-        stage = getattr(self.model, name)
+    def _remember(self, patch: pytest.MonkeyPatch, kind: type, name: str) -> None:
+        stage = getattr(kind, name)
+        returned = self.returned[f"{kind.__name__}.{name}"] = []
 
         def remembering(*arguments: Any) -> Any:
-            self.returned[name].append(stage(*arguments))
-            return self.returned[name][-1]
+            returned.append(stage(*arguments))
+            return returned[-1]
 
-        return remembering
+        patch.setattr(kind, name, staticmethod(remembering) if name == "relabel" else remembering)
 
     def _keys(self, shape: tuple[int, int], device: torch.device) -> Tensor:
-        if not self.returned["propose"] or self.case.proposal_order == "score":
+        if not self.returned["RegionProposals.propose"] or self.case.proposal_order == "score":
             return first_k(shape[1]).expand(shape)
         if self.case.proposal_order == "truth_first":
             return first_k(shape[1], torch.arange(shape[1]).roll(SLOTS)).expand(shape)
@@ -147,7 +162,7 @@ def test_anchor_labels(step: Step) -> None:
 
 
 def test_proposals(step: Step) -> None:
-    file, prefix, offset = step.file, step.prefix, step.model.config.offset
+    file, prefix, offset = step.file, step.prefix, step.model.rpn.coder.offset
     truth = step.case.batch(file)
     for i in range(2):
         found = step.proposals.boxes[i][step.proposals.valid[i]]
@@ -170,11 +185,13 @@ def test_sampled_regions(step: Step) -> None:
         if stage == 0 and not any(key.startswith(prefix) for key in step.file.keys):
             prefix = f"{step.prefix}/"
         for i in range(2):
-            _assert_regions(step, Samples(*(part[i][regions.valid[i]] for part in regions)), prefix, i)
+            _assert_regions(
+                step, Samples(*(part[i][regions.valid[i]] for part in regions[:-1]), regions.max_positives), prefix, i
+            )
 
 
 def _assert_regions(step: Step, regions: Samples, prefix: str, i: int) -> None:
-    file, config, positive = step.file, step.model.config, regions.positive
+    file, positive, classes = step.file, regions.positive, step.case.recipe.detector.num_classes
 
     def stored(*names: str) -> Tensor | None:
         """Under the first of these names that there is, filled up with -1 where only the positives are known."""
@@ -196,7 +213,7 @@ def _assert_regions(step: Step, regions: Samples, prefix: str, i: int) -> None:
         regions.boxes,
         file.tensor(f"{prefix}roi_boxes{i}"),
         regions.labels,
-        torch.where(labels < 0, config.num_classes, labels),
+        torch.where(labels < 0, classes, labels),
         tolerance=file.tolerance(f"{prefix}roi_boxes{i}", COORDINATE),
     )
     for name, ours in (("roi_gt_boxes", regions.truth_boxes), ("roi_reg_targets", _targets(step, regions))):
@@ -210,8 +227,8 @@ def _assert_regions(step: Step, regions: Samples, prefix: str, i: int) -> None:
 
 def _targets(step: Step, regions: Samples) -> Tensor:
     """What the first box head learns."""
-    config = step.model.config
-    return det_ops.encode_boxes(regions.truth_boxes, regions.boxes, config.box.coding.weights, offset=config.offset)
+    boxes = step.model.boxes
+    return boxes.coder.encode(regions.truth_boxes, regions.boxes)
 
 
 def test_losses(step: Step) -> None:

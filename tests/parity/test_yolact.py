@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from det_backbones import FPN, DarkNet, Deformable, Norm, ResNetFPN, resnet
-from det_heads import Yolact, yolact_config, yolact_plus_config
+from det_heads import BatchPart, Yolact, yolact_config, yolact_plus_config
 from det_heads.yolact.detections import select
 from det_models.checkpoints import load_reference, to_reference
 from det_ops import deform_conv2d
@@ -55,9 +55,11 @@ def build(name: str, norm: Norm) -> Yolact:
     model = Yolact(ResNetFPN(body, fpn), config)
     theirs = to_reference(model.state_dict(), "yolact")
     load_reference(model, {key: fill(key, tensor.shape) for key, tensor in theirs.items()})
-    # The first positives, as the file has it; no image has more than may be used.
-    model.random_keys = lambda shape, device: torch.linspace(0.9, 0.1, shape[1], device=device).expand(shape)
     return model.to(memory_format=torch.channels_last)
+
+
+# The first positives, as the file has it; no image has more than may be used.
+FIRST = BatchPart(draw=lambda shape, device: torch.linspace(0.9, 0.1, shape[1], device=device).expand(shape))
 
 
 def make_batch(file: Reference, *, crowd: bool = False) -> dict[str, Tensor]:
@@ -105,9 +107,9 @@ class Run:
         features = model.backbone.fpn(stages[-3:])
         outputs = model.outputs(features, (SIZE, SIZE))
         segments = model.semantic(features[0])
-        losses = model.losses(self.batch, outputs, segments)
+        losses = model.losses(self.batch, outputs, segments, FIRST)
         with torch.no_grad():
-            crowded = model.losses(make_batch(self.file, crowd=True), outputs, segments)
+            crowded = model.losses(make_batch(self.file, crowd=True), outputs, segments, FIRST)
         sum(losses.values()).backward()
         outputs = type(outputs)(*(tensor.detach() for tensor in outputs))
         return SimpleNamespace(

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torchvision.ops import batched_nms, box_iou
 
-from det_heads import BoxHeadConfig, select_detections
+from det_heads import BoxCoder, BoxHeadConfig, select_detections
 from det_ops import decode_boxes
 
 SIZES = torch.tensor([[96, 128], [80, 100]])
@@ -46,6 +46,11 @@ def dynamic_detections(probabilities, deltas, boxes, valid, config, offset):
     return results
 
 
+def select(probabilities, deltas, boxes, valid, sizes, config, offset=0.0):
+    coder = BoxCoder(config.coding, offset)
+    return select_detections(probabilities, deltas, boxes, valid, sizes, config, coder)
+
+
 @pytest.mark.parametrize("offset", [0.0, 1.0])
 @pytest.mark.parametrize("agnostic", [False, True])
 @pytest.mark.parametrize("threshold", [0.0, 0.05, 0.3])
@@ -53,7 +58,7 @@ def dynamic_detections(probabilities, deltas, boxes, valid, config, offset):
 def test_equals_the_dynamic_formulation(offset, agnostic, threshold, min_size):
     config = BoxHeadConfig(score_threshold=threshold, max_detections=25, class_agnostic=agnostic, min_size=min_size)
     arguments = inputs(agnostic=agnostic)
-    got = select_detections(*arguments, SIZES, config, offset=offset)
+    got = select(*arguments, SIZES, config, offset=offset)
     assert got["boxes"].shape == (2, 25, 4)
     for image, (boxes, scores, labels) in enumerate(dynamic_detections(*arguments, config, offset)):
         valid = got["valid"][image]
@@ -71,7 +76,7 @@ def test_the_bound_on_candidates_loses_nothing_when_every_box_is_undecided():
     corner = torch.arange(rows)[None, :, None] * torch.tensor([7.0, 0.0])
     boxes = torch.cat([corner, corner + 5], -1)
     config = BoxHeadConfig(score_threshold=0.1999, max_detections=1000)
-    got = select_detections(
+    got = select(
         probabilities, torch.zeros(1, rows, 4 * CLASSES), boxes, torch.ones(1, rows, dtype=torch.bool),
         torch.tensor([[10, 1000]]), config,
     )  # fmt: skip
@@ -82,14 +87,14 @@ def test_the_score_must_exceed_the_threshold():
     probabilities = torch.tensor([[[0.5, 0.5]]])
     box, valid, size = torch.tensor([[[0.0, 0, 9, 9]]]), torch.ones(1, 1, dtype=torch.bool), torch.tensor([[20, 20]])
     config = BoxHeadConfig(score_threshold=0.5)
-    assert not select_detections(probabilities, torch.zeros(1, 1, 4), box, valid, size, config)["valid"].any()
+    assert not select(probabilities, torch.zeros(1, 1, 4), box, valid, size, config)["valid"].any()
     config = replace(config, score_threshold=0.49)
-    assert select_detections(probabilities, torch.zeros(1, 1, 4), box, valid, size, config)["valid"].any()
+    assert select(probabilities, torch.zeros(1, 1, 4), box, valid, size, config)["valid"].any()
 
 
 def test_kept_boxes_of_a_class_do_not_overlap():
     config = BoxHeadConfig(score_threshold=0.01, nms_threshold=0.3)
-    got = select_detections(*inputs(), SIZES, config)
+    got = select(*inputs(), SIZES, config)
     for image in range(2):
         for label in range(CLASSES):
             boxes = got["boxes"][image][got["valid"][image] & (got["labels"][image] == label)]
@@ -103,6 +108,6 @@ def test_values_that_are_not_finite_are_dropped():
     deltas[0, 5] = torch.inf
     deltas[1, 2] = torch.nan
     boxes[1, 4] = torch.nan
-    got = select_detections(probabilities, deltas, boxes, valid, SIZES, BoxHeadConfig())
+    got = select(probabilities, deltas, boxes, valid, SIZES, BoxHeadConfig())
     assert all(got[name].isfinite().all() for name in ("boxes", "scores"))
     assert got["valid"].any(1).all()

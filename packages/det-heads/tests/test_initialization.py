@@ -21,7 +21,7 @@ def test_rpn_is_narrow_normal():
 @pytest.mark.parametrize("system", ["detectron2", "maskrcnn_benchmark"])
 def test_box_head_of_caffe2_heritage(system):
     torch.manual_seed(0)
-    head = BoxHead(256, 80, BoxHeadConfig(), system)
+    head = BoxHead(256, 80, BoxHeadConfig(), init=system)
     for layer in (head.fc1, head.fc2):
         assert layer.weight.abs().max().item() == pytest.approx(math.sqrt(3 / layer.in_features), rel=0.01)
         assert (layer.bias == 0).all()
@@ -33,7 +33,7 @@ def test_box_head_of_caffe2_heritage(system):
 
 def test_box_head_of_torchvision_keeps_the_default_of_linear_layers():
     torch.manual_seed(0)
-    head = BoxHead(256, 80, BoxHeadConfig(), "torchvision")
+    head = BoxHead(256, 80, BoxHeadConfig(), init="torchvision")
     for layer in (head.fc1, head.fc2, head.cls_score, head.bbox_pred):
         assert layer.weight.abs().max().item() == pytest.approx(1 / math.sqrt(layer.in_features), rel=0.01)
         assert (layer.bias != 0).any()
@@ -42,7 +42,7 @@ def test_box_head_of_torchvision_keeps_the_default_of_linear_layers():
 @pytest.mark.parametrize("system", ["detectron2", "maskrcnn_benchmark", "torchvision"])
 def test_mask_head(system):
     torch.manual_seed(0)
-    head = MaskHead(256, 80, MaskHeadConfig(), system)
+    head = MaskHead(256, 80, MaskHeadConfig(), init=system)
     for conv in head.convs:
         assert spread(conv.weight) == pytest.approx(math.sqrt(2 / (256 * 9)), rel=0.05)
         assert (conv.bias == 0).all()
@@ -54,7 +54,7 @@ def test_mask_head(system):
 @pytest.mark.parametrize("system", ["detectron2", "torchvision"])
 def test_convolutions_of_the_box_head(system):
     torch.manual_seed(0)
-    head = BoxHead(64, 5, BoxHeadConfig(convs=2, conv_channels=64, norm="bn", layers=1, channels=32), system)
+    head = BoxHead(64, 5, BoxHeadConfig(convs=2, conv_channels=64, norm="bn", layers=1, channels=32), init=system)
     for conv in head.convs:
         assert spread(conv.weight) == pytest.approx(math.sqrt(2 / (64 * 9)), rel=0.05)
         assert conv.bias is None

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from det_heads import BoxHeadConfig, RPNConfig, Samples, box_losses, mask_loss, rpn_losses
+from det_heads import BoxCoder, BoxHeadConfig, RPNConfig, Samples, box_losses, mask_loss, rpn_losses
 from det_ops import encode_boxes
 
 CLASSES = 5
@@ -21,7 +21,7 @@ def make_samples(positives, negatives, slots=12, seed=0):
     boxes = torch.where(valid[..., None], boxes, 0.0)
     truth = torch.where(positive[..., None], boxes + torch.rand(2, slots, 4, generator=generator) * 4, 0.0)
     labels = torch.where(positive, torch.randint(0, CLASSES, (2, slots), generator=generator), CLASSES)
-    return Samples(slot, boxes, truth, torch.zeros_like(slot), labels, positive, valid)
+    return Samples(slot, boxes, truth, torch.zeros_like(slot), labels, positive, valid, slots)
 
 
 def dynamic_regression(deltas, samples, weights, beta, offset):
@@ -37,7 +37,7 @@ def test_rpn_losses(positives, negatives, normalizer, beta, offset):
     samples = make_samples(positives, negatives)
     config = RPNConfig(normalizer=normalizer, beta=beta, samples=32)
     logits, deltas = torch.randn(2, 12), torch.randn(2, 12, 4)
-    objectness, regression = rpn_losses(logits, deltas, samples, config, offset=offset)
+    objectness, regression = rpn_losses(logits, deltas, samples, config, BoxCoder(config.coding, offset))
     count = 64 if normalizer == "configured" else 2 * (positives + negatives)
     expected = F.binary_cross_entropy_with_logits(
         logits[samples.valid], samples.positive[samples.valid].float(), reduction="sum"
@@ -55,7 +55,7 @@ def test_box_losses(positives, negatives, smoothing, agnostic):
     config = BoxHeadConfig(beta=1 / 9, label_smoothing=smoothing, class_agnostic=agnostic)
     logits = torch.randn(2, 12, CLASSES + 1)
     deltas = torch.randn(2, 12, 4 if agnostic else 4 * CLASSES)
-    classification, regression = box_losses(logits, deltas, samples, config, offset=0.0)
+    classification, regression = box_losses(logits, deltas, samples, config, BoxCoder(config.coding))
     expected = F.cross_entropy(logits[samples.valid], samples.labels[samples.valid], label_smoothing=smoothing)
     torch.testing.assert_close(classification, expected)
     own = deltas
@@ -74,8 +74,8 @@ def test_label_smoothing_by_hand():
     config = BoxHeadConfig(label_smoothing=0.3)
     log_probabilities = logits[0, 0].log_softmax(0)
     expected = -(0.8 * log_probabilities[2] + 0.1 * log_probabilities[0] + 0.1 * log_probabilities[1])
-    torch.testing.assert_close(box_losses(logits, deltas, samples, config, offset=0.0)[0], expected)
-    hard = box_losses(logits, deltas, samples, replace(config, label_smoothing=0.0), offset=0.0)[0]
+    torch.testing.assert_close(box_losses(logits, deltas, samples, config, BoxCoder(config.coding))[0], expected)
+    hard = box_losses(logits, deltas, samples, replace(config, label_smoothing=0.0), BoxCoder(config.coding))[0]
     torch.testing.assert_close(hard, -log_probabilities[2])
 
 
@@ -83,7 +83,7 @@ def test_padding_gives_no_loss_and_no_gradient():
     samples = make_samples(2, 3)
     logits = torch.randn(2, 12, CLASSES + 1, requires_grad=True)
     deltas = torch.randn(2, 12, 4 * CLASSES, requires_grad=True)
-    sum(box_losses(logits, deltas, samples, BoxHeadConfig(), offset=0.0)).backward()
+    sum(box_losses(logits, deltas, samples, BoxHeadConfig(), BoxCoder(BoxHeadConfig().coding))).backward()
     assert (logits.grad[~samples.valid] == 0).all()
     assert (logits.grad[samples.valid] != 0).any(-1).all()
     assert (deltas.grad[~samples.positive] == 0).all()
@@ -94,7 +94,7 @@ def test_nothing_at_all_is_zero_with_zero_gradients():
     samples = make_samples(0, 0)
     logits = torch.randn(2, 12, CLASSES + 1, requires_grad=True)
     deltas = torch.randn(2, 12, 4 * CLASSES, requires_grad=True)
-    losses = box_losses(logits, deltas, samples, BoxHeadConfig(), offset=0.0)
+    losses = box_losses(logits, deltas, samples, BoxHeadConfig(), BoxCoder(BoxHeadConfig().coding))
     assert [loss.item() for loss in losses] == [0.0, 0.0]
     sum(losses).backward()
     assert (logits.grad == 0).all()
@@ -116,6 +116,6 @@ def test_losses_are_float32_for_half_inputs():
         torch.randn(2, 12, 4 * CLASSES).bfloat16(),
         samples,
         BoxHeadConfig(),
-        offset=0.0,
+        BoxCoder(BoxHeadConfig().coding),
     )
     assert {loss.dtype for loss in losses} == {torch.float32}

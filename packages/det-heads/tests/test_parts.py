@@ -1,5 +1,3 @@
-import functools
-
 import torch
 
 from det_heads.parts import WHOLE, BatchPart
@@ -20,11 +18,15 @@ def test_the_mean_of_the_parts_is_that_of_the_whole():
 
 
 def test_each_part_takes_its_rows():
-    draw = functools.partial(torch.rand, dtype=torch.float64)
     torch.manual_seed(1)
-    whole = WHOLE.rows(draw, (6, 5))
+    whole = WHOLE.random_keys(6, 5, torch.device("cpu"))
     rows = []
     for index in range(3):
         torch.manual_seed(1)
-        rows.append(BatchPart(index, 3, lambda number: number).rows(draw, (2, 5)))
+        rows.append(BatchPart(index, 3, lambda number: number).random_keys(2, 5, torch.device("cpu")))
     assert torch.equal(torch.cat(rows), whole)
+
+
+def test_other_numbers_may_decide():
+    part = BatchPart(1, 2, draw=lambda shape, _device: torch.arange(shape[0] * shape[1]).view(shape) / 100)
+    assert part.random_keys(1, 3, torch.device("cpu")).tolist() == torch.tensor([[0.03, 0.04, 0.05]]).tolist()

@@ -2,8 +2,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from det_heads import to_image
-from det_heads.yolact.masks import inside_boxes
+from det_heads import MaskHead, MaskHeadConfig, to_image
+from det_heads.yolact.masks import inside_boxes, masks_to_image
 
 
 def detections(boxes, masks=None):
@@ -62,7 +62,8 @@ def test_inclusive_boxes_become_a_pixel_wider_in_the_original_image():
 def test_masks_fill_their_boxes(paste, offset, expected):
     made = detections([[[20, 40, 60, 120], [0, 0, 0, 0]]], torch.ones(1, 2, 28, 28))
     made["valid"][0, 1] = False
-    (result,) = to_image(made, torch.tensor([[2.0, 2.0]]), [(100, 90)], paste=paste, offset=offset)
+    head = MaskHead(1, 1, MaskHeadConfig(channels=1, paste=paste))
+    (result,) = to_image(made, torch.tensor([[2.0, 2.0]]), [(100, 90)], offset=offset, branches=[head.to_image])
     assert len(result.masks) == 1
     assert result.masks[0]["size"] == [100, 90]
     mask = decode(result.masks[0])
@@ -74,7 +75,8 @@ def test_masks_fill_their_boxes(paste, offset, expected):
 def test_an_image_without_detections():
     made = detections([[[0, 0, 0, 0]]], torch.zeros(1, 1, 28, 28))
     made["valid"][:] = False
-    (result,) = to_image(made, torch.ones(1, 2), [(10, 10)])
+    head = MaskHead(1, 1, MaskHeadConfig(channels=1))
+    (result,) = to_image(made, torch.ones(1, 2), [(10, 10)], branches=[head.to_image])
     assert result.boxes.shape == (0, 4)
     assert result.masks == []
 
@@ -91,7 +93,7 @@ def test_masks_of_the_whole_image_are_resized_bilinearly():
     masks = torch.rand(1, 12, 12, 16, generator=generator) * inside_boxes(corners.flatten(2), (12, 16))
     valid = torch.ones(1, 12, dtype=torch.bool)
     made = {"boxes": boxes, "masks": masks, "valid": valid, "scores": valid.float(), "labels": valid.long()}
-    (result,) = to_image(made, torch.ones(1, 2), [(48, 64)], paste="image")
+    (result,) = to_image(made, torch.ones(1, 2), [(48, 64)], branches=[masks_to_image])
     expected = F.interpolate(masks, (48, 64), mode="bilinear", align_corners=False)[0] > 0.5
     assert expected.any()
     different = sum(int((decode(rle) != mask).sum()) for rle, mask in zip(result.masks, expected, strict=True))
@@ -101,4 +103,4 @@ def test_masks_of_the_whole_image_are_resized_bilinearly():
 def test_no_masks():
     empty = {"boxes": torch.zeros(1, 0, 4), "masks": torch.zeros(1, 0, 4, 4), "scores": torch.zeros(1, 0)}
     empty |= {"labels": torch.zeros(1, 0, dtype=torch.int64), "valid": torch.zeros(1, 0, dtype=torch.bool)}
-    assert to_image(empty, torch.ones(1, 2), [(9, 9)], paste="image")[0].masks == []
+    assert to_image(empty, torch.ones(1, 2), [(9, 9)], branches=[masks_to_image])[0].masks == []

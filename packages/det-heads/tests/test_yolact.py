@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 import det_ops
 from det_heads import (
+    BatchPart,
     MaskIoUConfig,
     PriorConfig,
     Yolact,
@@ -109,15 +110,18 @@ def test_losses_of_parts_are_those_of_the_batch():
     """Whether there is a positive, too, is a question to the whole batch: here the second part has none."""
     model, batch = make_model(plus=True).train(), make_batch((5, 0))
     keys = torch.rand(2, 10_000)
-    model.random_keys = lambda shape, device: keys[: shape[0], : shape[1]]
-    whole = model(batch)
+
+    def draw(shape, device):
+        return keys[: shape[0], : shape[1]]
+
+    whole = model(batch, BatchPart(draw=draw))
     total = model.match(
         model.priors([(8, 8), (4, 4), (2, 2), (1, 1), (1, 1)], (SIDE, SIDE), torch.device("cpu")), batch
     )
     mean = total.positive.sum() / 2
     parts = []
     for image in range(2):
-        part = model.batch_part(image, 2, lambda _: mean)
+        part = BatchPart(image, 2, lambda _: mean, draw)
         parts.append(model({name: value[image : image + 1] for name, value in batch.items()}, part))
     assert parts[1]["loss_semantic"] > 0
     for name, loss in whole.items():

@@ -5,42 +5,47 @@ from dataclasses import replace
 import pytest
 import torch
 
-from det_heads import CascadeConfig, truth_of
+from det_heads import BatchPart, BoxHead, CascadeConfig, ground_truth
 from det_ops import box_iou
 
 
-def trained_on(model, batch):
-    """Samples of every stage in training."""
+@pytest.fixture
+def trained_on(monkeypatch):
+    """`trained_on(model, batch)`: samples of every stage in training."""
+    losses = BoxHead.box_losses
     seen = []
-    losses = model.box_losses
 
-    def watched(logits, deltas, samples, config, part):
+    def watched(head, logits, deltas, samples, part):
         seen.append(samples)
-        return losses(logits, deltas, samples, config, part)
+        return losses(head, logits, deltas, samples, part)
 
-    model.box_losses = watched
-    model(batch)
-    return seen
+    def train(model, batch):
+        seen.clear()
+        model(batch)
+        return list(seen)
+
+    monkeypatch.setattr(BoxHead, "box_losses", watched)
+    return train
 
 
-def test_samples_stay_where_nothing_is_drawn_anew(make_config, make_detector, make_batch):
+def test_samples_stay_where_nothing_is_drawn_anew(make_config, make_detector, make_batch, trained_on):
     """detectron2: the second stage has the boxes of the first one, moved, and labels of a larger IoU."""
     model = make_detector(make_config("detectron2_cascade")).train()
     batch = make_batch()
     first, second, third = trained_on(model, batch)
-    truth = truth_of(batch, 0.0)
-    for threshold, samples in zip(model.config.cascade.positive_ious, (first, second, third), strict=True):
+    truth = ground_truth(batch, 0.0)
+    for threshold, samples in zip(model.box_heads.config.positive_ious, (first, second, third), strict=True):
         overlap = box_iou(samples.boxes, truth.boxes).masked_fill(~truth.usable[:, None], 0).amax(-1)
         assert torch.equal(samples.positive, samples.valid & (overlap >= threshold))
     assert first.boxes.shape == second.boxes.shape == third.boxes.shape
     assert (second.valid <= first.valid).all()
 
 
-def test_samples_drawn_anew_hold_the_truth_and_no_copies_of_it(make_config, make_detector, make_batch):
+def test_samples_drawn_anew_hold_the_truth_and_no_copies_of_it(make_config, make_detector, make_batch, trained_on):
     """mmdetection: every stage sees the true boxes, but not what the stage before it made of them."""
     model = make_detector(make_config("mmdetection_cascade")).train()
     batch = make_batch(objects=5)
-    before = model.config.rpn.post_nms_train
+    before = model.rpn.config.post_nms_train
     for samples in trained_on(model, batch):
         own = samples.valid & (samples.index >= before)
         assert (own.sum(1) == 5).all()
@@ -73,8 +78,8 @@ def test_gradients_of_the_pyramid_are_scaled(make_config, make_detector, make_ba
     for scale in (1.0, 0.25):
         config = make_config("detectron2_cascade")
         model = make_detector(replace(config, cascade=replace(config.cascade, gradient_scale=scale))).train()
-        model.random_keys = lambda shape, device: torch.linspace(0.9, 0, shape[1], device=device).expand(shape)
-        losses = model(make_batch())
+        part = BatchPart(draw=lambda shape, device: torch.linspace(0.9, 0, shape[1], device=device).expand(shape))
+        losses = model(make_batch(), part)
         sum(loss for name, loss in losses.items() if "stage" in name).backward()
         gradients.append({name: p.grad for name, p in model.named_parameters() if p.grad is not None})
     whole, scaled = gradients

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torchvision.ops import box_iou, nms
 
-from det_heads import Anchors, select_proposals
+from det_heads import Anchors, BoxCoder, select_proposals
 from det_models import maskrcnn_benchmark_config, torchvision_config
 from det_ops import decode_boxes
 
@@ -69,12 +69,16 @@ def dynamic_proposals(logits, deltas, anchors, sizes, config, training):
     return images
 
 
+def select(logits, deltas, anchors, sizes, config, offset=0.0, *, training):
+    return select_proposals(logits, deltas, anchors, sizes, config, BoxCoder(config.coding, offset), training=training)
+
+
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("system", ["detectron2", "torchvision", "maskrcnn_benchmark"])
 def test_equals_the_dynamic_formulation(make_config, system, training):
     config = make_config(system)
     logits, deltas, anchors = outputs(config)
-    got = select_proposals(logits, deltas, anchors, SIZES, config.rpn, training=training, offset=config.offset)
+    got = select(logits, deltas, anchors, SIZES, config.rpn, offset=config.offset, training=training)
     assert got.boxes.shape[1] == (config.rpn.post_nms_train if training else config.rpn.post_nms_test)
     expected = dynamic_proposals(logits, deltas, anchors, SIZES, config, training)
     for image, (boxes, scores) in enumerate(expected):
@@ -90,9 +94,9 @@ def test_a_batch_wide_limit_may_leave_one_image_with_more():
     rpn = replace(config.rpn, post_nms_train=40)
     logits, deltas, anchors = outputs(config)
     logits = [torch.stack([m[0] + 9, m[1] - 9]) for m in logits]
-    got = select_proposals(logits, deltas, anchors, SIZES, rpn, training=True, offset=1.0)
+    got = select(logits, deltas, anchors, SIZES, rpn, offset=1.0, training=True)
     assert got.valid.sum(1).tolist() == [40, 0]
-    got = select_proposals(logits, deltas, anchors, SIZES, rpn, training=False, offset=1.0)
+    got = select(logits, deltas, anchors, SIZES, rpn, offset=1.0, training=False)
     assert got.valid.sum(1).min() > 40
 
 
@@ -102,10 +106,10 @@ def test_a_batch_wide_limit_grows_with_the_batch_where_it_says_for_how_many_imag
     limited = replace(config.rpn, post_nms_train=40)
     for images, expected in ((2, 40), (1, 80), (4, 20)):
         rpn = replace(limited, post_nms_train_images=images)
-        got = select_proposals(logits, deltas, anchors, SIZES, rpn, training=True, offset=1.0)
+        got = select(logits, deltas, anchors, SIZES, rpn, offset=1.0, training=True)
         assert got.valid.sum() == expected
         plain = replace(limited, post_nms_train=expected)
-        same = select_proposals(logits, deltas, anchors, SIZES, plain, training=True, offset=1.0)
+        same = select(logits, deltas, anchors, SIZES, plain, offset=1.0, training=True)
         assert torch.equal(got.boxes, same.boxes)
 
 
@@ -113,7 +117,7 @@ def test_every_proposal_remembers_its_level():
     config = torchvision_config(3)
     logits, deltas, anchors = outputs(config)
     logits[0] += 12.0
-    got = select_proposals(logits, [d * 0 for d in deltas], anchors, SIZES, config.rpn, training=False)
+    got = select(logits, [d * 0 for d in deltas], anchors, SIZES, config.rpn, training=False)
     assert (got.levels[:, :5] == 0).all()
 
 
@@ -123,7 +127,7 @@ def test_values_that_are_not_finite_are_dropped(make_config):
     logits[0][0, 0, 0, 0] = torch.nan
     logits[1][0, 0, 0, 0] = torch.inf
     deltas[2][1, 0] = torch.nan
-    got = select_proposals(logits, deltas, anchors, SIZES, config.rpn, training=True)
+    got = select(logits, deltas, anchors, SIZES, config.rpn, training=True)
     assert got.boxes.isfinite().all()
     assert got.scores.isfinite().all()
     assert got.valid.any(1).all()
@@ -133,9 +137,14 @@ def test_half_precision_outputs_are_ranked_and_decoded_in_float32(make_config):
     config = make_config("detectron2")
     logits, deltas, anchors = outputs(config)
     logits, deltas = [m.bfloat16() for m in logits], [m.bfloat16() for m in deltas]
-    got = select_proposals(logits, deltas, anchors, SIZES, config.rpn, training=False)
-    full = select_proposals(
-        [m.float() for m in logits], [m.float() for m in deltas], anchors, SIZES, config.rpn, training=False
+    got = select(logits, deltas, anchors, SIZES, config.rpn, training=False)
+    full = select(
+        [m.float() for m in logits],
+        [m.float() for m in deltas],
+        anchors,
+        SIZES,
+        config.rpn,
+        training=False,
     )
     assert got.boxes.dtype == torch.float32
     torch.testing.assert_close(got.scores, full.scores)

@@ -1,10 +1,11 @@
-"""Static-shape detectors: Faster, Mask and Cascade R-CNN in two stages, YOLACT in one."""
+"""Parts of static-shape detectors: Faster, Mask and Cascade R-CNN in two stages, YOLACT in one."""
 
 from det_heads.__about__ import __version__
 from det_heads.anchors import Anchors, cell_anchors, inside_image
-from det_heads.assignment import Assignment, Samples, Truth, assign, draw, label_all, truth_of
 from det_heads.box_head import BoxHead
-from det_heads.cascade import CascadeDetector
+from det_heads.branches import Branch
+from det_heads.cascade import CascadeBoxHeads, CascadeMaskHeads
+from det_heads.coding import BoxCoder
 from det_heads.config import (
     AnchorConfig,
     BoxCodingConfig,
@@ -18,10 +19,13 @@ from det_heads.config import (
 from det_heads.detections import select_detections
 from det_heads.losses import box_losses, mask_loss, regression_loss, rpn_losses
 from det_heads.mask_head import MaskHead, mask_targets
+from det_heads.matching import GroundTruth, Matches, Samples, ground_truth, label_all, match, subsample
+from det_heads.parts import WHOLE, BatchPart
 from det_heads.pixels import Normalize
-from det_heads.pooling import pool_boxes
-from det_heads.postprocess import ImageDetections, to_image
+from det_heads.pooling import RoIPool
+from det_heads.postprocess import ImageDetections, Original, to_image
 from det_heads.proposals import Proposals, select_proposals
+from det_heads.region_proposals import RegionProposals
 from det_heads.rpn import RPNHead, flatten_levels
 from det_heads.two_stage import TwoStageDetector
 from det_heads.yolact import (
@@ -35,48 +39,55 @@ from det_heads.yolact import (
 )
 
 __all__ = [
+    "WHOLE",
     "AnchorConfig",
     "Anchors",
-    "Assignment",
+    "BatchPart",
+    "BoxCoder",
     "BoxCodingConfig",
     "BoxHead",
     "BoxHeadConfig",
+    "Branch",
+    "CascadeBoxHeads",
     "CascadeConfig",
-    "CascadeDetector",
+    "CascadeMaskHeads",
+    "GroundTruth",
     "ImageDetections",
     "MaskHead",
     "MaskHeadConfig",
     "MaskIoUConfig",
+    "Matches",
     "Normalize",
+    "Original",
     "PixelConfig",
     "PoolConfig",
     "PriorConfig",
     "Proposals",
     "RPNConfig",
     "RPNHead",
+    "RegionProposals",
+    "RoIPool",
     "Samples",
-    "Truth",
     "TwoStageDetector",
     "Yolact",
     "YolactConfig",
     "YolactLossConfig",
     "__version__",
-    "assign",
     "box_losses",
     "cell_anchors",
-    "draw",
     "flatten_levels",
+    "ground_truth",
     "inside_image",
     "label_all",
     "mask_loss",
     "mask_targets",
-    "pool_boxes",
+    "match",
     "regression_loss",
     "rpn_losses",
     "select_detections",
     "select_proposals",
+    "subsample",
     "to_image",
-    "truth_of",
     "yolact_config",
     "yolact_plus_config",
 ]

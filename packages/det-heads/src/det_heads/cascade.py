@@ -1,146 +1,146 @@
-"""Cascade R-CNN and Cascade Mask R-CNN: box heads in a row (Cai and Vasconcelos, arXiv:1712.00726, 1906.09756).
+"""Cascade R-CNN and Cascade Mask R-CNN: heads in a row (Cai and Vasconcelos, arXiv:1712.00726, 1906.09756)."""
 
-Everything up to the proposals, and each single stage, is that of :class:`~det_heads.TwoStageDetector`; shapes as there.
-"""
-
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from det_heads.assignment import Samples, Truth, label_all
 from det_heads.box_head import BoxHead
-from det_heads.config import BoxHeadConfig, CascadeConfig
+from det_heads.branches import Branch
+from det_heads.config import CascadeConfig
 from det_heads.detections import select_detections
-from det_heads.mask_head import MaskHead
+from det_heads.mask_head import MaskHead, detect_masks
+from det_heads.matching import GroundTruth, Samples, label_all
 from det_heads.parts import WHOLE, BatchPart
+from det_heads.postprocess import Original
 from det_heads.proposals import Proposals
-from det_heads.two_stage import TwoStageDetector
-from det_ops import clip_boxes, decode_boxes
 
-__all__ = ["CascadeDetector"]
+__all__ = ["CascadeBoxHeads", "CascadeMaskHeads"]
 
 
-class CascadeDetector(TwoStageDetector):
-    """Backbone, region proposals, and box heads of which each refines the boxes of the one before it.
+class CascadeBoxHeads(nn.ModuleList):
+    """Box heads of which each refines the boxes of the one before it; takes the place of one :class:`BoxHead`.
 
-    Used as :class:`~det_heads.TwoStageDetector`. The losses of the box heads are ``loss_cls_stage0``,
-    ``loss_box_stage0``, ``loss_cls_stage1``, ...; a mask head per stage gives ``loss_mask_stage0``, ... instead of
-    ``loss_mask``.
+    Shapes: `B` images, `K` boxes of an image, `S` samples, `C` classes.
 
     Args:
-        backbone: As there.
-        config: With a cascade configuration.
+        heads: One per stage, class-agnostic, as :meth:`CascadeConfig.stages` configures them.
+        config: How they work together.
     """
 
-    def make_heads(self, channels: int) -> None:
-        """Adds ``box_heads`` and, with masks, ``mask_head`` or ``mask_heads``."""
-        config, cascade = self.config, self._cascade
-        self.box_heads = nn.ModuleList(
-            BoxHead(channels, config.num_classes, stage, config.init) for stage in cascade.stages(config.box)
-        )
-        self.mask_head, self.mask_heads = None, nn.ModuleList()
-        if cascade.mask_heads == "one":
-            self.mask_head = self.make_mask_head(channels)
-        elif config.mask is not None:
-            self.mask_heads.extend(cast("MaskHead", self.make_mask_head(channels)) for _ in self.box_heads)
+    def __init__(self, heads: Iterable[BoxHead], config: CascadeConfig) -> None:
+        super().__init__(heads)
+        self.config = config
+
+    def __iter__(self) -> Iterator[BoxHead]:
+        """Iterate over the stages in their order."""
+        return cast("Iterator[BoxHead]", super().__iter__())
 
     @property
-    def _cascade(self) -> CascadeConfig:
-        if self.config.cascade is None:
-            raise ValueError("this configuration has no cascade; build a TwoStageDetector")
-        return self.config.cascade
+    def coder(self) -> Any:
+        """Box coding of the first stage."""
+        return next(iter(self)).coder
 
-    def stages(self) -> list[BoxHead]:
-        """The box heads in their order."""
-        return list(cast("Iterable[BoxHead]", self.box_heads))
-
-    def mask_branch(self) -> list[MaskHead]:
-        """All mask heads: one, or one per stage."""
-        return list(cast("Iterable[MaskHead]", self.mask_heads)) or super().mask_branch()
-
-    def region_losses(
+    def losses(
         self,
         batch: Mapping[str, Tensor],
         features: Sequence[Tensor],
         proposals: Proposals,
-        truth: Truth,
+        truth: GroundTruth,
+        branches: Sequence[Branch] = (),
         part: BatchPart = WHOLE,
     ) -> dict[str, Tensor]:
-        """Losses of all stages, each with the samples that the one before it has refined."""
-        cascade, heads = self._cascade, self.stages()
+        """Compute the losses of all stages, each with the samples that the one before it has refined.
+
+        Arguments as :meth:`BoxHead.losses`. A branch learns from the samples of the first stage, but
+        :class:`CascadeMaskHeads` have a head for each.
+
+        Returns:
+            ``loss_cls_stage0``, ``loss_box_stage0``, ``loss_cls_stage1``, ..., and the branches' losses.
+        """
+        config, heads = self.config, list(self)
+        staged = [branch for branch in branches if isinstance(branch, CascadeMaskHeads)]
         # RoIAlign is linear: scaling the gradient of the pyramid once scales that of everything pooled from it.
-        box_features = [_ScaledGradient.apply(feature, cascade.gradient_scale) for feature in features]
+        box_features = [_ScaledGradient.apply(feature, config.gradient_scale) for feature in features]
         losses: dict[str, Tensor] = {}
-        samples = self.sample_proposals(proposals.boxes, proposals.valid, truth, heads[0].config, part)
+        samples = heads[0].sample(proposals.boxes, proposals.valid, truth, part)
         drawn_from = proposals.boxes.shape[1]
         for stage, head in enumerate(heads):
-            logits, deltas = self.box_outputs(box_features, samples.boxes, samples.valid, head)
-            found = self.box_losses(logits, deltas, samples, head.config, part)
-            if self.mask_heads:
-                found |= self.mask_losses(batch, features, samples, self.mask_branch()[stage], part)
-            losses |= {f"{name}_stage{stage}": loss * cascade.loss_weights[stage] for name, loss in found.items()}
-            if stage == 0 and self.mask_head is not None:
-                losses |= self.mask_losses(batch, features, samples, self.mask_head, part)
+            logits, deltas = head.outputs(box_features, samples.boxes, samples.valid)
+            found = head.box_losses(logits, deltas, samples, part)
+            for branch in staged:
+                found |= branch.stage(stage).losses(batch, features, samples, part)
+            losses |= {f"{name}_stage{stage}": loss * config.loss_weights[stage] for name, loss in found.items()}
+            if stage == 0:
+                for branch in branches:
+                    losses |= {} if branch in staged else branch.losses(batch, features, samples, part)
             if stage + 1 < len(heads):
-                boxes = self.refine(samples.boxes, deltas, batch["image_sizes"], head.config)
-                following = heads[stage + 1].config
-                if cascade.resample:
+                boxes = self.refine(head, samples.boxes, deltas, batch["image_sizes"])
+                if config.resample:
                     # The truth is added to every stage, so the copies of it in this one have no successors.
                     valid = samples.valid & (samples.index < drawn_from)
-                    samples = self.sample_proposals(boxes, valid, truth, following, part)
+                    samples = heads[stage + 1].sample(boxes, valid, truth, part)
                     drawn_from = boxes.shape[1]
                 else:
-                    samples = self.relabel(boxes, samples.valid, truth, following)
+                    samples = self.relabel(heads[stage + 1], boxes, samples.valid, truth)
         return losses
 
+    @staticmethod
     @torch.no_grad()
-    def refine(self, boxes: Tensor, deltas: Tensor, image_sizes: Tensor, config: BoxHeadConfig) -> Tensor:
-        """Boxes [B, K, 4] moved by the deltas [B, K, 4] of a stage and cut at the image's border."""
-        refined = decode_boxes(
-            deltas.float(),
-            boxes,
-            config.coding.weights,
-            offset=self.config.offset,
-            max_log_scale=config.coding.max_log_scale,
-            clamp_below=config.coding.clamp_below,
-        )
-        return clip_boxes(refined, image_sizes, offset=self.config.offset)
+    def refine(head: BoxHead, boxes: Tensor, deltas: Tensor, image_sizes: Tensor) -> Tensor:
+        """Move boxes [B, K, 4] by the deltas [B, K, 4] of a stage and cut them at the image's border."""
+        return head.coder.clip(head.coder.decode(deltas.float(), boxes), image_sizes)
 
+    @staticmethod
     @torch.no_grad()
-    def relabel(self, boxes: Tensor, valid: Tensor, truth: Truth, config: BoxHeadConfig) -> Samples:
-        """All refined boxes [B, K, 4] as samples of the next stage, those without area left out (detectron2)."""
-        valid = valid & (boxes[..., 2:] - boxes[..., :2] + self.config.offset > 0).all(-1)
-        assignment = self.assign_boxes(boxes, valid, truth, config)
-        return label_all(boxes, assignment, truth, num_classes=self.config.num_classes)
+    def relabel(head: BoxHead, boxes: Tensor, valid: Tensor, truth: GroundTruth) -> Samples:
+        """Make samples of a stage of all refined boxes [B, K, 4], those without area left out (detectron2)."""
+        valid = valid & (head.coder.sides(boxes) > 0).all(-1)
+        return label_all(boxes, head.match(boxes, valid, truth), truth, num_classes=head.num_classes)
 
-    def detect(
-        self, features: Sequence[Tensor], boxes: Tensor, valid: Tensor, image_sizes: Tensor
-    ) -> dict[str, Tensor]:
-        """Detections from proposals [B, K, 4]: boxes of the last stage, scores of all stages."""
-        *before, last = self.stages()
+    def detect(self, features: Sequence[Tensor], proposals: Proposals, image_sizes: Tensor) -> dict[str, Tensor]:
+        """Detect as :meth:`BoxHead.detect` does: boxes of the last stage, scores of all stages."""
+        boxes, valid = proposals.boxes, proposals.valid
+        *before, last = self
         scores: list[Tensor] = []
         for head in before:
-            logits, deltas = self.box_outputs(features, boxes, valid, head)
+            logits, deltas = head.outputs(features, boxes, valid)
             scores.append(self._score(logits))
-            boxes = self.refine(boxes, deltas, image_sizes, head.config)
-        logits, deltas = self.box_outputs(features, boxes, valid, last)
-        mean = torch.stack([*scores, self._score(logits)]).mean(0)
-        detections = select_detections(
-            mean.softmax(-1) if self._cascade.scores == "mean_logit" else mean,
-            deltas,
-            boxes,
-            valid,
-            image_sizes,
-            last.config,
-            offset=self.config.offset,
-        )
-        return self.with_masks(features, detections)
+            boxes = self.refine(head, boxes, deltas, image_sizes)
+        logits, deltas = last.outputs(features, boxes, valid)
+        mean = torch.stack([*scores, self._score(logits)]).mean(0)  # [B, K, C + 1]
+        probabilities = mean.softmax(-1) if self.config.scores == "mean_logit" else mean
+        return select_detections(probabilities, deltas, boxes, valid, image_sizes, last.config, last.coder)
 
     def _score(self, logits: Tensor) -> Tensor:
         """What the mean over the stages is taken of."""
-        return logits.float() if self._cascade.scores == "mean_logit" else logits.float().softmax(-1)
+        return logits.float() if self.config.scores == "mean_logit" else logits.float().softmax(-1)
+
+
+class CascadeMaskHeads(nn.ModuleList):
+    """A mask head per stage of a cascade, trained on its samples; the mean of their probabilities is the mask.
+
+    A branch (see :class:`~det_heads.branches.Branch`) whose losses the cascade asks for stage by stage.
+
+    Args:
+        heads: One per stage.
+    """
+
+    def __init__(self, heads: Iterable[MaskHead]) -> None:
+        super().__init__(heads)
+
+    def stage(self, number: int) -> MaskHead:
+        """Return the head of a stage, counted from 0."""
+        return cast("MaskHead", self[number])
+
+    def detect(self, features: Sequence[Tensor], detections: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Compute ``masks`` [B, K, 2P, 2P], as :meth:`MaskHead.detect`."""
+        return detect_masks(list(cast("Iterable[MaskHead]", self)), features, detections)
+
+    def to_image(self, found: Mapping[str, Tensor], boxes: Tensor, original: Original) -> dict[str, Any]:
+        """Paste the masks, as :meth:`MaskHead.to_image`."""
+        return self.stage(0).to_image(found, boxes, original)
 
 
 class _ScaledGradient(torch.autograd.Function):

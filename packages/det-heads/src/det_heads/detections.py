@@ -5,8 +5,9 @@ import math
 import torch
 from torch import Tensor
 
+from det_heads.coding import BoxCoder
 from det_heads.config import BoxHeadConfig
-from det_ops import batched_nms, clip_boxes, decode_boxes
+from det_ops import batched_nms
 
 __all__ = ["select_detections"]
 
@@ -18,10 +19,9 @@ def select_detections(
     valid: Tensor,
     image_sizes: Tensor,
     config: BoxHeadConfig,
-    *,
-    offset: float = 0.0,
+    coder: BoxCoder,
 ) -> dict[str, Tensor]:
-    """Score threshold, decoding of the candidates left, clipping, NMS per class, best of all classes.
+    """Select detections: score threshold, decoding of what is left, clipping, NMS per class, best of all classes.
 
     The number of candidates is bounded without looking at the scores: the probabilities of a box sum to one, so at most
     ``1 / score_threshold`` of its classes can pass.
@@ -33,7 +33,7 @@ def select_detections(
         valid: [B, R] bool.
         image_sizes: [B, 2] (height, width).
         config: Conventions.
-        offset: Width convention.
+        coder: Box coding.
 
     Returns:
         ``boxes`` [B, K, 4], ``scores`` [B, K], ``labels`` [B, K] int64 and ``valid`` [B, K] bool in network
@@ -50,19 +50,14 @@ def select_detections(
     row, label = candidate // classes, candidate % classes
 
     column = row if config.class_agnostic else candidate
-    decoded = decode_boxes(
+    decoded = coder.decode(
         deltas.reshape(batch, -1, 4).gather(1, column[..., None].expand(-1, -1, 4)).float(),
         boxes.gather(1, row[..., None].expand(-1, -1, 4)),
-        config.coding.weights,
-        offset=offset,
-        max_log_scale=config.coding.max_log_scale,
-        clamp_below=config.coding.clamp_below,
     )
-    decoded = clip_boxes(decoded, image_sizes, offset=offset)
+    decoded = coder.clip(decoded, image_sizes)
     passed = (scores > config.score_threshold) & decoded.isfinite().all(-1) & usable.gather(1, row)
     if config.min_size is not None:
-        sides = decoded[..., 2:] - decoded[..., :2] + offset
-        passed = passed & (sides >= config.min_size).all(-1)
+        passed = passed & (coder.sides(decoded) >= config.min_size).all(-1)
     decoded = torch.where(passed[..., None], decoded, 0.0)
 
     index, kept = batched_nms(
@@ -72,7 +67,7 @@ def select_detections(
         config.nms_threshold,
         max_output=min(config.max_detections, bound),
         valid=passed,
-        offset=offset,
+        offset=coder.offset,
     )
     return {
         "boxes": torch.where(kept[..., None], decoded.gather(1, index[..., None].expand(-1, -1, 4)), 0.0),

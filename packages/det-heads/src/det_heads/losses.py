@@ -4,29 +4,28 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from det_heads.assignment import Samples
-from det_heads.config import BoxCodingConfig, BoxHeadConfig, RPNConfig
+from det_heads.coding import BoxCoder
+from det_heads.config import BoxHeadConfig, RPNConfig
+from det_heads.matching import Samples
 from det_heads.parts import WHOLE, BatchPart
-from det_ops import encode_boxes
 
 __all__ = ["box_losses", "mask_loss", "regression_loss", "rpn_losses"]
 
 
-def regression_loss(deltas: Tensor, samples: Samples, coding: BoxCodingConfig, *, beta: float, offset: float) -> Tensor:
+def regression_loss(deltas: Tensor, samples: Samples, coder: BoxCoder, *, beta: float) -> Tensor:
     """Smooth L1 between deltas and the coded objects, summed over the positive samples.
 
     Args:
         deltas: [B, S, 4] predictions for each sample's own class.
         samples: Boxes and their objects.
-        coding: Box coding.
+        coder: Box coding.
         beta: Where the loss becomes linear; 0: L1.
-        offset: Width convention.
 
     Returns:
         Scalar float32, not normalised.
     """
     positive = samples.positive[..., None]
-    targets = encode_boxes(samples.truth_boxes, samples.boxes, coding.weights, offset=offset)
+    targets = coder.encode(samples.truth_boxes, samples.boxes)  # [B, S, 4]
     # Padding may encode to infinities, which a zero weight would turn into NaN.
     targets = torch.where(positive, targets, 0.0)
     loss = F.smooth_l1_loss(deltas.float(), targets, reduction="none", beta=beta)
@@ -34,7 +33,7 @@ def regression_loss(deltas: Tensor, samples: Samples, coding: BoxCodingConfig, *
 
 
 def rpn_losses(
-    logits: Tensor, deltas: Tensor, samples: Samples, config: RPNConfig, *, offset: float, part: BatchPart = WHOLE
+    logits: Tensor, deltas: Tensor, samples: Samples, config: RPNConfig, coder: BoxCoder, part: BatchPart = WHOLE
 ) -> tuple[Tensor, Tensor]:
     """Objectness and box loss of the RPN.
 
@@ -43,7 +42,7 @@ def rpn_losses(
         deltas: [B, S, 4] at the sampled anchors.
         samples: The sampled anchors.
         config: Conventions.
-        offset: Width convention.
+        coder: Box coding.
         part: Which part of a larger batch this is.
 
     Returns:
@@ -54,12 +53,12 @@ def rpn_losses(
     else:
         normalizer = part.normalizer(samples.valid.sum())
     objectness = F.binary_cross_entropy_with_logits(logits.float(), samples.positive.float(), reduction="none")
-    regression = regression_loss(deltas, samples, config.coding, beta=config.beta, offset=offset)
+    regression = regression_loss(deltas, samples, coder, beta=config.beta)
     return (objectness * samples.valid).sum() / normalizer, regression / normalizer
 
 
 def box_losses(
-    logits: Tensor, deltas: Tensor, samples: Samples, config: BoxHeadConfig, *, offset: float, part: BatchPart = WHOLE
+    logits: Tensor, deltas: Tensor, samples: Samples, config: BoxHeadConfig, coder: BoxCoder, part: BatchPart = WHOLE
 ) -> tuple[Tensor, Tensor]:
     """Classification and box loss of a box head; both are means over the sampled boxes, background included.
 
@@ -68,7 +67,7 @@ def box_losses(
         deltas: [B, S, 4C], or [B, S, 4] when class-agnostic.
         samples: The sampled boxes.
         config: Conventions.
-        offset: Width convention.
+        coder: Box coding.
         part: Which part of a larger batch this is.
 
     Returns:
@@ -86,11 +85,11 @@ def box_losses(
     if not config.class_agnostic:
         own_class = samples.labels.clamp(max=classes - 2)[..., None, None].expand(-1, -1, 1, 4)
         deltas = deltas.reshape(batch, count, classes - 1, 4).gather(2, own_class).squeeze(2)
-    regression = regression_loss(deltas, samples, config.coding, beta=config.beta, offset=offset)
+    regression = regression_loss(deltas, samples, coder, beta=config.beta)
     return classification, regression / normalizer
 
 
-def mask_loss(logits: Tensor, targets: Tensor, used: Tensor, *, part: BatchPart = WHOLE) -> Tensor:
+def mask_loss(logits: Tensor, targets: Tensor, used: Tensor, part: BatchPart = WHOLE) -> Tensor:
     """Binary cross entropy, the mean over the pixels of all used rows.
 
     Args:

@@ -7,6 +7,7 @@ draws all, from the same seed, and takes its rows.
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
 __all__ = ["WHOLE", "BatchPart"]
@@ -19,10 +20,17 @@ class BatchPart:
         index: From 0.
         count: Number of parts.
         mean: Gives the mean over all parts of a number (scalar tensor) that each part has counted.
+        draw: Makes random numbers in [0, 1) of a shape, on a device; another one than `torch.rand` samples otherwise.
     """
 
-    def __init__(self, index: int = 0, count: int = 1, mean: Callable[[Tensor], Tensor] | None = None) -> None:
-        self.index, self.count, self._mean = index, count, mean
+    def __init__(
+        self,
+        index: int = 0,
+        count: int = 1,
+        mean: Callable[[Tensor], Tensor] | None = None,
+        draw: Callable[[tuple[int, int], torch.device], Tensor] | None = None,
+    ) -> None:
+        self.index, self.count, self._mean, self._draw = index, count, mean, draw
 
     def mean(self, number: Tensor) -> Tensor:
         """The mean over all parts of a number (scalar) that each has counted; of the whole batch the number itself."""
@@ -43,10 +51,20 @@ class BatchPart:
         """
         return self.at_least_one(self.mean(number))
 
-    def rows(self, draw: Callable[[tuple[int, int]], Tensor], shape: tuple[int, int]) -> Tensor:
-        """This part's rows [B, N], of shape `shape`, of what `draw` gives for all parts together."""
-        rows = shape[0]
-        return draw((rows * self.count, shape[1]))[self.index * rows : (self.index + 1) * rows]
+    def random_keys(self, rows: int, columns: int, device: torch.device) -> Tensor:
+        """Draw numbers that decide which candidates are sampled, the largest win.
+
+        Args:
+            rows: Images of this part.
+            columns: Candidates of an image.
+            device: Where they are needed.
+
+        Returns:
+            [rows, columns] in [0, 1): this part's rows of what is drawn for all parts together.
+        """
+        shape = (rows * self.count, columns)
+        keys = torch.rand(shape, device=device) if self._draw is None else self._draw(shape, device)
+        return keys[self.index * rows : (self.index + 1) * rows]
 
 
 WHOLE = BatchPart()

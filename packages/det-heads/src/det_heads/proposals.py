@@ -6,8 +6,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from det_heads.coding import BoxCoder
 from det_heads.config import RPNConfig
-from det_ops import batched_nms, clip_boxes, decode_boxes
+from det_ops import batched_nms
 
 __all__ = ["Proposals", "select_proposals"]
 
@@ -34,11 +35,11 @@ def select_proposals(
     anchors: Tensor,
     image_sizes: Tensor,
     config: RPNConfig,
+    coder: BoxCoder,
     *,
     training: bool,
-    offset: float = 0.0,
 ) -> Proposals:
-    """Top-k per level, decoding of only those, clipping, size filter, NMS per level, top-k over levels.
+    """Select proposals: top-k per level, decoding of only those, clipping, size filter, NMS per level, top-k over all.
 
     Non-finite boxes or scores are dropped.
 
@@ -48,8 +49,8 @@ def select_proposals(
         anchors: [N, 4] of all levels.
         image_sizes: [B, 2] (height, width).
         config: RPN conventions.
+        coder: Box coding.
         training: Which of the top-k counts hold.
-        offset: Width convention.
 
     Returns:
         ``K = min(post_nms, candidates)`` proposals per image.
@@ -65,23 +66,16 @@ def select_proposals(
         level_scores, level_deltas, index = _best(logit, delta, pre_nms, config.pre_nms_scores)
         if config.nms_scores == "sigmoid" and config.pre_nms_scores == "logit":
             level_scores = level_scores.sigmoid()
-        decoded = decode_boxes(
-            level_deltas,
-            anchors[index + start],
-            config.coding.weights,
-            offset=offset,
-            max_log_scale=config.coding.max_log_scale,
-            clamp_below=config.coding.clamp_below,
-        )
+        decoded = coder.decode(level_deltas, anchors[index + start])  # [B, k, 4]
         scores.append(level_scores)
         boxes.append(decoded)
         levels.append(torch.full_like(index, level))
         start += logit.shape[1] * logit.shape[2] * logit.shape[3]
-    all_boxes = clip_boxes(torch.cat(boxes, dim=1), image_sizes, offset=offset)
+    all_boxes = coder.clip(torch.cat(boxes, dim=1), image_sizes)
     all_scores = torch.cat(scores, dim=1)
     all_levels = torch.cat(levels, dim=1)
 
-    sides = all_boxes[..., 2:] - all_boxes[..., :2] + offset
+    sides = coder.sides(all_boxes)
     large = sides >= config.min_size if config.min_size_inclusive else sides > config.min_size
     valid = large.all(-1) & all_boxes.isfinite().all(-1) & all_scores.isfinite()
     all_boxes = torch.where(valid[..., None], all_boxes, 0.0)
@@ -94,7 +88,7 @@ def select_proposals(
         config.nms_threshold,
         max_output=min(post_nms, all_scores.shape[1]),
         valid=valid,
-        offset=offset,
+        offset=coder.offset,
     )
     kept_scores = all_scores.gather(1, index)
     if over_batch:

@@ -20,6 +20,16 @@ from det_models.detections import Detections
 from det_models.detector_config import DetectorConfig
 from det_models.errors import OptionError
 from det_models.loading import load
+from det_models.named import (
+    cascade_mask_rcnn_r50_fpn,
+    cascade_rcnn_r50_fpn,
+    faster_rcnn_r50_fpn,
+    mask_rcnn_r50_fpn,
+    yolact_darknet53,
+    yolact_plus_resnet50,
+    yolact_resnet50,
+    yolact_resnet101,
+)
 from det_models.predictor import Predictor
 from det_models.weights import Weights, open_weights
 
@@ -37,10 +47,14 @@ __all__ = [
     "__version__",
     "backbone",
     "build",
+    "cascade_mask_rcnn_r50_fpn",
+    "cascade_rcnn_r50_fpn",
     "describe",
     "detectron2_cascade_config",
     "detectron2_config",
+    "faster_rcnn_r50_fpn",
     "load",
+    "mask_rcnn_r50_fpn",
     "maskrcnn_benchmark_config",
     "mmdetection_cascade_config",
     "mmdetection_config",
@@ -51,4 +65,8 @@ __all__ = [
     "torchvision_v2_config",
     "two_stage",
     "yolact",
+    "yolact_darknet53",
+    "yolact_plus_resnet50",
+    "yolact_resnet50",
+    "yolact_resnet101",
 ]

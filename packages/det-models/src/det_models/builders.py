@@ -1,9 +1,23 @@
-"""From a configuration to a network, randomly initialised as its system does it."""
+"""From a configuration to a network made of parts, randomly initialised as its system does it."""
+
+from collections.abc import Sequence
 
 import torch
+from torch import nn
 
 from det_backbones import FPN, DarkNet, Deformable, ResNet, ResNetFPN, TimmBody, resnet, timm_backbone
-from det_heads import CascadeDetector, TwoStageDetector, Yolact, YolactConfig
+from det_heads import (
+    Anchors,
+    BoxHead,
+    CascadeBoxHeads,
+    CascadeMaskHeads,
+    MaskHead,
+    Normalize,
+    RegionProposals,
+    TwoStageDetector,
+    Yolact,
+    YolactConfig,
+)
 from det_models.config import BackboneConfig, ModelConfig, YolactBackboneConfig
 from det_models.detector_config import DetectorConfig
 from det_ops import Conv2d, deform_conv2d
@@ -14,7 +28,7 @@ Detector = TwoStageDetector | Yolact
 
 
 def build(config: ModelConfig) -> Detector:
-    """The network of a configuration, in NHWC, which convolutions prefer.
+    """Build the network of a configuration, in NHWC, which convolutions prefer.
 
     Raises:
         ValueError: Its fields do not go together, such as more frozen stages than there are.
@@ -23,12 +37,12 @@ def build(config: ModelConfig) -> Detector:
         assert isinstance(config.backbone, YolactBackboneConfig)
         network: Detector = yolact(config.backbone, config.detector)
     else:
-        network = two_stage(config.backbone, config.detector)
+        network = two_stage(backbone(config.backbone), config.detector)
     return network.to(memory_format=torch.channels_last)
 
 
 def backbone(config: BackboneConfig) -> ResNetFPN:
-    """The body and its pyramid.
+    """Build the body and its pyramid.
 
     Raises:
         ValueError: Fields that do not go together, or a network of timm that gives no pyramid of features.
@@ -45,16 +59,52 @@ def backbone(config: BackboneConfig) -> ResNetFPN:
     return ResNetFPN(body, pyramid)
 
 
-def two_stage(config: BackboneConfig, detector: DetectorConfig) -> TwoStageDetector:
-    """A two-stage detector: residual network, pyramid, proposals and the heads that look at boxes."""
-    kind = TwoStageDetector if detector.cascade is None else CascadeDetector
-    network = kind(backbone(config), detector)
+def two_stage(pyramid: nn.Module, config: DetectorConfig) -> TwoStageDetector:
+    """Build a two-stage detector on a backbone.
+
+    Args:
+        pyramid: Maps images [B, 3, H, W] to as many levels as the anchors have, finest first; has ``out_channels``, one
+            number for all of them, and ``strides``.
+        config: Everything else.
+    """
+    channels, strides = int(pyramid.out_channels), tuple(int(stride) for stride in pyramid.strides)  # type: ignore[arg-type]
+    network = TwoStageDetector(
+        backbone=pyramid,
+        anchors=Anchors(config.rpn.anchors, strides),
+        proposals=RegionProposals(channels, config.rpn, config.offset),
+        heads=region_heads(channels, strides, config),
+        pixels=Normalize(config.pixels),
+    )
     Conv2d.convert(network)
     return network
 
 
+def region_heads(channels: int, strides: Sequence[int], config: DetectorConfig) -> dict[str, nn.Module]:
+    """Build the box head and its branches, under the names that they have in a detector.
+
+    Args:
+        channels: Channels of the pyramid.
+        strides: Pixels per cell of each level, finest first.
+        config: Of the detector.
+    """
+    heads: dict[str, nn.Module] = {}
+    shared = {"strides": strides, "offset": config.offset, "init": config.init}
+    cascade, mask = config.cascade, config.mask
+    if cascade is None:
+        heads["box_head"] = BoxHead(channels, config.num_classes, config.box, **shared)
+    else:
+        stages = [BoxHead(channels, config.num_classes, stage, **shared) for stage in cascade.stages(config.box)]
+        heads["box_heads"] = CascadeBoxHeads(stages, cascade)
+    if mask is not None and cascade is not None and cascade.mask_heads == "per_stage":
+        masks = [MaskHead(channels, config.num_classes, mask, **shared) for _ in cascade.positive_ious]
+        heads["mask_heads"] = CascadeMaskHeads(masks)
+    elif mask is not None:
+        heads["mask_head"] = MaskHead(channels, config.num_classes, mask, **shared)
+    return heads
+
+
 def yolact(config: YolactBackboneConfig, detector: YolactConfig) -> Yolact:
-    """YOLACT or YOLACT++: body, YOLACT's pyramid, and the detector on it."""
+    """Build YOLACT or YOLACT++: body, YOLACT's pyramid, and the detector on it."""
     body = darknet(config) if config.kind == "darknet53" else residual(config, _deformable(config))
     pyramid = FPN(
         body.out_channels[-3:],
@@ -71,12 +121,12 @@ def yolact(config: YolactBackboneConfig, detector: YolactConfig) -> Yolact:
 
 
 def darknet(config: YolactBackboneConfig) -> DarkNet:
-    """DarkNet-53."""
+    """Build DarkNet-53."""
     return DarkNet(norm=config.norm, norm_eps=config.norm_eps)
 
 
 def residual(config: BackboneConfig, deformable: Deformable | None = None) -> ResNet | TimmBody:
-    """The residual network, or the network of timm that the configuration names."""
+    """Build the residual network, or the network of timm that the configuration names."""
     if config.name.startswith("timm/"):
         return timm_backbone(config.name, norm=config.norm, freeze_at=config.freeze_at)
     return resnet(

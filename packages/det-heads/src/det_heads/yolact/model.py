@@ -4,7 +4,6 @@ Shapes: `B` images of size `H x W`, `N` priors, `M` object slots, `C` classes, `
 detections. None of them depends on the data, and nothing is read back to the host.
 """
 
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -19,7 +18,7 @@ from det_heads.yolact import losses
 from det_heads.yolact.config import YolactConfig
 from det_heads.yolact.detections import select
 from det_heads.yolact.heads import MaskIoUNet, PredictionHead, ProtoNet, init_xavier
-from det_heads.yolact.masks import assemble, crop, scale
+from det_heads.yolact.masks import assemble, crop, masks_to_image, scale
 from det_heads.yolact.matching import PriorMatch, match_priors
 from det_heads.yolact.priors import Priors
 
@@ -93,10 +92,6 @@ class Yolact(nn.Module):
             return self.losses(batch, outputs, self.semantic(features[0]), part or WHOLE)
         return self.detect(outputs, image_shape)
 
-    def random_keys(self, shape: tuple[int, int], device: torch.device) -> Tensor:
-        """Uniform numbers that decide which positives train masks; the largest win. Replace to choose otherwise."""
-        return torch.rand(shape, device=device)
-
     def batch_part(self, index: int, count: int, mean: Callable[[Tensor], Tensor]) -> BatchPart:
         """What :meth:`forward` takes as `part`; this and :meth:`layer_groups` are what `det_engine` asks a model."""
         return BatchPart(index, count, mean)
@@ -150,8 +145,7 @@ class Yolact(nn.Module):
         config, boxes, labels = self.config.loss, _boxes(batch), batch["labels"]
         match = self.match(outputs.priors, batch)
         positives = part.mean(match.positive.sum())
-        draw = functools.partial(self.random_keys, device=boxes.device)
-        keys = part.rows(draw, (match.positive.shape[0], match.positive.shape[1]))
+        keys = part.random_keys(match.positive.shape[0], match.positive.shape[1], boxes.device)
         samples = losses.sample_masks(match, keys, config.masks)
         mask, logits, inside, truth = losses.mask_losses(
             outputs.prototypes.float(),
@@ -205,7 +199,7 @@ class Yolact(nn.Module):
         self, detections: Mapping[str, Tensor], scales: Tensor, original_sizes: Sequence[tuple[int, int]]
     ) -> list[ImageDetections]:
         """Detections in pixels of the original images, see :func:`det_heads.to_image`."""
-        return to_image(detections, scales, original_sizes, paste="image")
+        return to_image(detections, scales, original_sizes, branches=[masks_to_image])
 
 
 def _boxes(batch: Mapping[str, Tensor]) -> Tensor:

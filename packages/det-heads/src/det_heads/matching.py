@@ -1,7 +1,8 @@
 """Which candidate boxes stand for which objects, and which of them train the heads.
 
-Anchors, proposals and the refined boxes of a cascade all go through :func:`assign`, then :func:`draw` (or
-:func:`label_all` where a stage does not sample again).
+Anchors, proposals and the refined boxes of a cascade all go through :func:`match`, then :func:`subsample` (or
+:func:`label_all` where a stage does not sample again). Shapes: `B` images, `N` candidates, `M`
+object slots, `S` samples.
 """
 
 from collections.abc import Mapping
@@ -10,12 +11,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from det_ops import match, sample
+import det_ops
 
-__all__ = ["Assignment", "Samples", "Truth", "assign", "draw", "label_all", "truth_of"]
+__all__ = ["GroundTruth", "Matches", "Samples", "ground_truth", "label_all", "match", "subsample"]
 
 
-class Truth(NamedTuple):
+class GroundTruth(NamedTuple):
     """Objects of a batch in the detector's width convention.
 
     Attributes:
@@ -29,8 +30,8 @@ class Truth(NamedTuple):
     usable: Tensor
 
 
-class Assignment(NamedTuple):
-    """What :func:`assign` found for every candidate.
+class Matches(NamedTuple):
+    """What :func:`match` found for every candidate.
 
     Attributes:
         truth_index: [B, N] int64, the object it would stand for: that of largest IoU, unless assigned again.
@@ -42,7 +43,7 @@ class Assignment(NamedTuple):
 
 
 class Samples(NamedTuple):
-    """Candidates that train a head; positives first where they were drawn.
+    """Candidates that train a head; positives first where they were drawn at random.
 
     Attributes:
         index: [B, S] int64 into the candidates.
@@ -52,6 +53,7 @@ class Samples(NamedTuple):
         labels: [B, S] int64: class of the object; ``num_classes`` for background.
         positive: [B, S] bool.
         valid: [B, S] bool; the other slots are padding and carry no loss.
+        max_positives: Only the first so many slots of an image can be positive, whatever the data.
     """
 
     index: Tensor
@@ -61,10 +63,11 @@ class Samples(NamedTuple):
     labels: Tensor
     positive: Tensor
     valid: Tensor
+    max_positives: int
 
 
-def truth_of(batch: Mapping[str, Tensor], offset: float = 0.0) -> Truth:
-    """The objects of a batch that two-stage detectors learn from.
+def ground_truth(batch: Mapping[str, Tensor], offset: float = 0.0) -> GroundTruth:
+    """Take from a batch the objects that two-stage detectors learn from.
 
     Args:
         batch: ``boxes``, ``labels``, ``valid``, ``crowd``, and ``scales`` where ``offset`` is 1.
@@ -78,13 +81,13 @@ def truth_of(batch: Mapping[str, Tensor], offset: float = 0.0) -> Truth:
     if offset:
         last = boxes[..., 2:] - offset * batch["scales"].flip(-1)[:, None]
         boxes = torch.cat([boxes[..., :2], torch.maximum(last, boxes[..., :2])], dim=-1)
-    return Truth(boxes, batch["labels"], batch["valid"] & ~batch["crowd"])
+    return GroundTruth(boxes, batch["labels"], batch["valid"] & ~batch["crowd"])
 
 
-def assign(
+def match(
     boxes: Tensor,
     valid: Tensor | None,
-    truth: Truth,
+    truth: GroundTruth,
     *,
     positive_iou: float,
     negative_iou: float,
@@ -92,8 +95,8 @@ def assign(
     low_quality_iou: float = 0.0,
     reassign_low_quality: bool = False,
     offset: float,
-) -> Assignment:
-    """Labels candidates by their IoU with the objects.
+) -> Matches:
+    """Label candidates by their IoU with the objects.
 
     Args:
         boxes: [N, 4], shared by all images, or [B, N, 4].
@@ -107,9 +110,9 @@ def assign(
         offset: Width convention.
 
     Returns:
-        The assignment; candidates that are not valid have label -1.
+        The matches; candidates that are not valid have label -1.
     """
-    index, label = match(
+    index, label = det_ops.match(
         boxes,
         truth.boxes,
         truth.usable,
@@ -120,17 +123,17 @@ def assign(
         reassign_low_quality=reassign_low_quality,
         offset=offset,
     )
-    return Assignment(index, label if valid is None else torch.where(valid, label, -1))
+    return Matches(index, label if valid is None else torch.where(valid, label, -1))
 
 
-def draw(
-    boxes: Tensor, assignment: Assignment, truth: Truth, keys: Tensor, *, count: int, fraction: float, num_classes: int
+def subsample(
+    boxes: Tensor, matches: Matches, truth: GroundTruth, keys: Tensor, *, count: int, fraction: float, num_classes: int
 ) -> Samples:
-    """Draws candidates at random, objects up to a fraction and background for the rest.
+    """Draw candidates at random, objects up to a fraction and background for the rest.
 
     Args:
         boxes: [N, 4] or [B, N, 4] candidates.
-        assignment: Their labels.
+        matches: Their labels.
         truth: Objects.
         keys: [B, N] random numbers; the largest are drawn.
         count: Samples per image.
@@ -140,16 +143,17 @@ def draw(
     Returns:
         ``S = min(count, N)`` samples per image, positives first.
     """
-    index, positive, valid = sample(assignment.label, keys, count, fraction)
+    index, positive, valid = det_ops.sample(matches.label, keys, count, fraction)
     chosen = boxes[index] if boxes.ndim == 2 else boxes.gather(1, index[..., None].expand(-1, -1, 4))
-    return _samples(index, chosen, assignment.truth_index.gather(1, index), positive, valid, truth, num_classes)
+    most = min(index.shape[1], max(1, int(count * fraction)))
+    return _samples(index, chosen, matches.truth_index.gather(1, index), positive, valid, truth, num_classes, most)
 
 
-def label_all(boxes: Tensor, assignment: Assignment, truth: Truth, *, num_classes: int) -> Samples:
-    """All candidates [B, N, 4] as samples in their order, for cascade stages that do not sample again."""
+def label_all(boxes: Tensor, matches: Matches, truth: GroundTruth, *, num_classes: int) -> Samples:
+    """Make samples of all candidates [B, N, 4] in their order, for cascade stages that do not sample again."""
     index = torch.arange(boxes.shape[1], device=boxes.device).expand(boxes.shape[:2])
-    label = assignment.label
-    return _samples(index, boxes, assignment.truth_index, label == 1, label >= 0, truth, num_classes)
+    label = matches.label
+    return _samples(index, boxes, matches.truth_index, label == 1, label >= 0, truth, num_classes, boxes.shape[1])
 
 
 def _samples(
@@ -158,8 +162,9 @@ def _samples(
     truth_index: Tensor,
     positive: Tensor,
     valid: Tensor,
-    truth: Truth,
+    truth: GroundTruth,
     num_classes: int,
+    max_positives: int,
 ) -> Samples:
     return Samples(
         index=index,
@@ -169,4 +174,5 @@ def _samples(
         labels=torch.where(positive, truth.labels.gather(1, truth_index), num_classes),
         positive=positive,
         valid=valid,
+        max_positives=max_positives,
     )
