@@ -205,8 +205,10 @@ def main() -> int:
     """Status of the command: 1 if a share is below its floor."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     packages = sorted((ROOT / "packages").glob("det-*"))
-    parser.add_argument("packages", nargs="*", choices=[[], *(package.name for package in packages)], metavar="PACKAGE")
+    parser.add_argument("packages", nargs="*", metavar="PACKAGE", help="list all that falls short in these")
     named = parser.parse_args().packages
+    if unknown := set(named) - {package.name for package in packages}:
+        parser.error(f"there is no package {', '.join(sorted(unknown))}")
     floors = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["docstrings"]
     failed = False
     print(f"{'docstrings':15}{'public':>8}" + "".join(f"{column:>16}" for column in COLUMNS))

@@ -3,14 +3,14 @@ import json
 import re
 from pathlib import Path
 
+from testing.readmes import run_blocks
+
 README = Path(__file__).parent.parent / "README.md"
 
 
 def test_the_example_runs_and_learns(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    (code,) = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL)
-    names = {}
-    exec(compile(code, str(README), "exec"), names)
+    names = run_blocks(README)
     assert names["result"].metrics["accuracy"] > 0.9
     shown = capsys.readouterr().out
     promised = (

@@ -3,7 +3,6 @@
 import os
 import signal
 import time
-from pathlib import Path
 
 import pytest
 import torch
@@ -12,11 +11,10 @@ from det_engine import checkpoint, read_metrics
 from testing.processes import environment, start_python
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
-SCRIPT = Path(__file__).with_name("small.py")
 
 
 def start(*arguments):
-    return start_python(SCRIPT, *arguments, env=environment(OMP_NUM_THREADS="1"))
+    return start_python("-m", "testing.small_training", *arguments, env=environment(OMP_NUM_THREADS="1"))
 
 
 def wait_for(path, process, seconds=900):

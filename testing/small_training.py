@@ -1,10 +1,11 @@
 """A small training that the tests run, in their process or, as a script, in another one.
 
-python small.py RUN_DIRECTORY STEPS SECONDS_A_STEP [--resume] [--hang-in-evaluation]
+python -m testing.small_training RUN_DIRECTORY STEPS SECONDS_A_STEP [--resume] [--hang-in-evaluation]
 """
 
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -23,6 +24,7 @@ class Net(nn.Module):
         self.head = nn.Linear(width, classes)
 
     def forward(self, batch):
+        """Losses by name in training, logits [B, classes] otherwise."""
         logits = self.head(self.body(batch["x"]))
         if not self.training:
             return logits
@@ -33,11 +35,13 @@ class Net(nn.Module):
 
 
 def make_net(seed=0, **kwargs):
+    """A network, the same weights every time."""
     torch.manual_seed(seed)
     return Net(**kwargs)
 
 
 def make_batch(step, size=4):
+    """The batch of a step: numbers, and whether the first of them is positive."""
     generator = torch.Generator().manual_seed(step)
     x = torch.randn(size, 8, generator=generator)
     # A draw from the global generator too, as careless data code does.
@@ -46,6 +50,7 @@ def make_batch(step, size=4):
 
 
 def make_batches(step, seconds=0.0):
+    """All batches from a step on, each after so many seconds."""
     while True:
         time.sleep(seconds)
         yield make_batch(step)
@@ -53,11 +58,14 @@ def make_batches(step, seconds=0.0):
 
 
 def make_solver(steps=40, **changes):
-    fields = {"base_lr": 0.1, "warmup_steps": 8, "milestones": (20, 30), "steps": steps, "clip_norm": 5.0}
-    return SolverConfig(**{**fields, **changes})
+    """A schedule with warm-up and two milestones."""
+    solver = SolverConfig(base_lr=0.1, warmup_steps=8, milestones=(20, 30), steps=steps, clip_norm=5.0)
+    return replace(solver, **changes)
 
 
 def make_evaluate(model, seen=None):
+    """An evaluation, which also appends its accuracy to `seen`."""
+
     def evaluate():
         # The training's random numbers must not move with these.
         torch.rand(7)
@@ -76,18 +84,20 @@ def checkpoint_differences(one, two):
 
 
 def make_run(path):
+    """The folder of a run."""
     return RunDirectory.create(path, config={}, environment={"written_by": "det-engine"})
 
 
 def main(path, steps, seconds, *flags):
+    """Train, or go on."""
     run = RunDirectory.open(path) if "--resume" in flags else make_run(path)
     model = make_net()
     evaluate = make_evaluate(model)
-    if "--hang-in-evaluation" in flags:
 
-        def evaluate():
-            Path(path, "evaluating").touch()
-            time.sleep(600)
+    def hang():
+        Path(path, "evaluating").touch()
+        time.sleep(600)
+        return evaluate()
 
     def batches(step):
         Path(path, "asked").touch()
@@ -103,7 +113,7 @@ def main(path, steps, seconds, *flags):
         device=torch.device("cpu"),
         run=run,
         settings=TrainSettings(log_interval=7, checkpoint_interval=5, evaluation_interval=10, display="plain"),
-        evaluate=evaluate,
+        evaluate=hang if "--hang-in-evaluation" in flags else evaluate,
         resume=run.path if "--resume" in flags else None,
     )
 
