@@ -47,17 +47,27 @@ FULL = (
     "yolact/yolact_plus_resnet50",
 )
 
+BODIES = (
+    "timm/convnextv2_atto",
+    "timm/resnet10t",
+    "timm/mobilenetv3_small_050",
+    "timm/swin_tiny_patch4_window7_224",
+)
+"""Mask R-CNN on networks of timm, of which these are the kinds of body that a user may bring."""
+
 
 def main() -> None:
     """Exit status 1 where something does not hold."""
     parser = argparse.ArgumentParser(prog="hatch run npu:check", description=__doc__.partition("\n\n")[0])
-    parser.add_argument("networks", nargs="*", default=[*TINY, *FULL], help="such as mask_rcnn/tiny; by default all")
+    parser.add_argument(
+        "networks", nargs="*", default=[*TINY, *FULL, *BODIES], help="such as mask_rcnn/tiny; by default all"
+    )
     parser.add_argument("--soc", choices=SOCS, action="append", help="kind of NPU; by default all")
     parser.add_argument("--update", action="store_true", help=f"write the golden files anew, with an {GOLDEN_SOC}")
     options = parser.parse_args()
-    unknown = sorted(set(options.networks) - {*TINY, *FULL})
+    unknown = sorted(set(options.networks) - {*TINY, *FULL, *BODIES})
     if unknown:
-        parser.error(f"there is no network {', '.join(unknown)}; there are {', '.join((*TINY, *FULL))}")
+        parser.error(f"there is no network {', '.join(unknown)}; there are {', '.join((*TINY, *FULL, *BODIES))}")
     sys.path.append(str(PACKAGES))
     missing = _missing()
     if missing:

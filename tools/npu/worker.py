@@ -7,6 +7,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -32,6 +33,15 @@ from det_models.inference import optimize_for_inference
 from tools.npu.emulation import Emulation, deprecated
 from tools.npu.self_test import unnoticed
 
+TIMM = ("convnextv2_atto", "resnet10t", "mobilenetv3_small_050", "swin_tiny_patch4_window7_224")
+
+
+def on_timm(name: str) -> Recipe:
+    """The smallest Mask R-CNN on a network of timm."""
+    recipe = MASK_RCNN["tiny"]()
+    return replace(recipe, backbone=replace(recipe.backbone, name=name))
+
+
 # The networks that differ in more than depth and schedule.
 RECIPES: dict[str, Callable[[], Recipe]] = {
     "faster_rcnn/tiny": FASTER_RCNN["tiny"],
@@ -47,6 +57,7 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "yolact/yolact_darknet53": YOLACT["yolact_darknet53"],
     "yolact/yolact_plus_resnet50": YOLACT["yolact_plus_resnet50"],
 }
+RECIPES |= {f"timm/{name}": partial(on_timm, f"timm/{name}") for name in TIMM}
 OBJECTS = (6, 3)
 """Objects of the two images."""
 

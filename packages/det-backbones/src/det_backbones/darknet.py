@@ -1,6 +1,6 @@
 """DarkNet-53 (Redmon and Farhadi 2018) that gives the features of all five stages.
 
-Legend: `N` images, `C` channels, `H, W` height and width of the input.
+Legend: `B` images, `C` channels, `H, W` height and width of the input.
 """
 
 from collections.abc import Iterator, Sequence
@@ -82,7 +82,14 @@ class DarkNet(nn.Module):
         return (("stem.",), *((f"layers.{stage}.",) for stage in range(len(self.layers))))
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """`Tensor[N, 3, H, W]` to C1, ..., C5: `Tensor[N, out_channels[i], H / strides[i], W / strides[i]]`."""
+        """Give the features of the five stages.
+
+        Args:
+            x: [B, 3, H, W], normalised as the weights expect.
+
+        Returns:
+            C1, ..., C5: [B, C, ceil(H / s), ceil(W / s)] of `out_channels` and `strides`.
+        """
         features = []
         with affine_maps(self, x):
             x = self.stem(x)

@@ -1,6 +1,6 @@
 """Modulated deformable convolution (DCNv2, Zhu et al. 2018) as a layer around an operator that is handed in.
 
-Legend: `N` images, `C` channels, `H, W` height and width.
+Legend: `B` images, `C` channels, `H, W` height and width.
 """
 
 import math
@@ -13,14 +13,14 @@ from torch import Tensor, nn
 
 Operator = Callable[..., Tensor]
 """`deform_conv2d(input, offset, weight, bias, *, stride, padding, mask)` as torchvision and det_ops have it: one offset
-(y, x) `Tensor[N, 2 * 9, H', W']` and one factor `Tensor[N, 9, H', W']` per tap and position of the result."""
+(y, x) `[B, 2 * 9, H', W']` and one factor `[B, 9, H', W']` per tap and position of the result."""
 
 _TAPS = 9
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Deformable:
-    """Which 3 x 3 convolutions of a ResNet with bottlenecks are deformable, and what computes them.
+    """The choice of 3 x 3 convolutions of a ResNet with bottlenecks are deformable, and what computes them.
 
     Attributes:
         operator: The deformable convolution.
@@ -67,7 +67,7 @@ class DeformConv2d(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """As DCNv2: uniform by fan-in, and no deformation."""
+        """Draw the weights as DCNv2 does, uniform by fan-in, and begin without deformation."""
         bound = 1 / math.sqrt(self.weight[0].numel())
         nn.init.uniform_(self.weight, -bound, bound)
         nn.init.zeros_(self.bias)
@@ -75,12 +75,28 @@ class DeformConv2d(nn.Module):
         nn.init.zeros_(self.offset_mask.bias)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor:
-        """`Tensor[N, C, H, W]` to `Tensor[N, C', H / stride, W / stride]`."""
+        """Convolve where the offsets say.
+
+        Args:
+            x: [B, C, H, W], any floating dtype.
+
+        Returns:
+            [B, out_channels, ceil(H / stride), ceil(W / stride)], the same dtype.
+        """
         return self.convolve(x, self.weight, self.bias)
 
     def convolve(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        """The same with another weight and bias, for a normalisation that was folded into them."""
+        """Do the same with another weight and bias, for a normalisation that was folded into them.
+
+        Args:
+            x: [B, C, H, W].
+            weight: [O, C, 3, 3] with O = out_channels.
+            bias: [O].
+
+        Returns:
+            [B, out_channels, ceil(H / stride), ceil(W / stride)].
+        """
         offset_mask = self.offset_mask
         where = F.conv2d(x, offset_mask.weight, offset_mask.bias, offset_mask.stride, offset_mask.padding)
-        offset, mask = where.split((2 * _TAPS, _TAPS), dim=1)
+        offset, mask = where.split((2 * _TAPS, _TAPS), dim=1)  # [B, 18, H', W'], [B, 9, H', W']
         return self.operator(x, offset, weight, bias, stride=self.stride, padding=1, mask=mask.sigmoid())

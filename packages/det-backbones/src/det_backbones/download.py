@@ -32,7 +32,7 @@ Progress = Callable[[str, int, int | None], None]
 
 
 def cache_directory() -> Path:
-    """Where weights are kept: `$DET_CACHE/weights`, else `weights` in the user's cache folder for `det`."""
+    """The folder of the weights: `$DET_CACHE/weights`, else `weights` in the user's cache folder for `det`."""
     root = os.environ.get("DET_CACHE") or platformdirs.user_cache_dir("det", appauthor=False)
     return Path(root).expanduser() / "weights"
 

@@ -1,6 +1,6 @@
 """Feature pyramid network (Lin et al. 2016) over the stages of a backbone.
 
-Legend: `N` images, `C` channels of every pyramid level, `H_l, W_l` size of level l.
+Legend: `B` images, `C` channels, `H_l, W_l` size of level l.
 """
 
 from collections.abc import Iterator, Sequence
@@ -86,13 +86,13 @@ class FPN(Normalized):
                 yield f"{kind}.{level}", f"{kind}_norm.{level}"
 
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
-        """Mixes the features of all levels.
+        """Mix the features of all levels.
 
         Args:
-            features: `Tensor[N, in_channels[l], H_l, W_l]`, fine to coarse.
+            features: [B, C, H_l, W_l], of `in_channels`, fine to coarse; each is half the size of the one before.
 
         Returns:
-            `Tensor[N, C, H_l, W_l]` for each input and each level appended, of half the size (rounded up).
+            [B, C, H_l, W_l] for each input and each level appended, of half the size (rounded up).
 
         Raises:
             ValueError: There are not as many features as `in_channels`, or one is not half the size of the one before.
@@ -110,7 +110,7 @@ class FPN(Normalized):
             for level, feature in enumerate(features)
         ]
         outputs: list[Tensor] = []
-        merged = laterals[-1]
+        merged = laterals[-1]  # [B, C, H_l, W_l] of the coarsest level, then of each finer one
         for level in reversed(range(len(laterals))):
             if level < len(laterals) - 1:
                 merged = self._enlarge(merged, laterals[level]).add_(laterals[level])
@@ -167,13 +167,13 @@ class ResNetFPN(nn.Module):
         return tuple(tuple(f"body.{prefix}" for prefix in group) for group in self.body.layer_groups())
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """The pyramid's levels of images.
+        """Give the levels of the pyramid.
 
         Args:
-            x: `Tensor[N, 3, H, W]`.
+            x: [B, 3, H, W].
 
         Returns:
-            `Tensor[N, out_channels, H / strides[l], W / strides[l]]` for each level.
+            [B, C, H / s, W / s] for each level, of `out_channels` and `strides`.
 
         Raises:
             ValueError: The body gives features that are not of the strides it declares.

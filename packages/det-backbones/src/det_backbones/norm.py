@@ -1,6 +1,6 @@
 """Normalisation layers of the backbones, computed as part of the convolution before them where they are constant.
 
-Legend: `N` images, `C` channels, `H, W` height and width.
+Legend: `B` images, `C` channels, `H, W` height and width.
 """
 
 import math
@@ -24,7 +24,7 @@ statistics; batch statistics over all processes; group normalisation (statistics
 class FrozenBatchNorm2d(nn.Module):
     """Batch normalisation whose statistics never change, in `train()` as in `eval()`.
 
-    `weight`, `bias`, `running_mean` and `running_var` are `Tensor[C]` under the names `nn.BatchNorm2d` uses, so that
+    `weight`, `bias`, `running_mean` and `running_var` are [C] under the names `nn.BatchNorm2d` uses, so that
     checkpoints fit; a stored `num_batches_tracked` is ignored. Fresh layers are the identity exactly: `running_var`
     starts as `1 - eps`.
 
@@ -55,7 +55,14 @@ class FrozenBatchNorm2d(nn.Module):
         self.register_load_state_dict_pre_hook(_drop_batch_count)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalises `x` (`Tensor[N, C, H, W]`) in its own dtype; a convolution before it is better folded."""
+        """Normalise; a convolution before it is better folded (:func:`convolve_and_normalize`).
+
+        Args:
+            x: [B, C, H, W].
+
+        Returns:
+            [B, C, H, W], in the dtype of `x`.
+        """
         scale, shift = affine_map(self, x.dtype)
         return x * scale.to(x.dtype).view(1, -1, 1, 1) + shift.view(1, -1, 1, 1)
 
@@ -73,7 +80,7 @@ def make_norm(kind: Norm, channels: int, eps: float = 1e-5, *, groups: int | Non
 
     Args:
         kind: Which; see :data:`Norm`.
-        channels: C of its input `Tensor[N, C, H, W]`.
+        channels: C of its input [B, C, H, W].
         eps: Added to the variance.
         groups: Of group normalisation. detectron2, maskrcnn-benchmark and mmdetection have 32 (Wu and He, 2018),
             whatever C is. None: 32 too, but fewer where C is below 64 or 32 does not divide it, as in networks that
@@ -116,7 +123,7 @@ def affine_map(norm: FrozenBatchNorm2d, dtype: torch.dtype) -> tuple[Tensor, Ten
         dtype: Of the shift.
 
     Returns:
-        Scale `Tensor[C]` in float32 at least and shift `Tensor[C]`, differentiable in `weight` and `bias`.
+        Scale [C] in float32 at least and shift [C], differentiable in `weight` and `bias`.
     """
     known = None if torch.compiler.is_compiling() else _MAPS.get()
     if not known or norm not in known:
@@ -131,7 +138,7 @@ def _affine_map(norms: Sequence[FrozenBatchNorm2d]) -> tuple[Tensor, Tensor]:
     weight, bias, mean, variance = (
         _joined([getattr(norm, name) for norm in norms]) for name in ("weight", "bias", "running_mean", "running_var")
     )
-    scale = weight * (variance + norms[0].eps).rsqrt()
+    scale = weight * (variance + norms[0].eps).rsqrt()  # [C of all norms together]
     return scale, torch.addcmul(bias, mean, scale, value=-1)
 
 
@@ -152,7 +159,7 @@ def affine_maps(network: nn.Module, x: Tensor) -> Iterator[None]:
 
     Args:
         network: What has :class:`FrozenBatchNorm2d` inside; other layers do not count.
-        x: Its input.
+        x: Its input, [B, 3, H, W], of which device and autocast count.
     """
     if torch.compiler.is_compiling():  # which sees through all of this, and does not know context variables
         yield
@@ -200,12 +207,21 @@ class _Scaled(torch.autograd.Function):
 
 
 def folded(convolution: nn.Conv2d | DeformConv2d, norm: FrozenBatchNorm2d, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Weight and bias, in `dtype`, of the one convolution that a convolution and a constant affine map after it are."""
+    """Weight and bias of the one convolution that a convolution and a constant affine map after it are.
+
+    Args:
+        convolution: Of any groups, with or without a bias.
+        norm: What :func:`has_constant_statistics`, of its output.
+        dtype: Of the result.
+
+    Returns:
+        Weight [O, C / groups, height, width] and bias [O].
+    """
     weight, bias = convolution.weight, convolution.bias
     scale, shift = affine_map(norm, dtype if bias is None else torch.promote_types(dtype, torch.float32))
     if bias is not None:
         shift = (shift + bias * scale).to(dtype)
-    factor = scale.view(-1, 1, 1, 1)
+    factor = scale.view(-1, 1, 1, 1)  # [O, 1, 1, 1]
     if scale.requires_grad or dtype == torch.promote_types(weight.dtype, scale.dtype) or torch.compiler.is_compiling():
         return (weight * factor).to(dtype), shift
     return cast(Tensor, _Scaled.apply(weight, factor, dtype)), shift
@@ -220,12 +236,12 @@ def convolve_and_normalize(x: Tensor, convolution: nn.Conv2d | DeformConv2d, nor
     Folding happens in float32 and is rounded once, to autocast's dtype or that of the weights.
 
     Args:
-        x: `Tensor[N, C, H, W]`.
+        x: [B, C, H, W].
         convolution: A convolution with zero padding, or a deformable one.
         norm: The normalisation of its output.
 
     Returns:
-        `Tensor[N, C', H', W']`
+        [B, O, H, W] with the convolution's output channels O and size.
     """
     if not has_constant_statistics(norm):
         return norm(convolution(x))

@@ -1,6 +1,6 @@
 """ResNet and ResNeXt (He et al. 2015; Xie et al. 2016) that give the features of all four stages.
 
-Legend: `N` images, `C` channels, `H, W` height and width of the input.
+Legend: `B` images, `C` channels, `H, W` height and width of the input.
 """
 
 from collections.abc import Iterator, Sequence
@@ -82,7 +82,14 @@ class BasicBlock(_Block):
         self.downsample = _downsample(shape)
 
     def forward(self, x: Tensor) -> Tensor:
-        """`Tensor[N, C, H, W]` to `Tensor[N, C', H / stride, W / stride]`."""
+        """Apply the block.
+
+        Args:
+            x: [B, C, H, W] with C = in_channels.
+
+        Returns:
+            [B, C, ceil(H / stride), ceil(W / stride)] with C = out_channels.
+        """
         out = F.relu_(convolve_and_normalize(x, self.conv1, self.bn1))
         out = convolve_and_normalize(out, self.conv2, self.bn2)
         return self._add_shortcut(out, x)
@@ -107,7 +114,14 @@ class Bottleneck(_Block):
         self.downsample = _downsample(shape)
 
     def forward(self, x: Tensor) -> Tensor:
-        """`Tensor[N, C, H, W]` to `Tensor[N, C', H / stride, W / stride]`."""
+        """Apply the block.
+
+        Args:
+            x: [B, C, H, W] with C = in_channels.
+
+        Returns:
+            [B, C, ceil(H / stride), ceil(W / stride)] with C = out_channels.
+        """
         out = F.relu_(convolve_and_normalize(x, self.conv1, self.bn1))
         out = F.relu_(convolve_and_normalize(out, self.conv2, self.bn2))
         out = convolve_and_normalize(out, self.conv3, self.bn3)
@@ -208,19 +222,26 @@ class ResNet(Normalized):
         return (("conv1.", "bn1."), *((f"layer{stage}.",) for stage in (1, 2, 3, 4)))
 
     def stem(self, x: Tensor) -> Tensor:
-        """`Tensor[N, 3, H, W]` to `Tensor[N, width, H / 4, W / 4]`."""
+        """Compute what comes before the first stage.
+
+        Args:
+            x: [B, 3, H, W].
+
+        Returns:
+            [B, width, ceil(H / 4), ceil(W / 4)].
+        """
         x = F.relu_(convolve_and_normalize(x, self.conv1, self.bn1))
         return F.max_pool2d(x, 3, 2, 1)
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """The features of the four stages.
+        """Give the features of the four stages.
 
         Args:
-            x: `Tensor[N, 3, H, W]`, normalised as the weights expect. H and W that 32 divides keep every level
+            x: [B, 3, H, W], normalised as the weights expect. H and W that 32 divides keep every level
                 aligned; others are rounded up at each stride.
 
         Returns:
-            C2, C3, C4, C5: `Tensor[N, out_channels[i], H / strides[i], W / strides[i]]`. Frozen stages build no graph.
+            C2, C3, C4, C5: [B, C, H / s, W / s] of `out_channels` and `strides`. Frozen stages build no graph.
         """
         features = []
         with affine_maps(self, x):

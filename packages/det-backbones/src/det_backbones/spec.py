@@ -23,7 +23,7 @@ class Pyramid(Protocol):
         ...
 
     def __call__(self, x: Tensor, /) -> Sequence[Tensor]:
-        """From `Tensor[N, 3, H, W]`, levels `Tensor[N, out_channels, H / strides[l], W / strides[l]]`, rounded."""
+        """Make of [B, 3, H, W] levels [B, C, H / s, W / s] of `out_channels` and `strides`, sizes rounded."""
         ...
 
 
@@ -45,7 +45,7 @@ class Body(Protocol):
         ...
 
     def __call__(self, x: Tensor, /) -> Sequence[Tensor]:
-        """From `Tensor[N, 3, H, W]`, features `Tensor[N, out_channels[i], H / strides[i], W / strides[i]]`, rounded."""
+        """Make of [B, 3, H, W] features [B, C, H / s, W / s] of `out_channels` and `strides`, sizes rounded."""
         ...
 
 

@@ -31,13 +31,21 @@ class SyncBatchNorm2d(nn.SyncBatchNorm):
     """
 
     def forward(self, x: Tensor) -> Tensor:  # pyrefly: ignore[bad-param-name-override]
-        """Normalises `Tensor[N, C, H, W]`; in training by the statistics of the batches of all processes."""
+        """Normalise, in training by the statistics of the batches of all processes.
+
+        Args:
+            x: [B, C, H, W], where B may differ from process to process.
+
+        Returns:
+            [B, C, H, W], the same dtype.
+        """
         together = self.training and dist.is_available() and dist.is_initialized()
         if not together or x.device.type != "cpu":
             return super().forward(x)
         counts = torch.full((1,), x.numel() // x.shape[1], dtype=torch.float64)
-        sums = x.sum((0, 2, 3), dtype=torch.float64)
+        sums = x.sum((0, 2, 3), dtype=torch.float64)  # [C]
         squares = x.double().square().sum((0, 2, 3))
+        # [1], [C], [C]
         count, sums, squares = _Sum.apply(torch.cat([counts, sums, squares]), self.process_group).split(
             [1, self.num_features, self.num_features]
         )

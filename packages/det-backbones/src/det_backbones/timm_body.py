@@ -1,10 +1,11 @@
 """Networks of timm (pytorch-image-models) as bodies of detectors: those that give a pyramid of features.
 
-Legend: `N` images, `C` channels, `H, W` height and width of the input.
+Legend: `B` images, `C` channels, `H, W` height and width of the input.
 """
 
 import difflib
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
@@ -14,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from det_backbones.folding import Normalized
 from det_backbones.norm import Norm
 from det_backbones.pairs import ExclusivePairs
-from det_backbones.pixels import PixelConfig
+from det_backbones.pixels import TORCHVISION_PIXELS, PixelConfig
 from det_backbones.window_masks import keep_masks
 
 STRIDES = (4, 8, 16, 32)
@@ -65,14 +66,14 @@ class TimmBody(Normalized):
         self._freeze()
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """The features of four stages.
+        """Give the features of four stages.
 
         Args:
-            x: `Tensor[N, 3, H, W]`, normalised as `pixels` says. Every network takes H and W that 32 divides; some take
+            x: [B, 3, H, W], normalised as `pixels` says. Every network takes H and W that 32 divides; some take
                 others, and round to either side.
 
         Returns:
-            `Tensor[N, out_channels[i], H / strides[i], W / strides[i]]` for each stage.
+            [B, C, H / s, W / s] for each stage, of `out_channels` and `strides`.
         """
         features = self.network(x)
         chosen = [features[level] for level in self.levels]
@@ -90,7 +91,7 @@ class TimmBody(Normalized):
         return self.layers
 
     def train(self, mode: bool = True) -> "TimmBody":
-        """As `nn.Module.train`, but what is constant stays in `eval()`: its statistics, and its random depth."""
+        """Set the mode of all but what is constant, which stays in `eval()`: its statistics, and its random depth."""
         super().train(mode)
         for name in self.constant:
             self.get_submodule(name).eval()
@@ -138,10 +139,13 @@ class TimmBody(Normalized):
     def _frozen_parameters(self) -> set[str]:
         if self.freeze_at == 0:
             return set()
-        stem = set(self.layers[0]) if self.layers else set()
-        if self.freeze_at == 1:
-            return stem
-        return stem | self._below(self.freeze_at - 2)
+        if self.freeze_at > 1:
+            return self._below(self.freeze_at - 2)
+        if not self.layers:
+            raise ValueError(
+                f"timm does not say what the stem of {self.name} is; freeze_at must be 0, or 2 to 5, got 1"
+            )
+        return set(self.layers[0])
 
     def _below(self, level: int) -> set[str]:
         """Names of the parameters on which a feature depends."""
@@ -155,7 +159,7 @@ class TimmBody(Normalized):
 
 
 def timm_backbone(name: str, *, norm: Norm = "frozen_bn", freeze_at: int = 0, **options: Any) -> TimmBody:
-    """A network of timm as the body of a detector, randomly initialised; needs `det-backbones[timm]`.
+    """Build a network of timm as the body of a detector, randomly initialised; needs `det-backbones[timm]`.
 
     Any network of `timm.list_models()` serves that gives features (`features_only`) of strides 4, 8, 16 and 32 for
     images of every size that 32 divides. It is measured once, on an image of 128 x 192 pixels, and refused where its
@@ -204,10 +208,10 @@ def _timm() -> Any:
 
 def _create(timm: Any, name: str, **options: Any) -> nn.Module:
     # Transformers with windows are built for one size unless they are told otherwise; the others know no such option.
-    windows = {"strict_img_size": False, "always_partition": True}
-    for attempt in (windows | options, options):
+    any_size = {"strict_img_size": False}
+    for further in (any_size | {"always_partition": True}, any_size, {}):
         try:
-            return timm.create_model(name, pretrained=False, **attempt)
+            return timm.create_model(name, pretrained=False, **further, **options)
         except TypeError as error:
             failure: Exception = error
         except (AssertionError, AttributeError, NotImplementedError, RuntimeError, ValueError) as error:
@@ -243,8 +247,8 @@ def flat(name: str) -> str:
 
 def _pixels(network: nn.Module) -> PixelConfig:
     config: Any = getattr(network, "pretrained_cfg", {})
-    mean, std = config.get("mean", (0.485, 0.456, 0.406)), config.get("std", (0.229, 0.224, 0.225))
-    return PixelConfig(order="rgb", scale=255.0, mean=tuple(mean), std=tuple(std))
+    said: Any = {name: tuple(config[name]) for name in ("mean", "std") if name in config}
+    return replace(TORCHVISION_PIXELS, **said)
 
 
 def _list(numbers: Sequence[int]) -> str:

@@ -24,10 +24,10 @@ class MaskPerSize:
         """The mask of the windows of an image.
 
         Args:
-            x: `Tensor[N, H, W, C]`, of which shape, dtype and device count.
+            x: [B, H, W, C], of which shape, dtype and device count.
 
         Returns:
-            `Tensor[windows, area, area]`, 0 within a part of the image and -100 between parts; None without a shift.
+            [windows, area, area], 0 within a part of the image and -100 between parts; None without a shift.
         """
         block = self.block
         if torch.compiler.is_compiling() or type(x) is not Tensor:  # tensors of a tracer do not outlive it
