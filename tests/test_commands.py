@@ -14,6 +14,7 @@ import torchvision
 from PIL import Image
 
 import apps.common.train as train_command
+from apps.common.benchmark import FIRST as BENCHMARK_FIRST
 from apps.common.config import TwoStageRecipe, from_dict
 from det_engine import checkpoint
 from det_heads import TwoStageDetector
@@ -95,10 +96,20 @@ def test_the_way_from_the_command_to_the_model_is_short(shapes, tmp_path, monkey
     assert len(names) <= 8, names
 
 
-def test_help_of_train_is_short_and_goes_on_by_section(capsys):
+@pytest.mark.parametrize(("command", "first"), [("train", train_command.FIRST), ("benchmark", BENCHMARK_FIRST)])
+@pytest.mark.parametrize("app", ["mask_rcnn", "yolact"])
+def test_help_is_short_and_goes_on_by_section(app, command, first, capsys):
+    assert call(app, command, "--help") == 0
+    short = " ".join(capsys.readouterr().out.split())
+    assert short.count("(default:") == len(first) <= 11
+    assert all(f"{option} " in short for option in first)
+    assert call(app, command, "--help", "train") == 0
+    assert "--train.seed" in capsys.readouterr().out
+
+
+def test_help_of_a_section_is_that_of_the_recipe(capsys):
     assert call("mask_rcnn", "train", "--help") == 0
     short = capsys.readouterr().out
-    assert short.count("(default:") == len(train_command.FIRST)
     for section in ("backbone", "detector.rpn", "detector.mask", "data", "solver", "train"):
         assert f"\n  {section} " in short
     assert call("mask_rcnn", "train", "--recipe", "mask_rcnn_r50_fpn_1x", "--help", "solver") == 0

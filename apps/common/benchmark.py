@@ -52,6 +52,21 @@ class BenchmarkOptions:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
 
 
+FIRST = (
+    "--recipe",
+    "--data",
+    "--weights",
+    "--device",
+    "--steps",
+    "--warmup",
+    "--nproc",
+    "--data.batch",
+    "--data.workers",
+    "--train.precision",
+)
+"""What people set most, which the help begins with."""
+
+
 def benchmark(app: App, args: list[str]) -> None:
     """Measure images per second: loading, training step, inference, frame by frame."""
     recipe, rest = take_recipe(app, args)
@@ -61,9 +76,8 @@ def benchmark(app: App, args: list[str]) -> None:
         named, _ = take_option(args, "recipe")
         checkpoint = cast("Checkpoint", found.tensors)
         recipe = app.kind.of(checkpoint) if named is None else recipe.under(checkpoint)
-    options = override(
-        BenchmarkOptions(recipe=recipe.name, config=recipe), rest, f"apps/{app.name} benchmark", benchmark.__doc__
-    )
+    default = BenchmarkOptions(recipe=recipe.name, config=recipe)
+    options = override(default, rest, f"apps/{app.name} benchmark", benchmark.__doc__, FIRST)
     device = resolve_device(options.device)
     with distributed.processes(device):
         _benchmark(app, options, device, found)
