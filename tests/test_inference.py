@@ -14,7 +14,8 @@ from apps.yolact.config import RECIPES as YOLACT
 from apps.yolact.model import yolact
 from det_backbones import FrozenBatchNorm2d
 from det_heads import BoxHead
-from det_ops import Conv2d, _winograd
+from det_ops import Conv2d
+from det_ops.backends.cpu import winograd as _winograd
 
 MODELS: dict[str, Callable[[], Detector]] = {
     "mask_rcnn": lambda: two_stage(MASK_RCNN["tiny"]()),

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import det_ops
-from det_ops import _winograd
+from det_ops.backends.cpu import winograd as _winograd
 
 OPERATOR = "det_ops_conv3x3"
 

@@ -6,25 +6,25 @@ import pytest
 import torch
 
 import det_ops
-from det_ops import _kernels
+from det_ops import backends
 from det_ops.__main__ import main
 
 
 def test_choice_is_restored_after_an_error() -> None:
     tensor = torch.zeros(1)
-    seen = [_kernels.native(tensor)]
+    seen = [backends.native(tensor)]
 
     def fail() -> None:
         with det_ops.kernels("reference"):
-            seen.append(_kernels.native(tensor))
+            seen.append(backends.native(tensor))
             with det_ops.kernels("auto"):
-                seen.append(_kernels.native(tensor))
+                seen.append(backends.native(tensor))
             raise RuntimeError
 
     with pytest.raises(RuntimeError):
         fail()
     assert seen[1:] == [False, True]
-    assert _kernels.native(tensor) == seen[0]
+    assert backends.native(tensor) == seen[0]
 
 
 def test_unknown_choice() -> None:
@@ -36,7 +36,7 @@ def test_unknown_choice() -> None:
 
 
 def test_every_operator_has_a_row_per_device() -> None:
-    rows = _kernels.table()
+    rows = backends.table()
     operators = {row.operator for row in rows}
     assert {(row.operator, row.device) for row in rows} == {(o, d) for o in operators for d in ("cpu", "cuda", "npu")}
     functions = {name for name in det_ops.__all__ if name[0].islower()} - {"kernels"}
@@ -48,7 +48,7 @@ def test_environment_forces_the_reference_and_the_table_says_so() -> None:
     run = [sys.executable, "-m", "det_ops"]
     lines = subprocess.run(run, env=environment, capture_output=True, text=True, check=True).stdout.splitlines()
     rows = [line for line in lines if line.startswith("  ") and line[2] != " "]
-    assert len(rows) == len(_kernels.table())
+    assert len(rows) == len(backends.table())
     assert all("reference" in row and "forced" in row for row in rows)
 
 
@@ -70,10 +70,10 @@ def test_npu_rows_tell_what_the_vendor_has(capsys: pytest.CaptureFixture[str]) -
 @pytest.mark.parametrize(("choice", "kernel"), [("auto", "reference"), ("host", "C++"), ("vendor", "vendor")])
 def test_nms_on_an_npu_may_be_chosen(choice: str, kernel: str) -> None:
     with det_ops.kernels(choice):
-        served = {(row.operator, row.device): row.name for row in _kernels.table()}
+        served = {(row.operator, row.device): row.name for row in backends.table()}
     assert served["nms", "npu"] == served["batched_nms", "npu"] == kernel
     # All else is as it was.
-    others = {(row.operator, row.device): row.name for row in _kernels.table() if "nms" not in row.operator}
+    others = {(row.operator, row.device): row.name for row in backends.table() if "nms" not in row.operator}
     assert {key: served[key] for key in others} == others
     assert served["nms", "cpu"] == "C++"
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import det_ops
-from det_ops import _mask_targets_reference
+from det_ops.reference import mask_targets as _mask_targets_reference
 
 coco = pytest.importorskip("pycocotools.mask")
 

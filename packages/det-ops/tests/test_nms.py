@@ -11,7 +11,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import det_ops
-from det_ops import _nms_reference
+from det_ops.reference import nms as _nms_reference
 
 THRESHOLDS = st.sampled_from([-0.5, 0.0, 0.3, 1 / 3, 0.5, 0.7, 0.9, 1.0])
 

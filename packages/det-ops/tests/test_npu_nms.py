@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 import det_ops
-from det_ops import _kernels, _npu_nms
+from det_ops import backends
+from det_ops.backends.npu import nms as _npu_nms
 
 GENERATOR = torch.Generator().manual_seed(0)
 CORNER = torch.rand(2, 3, 40, 2, generator=GENERATOR) * 100
@@ -37,7 +38,7 @@ def vendor(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
         return npu_nms_v4(*arguments)
 
     monkeypatch.setattr(_npu_nms, "_operators", lambda: types.SimpleNamespace(npu_nms_v4=noted))
-    monkeypatch.setattr(_kernels, "vendor", lambda boxes: boxes.ndim > 2)
+    monkeypatch.setattr(backends, "vendor", lambda boxes: boxes.ndim > 2)
     return calls
 
 
@@ -47,7 +48,7 @@ def test_torch_npus_operator_is_called_for_each_image_and_level(vendor: list[str
     found = det_ops.batched_nms(*arguments, **options)
     assert len(vendor) == 4
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_kernels, "vendor", lambda _: False)
+        patch.setattr(backends, "vendor", lambda _: False)
         expected = det_ops.batched_nms(*arguments, **options)
     assert expected[1].any()
     assert all(map(torch.equal, found, expected))

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 import det_ops
-from det_ops import _npu_roi_align
+from det_ops.backends.npu import roi_align as _npu_roi_align
 
 MAP = torch.arange(1.0, 37.0).reshape(1, 1, 6, 6)
 REGION = torch.tensor([[0, -2.0, -2.0, 22.0, 22.0]])

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import det_ops
-from det_ops import _roi_align_reference
+from det_ops.reference import roi_align as _roi_align_reference
 
 FORMATS = (torch.channels_last, torch.contiguous_format)
 VARIANTS = [(a, s, p) for a in (0, 1) for s in (0, -1, 1, 2) for p in (7, 14) if p == 7 or s == 2]

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from det_ops import _kernels
+from det_ops import backends
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
 
@@ -84,9 +84,12 @@ class Compiler:
 @pytest.fixture
 def compiled(monkeypatch: pytest.MonkeyPatch) -> list:
     """All kernels compiled since, instead of launched."""
-    if _kernels.INTERPRETED:
+    if backends.INTERPRETED:
         pytest.skip("TRITON_INTERPRET=1 leaves nothing to compile")
-    from det_ops import _triton_mask_targets, _triton_matching, _triton_nms, _triton_roi_align
+    from det_ops.backends.triton import mask_targets as _triton_mask_targets
+    from det_ops.backends.triton import matching as _triton_matching
+    from det_ops.backends.triton import nms as _triton_nms
+    from det_ops.backends.triton import roi_align as _triton_roi_align
 
     found: list = []
     for module in (_triton_roi_align, _triton_nms, _triton_matching, _triton_mask_targets):
@@ -98,7 +101,7 @@ def compiled(monkeypatch: pytest.MonkeyPatch) -> list:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("sampling_ratio", [0, 2])
 def test_roi_align_compiles(compiled: list, dtype: torch.dtype, sampling_ratio: int) -> None:
-    from det_ops import _triton_roi_align
+    from det_ops.backends.triton import roi_align as _triton_roi_align
 
     sizes, scales = [8, 4, 2, 1], [0.25, 0.125, 0.0625, 0.03125]
     regions = torch.zeros(3, 4), torch.zeros(3, dtype=torch.int64), torch.zeros(3, dtype=torch.int64)
@@ -113,7 +116,7 @@ def test_roi_align_compiles(compiled: list, dtype: torch.dtype, sampling_ratio: 
 
 @pytest.mark.parametrize(("n", "given"), [(40, True), (40, False), (9000, True)])
 def test_nms_compiles(compiled: list, n: int, given: bool) -> None:
-    from det_ops import _triton_nms
+    from det_ops.backends.triton import nms as _triton_nms
 
     groups, valid = torch.zeros(2, n, dtype=torch.int64), torch.ones(2, n, dtype=torch.bool)
     options = (groups, valid) if given else (None, None)
@@ -127,7 +130,7 @@ def test_nms_compiles(compiled: list, n: int, given: bool) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("low_quality", [True, False])
 def test_match_compiles(compiled: list, dtype: torch.dtype, low_quality: bool) -> None:
-    from det_ops import _triton_matching
+    from det_ops.backends.triton import matching as _triton_matching
 
     valid = torch.ones(2, 3, dtype=torch.bool)
     anchors, truth = torch.zeros(1000, 4, dtype=dtype), torch.zeros(2, 3, 4, dtype=dtype)
@@ -140,7 +143,7 @@ def test_match_compiles(compiled: list, dtype: torch.dtype, low_quality: bool) -
 
 @pytest.mark.parametrize("legacy", [True, False])
 def test_mask_targets_compile(compiled: list, legacy: bool) -> None:
-    from det_ops import _triton_mask_targets
+    from det_ops.backends.triton import mask_targets as _triton_mask_targets
 
     regions = torch.zeros(3, dtype=torch.int64), torch.zeros(3, dtype=torch.int64), torch.zeros(3, 4)
     offsets = torch.zeros(2, 9, dtype=torch.int32)
@@ -153,6 +156,6 @@ def test_mask_targets_compile(compiled: list, legacy: bool) -> None:
 
 
 def test_triton_is_chosen_for_cuda_alone() -> None:
-    assert not _kernels.triton(torch.zeros(1))
+    assert not backends.triton(torch.zeros(1))
     with pytest.raises(ValueError, match="TRITON_INTERPRET=1"):
-        _kernels._checked("triton", "choice")
+        backends._checked("triton", "choice")

@@ -1,7 +1,7 @@
 """Detection operators: one function each, static shapes, fast kernels per device."""
 
 from det_ops.__about__ import __version__
-from det_ops._kernels import kernels
+from det_ops.backends import kernels
 from det_ops.box_coding import decode_boxes, encode_boxes
 from det_ops.boxes import box_area, box_iou, clip_boxes, generalized_box_iou
 from det_ops.convolution import Conv2d, conv2d

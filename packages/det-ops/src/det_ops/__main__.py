@@ -3,8 +3,8 @@
 import torch
 
 import det_ops
-from det_ops import _kernels
-from det_ops._npu import VENDOR
+from det_ops import backends
+from det_ops.backends.npu import VENDOR
 
 
 def present() -> dict[str, str]:
@@ -22,7 +22,7 @@ def main() -> None:
     """Print a table per kind of device, of this machine or not; for NPUs also what torch_npu has, and why not that."""
     devices = present()
     print(f"det_ops {det_ops.__version__}, torch {torch.__version__}")
-    rows = _kernels.table()
+    rows = backends.table()
     width = max(len(row.operator) for row in rows)
     for device in ("cpu", "cuda", "npu"):
         print(f"\n{device}: {devices.get(device, 'not on this machine; what it would get')}")
@@ -32,7 +32,7 @@ def main() -> None:
                 if device == "npu" and row.operator in VENDOR:
                     print(f"  {'':{width}}  {'not':10}  {VENDOR[row.operator]}")
                 elif device == "npu" and row.operator in ("batched_nms", "nms"):
-                    for choice, (_, reason) in _kernels.FORMS.items():
+                    for choice, (_, reason) in backends.FORMS.items():
                         print(f"  {'':{width}}  {'or':10}  DET_OPS_KERNELS={choice}: {reason}")
 
 

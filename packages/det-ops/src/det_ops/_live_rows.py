@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from det_ops import _kernels
+from det_ops import backends
 from det_ops._checks import check_device, expect
 
 
@@ -32,7 +32,7 @@ def autocast(input: Tensor, *others: Tensor | None) -> tuple[Any, ...]:  # noqa:
 
 def native(input: Tensor) -> bool:  # noqa: A002
     """Whether the kernels that read `count` serve; else all rows are computed, and masked."""
-    return _kernels.native(input)
+    return backends.native(input)
 
 
 def mask(input: Tensor, count: Tensor) -> Tensor:  # noqa: A002
@@ -55,6 +55,6 @@ def allocate(shape: Sequence[int], dtype: torch.dtype, live: int) -> Tensor:
 
 def register(name: str, kernel: str, reason: str, dense: str) -> None:
     """The rows of the table of kernels."""
-    _kernels.register(name, "cpu", kernel, reason)
+    backends.register(name, "cpu", kernel, reason)
     for device in ("cuda", "npu"):
-        _kernels.register(name, device, "torch", f"{dense} and a row mask: no host read")
+        backends.register(name, device, "torch", f"{dense} and a row mask: no host read")

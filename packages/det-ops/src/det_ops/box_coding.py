@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from det_ops._checks import check_boxes, check_device, expect
-from det_ops._kernels import register
+from det_ops.backends import register
 from det_ops.boxes import upcast
 
 MAX_LOG_SCALE = math.log(1000.0 / 16)

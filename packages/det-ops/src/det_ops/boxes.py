@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from det_ops._checks import check_boxes, check_device, expect
-from det_ops._kernels import register
+from det_ops.backends import register
 
 for _operator in ("box_area", "box_iou", "clip_boxes", "generalized_box_iou"):
     for _device in ("cpu", "cuda", "npu"):

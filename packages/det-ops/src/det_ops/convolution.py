@@ -6,9 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from det_ops import _kernels, _winograd
-from det_ops._kernels import LIBRARY
+from det_ops import backends
 from det_ops._layout import empty_nhwc
+from det_ops.backends import LIBRARY
+from det_ops.backends.cpu import winograd as _winograd
 
 __all__ = ["Conv2d", "conv2d"]
 
@@ -172,6 +173,6 @@ def _once(ctx: Any, *grads: Tensor) -> None:  # noqa: ARG001 - the name is torch
 torch.library.register_autograd("det_ops::conv3x3", _autograd, setup_context=_setup, lib=LIBRARY)
 torch.library.register_autograd("det_ops::conv3x3_backward", _once, lib=LIBRARY)
 
-_kernels.register("conv2d", "cpu", "C++", "3x3 taps of stride 1 by minimal filtering; else PyTorch's")
+backends.register("conv2d", "cpu", "C++", "3x3 taps of stride 1 by minimal filtering; else PyTorch's")
 for _device in ("cuda", "npu"):
-    _kernels.register("conv2d", _device, "torch", "PyTorch's convolution")
+    backends.register("conv2d", _device, "torch", "PyTorch's convolution")

@@ -9,11 +9,11 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from det_ops import _deform_conv_reference as reference
 from det_ops._checks import check_device, check_shape, describe, expect
-from det_ops._deform_conv_reference import Geometry
-from det_ops._kernels import _C, LIBRARY, native, register
 from det_ops._layout import empty_nhwc, nhwc
+from det_ops.backends import _C, LIBRARY, native, register
+from det_ops.reference import deform_conv as reference
+from det_ops.reference.deform_conv import Geometry
 
 LIBRARY.define(
     "deform_conv2d(Tensor input, Tensor offset, Tensor? mask, Tensor weight, Tensor? bias, SymInt[] stride, "

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from det_ops._checks import check_boxes, check_device, check_shape, expect
-from det_ops._kernels import _C, LIBRARY, float_type, native, register
-from det_ops._nms_reference import float32_floor
+from det_ops.backends import _C, LIBRARY, float_type, native, register
 from det_ops.boxes import intersection_and_union
+from det_ops.reference.nms import float32_floor
 
 LIBRARY.define(
     "fast_nms(Tensor boxes, Tensor scores, Tensor? valid, float iou_threshold, int top_k, int max_output)"

@@ -7,7 +7,7 @@ the small constant against `log2(0)` goes, which moves boxes that lie exactly on
 import torch
 from torch import Tensor
 
-from det_ops import _kernels
+from det_ops import backends
 from det_ops._checks import check_boxes, expect
 
 __all__ = ["fpn_levels"]
@@ -65,4 +65,4 @@ def fpn_levels(
 
 
 for _device in ("cpu", "cuda", "npu"):
-    _kernels.register("fpn_levels", _device, "reference", "elementwise: PyTorch's own kernels, fused by torch.compile")
+    backends.register("fpn_levels", _device, "reference", "elementwise: PyTorch's own kernels, fused by torch.compile")

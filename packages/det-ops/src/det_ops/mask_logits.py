@@ -8,8 +8,8 @@ from torch import Tensor
 
 from det_ops import _live_rows as live_rows
 from det_ops._checks import check_shape, expect
-from det_ops._kernels import KERNEL_TYPES, LIBRARY, kernel
 from det_ops._layout import empty_nhwc, nhwc
+from det_ops.backends import KERNEL_TYPES, LIBRARY, kernel
 
 __all__ = ["mask_logits_rows"]
 

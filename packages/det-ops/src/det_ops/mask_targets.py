@@ -7,9 +7,10 @@ edges, polygons and slots are padding at the end.
 import torch
 from torch import Tensor
 
-from det_ops import _kernels, _mask_targets_reference
+from det_ops import backends
 from det_ops._checks import check_boxes, check_device, check_dtype, check_shape, describe, expect
-from det_ops._kernels import _C, LIBRARY
+from det_ops.backends import _C, LIBRARY
+from det_ops.reference import mask_targets as _mask_targets_reference
 
 __all__ = ["bitmap_targets", "rasterize_polygons"]
 
@@ -138,7 +139,7 @@ def _rasterize(
     size: int,
     legacy: bool,
 ) -> Tensor:
-    if _C is not None and _kernels.native(boxes):
+    if _C is not None and backends.native(boxes):
         edges, polygons, instances = mask_edges.contiguous(), mask_polygons.contiguous(), mask_instances.contiguous()
         image_index, instance = image_index.contiguous(), instance.contiguous()
         boxes = boxes.to(torch.float32).contiguous()
@@ -161,8 +162,8 @@ def _rasterize(
             out.data_ptr(),
         )
         return out
-    if _kernels.triton(boxes):
-        from det_ops import _triton_mask_targets
+    if backends.triton(boxes):
+        from det_ops.backends.triton import mask_targets as _triton_mask_targets
 
         return _triton_mask_targets.rasterize(
             mask_edges, mask_polygons, mask_instances, image_index, instance, boxes, size, legacy
@@ -176,7 +177,7 @@ def _rasterize(
 def _bitmap_targets(
     bitmaps: Tensor, image_index: Tensor, instance: Tensor, boxes: Tensor, size: int, aligned: bool
 ) -> Tensor:
-    if _C is not None and _kernels.native(boxes):
+    if _C is not None and backends.native(boxes):
         bitmaps, image_index, instance = bitmaps.contiguous(), image_index.contiguous(), instance.contiguous()
         boxes = boxes.to(torch.float32).contiguous()
         out = torch.empty((boxes.shape[0], size, size))
@@ -196,8 +197,8 @@ def _bitmap_targets(
             out.data_ptr(),
         )
         return out
-    if _kernels.triton(boxes):
-        from det_ops import _triton_mask_targets
+    if backends.triton(boxes):
+        from det_ops.backends.triton import mask_targets as _triton_mask_targets
 
         return _triton_mask_targets.bitmap_targets(bitmaps, image_index, instance, boxes, size, aligned)
     return _mask_targets_reference.bitmap_targets(bitmaps, image_index, instance, boxes, size, aligned)
@@ -213,9 +214,9 @@ def _(_bitmaps, _image_index, _instance, boxes, size, _aligned):
     return boxes.new_empty((boxes.shape[0], size, size), dtype=torch.float32)
 
 
-_kernels.register("rasterize_polygons", "cpu", "C++", "a bit per row, a toggle per crossing; threads over regions")
-_kernels.register("bitmap_targets", "cpu", "C++", "sums of bytes by rows, then by columns; threads over regions")
-_kernels.register("rasterize_polygons", "cuda", "Triton", "the edges of the own instance alone; float64: reference")
-_kernels.register("bitmap_targets", "cuda", "Triton", "RoIAlign of one channel; float64: reference")
-_kernels.register("rasterize_polygons", "npu", "reference", "counts of crossings per cell, static, no host read")
-_kernels.register("bitmap_targets", "npu", "reference", "one gather per pair of taps, static, no host read")
+backends.register("rasterize_polygons", "cpu", "C++", "a bit per row, a toggle per crossing; threads over regions")
+backends.register("bitmap_targets", "cpu", "C++", "sums of bytes by rows, then by columns; threads over regions")
+backends.register("rasterize_polygons", "cuda", "Triton", "the edges of the own instance alone; float64: reference")
+backends.register("bitmap_targets", "cuda", "Triton", "RoIAlign of one channel; float64: reference")
+backends.register("rasterize_polygons", "npu", "reference", "counts of crossings per cell, static, no host read")
+backends.register("bitmap_targets", "npu", "reference", "one gather per pair of taps, static, no host read")

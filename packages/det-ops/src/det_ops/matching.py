@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from det_ops._checks import check_boxes, check_device, check_shape, expect
-from det_ops._kernels import _C, LIBRARY, float_type, native, register, triton
+from det_ops.backends import _C, LIBRARY, float_type, native, register, triton
 from det_ops.boxes import iou, upcast
 
 LIBRARY.define(
@@ -121,7 +121,7 @@ def _portable(
 ) -> tuple[Tensor, Tensor]:
     """Triton's kernels where they serve, else the reference."""
     if triton(anchors, truth):
-        from det_ops import _triton_matching
+        from det_ops.backends.triton import matching as _triton_matching
 
         return _triton_matching.match(
             anchors, truth, valid, high, low, allow_low_quality, low_quality_iou, reassign_low_quality, offset

@@ -10,9 +10,10 @@ from typing import overload
 import torch
 from torch import Tensor
 
-from det_ops import _nms_reference, _npu_nms
 from det_ops._checks import check_boxes, check_device, check_shape, expect
-from det_ops._kernels import _C, LIBRARY, float_type, native, on_host, register, triton
+from det_ops.backends import _C, LIBRARY, float_type, native, on_host, register, triton
+from det_ops.backends.npu import nms as _npu_nms
+from det_ops.reference import nms as _nms_reference
 
 LIBRARY.define(
     "nms(Tensor boxes, Tensor scores, Tensor? groups, Tensor? valid, float iou_threshold, int max_output, float offset)"
@@ -31,7 +32,7 @@ def _portable(
 ) -> tuple[Tensor, Tensor]:
     """Triton's kernels where they serve, else the reference."""
     if triton(boxes, scores):
-        from det_ops import _triton_nms
+        from det_ops.backends.triton import nms as _triton_nms
 
         return _triton_nms.nms(boxes, scores, groups, valid, iou_threshold, max_output, offset)
     return _nms_reference.nms(boxes, scores, groups, valid, iou_threshold, max_output, offset)

@@ -6,9 +6,9 @@ Only the pixels of each box are computed. `K` masks of side `S`, image of height
 import torch
 from torch import Tensor
 
-from det_ops import _kernels
+from det_ops import backends
 from det_ops._checks import check_boxes, check_device, describe, expect
-from det_ops._kernels import _C, LIBRARY
+from det_ops.backends import _C, LIBRARY
 from det_ops.rle import RLE, encode_images
 
 __all__ = ["paste_masks", "paste_to_rle"]
@@ -83,7 +83,7 @@ def paste_to_rle(
     """
     _check(masks, boxes, height, width, mode)
     masks, boxes = masks.detach().cpu(), boxes.detach().cpu()
-    if _C is not None and _kernels.native(masks):
+    if _C is not None and backends.native(masks):
         masks, boxes = masks.to(torch.float32).contiguous(), boxes.to(torch.float32).contiguous()
         texts = _C.paste_to_rle(
             masks.data_ptr(),
@@ -166,7 +166,7 @@ def _reference(
 
 @torch.library.impl(LIBRARY, "paste_masks", "CompositeExplicitAutograd")
 def _paste(masks: Tensor, boxes: Tensor, height: int, width: int, threshold: float | None, expanded: bool) -> Tensor:
-    if _C is not None and _kernels.native(masks):
+    if _C is not None and backends.native(masks):
         masks, boxes = masks.to(torch.float32).contiguous(), boxes.to(torch.float32).contiguous()
         out = torch.empty((masks.shape[0], height, width), dtype=torch.float32 if threshold is None else torch.bool)
         _C.paste_masks(
@@ -193,8 +193,8 @@ def _(masks, _boxes, height, width, threshold, _expanded):
     return masks.new_empty((masks.shape[0], height, width), dtype=dtype)
 
 
-_kernels.register("paste_masks", "cpu", "C++", "the pixels of each box alone; threads over masks")
-_kernels.register("paste_to_rle", "cpu", "C++", "run lengths without the image; threads over masks")
+backends.register("paste_masks", "cpu", "C++", "the pixels of each box alone; threads over masks")
+backends.register("paste_to_rle", "cpu", "C++", "run lengths without the image; threads over masks")
 for _device in ("cuda", "npu"):
-    _kernels.register("paste_masks", _device, "reference", "two batched matrix products per mask, no host read")
-    _kernels.register("paste_to_rle", _device, "C++", "masks are copied to the host: strings live there")
+    backends.register("paste_masks", _device, "reference", "two batched matrix products per mask, no host read")
+    backends.register("paste_to_rle", _device, "C++", "masks are copied to the host: strings live there")

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from det_ops import _kernels
+from det_ops import backends
 from det_ops._checks import expect
-from det_ops._kernels import _C
+from det_ops.backends import _C
 
 __all__ = ["RLE", "encode_rle"]
 
@@ -44,7 +44,7 @@ def encode_rle(masks: Tensor) -> RLE | list[RLE]:
 
 def encode_images(masks: Tensor) -> list[RLE]:
     """`encode_rle` of `[K, h, w]` on the CPU, unchecked."""
-    if _C is not None and _kernels.native(masks):
+    if _C is not None and backends.native(masks):
         masks = masks.contiguous()
         count, height, width = masks.shape
         texts = _C.encode_rle(masks.data_ptr(), count, height, width, torch.get_num_threads())
@@ -79,6 +79,6 @@ def rle_of_counts(counts: list[int], height: int, width: int) -> RLE:
     return {"size": [height, width], "counts": "".join(characters)}
 
 
-_kernels.register("encode_rle", "cpu", "C++", "rows compared in blocks; threads over masks")
+backends.register("encode_rle", "cpu", "C++", "rows compared in blocks; threads over masks")
 for _device in ("cuda", "npu"):
-    _kernels.register("encode_rle", _device, "C++", "masks are copied to the host: strings live there")
+    backends.register("encode_rle", _device, "C++", "masks are copied to the host: strings live there")

@@ -10,10 +10,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from det_ops import _kernels, _npu_roi_align, _roi_align_reference
+from det_ops import backends
 from det_ops._checks import check_boxes, check_device, check_dtype, check_shape, describe, expect
-from det_ops._kernels import _C, LIBRARY
 from det_ops._layout import empty_nhwc, nhwc
+from det_ops.backends import _C, LIBRARY
+from det_ops.backends.npu import roi_align as _npu_roi_align
+from det_ops.reference import roi_align as _roi_align_reference
 
 __all__ = ["multilevel_roi_align", "roi_align"]
 
@@ -159,7 +161,7 @@ def _forward(
 ) -> Tensor:
     pooled = (pooled_height, pooled_width)
     first = features[0]
-    if _C is not None and _kernels.native(first):
+    if _C is not None and backends.native(first):
         compute = torch.float64 if first.dtype == torch.float64 else torch.float32
         maps = [nhwc(feature.to(compute)) for feature in features]
         kernel = _C.roi_align_forward_float64 if compute == torch.float64 else _C.roi_align_forward_float32
@@ -185,8 +187,8 @@ def _forward(
             out.data_ptr(),
         )
         return out.to(first.dtype)
-    if _kernels.triton(first):
-        from det_ops import _triton_roi_align as kernels
+    if backends.triton(first):
+        from det_ops.backends.triton import roi_align as kernels
     elif _npu_roi_align.serves(first):
         kernels = _npu_roi_align
     else:
@@ -218,8 +220,8 @@ def _backward(
     sampling_ratio: int,
     aligned: bool,
 ) -> list[Tensor]:
-    if _kernels.triton(grad):
-        from det_ops import _triton_roi_align
+    if backends.triton(grad):
+        from det_ops.backends.triton import roi_align as _triton_roi_align
 
         return _triton_roi_align.backward(
             grad, boxes, image_index, levels, heights, widths, batch, scales, sampling_ratio, aligned
@@ -228,7 +230,7 @@ def _backward(
         return _npu_roi_align.backward(
             grad, boxes, image_index, levels, heights, widths, batch, scales, sampling_ratio, aligned
         )
-    if _C is not None and _kernels.native(grad):
+    if _C is not None and backends.native(grad):
         compute = torch.float64 if grad.dtype == torch.float64 else torch.float32
         kernel = _C.roi_align_backward_float64 if compute == torch.float64 else _C.roi_align_backward_float32
         channels_last = not grad.is_contiguous()
@@ -289,12 +291,12 @@ def _autograd(ctx, grad):
 torch.library.register_autograd("det_ops::multilevel_roi_align", _autograd, setup_context=_setup, lib=LIBRARY)
 
 for _operator in ("multilevel_roi_align", "roi_align"):
-    _kernels.register(
+    backends.register(
         _operator, "cpu", "C++", "vectors of channels, regions in order of place; threads own their channels"
     )
-    _kernels.register(
+    backends.register(
         _operator, "cuda", "Triton", "one launch for all levels, merged samples, float32 sums; float64: reference"
     )
-    _kernels.register(
+    backends.register(
         _operator, "npu", "torch_npu", "npu_roi_align, npu_roi_alignbk in float32, a call per level; float64: reference"
     )

@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from det_ops import _live_rows as live_rows
-from det_ops import _winograd
 from det_ops._checks import check_shape, expect
-from det_ops._kernels import LIBRARY
 from det_ops._layout import empty_nhwc
+from det_ops.backends import LIBRARY
+from det_ops.backends.cpu import winograd as _winograd
 
 __all__ = ["convolution_rows"]
 

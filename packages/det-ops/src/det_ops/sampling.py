@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from det_ops._checks import check_device, check_shape, expect
-from det_ops._kernels import _C, LIBRARY, float_type, native, register
+from det_ops.backends import _C, LIBRARY, float_type, native, register
 
 LIBRARY.define("sample(Tensor labels, Tensor keys, int num, int max_positive) -> (Tensor, Tensor, Tensor)")
 

@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from det_ops import _kernels
+from det_ops import backends
 from det_ops._layout import empty_nhwc
 
 
 def serves(tensor: Tensor) -> bool:
     """Whether torch_npu's kernels serve maps like `tensor`: where it is loaded, in all precisions but float64."""
-    return _kernels.npu(tensor) and tensor.dtype != torch.float64 and hasattr(_operators(), "npu_roi_align")
+    return backends.npu(tensor) and tensor.dtype != torch.float64 and hasattr(_operators(), "npu_roi_align")
 
 
 def _operators() -> Any:

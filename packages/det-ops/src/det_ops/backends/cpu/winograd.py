@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from det_ops._kernels import KERNEL_TYPES, kernel, native
 from det_ops._layout import empty_nhwc, nhwc
+from det_ops.backends import KERNEL_TYPES, kernel, native
 
 Pair = tuple[int, int]
 """Rows and columns."""

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from det_ops._roi_align_reference import _taps
+from det_ops.reference.roi_align import _taps
 
 _BUDGET = 1 << 24
 """Elements of the largest temporary; regions are processed in chunks that respect it."""

@@ -13,8 +13,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from det_ops._nms_reference import float32_floor
-from det_ops._triton_common import launch, overlap
+from det_ops.backends.triton.common import launch, overlap
+from det_ops.reference.nms import float32_floor
 
 _MATRIX_BYTES = 1 << 30
 """Largest matrix of bits (N * N / 8 bytes an image); more images than fit are done in turns."""

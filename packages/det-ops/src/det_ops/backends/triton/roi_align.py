@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from det_ops._triton_common import launch
+from det_ops.backends.triton.common import launch
 
 _COLUMNS = 4
 """Columns read together at least: what a cell of two samples touches at most."""

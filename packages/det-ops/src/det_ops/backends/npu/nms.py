@@ -11,13 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from det_ops import _kernels
-from det_ops._nms_reference import best_of
+from det_ops import backends
+from det_ops.reference.nms import best_of
 
 
 def serves(boxes: Tensor, offset: float) -> bool:
     """Whether they are asked for, and can: they know nothing of inclusive boxes, nor of groups in any order."""
-    return _kernels.vendor(boxes) and offset == 0
+    return backends.vendor(boxes) and offset == 0
 
 
 def nms(

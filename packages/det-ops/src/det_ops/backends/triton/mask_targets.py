@@ -13,8 +13,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from det_ops import _triton_roi_align
-from det_ops._triton_common import launch
+from det_ops.backends.triton import roi_align as _triton_roi_align
+from det_ops.backends.triton.common import launch
 
 _EDGES, _COLUMNS, _ROWS = 16, 32, 64
 
