@@ -15,7 +15,7 @@ from apps.yolact.model import yolact
 from det_backbones import FrozenBatchNorm2d
 from det_heads import BoxHead
 from det_ops import Conv2d
-from det_ops.backends.cpu import winograd as _winograd
+from det_ops.backends.cpu import winograd
 
 MODELS: dict[str, Callable[[], Detector]] = {
     "mask_rcnn": lambda: two_stage(MASK_RCNN["tiny"]()),
@@ -72,4 +72,4 @@ def test_weights_are_folded_and_transformed_once() -> None:
         module.weight for module in made.modules() if isinstance(module, Conv2d) and min(module.weight.shape[:2]) >= 32
     ]
     assert served
-    assert all(_winograd.prepacked(weight) is not None for weight in served)
+    assert all(winograd.prepacked(weight) is not None for weight in served)

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import det_ops
-from det_ops.reference import mask_targets as _mask_targets_reference
+from det_ops.reference import mask_targets as reference
 
 coco = pytest.importorskip("pycocotools.mask")
 
@@ -101,7 +101,7 @@ def test_the_reference_rounds_ratios_once() -> None:
     sides = torch.linspace(1, 99, 2000)
     boxes = torch.zeros(2000, 4)
     boxes[:, 2:] = sides[:, None]
-    ratios = _mask_targets_reference.to_mask_pixels(torch.ones(2000, 1, 4), boxes, 28, False)[:, 0, 0]
+    ratios = reference.to_mask_pixels(torch.ones(2000, 1, 4), boxes, 28, False)[:, 0, 0]
     assert np.array_equal(ratios.numpy(), (np.float32(28) / sides.numpy()).astype(np.float64))
 
 
@@ -241,9 +241,9 @@ def test_compile_and_export(kernels: str) -> None:
 def test_references_read_nothing_on_the_host() -> None:
     with FakeTensorMode() as mode:
         fakes = [mode.from_tensor(tensor) for tensor in polygon_arguments()]
-        assert _mask_targets_reference.rasterize(*fakes, 7, False).shape == (3, 7, 7)
+        assert reference.rasterize_polygons(*fakes, 7, False).shape == (3, 7, 7)
         fakes = [mode.from_tensor(tensor) for tensor in bitmap_arguments()]
-        assert _mask_targets_reference.bitmap_targets(*fakes, 7, True).shape == (3, 7, 7)
+        assert reference.bitmap_targets(*fakes, 7, True).shape == (3, 7, 7)
 
 
 def test_nothing_to_draw(kernels: str) -> None:

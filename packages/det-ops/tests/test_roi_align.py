@@ -10,7 +10,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import det_ops
-from det_ops.reference import roi_align as _roi_align_reference
+from det_ops.reference import roi_align as reference
 
 FORMATS = (torch.channels_last, torch.contiguous_format)
 VARIANTS = [(a, s, p) for a in (0, 1) for s in (0, -1, 1, 2) for p in (7, 14) if p == 7 or s == 2]
@@ -302,10 +302,10 @@ def test_reference_reads_nothing_on_the_host(sampling_ratio: int) -> None:
     with FakeTensorMode() as mode:
         features = [mode.from_tensor(feature) for feature in problem["features"]]
         boxes, image, level = (mode.from_tensor(problem[n]) for n in ("boxes", "image_index", "levels"))
-        out = _roi_align_reference.forward(
-            features, boxes, image, level, (3, 3), problem["scales"], sampling_ratio, True
+        out = reference.multilevel_roi_align(
+            features, boxes, image, level, 3, 3, problem["scales"], sampling_ratio, True, True
         )
-        grads = _roi_align_reference.backward(
+        grads = reference.multilevel_roi_align_backward(
             out, boxes, image, level, [20, 10], [24, 12], 2, problem["scales"], sampling_ratio, True
         )
     assert out.shape == (7, 6, 3, 3)

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from det_heads.config import MaskHeadConfig
 from det_heads.initialization import init_mask_head
 from det_heads.norm import make_norm, normalize
-from det_ops import bitmap_targets, convolution_rows, mask_logits_rows, rasterize_polygons
+from det_ops import bitmap_targets, rasterize_polygons
+from det_ops.live_rows import convolution_rows, mask_logits_rows
 
 __all__ = ["MaskHead", "mask_targets"]
 

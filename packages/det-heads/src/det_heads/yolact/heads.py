@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from det_heads.yolact.config import MaskIoUConfig
-from det_ops import convolution_rows
+from det_ops.live_rows import convolution_rows
 
 __all__ = ["MaskIoUNet", "PredictionHead", "ProtoNet", "init_xavier"]
 

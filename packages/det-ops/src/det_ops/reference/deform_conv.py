@@ -1,139 +1,153 @@
-"""Sampling for deformable convolution in plain PyTorch: static shapes, any device; the oracle of the kernel.
+"""Deformable convolution in plain PyTorch: samples as columns of a matrix product, and the product.
 
-`B` images, `C` channels, `G` groups, `D` groups of channels that share offsets, `T` taps of the kernel, `P` output
-pixels. Both functions loop over the four pixels around a sample.
+`B` images, `C` channels in, `O` channels out, `G` groups, `T` taps of the kernel, `P` output pixels.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from det_ops._layout import empty_nhwc, nhwc
+from det_ops.reference.deform_sampling import Geometry, columns, columns_backward
 
-@dataclass(frozen=True, slots=True)
-class Geometry:
-    """All sizes of a deformable convolution but the batch; pairs are of rows and columns."""
+Part = tuple[int, int, int]
+"""An image, its first output pixel and the number of pixels: of the batch read as one row of pixels."""
 
-    channels: int
-    size: tuple[int, int]
-    kernel: tuple[int, int]
-    out: tuple[int, int]
-    stride: tuple[int, int]
-    padding: tuple[int, int]
-    dilation: tuple[int, int]
-    groups: int
-    offset_groups: int
 
-    @classmethod
-    def of(
-        cls,
-        input: Tensor,  # noqa: A002
-        offset: Tensor,
-        weight: Tensor,
-        stride: list[int],
-        padding: list[int],
-        dilation: list[int],
-    ) -> "Geometry":
-        """That of valid arguments."""
-        height, width = weight.shape[2:]
-        return cls(
-            channels=input.shape[1],
-            size=(input.shape[2], input.shape[3]),
-            kernel=(height, width),
-            out=(offset.shape[2], offset.shape[3]),
-            stride=(stride[0], stride[1]),
-            padding=(padding[0], padding[1]),
-            dilation=(dilation[0], dilation[1]),
-            groups=input.shape[1] // weight.shape[1],
-            offset_groups=offset.shape[1] // (2 * height * width),
+class Sampling:
+    """The samples of a batch as columns of a matrix product, part by part; here the batch is one part.
+
+    Args:
+        geometry: Sizes.
+        input: `[B, C, H, W]`.
+        offset: `[B, 2 * D * T, H', W']`.
+        mask: `[B, D * T, H', W']` or None.
+    """
+
+    def __init__(self, geometry: Geometry, input: Tensor, offset: Tensor, mask: Tensor | None) -> None:  # noqa: A002
+        compute = torch.float64 if input.dtype == torch.float64 else torch.float32
+        self.geometry = geometry
+        self.dtype = input.dtype  # of the matrix product
+        self.input = nhwc(input.to(compute))
+        self.offset = offset.to(compute).contiguous()
+        self.mask = None if mask is None else mask.to(compute).contiguous()
+        self.grad_input: Tensor | None = None  # [B, H, W, C]
+        self.grad_offset: Tensor | None = None
+        self.grad_mask: Tensor | None = None
+
+    def parts(self) -> Iterator[Part]:
+        """All parts of the batch."""
+        if len(self.input):
+            yield 0, 0, len(self.input) * self.geometry.pixels
+
+    def rows_of(self, part: Part, rows: Tensor) -> Tensor:
+        """The part `[G, n, N]` of `rows [G, B * P, N]`."""
+        image, begin, count = part
+        return rows.narrow(1, image * self.geometry.pixels + begin, count)
+
+    def columns(self, part: Part) -> Tensor:  # noqa: ARG002 - there is one
+        """`[G, n, T * C / G]`."""
+        return columns(self.geometry, self.input, self.offset, self.mask).to(self.dtype)
+
+    def start_backward(self, needed: list[bool]) -> None:
+        """Make room for the gradients of input, offset and mask that are needed."""
+        self.grad_input = torch.zeros_like(self.input) if needed[0] else None
+        self.grad_offset = torch.empty_like(self.offset) if needed[1] or needed[2] else None
+        self.grad_mask = torch.empty_like(self.mask) if needed[2] and self.mask is not None else None
+
+    def backward(self, part: Part, grad: Tensor) -> None:  # noqa: ARG002
+        """Add what the gradient `[G, n, T * C / G]` of the columns of a part gives."""
+        self.grad_input, self.grad_offset, self.grad_mask = columns_backward(
+            self.geometry, grad.to(self.input.dtype), self.input, self.offset, self.mask
         )
 
-    @property
-    def taps(self) -> int:
-        """Number of taps of the kernel."""
-        return self.kernel[0] * self.kernel[1]
 
-    @property
-    def pixels(self) -> int:
-        """Number of output pixels of an image."""
-        return self.out[0] * self.out[1]
-
-
-@dataclass(frozen=True, slots=True)
-class _Corner:
-    """One of the four pixels around all samples `[B, D, T, P]`: flat row of the map, and separable weights."""
-
-    index: Tensor
-    weight_y: Tensor
-    weight_x: Tensor
-    slope_y: Tensor  # derivative of weight_y
-    slope_x: Tensor
+def deform_conv2d(
+    input: Tensor,  # noqa: A002
+    offset: Tensor,
+    mask: Tensor | None,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+) -> Tensor:
+    """`[B, O, H', W']`, channels-last; see `det_ops.deform_conv2d`."""
+    g = Geometry.of(input, offset, weight, stride, padding, dilation)
+    return convolve(Sampling(g, input, offset, mask), input, weight, bias)
 
 
-def _corners(g: Geometry, offset: Tensor) -> Iterator[_Corner]:
-    """Pixels beyond the border of the map have no weight; neither have those of samples that are not finite."""
-    batch, device = offset.shape[0], offset.device
-    parts = offset.reshape(batch, g.offset_groups, *g.kernel, 2, *g.out)
-    sides = []
-    for axis in range(2):
-        tap = torch.arange(g.kernel[axis], device=device) * g.dilation[axis] - g.padding[axis]
-        pixel = torch.arange(g.out[axis], device=device) * g.stride[axis]
-        regular = (tap[:, None, None, None], tap[:, None, None])[axis] + (pixel[:, None], pixel)[axis]
-        position = (regular + parts[:, :, :, :, axis]).flatten(4).flatten(2, 3)  # [B, D, T, P]
-        first = position.floor()
-        fraction = position - first
-        sides.append([])
-        for place, weight, slope in ((first, 1.0 - fraction, -1.0), (first + 1.0, fraction, 1.0)):
-            inside = (place >= 0.0) & (place <= g.size[axis] - 1.0)
-            index, weight = torch.where(inside, place, 0.0).long(), torch.where(inside, weight, 0.0)
-            sides[axis].append((index, weight, inside * slope))
-    image = torch.arange(batch, device=device)[:, None, None, None] * g.size[0]
-    group = torch.arange(g.offset_groups, device=device)[:, None, None]
-    for row, weight_y, slope_y in sides[0]:
-        for column, weight_x, slope_x in sides[1]:
-            index = ((image + row) * g.size[1] + column) * g.offset_groups + group
-            yield _Corner(index, weight_y, weight_x, slope_y, slope_x)
+def convolve(sampling: Sampling, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:  # noqa: A002
+    """The convolution by the samples of a kernel, or these."""
+    g = sampling.geometry
+    matrix = _matrix(weight, g).to(sampling.dtype)
+    batch, outputs = len(input), weight.shape[0]
+    # Views are of this tensor, not this a view of others, whose result autograd would not let be changed in place.
+    out = empty_nhwc(input, batch, outputs, *g.out, dtype=sampling.dtype)
+    rows = out.permute(0, 2, 3, 1).view(batch * g.pixels, g.groups, outputs // g.groups).transpose(0, 1)
+    for part in sampling.parts():
+        sampling.rows_of(part, rows).copy_(torch.bmm(sampling.columns(part), matrix))
+    if bias is not None:
+        out += bias.to(out.dtype)[:, None, None]
+    return out.to(input.dtype)
 
 
-def columns(g: Geometry, input: Tensor, offset: Tensor, mask: Tensor | None) -> Tensor:  # noqa: A002
-    """Masked samples `[G, B * P, T * C / G]` of `input [B, H, W, C]`.
-
-    `offset` is `[B, 2 * D * T, ...]`, `mask` `[B, D * T, ...]`, both over the output pixels; of one dtype.
-    """
-    batch = len(input)
-    flat = input.reshape(-1, g.channels // g.offset_groups)
-    out = flat.new_zeros((batch, g.offset_groups, g.taps, g.pixels, flat.shape[1]))
-    for corner in _corners(g, offset):
-        out = out + (corner.weight_y * corner.weight_x)[..., None] * flat[corner.index]
-    if mask is not None:
-        out = out * mask.reshape(batch, g.offset_groups, g.taps, g.pixels, 1)
-    out = out.permute(0, 3, 2, 1, 4).reshape(batch * g.pixels, g.taps, g.groups, g.channels // g.groups)
-    return out.permute(2, 0, 1, 3).flatten(2)
-
-
-def columns_backward(
-    g: Geometry,
+def deform_conv2d_backward(
     grad: Tensor,
     input: Tensor,  # noqa: A002
     offset: Tensor,
     mask: Tensor | None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of `input [B, H, W, C]`, `offset` and `mask` (of ones, if there is none) for that of `columns`."""
-    batch, shared = len(input), g.channels // g.offset_groups
-    flat = input.reshape(-1, shared)
-    values = grad.reshape(g.groups, batch * g.pixels, g.taps, g.channels // g.groups).permute(1, 2, 0, 3)
-    values = values.reshape(batch, g.pixels, g.taps, g.offset_groups, shared).permute(
-        0, 3, 2, 1, 4
-    )  # [B, D, T, P, C/D]
-    masks = 1.0 if mask is None else mask.reshape(values.shape[:-1])
-    grad_input = torch.zeros_like(flat)
-    by_y, by_x, by_mask = (values.new_zeros(values.shape[:-1]) for _ in range(3))
-    for corner in _corners(g, offset):
-        dot = (flat[corner.index] * values).sum(-1)
-        weight = corner.weight_y * corner.weight_x
-        by_y, by_x = by_y + corner.slope_y * corner.weight_x * dot, by_x + corner.weight_y * corner.slope_x * dot
-        by_mask = by_mask + weight * dot
-        grad_input.index_add_(0, corner.index.flatten(), ((weight * masks)[..., None] * values).reshape(-1, shared))
-    grad_offset = torch.stack((by_y * masks, by_x * masks), 3).reshape(offset.shape)
-    return grad_input.view(input.shape), grad_offset, by_mask.reshape(batch, -1, *g.out)
+    weight: Tensor,
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+    needed: list[bool],
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of input, offset, mask and weight; empty for those not needed."""
+    g = Geometry.of(input, offset, weight, stride, padding, dilation)
+    return convolve_backward(Sampling(g, input, offset, mask), grad, input, offset, mask, weight, needed)
+
+
+def convolve_backward(
+    sampling: Sampling,
+    grad: Tensor,
+    input: Tensor,  # noqa: A002
+    offset: Tensor,
+    mask: Tensor | None,
+    weight: Tensor,
+    needed: list[bool],
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Gradients by the samples of a kernel, or these."""
+    g = sampling.geometry
+    matrix = _matrix(weight, g).to(sampling.dtype)
+    outputs = weight.shape[0] // g.groups
+    rows = nhwc(grad).reshape(len(input) * g.pixels, g.groups, outputs).transpose(0, 1).to(sampling.dtype)
+    sampling.start_backward(needed)
+    grad_matrix = torch.zeros_like(matrix)
+    for part in sampling.parts():
+        some = sampling.rows_of(part, rows)
+        if any(needed[:3]):
+            sampling.backward(part, torch.bmm(some, matrix.transpose(1, 2)))
+        if needed[3]:
+            grad_matrix += torch.bmm(sampling.columns(part).transpose(1, 2), some)
+    grads = [
+        input.new_empty(0) if part is None or not wanted else part.to(like.dtype)
+        for part, like, wanted in (
+            (sampling.grad_input, input, needed[0]),
+            (sampling.grad_offset, offset, needed[1]),
+            (sampling.grad_mask, input if mask is None else mask, needed[2]),
+        )
+    ]
+    if needed[0]:
+        grads[0] = grads[0].permute(0, 3, 1, 2)
+    if not needed[3]:
+        return grads[0], grads[1], grads[2], input.new_empty(0)
+    grouped = grad_matrix.unflatten(1, (g.taps, -1)).permute(0, 3, 2, 1)  # [G, O / G, C / G, T]
+    return grads[0], grads[1], grads[2], grouped.reshape(weight.shape).to(weight.dtype)
+
+
+def _matrix(weight: Tensor, g: Geometry) -> Tensor:
+    """`weight [O, C / G, k_h, k_w]` as `[G, T * C / G, O / G]`, as the columns are laid out."""
+    grouped = weight.reshape(g.groups, -1, g.channels // g.groups, g.taps)
+    return grouped.permute(0, 3, 2, 1).flatten(1, 2)

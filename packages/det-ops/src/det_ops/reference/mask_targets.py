@@ -54,7 +54,7 @@ def toggles(edges: Tensor, size: int) -> tuple[Tensor, Tensor]:
     return torch.where(crosses, row, 0.0).to(torch.int64), crosses
 
 
-def rasterize(
+def rasterize_polygons(
     mask_edges: Tensor,
     mask_polygons: Tensor,
     mask_instances: Tensor,

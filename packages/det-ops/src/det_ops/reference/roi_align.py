@@ -10,6 +10,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from det_ops._layout import empty_nhwc, lay_out
+
 
 def _taps(
     start: Tensor, end: Tensor, limit: Tensor, longest: int, pooled: int, sampling_ratio: int, aligned: bool
@@ -99,18 +101,21 @@ def _by_level(level: Tensor, values: Sequence[float], dtype: torch.dtype) -> Ten
     return torch.stack([(level == i).to(dtype) * value for i, value in enumerate(values)]).sum(0)
 
 
-def forward(
+def multilevel_roi_align(
     features: list[Tensor],
     boxes: Tensor,
     image_index: Tensor,
     levels: Tensor,
-    pooled: tuple[int, int],
+    pooled_height: int,
+    pooled_width: int,
     scales: list[float],
     sampling_ratio: int,
     aligned: bool,
+    channels_last: bool,
 ) -> Tensor:
-    """`[R, C, P, P]` of the features' dtype, channels-last in memory; see `det_ops.multilevel_roi_align`."""
+    """`[R, C, P, P]` of the features' dtype; see `det_ops.multilevel_roi_align`."""
     batch, channels = features[0].shape[:2]
+    pooled = (pooled_height, pooled_width)
     flat = torch.cat([feature.permute(0, 2, 3, 1).reshape(-1, channels) for feature in features])  # [B*H*W, C]
     compute = torch.float64 if flat.dtype == torch.float64 else torch.float32
     heights, widths = [f.shape[2] for f in features], [f.shape[3] for f in features]
@@ -124,10 +129,10 @@ def forward(
             index = row[:, :, None] + columns[:, None, :, j]  # [R, P, P]
             weight = row_weights[:, :, None, i] * column_weights[:, None, :, j]
             pooled_values = pooled_values + weight[..., None] * flat[index].to(compute)
-    return pooled_values.to(flat.dtype).permute(0, 3, 1, 2)
+    return lay_out(pooled_values.to(flat.dtype).permute(0, 3, 1, 2), channels_last)
 
 
-def backward(
+def multilevel_roi_align_backward(
     grad: Tensor,
     boxes: Tensor,
     image_index: Tensor,
@@ -155,6 +160,8 @@ def backward(
             weight = row_weights[:, :, None, i] * column_weights[:, None, :, j]
             flat.index_add_(0, index.flatten(), (weight[..., None] * values).reshape(-1, channels))
     return [
-        part.view(batch, height, width, channels).to(grad.dtype).permute(0, 3, 1, 2)
+        empty_nhwc(grad, batch, channels, height, width).copy_(
+            part.view(batch, height, width, channels).to(grad.dtype).permute(0, 3, 1, 2)
+        )
         for part, height, width in zip(flat.split(sizes), heights, widths, strict=True)
     ]

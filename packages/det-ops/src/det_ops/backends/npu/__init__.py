@@ -1,7 +1,28 @@
-"""What torch_npu and torchvision_npu have of their own for an operator, and why it does not serve all the same.
+"""Kernels of torch_npu for Ascend NPUs.
 
-The references consist of PyTorch operators with static shapes, which torch_npu runs natively (aclnn).
+They are few: the references consist of PyTorch operators with static shapes, which torch_npu runs natively (aclnn).
 """
+
+from det_ops.backends._backend import Backend
+
+BACKEND = Backend(
+    name="torch_npu",
+    device="npu",
+    package=__name__,
+    float64=False,
+    kernels={
+        "multilevel_roi_align": "npu_roi_align, npu_roi_alignbk in float32, a call per level; float64: reference",
+    },
+)
+
+FORMS = {
+    "host": ("C++", "exact; one call on the CPU, which waits for the NPU; not in a graph"),
+    "vendor": (
+        "vendor",
+        "torchvision_npu's, which waits, or npu_nms_v4, deprecated and not on Ascend 950; ties and rounding are theirs",
+    ),
+}
+"""What `DET_OPS_KERNELS` may choose for NMS instead of the reference: a kernel, and what speaks for and against it."""
 
 _ROI_ALIGN = "torchvision_npu's gradient takes roi_end_mode 1 where aligned=True needs 2"
 _BOX_CODING = "is deprecated, with legacy +1 widths"
@@ -18,4 +39,7 @@ VENDOR = {
     "roi_align": _ROI_ALIGN,
     "sample": "npu_random_choice_with_mask is deprecated, and does not follow PyTorch's random numbers",
 }
-"""By operator; those of torch_npu 2.13 and 2.14, from its sources and documents, not from a device."""
+"""What torch_npu and torchvision_npu have of their own for a function of the package, and why it does not serve.
+
+Those of torch_npu 2.13 and 2.14, from its sources and documents, not from a device.
+"""
