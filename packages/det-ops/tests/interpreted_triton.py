@@ -249,5 +249,5 @@ def test_bitmaps(aligned: bool) -> None:
 
 def test_float64_goes_to_the_reference() -> None:
     with det_ops.kernels("triton"):
-        assert matching._match.backend(torch.zeros(1), torch.zeros(1)) is backends.BACKENDS["cuda"]
-        assert matching._match.backend(torch.zeros(1), torch.zeros(1, dtype=torch.float64)) is None
+        assert matching._match.backend(torch.zeros(2, 1)) is backends.BACKENDS["cuda"]
+        assert matching._match.backend((torch.zeros(1), torch.zeros(1, dtype=torch.float64))) is None

@@ -11,19 +11,19 @@ from det_ops._table import table
 
 
 def test_choice_is_restored_after_an_error() -> None:
-    seen = [backends.serving("cpu")]
+    seen = [backends.serving.get("cpu")]
 
     def fail() -> None:
         with det_ops.kernels("reference"):
-            seen.append(backends.serving("cpu"))
+            seen.append(backends.serving.get("cpu"))
             with det_ops.kernels("auto"):
-                seen.append(backends.serving("cpu"))
+                seen.append(backends.serving.get("cpu"))
             raise RuntimeError
 
     with pytest.raises(RuntimeError):
         fail()
     assert seen[1:] == [None, backends.BACKENDS["cpu"]]
-    assert backends.serving("cpu") == seen[0]
+    assert backends.serving.get("cpu") == seen[0]
 
 
 def test_unknown_choice() -> None:

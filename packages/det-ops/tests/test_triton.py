@@ -154,6 +154,6 @@ def test_mask_targets_compile(compiled: list, legacy: bool) -> None:
 
 
 def test_triton_is_chosen_for_cuda_alone() -> None:
-    assert backends.serving("cpu") is not backends.BACKENDS["cuda"]
+    assert backends.serving.get("cpu") is not backends.BACKENDS["cuda"]
     with pytest.raises(ValueError, match="TRITON_INTERPRET=1"):
         backends._backends("triton", "choice")

@@ -56,28 +56,36 @@ class Operator:
 
     def __call__(self, *arguments: Any) -> Any:
         """The result; arguments are not checked."""
-        if self._inline and self.backend(*arguments) is None:
+        if self._inline and self.backend(arguments) is None:
             return self.reference(*arguments)
         return self._entry(*arguments)
 
-    def backend(self, *arguments: Any) -> Backend | None:
+    def backend(self, arguments: Sequence[Any]) -> Backend | None:
         """The one whose kernel takes these arguments, or None where the reference does. No value is read."""
-        found = backends.serving(_first(arguments[self._by[0]]).device.type)
+        tensor = arguments[self._by[0]]
+        if isinstance(tensor, list):
+            tensor = tensor[0]
+        found = backends.serving.get(tensor.device.type)
         if found is None or self._kernels_of not in found.kernels:
             return None
-        if not found.float64 and any(_first(arguments[place]).dtype == torch.float64 for place in self._by):
-            return None
+        if not found.float64:
+            for place in self._by:
+                tensor = arguments[place]
+                if (tensor[0] if isinstance(tensor, list) else tensor).dtype == torch.float64:
+                    return None
         return found
 
     def compute(self, *arguments: Any) -> Any:
         """The result by kernel or reference: what is inside the operator that PyTorch sees."""
-        found = self.backend(*arguments)
-        if found is None:
-            return self.reference(*arguments)
-        kernel = self._kernels.get(found.name)
-        if kernel is None:
-            kernel = self._kernels[found.name] = found.kernel(self.module, self.name)
-        return kernel(*arguments)
+        return (self.kernel_of(self.backend(arguments)) or self.reference)(*arguments)
+
+    def kernel_of(self, backend: Backend | None) -> Callable[..., Any] | None:
+        """The kernel that a backend has for this operator, imported when it is first asked for, or None."""
+        if backend is None or self._kernels_of not in backend.kernels:
+            return None
+        if backend.name not in self._kernels:
+            self._kernels[backend.name] = backend.kernel(self.module, self.name)
+        return self._kernels[backend.name]
 
     def gradient(
         self,
@@ -175,11 +183,14 @@ def _define(made: Operator, schema: str, fake: Callable[..., Any]) -> None:
     LIBRARY.impl(made.name, made.compute, "CompositeExplicitAutograd")
     torch.library.register_fake(f"det_ops::{made.name}", fake, lib=LIBRARY)
     made._entry = getattr(torch.ops.det_ops, made.name).default
+    kernel = made.kernel_of(backends.USUAL.get("cpu"))
+    if kernel is not None:  # the shortest way for what is called most, and often for little
+        LIBRARY.impl(
+            made.name,
+            lambda *arguments: (kernel if backends.serving is backends.USUAL else made.compute)(*arguments),
+            "CPU",
+        )
 
 
 def _name(schema: str) -> str:
     return schema.partition("(")[0]
-
-
-def _first(argument: Any) -> Any:
-    return argument[0] if isinstance(argument, list) else argument

@@ -26,7 +26,7 @@ def table() -> list[Row]:
 
 def _served(function: Function, device: str) -> tuple[str, str]:
     """Kernel and reason."""
-    choice = backends.choice()
+    choice = backends.choice
     if choice == "reference":
         return "reference", FORCED
     if function.operator == "nms" and device == "npu" and choice in npu.FORMS:
@@ -34,7 +34,7 @@ def _served(function: Function, device: str) -> tuple[str, str]:
         return kernel, f"forced: {reason}"
     if function.host and device != "cpu":
         return _served(function, "cpu")[0], function.fallback
-    ours, active = backends.BACKENDS[device], backends.serving(device)
+    ours, active = backends.BACKENDS[device], backends.serving.get(device)
     if active is not None and function.operator in active.kernels:
         return active.name, active.kernels[function.operator] if active is ours else "forced; run by its interpreter"
     if ours.missing is not None and function.operator in ours.kernels:

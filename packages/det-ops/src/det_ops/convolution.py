@@ -57,7 +57,7 @@ def conv2d(
         and groups == 1
         and not isinstance(padding, str)
         and _pair(stride) == _pair(dilation) == (1, 1)
-        and _conv3x3.backend(weight) is not None
+        and _conv3x3.backend((weight,)) is not None
         and winograd.suits(input, weight, bias, _pair(padding))
     ):
         return _conv3x3(input, weight, bias, _pair(padding))
@@ -110,7 +110,7 @@ class Conv2d(nn.Conv2d):
             if isinstance(part, cls):
                 part.requires_grad_(False)
                 whole = part.stride == part.dilation == (1, 1) and part.groups == 1
-                if whole and _conv3x3.backend(part.weight) is not None and winograd.serves(part.weight):
+                if whole and _conv3x3.backend((part.weight,)) is not None and winograd.serves(part.weight):
                     winograd.prepack(part.weight)
         return module
 

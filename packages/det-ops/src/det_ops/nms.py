@@ -178,7 +178,7 @@ def _chosen(
         return npu.by_vendor(boxes, scores, groups, valid, iou_threshold, max_output)
     if groups is None or isinstance(groups, Tensor):
         return _nms(boxes, scores, groups, valid, *settings)
-    if _nms.backend(boxes, scores) is None:
+    if _nms.backend((boxes, scores)) is None:
         return reference.nms_of_groups(boxes, scores, groups, valid, *settings)
     numbers = [torch.full((size,), number, device=boxes.device) for number, size in enumerate(groups)]
     return _nms(boxes, scores, torch.cat(numbers).expand_as(scores), valid, *settings)

@@ -8,6 +8,7 @@ interpreter run the GPU's kernels on the CPU, slowly: for tests, with the enviro
 """
 
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -22,6 +23,10 @@ BACKENDS = {backend.device: backend for backend in (cpu.BACKEND, triton.BACKEND,
 CHOICES = ("auto", "reference", "host", "vendor", "triton")
 
 
+USUAL: Mapping[str, Backend] = {device: backend for device, backend in BACKENDS.items() if backend.missing is None}
+"""Those that can be used here, by type of device."""
+
+
 def _backends(name: str, origin: str) -> Mapping[str, Backend]:
     """Those that a choice lets serve, by type of device."""
     if name not in CHOICES:
@@ -29,7 +34,7 @@ def _backends(name: str, origin: str) -> Mapping[str, Backend]:
     if name == "reference":
         return {}
     if name != "triton":
-        return {device: backend for device, backend in BACKENDS.items() if backend.missing is None}
+        return USUAL
     if triton.BACKEND.missing is not None or not triton.INTERPRETED:
         raise ValueError(
             f"{origin} is 'triton', which is for Triton's interpreter on the CPU: install Triton and set "
@@ -38,18 +43,11 @@ def _backends(name: str, origin: str) -> Mapping[str, Backend]:
     return {"cpu": triton.BACKEND}
 
 
-_choice = os.environ.get("DET_OPS_KERNELS", "auto")
-_serving = _backends(_choice, "the environment variable DET_OPS_KERNELS")
+choice = os.environ.get("DET_OPS_KERNELS", "auto")
+"""The choice in force."""
 
-
-def choice() -> str:
-    """The choice in force."""
-    return _choice
-
-
-def serving(device: str) -> Backend | None:
-    """The backend whose kernels may serve devices of this type now, or None."""
-    return _serving.get(device)
+serving = _backends(choice, "the environment variable DET_OPS_KERNELS")
+"""The backends whose kernels may serve now, by type of device."""
 
 
 @contextmanager
@@ -62,10 +60,10 @@ def kernels(choice: str) -> Iterator[None]:
     Raises:
         ValueError: Another choice.
     """
-    global _choice, _serving
-    before = _choice, _serving
-    _serving, _choice = _backends(choice, "choice"), choice
+    module, after = sys.modules[__name__], (choice, _backends(choice, "choice"))
+    before = module.choice, module.serving
+    module.choice, module.serving = after
     try:
         yield
     finally:
-        _choice, _serving = before
+        module.choice, module.serving = before

@@ -5,6 +5,7 @@ PyTorch is set to.
 """
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
@@ -47,6 +48,7 @@ TYPES = {torch.float32: "float32", torch.float64: "float64"}
 """What the kernels compute in, and the ends of their names."""
 
 
+@cache
 def function(name: str, dtype: torch.dtype | None = None) -> Callable[..., Any]:
     """The function `name` of the extension, for numbers of `dtype`, one of :data:`TYPES`."""
     return getattr(_C, name if dtype is None else f"{name}_{TYPES[dtype]}")
