@@ -160,6 +160,21 @@ def test_dense_form_reads_nothing_on_the_host() -> None:
         assert live_rows.convolution_rows(*fakes, **options).shape == (5, 4, 6, 7)
 
 
+def test_second_derivatives_are_refused_or_right() -> None:
+    images, weight, bias, options = arguments("3x3")
+    gradients = []
+    for choice in ("auto", "reference"):
+        with det_ops.kernels(choice):
+            leaf = images.clone().requires_grad_()
+            out = live_rows.convolution_rows(leaf, weight, bias, torch.tensor(2), **options)
+            (gradient,) = torch.autograd.grad(out.pow(3).sum(), leaf, create_graph=True)
+            gradients.append((gradient, leaf))
+    torch.testing.assert_close(gradients[0][0], gradients[1][0])
+    with pytest.raises(RuntimeError, match="convolution_rows of det_ops is differentiable once"):
+        torch.autograd.grad(gradients[0][0].sum(), gradients[0][1])
+    assert torch.autograd.grad(gradients[1][0].sum(), gradients[1][1])[0].any()
+
+
 def test_errors() -> None:
     images, weight, bias, _ = arguments("3x3")
     count = torch.tensor(1)

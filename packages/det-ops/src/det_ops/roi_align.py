@@ -40,7 +40,9 @@ def roi_align(
         `[R, C, P, P]` of the input's dtype, channels-last in memory. Gradient with respect to `input` only.
 
     Raises:
-        ValueError: An argument has the wrong shape, dtype or device.
+        ValueError: An argument has the wrong shape, dtype or device, `rois` is longer than the batch, or, on the CPU,
+            an image is outside it (elsewhere see :func:`multilevel_roi_align`).
+        RuntimeError: A second derivative is asked for.
     """
     if isinstance(rois, Tensor):
         expect(rois.ndim == 2 and rois.shape[1] == 5, "rois", "Tensor[R, 5] of image, x1, y1, x2, y2", rois)
@@ -48,6 +50,8 @@ def roi_align(
     else:
         for i, part in enumerate(rois):
             check_boxes(part, f"rois[{i}]", 2, f"R{i}")
+        if len(rois) > len(input):
+            raise ValueError(f"rois must be at most one tensor for each of {len(input)} images, got {len(rois)}")
         boxes = torch.cat(list(rois))
         image_index = torch.cat([torch.full_like(part[:, 0], i, dtype=torch.int64) for i, part in enumerate(rois)])
     return multilevel_roi_align(
@@ -79,7 +83,8 @@ def multilevel_roi_align(
     Args:
         features: One `[B, C, H_l, W_l]` floating map per level; channels-last memory is read without a copy.
         boxes: `[R, 4]` floating, `x1, y1, x2, y2` in image pixels.
-        image_index: `[R]` int64, image of each region.
+        image_index: `[R]` int64, image of each region. On accelerators, which do not look, the nearest image of the
+            batch stands for one outside it.
         levels: `[R]` int64, index into `features`; -1 is padding: its output is zero and costs nothing.
         output_size: Pooled side, or height and width.
         scales: Feature pixels per image pixel of each level (1/4, 1/8, ...).
@@ -93,7 +98,9 @@ def multilevel_roi_align(
         `features` only. Non-finite boxes give zeros.
 
     Raises:
-        ValueError: An argument has the wrong shape, dtype or device, or there is no such layout.
+        ValueError: An argument has the wrong shape, dtype or device, there is no such layout, or, on the CPU, an image
+            is outside the batch.
+        RuntimeError: A second derivative is asked for.
     """
     features, scales = list(features), [float(scale) for scale in scales]
     pooled_height, pooled_width = (output_size, output_size) if isinstance(output_size, int) else output_size
