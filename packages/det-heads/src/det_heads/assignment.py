@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from det_ops import match, sample
+from det_ops import match, subsample
 
 __all__ = ["Assignment", "Samples", "Truth", "assign", "draw", "label_all", "truth_of"]
 
@@ -140,7 +140,7 @@ def draw(
     Returns:
         ``S = min(count, N)`` samples per image, positives first.
     """
-    index, positive, valid = sample(assignment.label, keys, count, fraction)
+    index, positive, valid = subsample(assignment.label, keys, count, fraction)
     chosen = boxes[index] if boxes.ndim == 2 else boxes.gather(1, index[..., None].expand(-1, -1, 4))
     return _samples(index, chosen, assignment.truth_index.gather(1, index), positive, valid, truth, num_classes)
 

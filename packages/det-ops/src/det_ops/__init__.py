@@ -15,7 +15,7 @@ from det_ops.nms import batched_nms, nms
 from det_ops.paste import paste_masks, paste_to_rle
 from det_ops.rle import encode_rle
 from det_ops.roi_align import multilevel_roi_align, roi_align
-from det_ops.sampling import sample
+from det_ops.sampling import subsample
 
 __all__ = [
     "Conv2d",
@@ -41,5 +41,5 @@ __all__ = [
     "paste_to_rle",
     "rasterize_polygons",
     "roi_align",
-    "sample",
+    "subsample",
 ]

@@ -11,7 +11,7 @@ from det_ops._operator import operator
 from det_ops.reference import sampling as reference
 
 
-def sample(labels: Tensor, keys: Tensor, num: int, positive_fraction: float) -> tuple[Tensor, Tensor, Tensor]:
+def subsample(labels: Tensor, keys: Tensor, num: int, positive_fraction: float) -> tuple[Tensor, Tensor, Tensor]:
     """Choose up to `num` examples of each image, at most `int(num * positive_fraction)` of them positive.
 
     The examples with the largest keys are chosen, among positives and among negatives. Independent uniform keys
@@ -45,7 +45,7 @@ def sample(labels: Tensor, keys: Tensor, num: int, positive_fraction: float) -> 
 @operator(
     "sample(Tensor labels, Tensor keys, int num, int max_positive) -> (Tensor, Tensor, Tensor)",
     reference=reference.sample,
-    functions=["sample"],
+    functions=["subsample"],
     fallback="two top-k selections of PyTorch",
     inline=True,
 )

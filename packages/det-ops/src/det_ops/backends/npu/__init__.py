@@ -37,7 +37,7 @@ VENDOR = {
     "match": "npu_grid_assign_positive and npu_iou are deprecated",
     "multilevel_roi_align": _ROI_ALIGN,
     "roi_align": _ROI_ALIGN,
-    "sample": "npu_random_choice_with_mask is deprecated, and does not follow PyTorch's random numbers",
+    "subsample": "npu_random_choice_with_mask is deprecated, and does not follow PyTorch's random numbers",
 }
 """What torch_npu and torchvision_npu have of their own for a function of the package, and why it does not serve.
 
