@@ -9,8 +9,14 @@ def empty_nhwc(like: Tensor, n: int, c: int, h: int, w: int, dtype: torch.dtype 
     return torch.empty_strided((n, c, h, w), (h * w * c, 1, w * c, c), dtype=dtype or like.dtype, device=like.device)
 
 
+def empty_nhwc_like(tensor: Tensor) -> Tensor:
+    """Uninitialised, of the shape `[n, c, h, w]` and dtype of `tensor`, with memory n, h, w, c."""
+    n, c, h, w = tensor.shape
+    return empty_nhwc(tensor, n, c, h, w)
+
+
 def nhwc(tensor: Tensor) -> Tensor:
-    """`tensor [N, C, H, W]` as contiguous `[N, H, W, C]`; no copy where the memory already is channels-last."""
+    """`tensor [n, c, h, w]` as contiguous `[n, h, w, c]`; no copy where the memory already is channels-last."""
     return tensor.permute(0, 2, 3, 1).contiguous()
 
 

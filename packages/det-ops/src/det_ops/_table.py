@@ -26,7 +26,7 @@ def table() -> list[Row]:
 
 def _served(function: Function, device: str) -> tuple[str, str]:
     """Kernel and reason."""
-    choice = backends.choice
+    choice = backends.chosen
     if choice == "reference":
         return "reference", FORCED
     if function.operator == "nms" and device == "npu" and choice in npu.FORMS:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from det_ops._layout import empty_nhwc
+from det_ops._layout import empty_nhwc, empty_nhwc_like
 from det_ops._operator import operator
 from det_ops.backends.cpu import winograd
 from det_ops.reference import convolution as reference
@@ -153,6 +153,6 @@ def _apply(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
 )
 def _conv3x3_backward(_grad, input, weight, _padding, needed):  # noqa: A002
     return (
-        empty_nhwc(input, *input.shape) if needed[0] else input.new_empty(0),
+        empty_nhwc_like(input) if needed[0] else input.new_empty(0),
         torch.empty_like(weight) if needed[1] else weight.new_empty(0),
     )

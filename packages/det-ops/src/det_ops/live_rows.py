@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from det_ops._checks import check_device, check_shape, expect
-from det_ops._layout import empty_nhwc
+from det_ops._layout import empty_nhwc, empty_nhwc_like
 from det_ops._operator import operator
 from det_ops.reference import live_rows as reference
 
@@ -101,7 +101,7 @@ def _apply_convolution(ctx, grad):
 )
 def _convolution_rows_backward(_grad, input, weight, _out, _count, _stride, _padding, needed):  # noqa: A002
     return (
-        empty_nhwc(input, *input.shape) if needed[0] else input.new_empty((0,)),
+        empty_nhwc_like(input) if needed[0] else input.new_empty((0,)),
         torch.empty_like(weight) if needed[1] else weight.new_empty((0,)),
         weight.new_empty((len(weight) if needed[2] else 0,)),
     )
@@ -181,7 +181,7 @@ def _apply_logits(ctx, grad):
 )
 def _mask_logits_rows_backward(_grad, input, weight, _bias, own, _count):  # noqa: A002
     return (
-        empty_nhwc(input, *input.shape),
+        empty_nhwc_like(input),
         torch.empty_like(weight),
         weight.new_empty((weight.shape[1],)),
         torch.empty_like(own),

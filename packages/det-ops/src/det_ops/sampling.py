@@ -25,7 +25,7 @@ def subsample(labels: Tensor, keys: Tensor, num: int, positive_fraction: float) 
         positive_fraction: Upper bound of the share of positives, in [0, 1].
 
     Returns:
-        `index [B, S]` int64, `positive [B, S]` bool and `valid [B, S]` bool, with S = min(num, N): positives by
+        `index [B, K]` int64, `positive [B, K]` bool and `valid [B, K]` bool, with K = min(num, N): positives by
         falling key, then negatives by falling key, then padding (index 0, both flags false). The order among equal
         keys is not defined.
 

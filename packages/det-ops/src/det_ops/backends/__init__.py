@@ -8,14 +8,13 @@ interpreter run the GPU's kernels on the CPU, slowly: for tests, with the enviro
 """
 
 import os
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from det_ops.backends import cpu, npu, triton
 from det_ops.backends._backend import Backend
 
-__all__ = ["BACKENDS", "Backend", "choice", "kernels", "serving"]
+__all__ = ["BACKENDS", "Backend", "chosen", "kernels", "serving"]
 
 BACKENDS = {backend.device: backend for backend in (cpu.BACKEND, triton.BACKEND, npu.BACKEND)}
 """All of them, by type of device. A new one is added here."""
@@ -43,10 +42,10 @@ def _backends(name: str, origin: str) -> Mapping[str, Backend]:
     return {"cpu": triton.BACKEND}
 
 
-choice = os.environ.get("DET_OPS_KERNELS", "auto")
+chosen = os.environ.get("DET_OPS_KERNELS", "auto")
 """The choice in force."""
 
-serving = _backends(choice, "the environment variable DET_OPS_KERNELS")
+serving = _backends(chosen, "the environment variable DET_OPS_KERNELS")
 """The backends whose kernels may serve now, by type of device."""
 
 
@@ -60,10 +59,10 @@ def kernels(choice: str) -> Iterator[None]:
     Raises:
         ValueError: Another choice.
     """
-    module, after = sys.modules[__name__], (choice, _backends(choice, "choice"))
-    before = module.choice, module.serving
-    module.choice, module.serving = after
+    global chosen, serving
+    before = chosen, serving
+    chosen, serving = choice, _backends(choice, "choice")
     try:
         yield
     finally:
-        module.choice, module.serving = before
+        chosen, serving = before

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from det_ops._layout import empty_nhwc, nhwc
+from det_ops._layout import empty_nhwc_like, nhwc
 
 
 def mask(input: Tensor, count: Tensor) -> Tensor:  # noqa: A002
@@ -63,7 +63,7 @@ def convolution_rows_backward(
         grad, input, weight, [len(weight)], [stride] * 2, [padding] * 2, [1, 1], False, [0, 0], 1, needed
     )
     return (
-        empty_nhwc(input, *input.shape).copy_(parts[0]) if needed[0] else input.new_empty(0),
+        empty_nhwc_like(input).copy_(parts[0]) if needed[0] else input.new_empty(0),
         torch.empty_like(weight).copy_(parts[1]) if needed[1] else weight.new_empty(0),
         parts[2] if needed[2] else weight.new_empty(0),
     )
@@ -102,7 +102,7 @@ def mask_logits_rows_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Gradients of input, channels-last, weight, bias and own."""
     grad = torch.where(mask(input, count)[:, None, None], grad, 0.0)
-    grad_input, grad_own = empty_nhwc(input, *input.shape), torch.empty_like(own)
+    grad_input, grad_own = empty_nhwc_like(input), torch.empty_like(own)
     grad_weight, grad_bias = fill_gradients(grad, input, weight, bias, own, grad_input, grad_own)
     return grad_input, grad_weight, grad_bias, grad_own
 

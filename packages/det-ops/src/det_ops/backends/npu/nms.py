@@ -17,7 +17,7 @@ from det_ops.reference.nms import best_of
 
 def form(boxes: Tensor) -> str | None:
     """The choice of kernels, one of :data:`~det_ops.backends.npu.FORMS` perhaps, for boxes on an NPU; else None."""
-    return backends.choice if boxes.device.type == "npu" else None
+    return backends.chosen if boxes.device.type == "npu" else None
 
 
 def by_vendor(

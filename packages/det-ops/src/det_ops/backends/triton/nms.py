@@ -34,6 +34,7 @@ def _pairs_kernel(boxes, groups, bits, n, words, threshold, offset, GROUPED: tl.
         ax1, ay1 = tl.load(box, mask=i < n, other=0.0), tl.load(box + 1, mask=i < n, other=0.0)
         ax2, ay2 = tl.load(box + 2, mask=i < n, other=0.0), tl.load(box + 3, mask=i < n, other=0.0)
         groups += image * n
+        group = i
         if GROUPED:
             group = tl.load(groups + i, mask=i < n, other=0)
         word = tl.zeros((ROWS,), tl.int64)
