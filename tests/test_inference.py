@@ -13,7 +13,8 @@ from det_backbones import FrozenBatchNorm2d
 from det_heads import BoxHead
 from det_models import Detector, build
 from det_models.inference import optimize_for_inference
-from det_ops import Conv2d, _winograd
+from det_ops import Conv2d
+from det_ops.backends.cpu import winograd
 
 MODELS: dict[str, Callable[[], Detector]] = {
     "mask_rcnn": lambda: build(MASK_RCNN["tiny"]().model()),
@@ -71,4 +72,4 @@ def test_weights_are_folded_and_transformed_once() -> None:
         module.weight for module in made.modules() if isinstance(module, Conv2d) and min(module.weight.shape[:2]) >= 32
     ]
     assert served
-    assert all(_winograd.prepacked(weight) is not None for weight in served)
+    assert all(winograd.prepacked(weight) is not None for weight in served)

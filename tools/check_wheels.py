@@ -43,10 +43,10 @@ print(f"{own} {module.__version__}: {len(module.__all__)} public names")
 COMPILED = ROOT / "packages" / "det-ops"
 SERVED = """
 import sys, numpy, torch, det_ops
-from det_ops import _kernels
+from det_ops import _table, backends
 assert det_ops.__file__.startswith(sys.prefix), f"{det_ops.__file__} is not the installed wheel"
-served = [row.operator for row in _kernels.table() if (row.device, row.name) == ("cpu", "C++")]
-assert "nms" in served, f"the extension does not serve the CPU: {_kernels.missing_extension}"
+served = [row.function for row in _table.table() if (row.device, row.kernel) == ("cpu", "C++")]
+assert "nms" in served, f"the extension does not serve the CPU: {backends.BACKENDS["cpu"].missing}"
 print(f"det-ops with torch {torch.__version__}, NumPy {numpy.__version__}: C++ serves {', '.join(served)}", flush=True)
 """
 # Libraries of PyTorch and OpenMP, paths of the machine that built it, names of source files.

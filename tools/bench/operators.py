@@ -15,6 +15,7 @@ from torchvision.models.detection._utils import Matcher
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 
 import det_ops
+from det_ops import live_rows
 
 
 class Work(NamedTuple):
@@ -304,7 +305,7 @@ def mask_head_convolution_case() -> Work:
     count = torch.tensor(200)
 
     def ours() -> Tensor:
-        return det_ops.convolution_rows(regions, layer.weight, layer.bias, count, padding=1, relu=True)
+        return live_rows.convolution_rows(regions, layer.weight, layer.bias, count, padding=1, relu=True)
 
     def peer() -> Tensor:
         return F.conv2d(regions, layer.weight, layer.bias, padding=1).relu_()
@@ -319,7 +320,7 @@ def mask_logits_case() -> Work:
     bias, own, count = torch.randn(256), torch.randn(200, 256), torch.tensor(200)
 
     def ours() -> Tensor:
-        return det_ops.mask_logits_rows(regions, weight, bias, own, count)
+        return live_rows.mask_logits_rows(regions, weight, bias, own, count)
 
     def peer() -> Tensor:
         hidden = F.conv_transpose2d(regions, weight, bias, stride=2).relu_()

@@ -17,8 +17,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 import det_ops
-from det_ops import _roi_align_reference
 from det_ops.npu_check.facts import DYNAMIC, INDEXING
+from det_ops.reference import roi_align as reference
 
 _DTYPES = {
     torch.float32: "f32", torch.float16: "f16", torch.bfloat16: "bf16", torch.float64: "f64", torch.bool: "bool",
@@ -39,9 +39,9 @@ def _roi_align(
 ) -> Tensor:
     boxes = rois[:, 1:] if mode != 1 else rois[:, 1:] + rois.new_tensor([0, 0, 1, 1])
     index = rois[:, 0].long()
-    pooled = (height, width)
-    return _roi_align_reference.forward(
-        [features], boxes, index, torch.zeros_like(index), pooled, [scale], samples, mode == 2
+    levels = torch.zeros_like(index)
+    return reference.multilevel_roi_align(
+        [features], boxes, index, levels, height, width, [scale], samples, mode == 2, True
     )
 
 
@@ -50,7 +50,7 @@ def _roi_align_backward(
 ) -> Tensor:
     boxes = rois[:, 1:] if mode != 1 else rois[:, 1:] + rois.new_tensor([0, 0, 1, 1])
     index = rois[:, 0].long()
-    return _roi_align_reference.backward(
+    return reference.multilevel_roi_align_backward(
         grad, boxes, index, torch.zeros_like(index), [shape[2]], [shape[3]], shape[0], [scale], samples, mode == 2
     )[0]
 

@@ -9,6 +9,8 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <stdexcept>
+#include <string>
 #include <vector>
 
 #include "channels.h"
@@ -145,8 +147,17 @@ struct Regions {
     return level >= 0 && level < static_cast<int64_t>(pyramid.maps.size()) ? static_cast<int>(level) : -1;
   }
 
-  int64_t image(int64_t r, const Pyramid& pyramid) const {
-    return std::min(std::max<int64_t>(image_index[r], 0), pyramid.batch - 1);
+  int64_t image(int64_t r) const { return image_index[r]; }
+
+  // Live regions read the memory of their images.
+  void check_images(const Pyramid& pyramid) const {
+    for (int64_t r = 0; r < count; ++r) {
+      if (level(r, pyramid) >= 0 && (image_index[r] < 0 || image_index[r] >= pyramid.batch)) {
+        throw std::invalid_argument("image_index must be within the batch of " + std::to_string(pyramid.batch) +
+                                    " images, got " + std::to_string(image_index[r]) + " for region " +
+                                    std::to_string(r));
+      }
+    }
   }
 
   void build(int64_t r, int level, const Pyramid& pyramid, Side<T>& rows, Side<T>& columns) const {
@@ -175,7 +186,7 @@ std::vector<int64_t> order_by_place(const Pyramid& pyramid, const Regions<T>& re
       };
       const uint64_t y = cell(scale * (box[1] + box[3]) / 2), x = cell(scale * (box[0] + box[2]) / 2);
       // Odd rows of tiles run backwards.
-      key = (static_cast<uint64_t>(level) << 56) | (static_cast<uint64_t>(regions.image(r, pyramid)) << 32) | y << 16 |
+      key = (static_cast<uint64_t>(level) << 56) | (static_cast<uint64_t>(regions.image(r)) << 32) | y << 16 |
             (y % 2 ? 65535 - x : x);
     }
     keys[r] = {key, r};
@@ -209,7 +220,7 @@ void forward(const Pyramid& pyramid, const Regions<T>& regions, bool channels_la
           regions.build(r, level, pyramid, rows, columns);
           const int64_t width = pyramid.widths[level];
           const T* map = reinterpret_cast<const T*>(pyramid.maps[level]) +
-                         regions.image(r, pyramid) * pyramid.heights[level] * width * channels;
+                         regions.image(r) * pyramid.heights[level] * width * channels;
           const T scale = T(1) / (rows.samples * columns.samples);
           for (int ph = 0; ph < regions.pooled_height; ++ph) {
             for (int pw = 0; pw < regions.pooled_width; ++pw, target += channels) {
@@ -249,7 +260,7 @@ void backward(const Pyramid& pyramid, const Regions<T>& regions, bool channels_l
       const int64_t image = item / parts, first = item % parts * part, live = std::min(part, channels - first);
       for (const int64_t r : order) {
         const int level = regions.level(r, pyramid);
-        if (level < 0 || regions.image(r, pyramid) != image) continue;
+        if (level < 0 || regions.image(r) != image) continue;
         regions.build(r, level, pyramid, rows, columns);
         const int64_t width = pyramid.widths[level];
         T* map = reinterpret_cast<T*>(pyramid.maps[level]) + image * pyramid.heights[level] * width * channels + first;
@@ -287,6 +298,7 @@ void define(py::module_& module, const char* name) {
                              pooled_width,
                              sampling_ratio,
                              aligned};
+    regions.check_images(pyramid);
     if constexpr (kForward) {
       forward(pyramid, regions, channels_last, threads, reinterpret_cast<T*>(values));
     } else {

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import det_ops
-from det_ops import _kernels
+from det_ops import backends, matching
 
 
 def pyramid(channels: int, dtype: torch.dtype = torch.float32) -> dict:
@@ -126,10 +126,10 @@ def test_nms(n: int, coarse: bool, threshold: float, offset: float, most: int | 
 
 def test_nms_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     """More images than the matrix of bits has room for."""
-    from det_ops import _triton_nms
+    from det_ops.backends.triton import nms as kernels
 
     boxes, scores, groups, valid = candidates(3, 70, False)
-    monkeypatch.setattr(_triton_nms, "_MATRIX_BYTES", 2 * 70 * 16 + 1)
+    monkeypatch.setattr(kernels, "_MATRIX_BYTES", 2 * 70 * 16 + 1)
     found, expected = both(det_ops.batched_nms, boxes, scores, groups, 0.5, max_output=20, valid=valid)
     assert all(map(torch.equal, found, expected))
 
@@ -249,5 +249,5 @@ def test_bitmaps(aligned: bool) -> None:
 
 def test_float64_goes_to_the_reference() -> None:
     with det_ops.kernels("triton"):
-        assert _kernels.triton(torch.zeros(1))
-        assert not _kernels.triton(torch.zeros(1, dtype=torch.float64))
+        assert matching._match.backend(torch.zeros(2, 1)) is backends.BACKENDS["cuda"]
+        assert matching._match.backend((torch.zeros(1), torch.zeros(1, dtype=torch.float64))) is None

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import det_ops
-from det_ops import _winograd
+from det_ops import live_rows
+from det_ops.backends.cpu import winograd
 
 OPERATOR = "det_ops_conv3x3"
 
@@ -46,10 +47,10 @@ def test_it_is_the_convolution(
 ) -> None:
     images, weight, bias = arguments(batch, channels, out, (height, width), torch.float64)
     added = bias if biased else None
-    found = _winograd.forward(images.detach(), weight.detach(), added, padding, share=share)
+    found = winograd.forward(images.detach(), weight.detach(), added, padding, share=share)
     torch.testing.assert_close(found, F.conv2d(images, weight, added, 1, padding).detach(), rtol=1e-10, atol=1e-10)
     torch.testing.assert_close(
-        _winograd.forward(images.detach(), weight.detach(), added, padding, relu=True, share=share),
+        winograd.forward(images.detach(), weight.detach(), added, padding, relu=True, share=share),
         found.relu(),
         rtol=0,
         atol=0,
@@ -67,16 +68,16 @@ def test_gradients_of_small_maps(batch: int, height: int, width: int, padding: t
     images, weight, _ = arguments(batch, 32, 33, (height, width), torch.float64)
     expected = F.conv2d(images, weight, None, 1, padding)
     grad = torch.randn_like(expected)
-    found = _winograd.backward(grad, images.detach(), weight.detach(), padding, [True, True], share=share)
+    found = winograd.backward(grad, images.detach(), weight.detach(), padding, [True, True], share=share)
     for ours, theirs in zip(found, torch.autograd.grad(expected, (images, weight), grad), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
 
 
 def test_small_maps_share_tiles() -> None:
-    assert _winograd._arrange(16, (14, 14), (1, 1), share=True).tiles == 15 * 15
-    assert _winograd._arrange(100, (14, 14), (1, 1), share=True).tiles < 100 * 14.4
-    assert _winograd._arrange(2, (120, 160), (1, 1), share=True).tiles == 2 * 30 * 40
-    assert _winograd._arrange(16, (14, 14), (1, 1), share=False).tiles == 16 * 16
+    assert winograd._arrange(16, (14, 14), (1, 1), share=True).tiles == 15 * 15
+    assert winograd._arrange(100, (14, 14), (1, 1), share=True).tiles < 100 * 14.4
+    assert winograd._arrange(2, (120, 160), (1, 1), share=True).tiles == 2 * 30 * 40
+    assert winograd._arrange(16, (14, 14), (1, 1), share=False).tiles == 16 * 16
 
 
 def test_an_image_does_not_depend_on_the_others() -> None:
@@ -165,7 +166,7 @@ def test_only_what_is_trained(frozen: int) -> None:
 def test_values_that_are_not_numbers_stay() -> None:
     images, weight, bias = (tensor.detach() for tensor in arguments())
     images[0, 3, 5, 6] = float("nan")
-    found = _winograd.forward(images, weight, bias, (1, 1), relu=True)
+    found = winograd.forward(images, weight, bias, (1, 1), relu=True)
     expected = F.conv2d(images, weight, bias, padding=1)
     assert found[expected.isnan()].isnan().all()
     assert not found[1].isnan().any()
@@ -274,13 +275,13 @@ class Transformations:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.count = 0
-        original = _winograd._panels
+        original = winograd._panels
 
         def counted(*args, **options) -> Tensor:
             self.count += 1
             return original(*args, **options)
 
-        monkeypatch.setattr(_winograd, "_panels", counted)
+        monkeypatch.setattr(winograd, "_panels", counted)
 
     def of(self, action) -> int:
         before = self.count
@@ -304,7 +305,7 @@ def test_prepacked_weights_are_not_transformed_again(monkeypatch: pytest.MonkeyP
         assert transformations.of(lambda: layers(images)) == 0
         assert torch.equal(layers(images), expected)
         # The functions that are handed the weight have them too.
-        rows = det_ops.convolution_rows(images, layers[0].weight, layers[0].bias, torch.tensor(2), padding=1)
+        rows = live_rows.convolution_rows(images, layers[0].weight, layers[0].bias, torch.tensor(2), padding=1)
         assert transformations.count == 2 + 2
         torch.testing.assert_close(
             rows, F.conv2d(images, layers[0].weight, layers[0].bias, padding=1), atol=1e-4, rtol=0
@@ -353,7 +354,7 @@ def test_only_convolutions_that_are_served_are_prepacked() -> None:
         nn.Conv2d(64, 64, 3, groups=2), nn.Conv2d(64, 64, 3, dilation=2), nn.Conv2d(64, 64, 3), nn.Conv2d(64, 8, 3)
     )
     det_ops.Conv2d.prepack(det_ops.Conv2d.convert(layers))
-    assert [_winograd.prepacked(layer.weight) is not None for layer in layers] == [False, False, True, False]
+    assert [winograd.prepacked(layer.weight) is not None for layer in layers] == [False, False, True, False]
     assert not any(parameter.requires_grad for parameter in layers.parameters())
 
 
@@ -387,10 +388,10 @@ def test_prepacked_weights_that_change_are_followed(change) -> None:
 
 def test_prepacked_weights_go_with_their_network() -> None:
     gc.collect()
-    before = len(_winograd._PREPACKED)
+    before = len(winograd._PREPACKED)
     layers, _ = network()
     det_ops.Conv2d.prepack(layers)
-    assert len(_winograd._PREPACKED) == before + 2
+    assert len(winograd._PREPACKED) == before + 2
     del layers
     gc.collect()
-    assert len(_winograd._PREPACKED) == before
+    assert len(winograd._PREPACKED) == before

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 import det_ops
-from det_ops import _kernels
+from det_ops import backends
 
 pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no CUDA device"),
-    pytest.mark.skipif(not _kernels.HAS_TRITON, reason="Triton is not installed"),
+    pytest.mark.skipif(backends.BACKENDS["cuda"].missing is not None, reason="Triton is not installed"),
 ]
 
 Problem = tuple[Callable[..., tuple[Tensor, ...]], tuple[Tensor, ...]]

@@ -245,3 +245,11 @@ def test_wrong_arguments_are_named(name: str, value: object, message: str) -> No
         steps["padding"] = 0
     with pytest.raises(ValueError, match=message):
         det_ops.deform_conv2d(**tensors | steps | {name: value})
+
+
+def test_second_derivatives_are_refused(kernels: str) -> None:
+    tensors, steps = problem(1, 2, 2, (4, 4), modulated=True, reach=0.4)
+    offset = tensors["offset"].requires_grad_()
+    (gradient,) = torch.autograd.grad(det_ops.deform_conv2d(**tensors, **steps).sum(), offset, create_graph=True)
+    with pytest.raises(RuntimeError, match="deform_conv2d of det_ops is differentiable once"):
+        gradient.sum().backward()

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import det_ops
-from det_ops.fast_nms import _reference
+from det_ops.reference.fast_nms import fast_nms as reference
 
 THRESHOLDS = st.sampled_from([-0.5, 0.0, 0.3, 1 / 3, 0.5, 0.7, 1.0])
 
@@ -163,7 +163,7 @@ def test_compile_and_export(kernels: str, cross_class: bool) -> None:
 def test_reference_reads_nothing_on_the_host() -> None:
     with FakeTensorMode() as mode:
         boxes, scores = (mode.from_tensor(argument) for argument in scene(30))
-        found = _reference(boxes, scores, None, 0.5, 20, 7)
+        found = reference(boxes, scores, None, 0.5, 20, 7)
     assert [part.shape for part in found] == [(2, 7)] * 3
 
 

@@ -3,28 +3,27 @@ import subprocess
 import sys
 
 import pytest
-import torch
 
 import det_ops
-from det_ops import _kernels
+from det_ops import backends, live_rows
 from det_ops.__main__ import main
+from det_ops._table import table
 
 
 def test_choice_is_restored_after_an_error() -> None:
-    tensor = torch.zeros(1)
-    seen = [_kernels.native(tensor)]
+    seen = [backends.serving.get("cpu")]
 
     def fail() -> None:
         with det_ops.kernels("reference"):
-            seen.append(_kernels.native(tensor))
+            seen.append(backends.serving.get("cpu"))
             with det_ops.kernels("auto"):
-                seen.append(_kernels.native(tensor))
+                seen.append(backends.serving.get("cpu"))
             raise RuntimeError
 
     with pytest.raises(RuntimeError):
         fail()
-    assert seen[1:] == [False, True]
-    assert _kernels.native(tensor) == seen[0]
+    assert seen[1:] == [None, backends.BACKENDS["cpu"]]
+    assert backends.serving.get("cpu") == seen[0]
 
 
 def test_unknown_choice() -> None:
@@ -36,10 +35,10 @@ def test_unknown_choice() -> None:
 
 
 def test_every_operator_has_a_row_per_device() -> None:
-    rows = _kernels.table()
-    operators = {row.operator for row in rows}
-    assert {(row.operator, row.device) for row in rows} == {(o, d) for o in operators for d in ("cpu", "cuda", "npu")}
-    functions = {name for name in det_ops.__all__ if name[0].islower()} - {"kernels"}
+    rows = table()
+    operators = {row.function for row in rows}
+    assert {(row.function, row.device) for row in rows} == {(o, d) for o in operators for d in ("cpu", "cuda", "npu")}
+    functions = {name for name in det_ops.__all__ if name[0].islower()} - {"kernels"} | set(live_rows.__all__)
     assert operators == functions
 
 
@@ -48,7 +47,7 @@ def test_environment_forces_the_reference_and_the_table_says_so() -> None:
     run = [sys.executable, "-m", "det_ops"]
     lines = subprocess.run(run, env=environment, capture_output=True, text=True, check=True).stdout.splitlines()
     rows = [line for line in lines if line.startswith("  ") and line[2] != " "]
-    assert len(rows) == len(_kernels.table())
+    assert len(rows) == len(table())
     assert all("reference" in row and "forced" in row for row in rows)
 
 
@@ -70,10 +69,10 @@ def test_npu_rows_tell_what_the_vendor_has(capsys: pytest.CaptureFixture[str]) -
 @pytest.mark.parametrize(("choice", "kernel"), [("auto", "reference"), ("host", "C++"), ("vendor", "vendor")])
 def test_nms_on_an_npu_may_be_chosen(choice: str, kernel: str) -> None:
     with det_ops.kernels(choice):
-        served = {(row.operator, row.device): row.name for row in _kernels.table()}
+        served = {(row.function, row.device): row.kernel for row in table()}
     assert served["nms", "npu"] == served["batched_nms", "npu"] == kernel
     # All else is as it was.
-    others = {(row.operator, row.device): row.name for row in _kernels.table() if "nms" not in row.operator}
+    others = {(row.function, row.device): row.kernel for row in table() if "nms" not in row.function}
     assert {key: served[key] for key in others} == others
     assert served["nms", "cpu"] == "C++"
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-import det_ops
+from det_ops import live_rows
 
 
 def ends(dtype: torch.dtype = torch.float64, *, rows: int = 5) -> tuple[Tensor, ...]:
@@ -23,10 +23,10 @@ def logits(features: Tensor, weight: Tensor, bias: Tensor | None, own: Tensor, c
 @pytest.mark.parametrize("count", [0, 2, 5, 9])
 @pytest.mark.parametrize("biased", [True, False])
 def test_mask_logits(kernels: str, monkeypatch: pytest.MonkeyPatch, count: int, biased: bool) -> None:
-    monkeypatch.setattr("det_ops.mask_logits._CACHED", 2 * 4 * 5 * 12 * 8)  # two rows at a time
+    monkeypatch.setattr("det_ops.reference.live_rows._CACHED", 2 * 4 * 5 * 12 * 8)  # two rows at a time
     features, weight, bias, own = ends()
     inputs = (features, weight, bias, own) if biased else (features, weight, own)
-    found = det_ops.mask_logits_rows(features, weight, bias if biased else None, own, torch.tensor(count))
+    found = live_rows.mask_logits_rows(features, weight, bias if biased else None, own, torch.tensor(count))
     expected = logits(features, weight, bias if biased else None, own, count)
     torch.testing.assert_close(found, expected)
     grad = torch.randn_like(expected)
@@ -63,7 +63,7 @@ def test_mask_logits_of_any_size(
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        found = det_ops.mask_logits_rows(features, weight, bias, own, torch.tensor(rows))
+        found = live_rows.mask_logits_rows(features, weight, bias, own, torch.tensor(rows))
     finally:
         torch.set_num_threads(before)
     small = 1e-4 if dtype == torch.float32 else 1e-11
@@ -74,14 +74,14 @@ def test_mask_logits_of_any_size(
 def test_mask_logits_keep_values_that_are_not_numbers() -> None:
     features, weight, bias, own = (tensor.detach() for tensor in ends(torch.float32))
     features[1, 2, 3, 4] = float("nan")
-    found = det_ops.mask_logits_rows(features, weight, bias, own, torch.tensor(5))
+    found = live_rows.mask_logits_rows(features, weight, bias, own, torch.tensor(5))
     assert found[1, 6:8, 8:10].isnan().all()
     assert found.isnan().sum() == 4
 
 
 def test_mask_logits_of_no_rows(kernels: str) -> None:
     inputs = ends(rows=0)
-    found = det_ops.mask_logits_rows(*inputs, torch.tensor(0))
+    found = live_rows.mask_logits_rows(*inputs, torch.tensor(0))
     assert found.shape == (0, 8, 10)
     found.sum().backward()
 
@@ -90,7 +90,7 @@ def test_mask_logits_of_dead_rows_are_not_read_on_the_cpu() -> None:
     features, weight, bias, own = (tensor.detach() for tensor in ends())
     features[3:], own[3:] = float("nan"), float("nan")
     inputs = [tensor.requires_grad_() for tensor in (features, weight, bias, own)]
-    det_ops.mask_logits_rows(*inputs, torch.tensor(3)).sum().backward()
+    live_rows.mask_logits_rows(*inputs, torch.tensor(3)).sum().backward()
     for tensor in inputs:
         assert tensor.grad is not None
         assert tensor.grad.isfinite().all()
@@ -98,10 +98,12 @@ def test_mask_logits_of_dead_rows_are_not_read_on_the_cpu() -> None:
 
 def test_mask_logits_as_an_operator() -> None:
     torch.library.opcheck(torch.ops.det_ops.mask_logits_rows.default, (*ends(), torch.tensor(3)))
-    assert torch.autograd.gradcheck(lambda *tensors: det_ops.mask_logits_rows(*tensors, torch.tensor(2)), ends(rows=3))
+    assert torch.autograd.gradcheck(
+        lambda *tensors: live_rows.mask_logits_rows(*tensors, torch.tensor(2)), ends(rows=3)
+    )
     single = ends(torch.float32)
     with torch.autocast("cpu", torch.bfloat16):
-        found = det_ops.mask_logits_rows(*single, torch.tensor(5))
+        found = live_rows.mask_logits_rows(*single, torch.tensor(5))
     assert found.dtype == torch.bfloat16
     torch.testing.assert_close(found.float(), logits(*single, 5), rtol=0.05, atol=0.2)
     found.float().sum().backward()
@@ -114,15 +116,15 @@ def test_mask_logits_of_several_types_are_refused(other: int) -> None:
         inputs = [tensor.to(one).detach() for tensor in ends()]
         inputs[other] = inputs[other].to(another)
         with pytest.raises(RuntimeError):
-            det_ops.mask_logits_rows(*inputs, torch.tensor(5))
+            live_rows.mask_logits_rows(*inputs, torch.tensor(5))
 
 
 def test_mask_logits_errors() -> None:
     features, weight, bias, own = ends()
     count = torch.tensor(1)
     with pytest.raises(ValueError, match=r"weight must be a Tensor\[6, D, 2, 2\]"):
-        det_ops.mask_logits_rows(features, weight[:4], bias, own, count)
+        live_rows.mask_logits_rows(features, weight[:4], bias, own, count)
     with pytest.raises(ValueError, match=r"bias must have shape \[3\]"):
-        det_ops.mask_logits_rows(features, weight, bias[:2], own, count)
+        live_rows.mask_logits_rows(features, weight, bias[:2], own, count)
     with pytest.raises(ValueError, match=r"own must have shape \[5, 3\]"):
-        det_ops.mask_logits_rows(features, weight, bias, own[:3], count)
+        live_rows.mask_logits_rows(features, weight, bias, own[:3], count)

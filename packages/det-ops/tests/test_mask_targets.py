@@ -5,10 +5,9 @@ import torchvision
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 import det_ops
-from det_ops import _mask_targets_reference
+from det_ops.reference import mask_targets as reference
 
 coco = pytest.importorskip("pycocotools.mask")
 
@@ -101,7 +100,7 @@ def test_the_reference_rounds_ratios_once() -> None:
     sides = torch.linspace(1, 99, 2000)
     boxes = torch.zeros(2000, 4)
     boxes[:, 2:] = sides[:, None]
-    ratios = _mask_targets_reference.to_mask_pixels(torch.ones(2000, 1, 4), boxes, 28, False)[:, 0, 0]
+    ratios = reference.to_mask_pixels(torch.ones(2000, 1, 4), boxes, 28, False)[:, 0, 0]
     assert np.array_equal(ratios.numpy(), (np.float32(28) / sides.numpy()).astype(np.float64))
 
 
@@ -239,11 +238,23 @@ def test_compile_and_export(kernels: str) -> None:
 
 
 def test_references_read_nothing_on_the_host() -> None:
-    with FakeTensorMode() as mode:
-        fakes = [mode.from_tensor(tensor) for tensor in polygon_arguments()]
-        assert _mask_targets_reference.rasterize(*fakes, 7, False).shape == (3, 7, 7)
-        fakes = [mode.from_tensor(tensor) for tensor in bitmap_arguments()]
-        assert _mask_targets_reference.bitmap_targets(*fakes, 7, True).shape == (3, 7, 7)
+    # Tensors that have no values, and are not on the CPU.
+    fakes = [tensor.to("meta") for tensor in polygon_arguments()]
+    assert reference.rasterize_polygons(*fakes, 7, False).shape == (3, 7, 7)
+    fakes = [tensor.to("meta") for tensor in bitmap_arguments()]
+    assert reference.bitmap_targets(*fakes, 7, True).shape == (3, 7, 7)
+
+
+def test_the_reference_of_regions_longer_than_the_bitmap() -> None:
+    bitmaps, image, instance, boxes = bitmap_arguments()
+    boxes = boxes.clone()
+    boxes[0] = torch.tensor([-200.0, -100.0, 300.0, 90.0])
+    found = []
+    for choice in ("auto", "reference"):
+        with det_ops.kernels(choice):
+            found.append(det_ops.bitmap_targets(bitmaps, image, instance, boxes, size=7, aligned=True, threshold=None))
+    assert found[0][0].any()
+    torch.testing.assert_close(*found, atol=1e-6, rtol=1e-5)
 
 
 def test_nothing_to_draw(kernels: str) -> None:

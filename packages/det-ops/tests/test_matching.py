@@ -8,7 +8,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torchvision.models.detection._utils import Matcher
 
 import det_ops
-from det_ops import matching
+from det_ops.reference.matching import match as reference
 
 
 def boxes(generator: torch.Generator, *shape: int, coarse: bool, extent: float = 20.0) -> Tensor:
@@ -211,7 +211,7 @@ def test_compile_and_export(kernels: str) -> None:
 def test_reference_reads_nothing_on_the_host() -> None:
     with FakeTensorMode() as mode:
         anchors, truth, valid = (mode.from_tensor(argument) for argument in arguments())
-        index, label = matching._reference(anchors, truth, valid, 0.7, 0.3, True, 0.3, True, 0.0)
+        index, label = reference(anchors, truth, valid, 0.7, 0.3, True, 0.3, True, 0.0)
     assert index.shape == label.shape == (2, 50)
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import det_ops
-from det_ops import _nms_reference
+from det_ops.reference import nms as reference
 from testing.operators import Recorder
 
 THRESHOLDS = st.sampled_from([-0.5, 0.0, 0.3, 1 / 3, 0.5, 0.7, 0.9, 1.0])
@@ -95,7 +95,7 @@ def test_groups_one_behind_the_other_in_both_forms(
     expected = det_ops.batched_nms(boxes, scores, numbers, threshold, **options)
     assert all(map(torch.equal, det_ops.batched_nms(boxes, scores, sizes, threshold, **options), expected))
     with pytest.MonkeyPatch.context() as patch, det_ops.kernels("reference"):
-        patch.setattr(_nms_reference, "OPERATORS_PER_ROUND", 0 if form == "rounds" else 10**9)
+        patch.setattr(reference, "OPERATORS_PER_ROUND", 0 if form == "rounds" else 10**9)
         assert all(map(torch.equal, det_ops.batched_nms(boxes, scores, sizes, threshold, **options), expected))
         assert all(map(torch.equal, det_ops.batched_nms(boxes, scores, numbers, threshold, **options), expected))
 
@@ -238,9 +238,9 @@ def test_compile_and_export(kernels: str, most: int) -> None:
 def test_reference_reads_nothing_on_the_host(most: int) -> None:
     with FakeTensorMode() as mode:
         boxes, scores, groups, valid = (mode.from_tensor(argument) for argument in ARGUMENTS)
-        indices, kept = _nms_reference.nms(boxes, scores, groups, valid, 0.5, most, 0.0)
+        indices, kept = reference.nms(boxes, scores, groups, valid, 0.5, most, 0.0)
         assert indices.shape == kept.shape == (2, most)
-        indices, kept = _nms_reference.nms_of_groups(boxes, scores, [12, 18], valid, 0.5, most, 0.0)
+        indices, kept = reference.nms_of_groups(boxes, scores, [12, 18], valid, 0.5, most, 0.0)
         assert indices.shape == kept.shape == (2, most)
 
 
@@ -257,7 +257,7 @@ def test_operators_of_the_reference(most: int | None, least: int) -> None:
 
 @pytest.mark.parametrize("threshold", [0.3, 0.5, 0.7, 0.1, 1 / 3, 1e-3, -0.3, 1.0, 0.0])
 def test_float32_floor(threshold: float) -> None:
-    floor = _nms_reference.float32_floor(threshold)
+    floor = reference.float32_floor(threshold)
     nearest = torch.tensor(floor)
     assert nearest.item() == floor <= threshold
     assert torch.nextafter(nearest, torch.tensor(float("inf"))).item() > threshold

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 import det_ops
-from det_ops import _kernels, _npu_nms
+from det_ops.backends.npu import nms as npu
 
 GENERATOR = torch.Generator().manual_seed(0)
 CORNER = torch.rand(2, 3, 40, 2, generator=GENERATOR) * 100
@@ -36,8 +36,8 @@ def vendor(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
         calls.append("npu_nms_v4")
         return npu_nms_v4(*arguments)
 
-    monkeypatch.setattr(_npu_nms, "_operators", lambda: types.SimpleNamespace(npu_nms_v4=noted))
-    monkeypatch.setattr(_kernels, "vendor", lambda boxes: boxes.ndim > 2)
+    monkeypatch.setattr(npu, "_operators", lambda: types.SimpleNamespace(npu_nms_v4=noted))
+    monkeypatch.setattr(npu, "form", lambda boxes: "vendor" if boxes.ndim > 2 else None)
     return calls
 
 
@@ -47,7 +47,7 @@ def test_torch_npus_operator_is_called_for_each_image_and_level(vendor: list[str
     found = det_ops.batched_nms(*arguments, **options)
     assert len(vendor) == 4
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_kernels, "vendor", lambda _: False)
+        patch.setattr(npu, "form", lambda _: None)
         expected = det_ops.batched_nms(*arguments, **options)
     assert expected[1].any()
     assert all(map(torch.equal, found, expected))
@@ -72,9 +72,9 @@ def test_what_it_cannot_is_left_to_the_others(vendor: list[str]) -> None:
 
 def test_torchvisions_operator_where_it_has_a_kernel(vendor: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("torchvision")
-    assert not _npu_nms._has_torchvision()
+    assert not npu._has_torchvision()
     expected = det_ops.nms(BOXES, SCORES, 0.4, max_output=30, valid=VALID)
-    monkeypatch.setattr(_npu_nms, "_has_torchvision", lambda: True)
+    monkeypatch.setattr(npu, "_has_torchvision", lambda: True)
     vendor.clear()
     found = det_ops.nms(BOXES, SCORES, 0.4, max_output=30, valid=VALID)
     assert vendor == []

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 import det_ops
-from det_ops import _npu_roi_align
+from det_ops.backends.npu import roi_align as npu
+from det_ops.reference import roi_align as reference
 
 MAP = torch.arange(1.0, 37.0).reshape(1, 1, 6, 6)
 REGION = torch.tensor([[0, -2.0, -2.0, 22.0, 22.0]])
@@ -90,7 +91,7 @@ def torch_npu(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         return call
 
     operators = types.SimpleNamespace(npu_roi_align=noted(npu_roi_align), npu_roi_alignbk=noted(npu_roi_alignbk))
-    monkeypatch.setattr(_npu_roi_align, "_operators", lambda: operators)
+    monkeypatch.setattr(npu, "_operators", lambda: operators)
     return modes
 
 
@@ -114,13 +115,15 @@ def test_levels_padding_and_modes(torch_npu, aligned, sampling_ratio, dtype):
     expected = det_ops.multilevel_roi_align(
         leaves, *arguments, output_size=(3, 4), scales=scales, sampling_ratio=sampling_ratio, aligned=aligned
     )
-    found = _npu_roi_align.forward(features, *arguments, (3, 4), scales, sampling_ratio, aligned)
+    found = npu.multilevel_roi_align(features, *arguments, 3, 4, scales, sampling_ratio, aligned, True)
     assert found.dtype == dtype
     tolerance = {"atol": 1e-5, "rtol": 1e-5} if dtype == torch.float32 else {"atol": 1e-3, "rtol": 1e-3}
     torch.testing.assert_close(found.float(), expected, **tolerance)
     grad = torch.rand(expected.shape, generator=generator)
     expected.backward(grad)
-    grads = _npu_roi_align.backward(grad.to(dtype), *arguments, [12, 6], [20, 10], 2, scales, sampling_ratio, aligned)
+    grads = npu.multilevel_roi_align_backward(
+        grad.to(dtype), *arguments, [12, 6], [20, 10], 2, scales, sampling_ratio, aligned
+    )
     for one, leaf in zip(grads, leaves, strict=True):
         assert one.dtype == dtype
         assert one.stride() == features[0].new_empty(one.shape).to(memory_format=torch.channels_last).stride()
@@ -131,13 +134,13 @@ def test_levels_padding_and_modes(torch_npu, aligned, sampling_ratio, dtype):
 def test_nothing_to_align(torch_npu):
     empty = torch.zeros(0, dtype=torch.int64)
     features = [torch.zeros(2, 3, 4, 4)]
-    assert _npu_roi_align.forward(features, torch.zeros(0, 4), empty, empty, (3, 4), [1.0], 2, True).shape == (
+    assert npu.multilevel_roi_align(features, torch.zeros(0, 4), empty, empty, 3, 4, [1.0], 2, True, True).shape == (
         0,
         3,
         3,
         4,
     )
-    (grad,) = _npu_roi_align.backward(
+    (grad,) = npu.multilevel_roi_align_backward(
         torch.zeros(0, 3, 3, 4), torch.zeros(0, 4), empty, empty, [4], [4], 2, [1.0], 2, True
     )
     assert grad.shape == (2, 3, 4, 4)
@@ -145,5 +148,7 @@ def test_nothing_to_align(torch_npu):
     assert not torch_npu
 
 
-def test_only_where_torch_npu_is_loaded():
-    assert not _npu_roi_align.serves(torch.zeros(1))
+def test_the_reference_serves_where_torch_npu_is_not_loaded():
+    problem = [torch.rand(1, 2, 5, 5)], torch.rand(3, 4) * 5, *torch.zeros(2, 3, dtype=torch.int64)
+    options = (2, 2, [1.0], 2, True, True)
+    assert torch.equal(npu.multilevel_roi_align(*problem, *options), reference.multilevel_roi_align(*problem, *options))

@@ -9,7 +9,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 
 import det_ops
-from det_ops.paste import _reference
+from det_ops.reference.paste import paste_masks as reference
 
 SYSTEMS = {"torchvision": "expanded", "mrb": "expanded", "detectron2": "grid_sample", "mmdet": "grid_sample"}
 
@@ -160,8 +160,8 @@ def test_operator_compile_and_export(kernels: str) -> None:
 
 def test_reference_reads_nothing_on_the_host() -> None:
     with FakeTensorMode():
-        assert _reference(torch.rand(3, 5, 5), torch.rand(3, 4), 9, 8, 0.5, False).shape == (3, 9, 8)
-        assert _reference(torch.rand(3, 5, 5), torch.rand(3, 4), 9, 8, None, True).shape == (3, 9, 8)
+        assert reference(torch.rand(3, 5, 5), torch.rand(3, 4), 9, 8, 0.5, False).shape == (3, 9, 8)
+        assert reference(torch.rand(3, 5, 5), torch.rand(3, 4), 9, 8, None, True).shape == (3, 9, 8)
 
 
 def test_errors() -> None:

@@ -7,10 +7,9 @@ import torchvision
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 import det_ops
-from det_ops import _roi_align_reference
+from det_ops.reference import roi_align as reference
 
 FORMATS = (torch.channels_last, torch.contiguous_format)
 VARIANTS = [(a, s, p) for a in (0, 1) for s in (0, -1, 1, 2) for p in (7, 14) if p == 7 or s == 2]
@@ -125,12 +124,63 @@ def test_regions_larger_than_the_map(box: list[float], sampling_ratio: int, alig
         torch.testing.assert_close(det_ops.roi_align(*arguments), torchvision.ops.roi_align(*arguments))
 
 
-def test_reference_never_gives_a_wrong_value_silently() -> None:
-    features, rois = torch.ones(1, 1, 10, 10), torch.tensor([[0.0, 0, 0, 30, 30], [0, 0, 0, 9, 9]])
-    with det_ops.kernels("reference"):
-        out = det_ops.roi_align(features, rois, 2, 1.0, 0, True)
-    assert out[0].isnan().all()
-    torch.testing.assert_close(out[1], torch.ones(1, 2, 2))
+@pytest.mark.parametrize("aligned", [True, False])
+def test_reference_of_regions_longer_than_the_maps(aligned: bool) -> None:
+    boxes = [
+        [0, 0, 9, 9],
+        [-1e6, -1e6, 1e6, 1e6],
+        [-300, -2, 900, 30],
+        [2, -50, 7, 60],
+        [5, 40, 300, 2],
+        [1e7, 0, 2e7, 9],
+    ]
+    problem = pyramid() | {
+        "boxes": torch.tensor(boxes, dtype=torch.float64),
+        "image_index": torch.tensor([0, 1, 1, 0, 0, 1]),
+        "levels": torch.tensor([0, 1, 0, 1, 0, 0]),
+        "aligned": aligned,
+    }
+    problem["features"] = [feature.double().requires_grad_() for feature in problem["features"]]
+    results = []
+    for choice in ("auto", "reference"):
+        with det_ops.kernels(choice):
+            out = det_ops.multilevel_roi_align(**problem)
+            weight = torch.randn(out.shape, generator=torch.Generator().manual_seed(0), dtype=out.dtype)
+            results.append((out.detach(), *torch.autograd.grad(out, problem["features"], weight)))
+    assert all(results[0][0][i].any() for i in (1, 2, 3))
+    torch.testing.assert_close(*results)
+
+
+def test_reference_of_long_regions_marks_what_it_does_not_look_at() -> None:
+    rows, weights = reference.taps(
+        *torch.tensor([[0.0, 0.0], [30.0, 9.0]]), torch.full((2,), 10), 10, pooled=2, sampling_ratio=0, aligned=True
+    )
+    assert rows.shape == weights.shape == (2, 2, 8)
+    assert weights[0].isnan().all()
+    torch.testing.assert_close(weights[1].sum(-1), torch.ones(2))
+
+
+@pytest.mark.parametrize("image", [-1, 2])
+def test_images_outside_the_batch_are_refused(kernels: str, image: int) -> None:
+    problem = pyramid()
+    problem["image_index"][6] = image  # of a region that is padding
+    det_ops.multilevel_roi_align(**problem)
+    problem["image_index"][0] = image
+    with pytest.raises(ValueError, match="image_index must be within the batch of 2 images, got"):
+        det_ops.multilevel_roi_align(**problem)
+    rois = [torch.zeros(1, 4)] * 3
+    with pytest.raises(ValueError, match="rois must be at most one tensor for each of 2 images, got 3"):
+        det_ops.roi_align(torch.zeros(2, 1, 4, 4), rois, 2)
+
+
+def test_second_derivatives_are_refused(kernels: str) -> None:
+    problem = pyramid()
+    fine, coarse = (feature.requires_grad_() for feature in problem["features"])
+    out = det_ops.multilevel_roi_align(**problem)
+    gradient, _ = torch.autograd.grad(out.square().sum(), (fine, coarse), create_graph=True)
+    assert gradient.any()  # the first derivative is there
+    with pytest.raises(RuntimeError, match="multilevel_roi_align of det_ops is differentiable once"):
+        gradient.sum().backward()
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
@@ -299,15 +349,12 @@ def test_compile_and_export(kernels: str) -> None:
 @pytest.mark.parametrize("sampling_ratio", [0, 2])
 def test_reference_reads_nothing_on_the_host(sampling_ratio: int) -> None:
     problem = pyramid()
-    with FakeTensorMode() as mode:
-        features = [mode.from_tensor(feature) for feature in problem["features"]]
-        boxes, image, level = (mode.from_tensor(problem[n]) for n in ("boxes", "image_index", "levels"))
-        out = _roi_align_reference.forward(
-            features, boxes, image, level, (3, 3), problem["scales"], sampling_ratio, True
-        )
-        grads = _roi_align_reference.backward(
-            out, boxes, image, level, [20, 10], [24, 12], 2, problem["scales"], sampling_ratio, True
-        )
+    # Tensors that have no values, and are not on the CPU.
+    features = [feature.to("meta") for feature in problem["features"]]
+    boxes, image, level = (problem[n].to("meta") for n in ("boxes", "image_index", "levels"))
+    options = problem["scales"], sampling_ratio, True
+    out = reference.multilevel_roi_align(features, boxes, image, level, 3, 3, *options, True)
+    grads = reference.multilevel_roi_align_backward(out, boxes, image, level, [20, 10], [24, 12], 2, *options)
     assert out.shape == (7, 6, 3, 3)
     assert [grad.shape for grad in grads] == [feature.shape for feature in features]
 

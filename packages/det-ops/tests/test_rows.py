@@ -5,6 +5,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import det_ops
+from det_ops import live_rows
 
 KINDS = {
     "3x3": ((4, 8, 3, 3), {"padding": 1}),
@@ -35,7 +36,7 @@ def definition(images: Tensor, weight: Tensor, bias: Tensor | None, count: int, 
 def test_values_and_gradients(kernels: str, kind: str, count: int, biased: bool) -> None:
     images, weight, bias, options = arguments(kind)
     inputs = (images, weight, bias) if biased else (images, weight)
-    found = det_ops.convolution_rows(images, weight, bias if biased else None, torch.tensor(count), **options)
+    found = live_rows.convolution_rows(images, weight, bias if biased else None, torch.tensor(count), **options)
     expected = definition(images, weight, bias if biased else None, count, options)
     torch.testing.assert_close(found, expected)
     grad = torch.randn_like(expected)
@@ -49,7 +50,7 @@ def test_frozen_parameters_and_inputs(kernels: str) -> None:
     for i in range(3):
         images, weight, bias, options = arguments("3x3")
         tensors = [tensor.detach().requires_grad_(j == i) for j, tensor in enumerate((images, weight, bias))]
-        found = det_ops.convolution_rows(*tensors, torch.tensor(2), **options)
+        found = live_rows.convolution_rows(*tensors, torch.tensor(2), **options)
         expected = definition(*tensors, 2, options)
         grad = torch.randn_like(expected)
         ours, theirs = (torch.autograd.grad(out, tensors[i], grad)[0] for out in (found, expected))
@@ -59,7 +60,7 @@ def test_frozen_parameters_and_inputs(kernels: str) -> None:
 def test_count_is_clamped(kernels: str) -> None:
     images, weight, bias, options = arguments("3x3")
     for count in (-3, 9):
-        found = det_ops.convolution_rows(images, weight, bias, torch.tensor(count), **options)
+        found = live_rows.convolution_rows(images, weight, bias, torch.tensor(count), **options)
         torch.testing.assert_close(found, definition(images, weight, bias, count, options))
 
 
@@ -67,7 +68,7 @@ def test_dead_rows_are_not_read_on_the_cpu() -> None:
     images, weight, bias, options = arguments("3x3")
     images = images.detach()
     images[2:] = float("nan")
-    found = det_ops.convolution_rows(images.requires_grad_(), weight, bias, torch.tensor(2), **options)
+    found = live_rows.convolution_rows(images.requires_grad_(), weight, bias, torch.tensor(2), **options)
     found.sum().backward()
     for tensor in (found, images.grad, weight.grad, bias.grad):
         assert tensor is not None
@@ -88,7 +89,7 @@ def test_layouts(kernels: str, layout: str) -> None:
         case "no rows":
             images = images[:0]
     count = min(2, len(images))
-    found = det_ops.convolution_rows(images.requires_grad_(), weight, bias, torch.tensor(count), **options)
+    found = live_rows.convolution_rows(images.requires_grad_(), weight, bias, torch.tensor(count), **options)
     expected = definition(images, weight, bias, count, options)
     torch.testing.assert_close(found, expected)
     found.sum().backward()
@@ -98,7 +99,7 @@ def test_layouts(kernels: str, layout: str) -> None:
 def test_autocast(kernels: str) -> None:
     images, weight, bias, options = arguments("3x3")
     with torch.autocast("cpu", torch.bfloat16):
-        found = det_ops.convolution_rows(images, weight, bias, torch.tensor(3), **options)
+        found = live_rows.convolution_rows(images, weight, bias, torch.tensor(3), **options)
     assert found.dtype == torch.bfloat16
     torch.testing.assert_close(found.float(), definition(images, weight, bias, 3, options), rtol=0.05, atol=0.1)
     found.float().sum().backward()
@@ -113,7 +114,7 @@ def test_operator(kind: str) -> None:
     fixed = tuple((defaults | options).values())
     torch.library.opcheck(torch.ops.det_ops.convolution_rows.default, (images, weight, bias, torch.tensor(3), *fixed))
     assert torch.autograd.gradcheck(
-        lambda *tensors: det_ops.convolution_rows(*tensors, torch.tensor(2), **options),
+        lambda *tensors: live_rows.convolution_rows(*tensors, torch.tensor(2), **options),
         tuple(tensor.detach()[:3, :, :3, :3].requires_grad_() for tensor in arguments(kind, torch.float64)[:1])
         + arguments(kind, torch.float64)[1:3],
     )
@@ -122,7 +123,7 @@ def test_operator(kind: str) -> None:
 def test_compile_and_export(kernels: str) -> None:
     class Module(torch.nn.Module):
         def forward(self, images: Tensor, weight: Tensor, count: Tensor) -> Tensor:
-            return det_ops.convolution_rows(images, weight, None, count, padding=1)
+            return live_rows.convolution_rows(images, weight, None, count, padding=1)
 
     images, weight, _, _ = (tensor.detach() if isinstance(tensor, Tensor) else tensor for tensor in arguments("3x3"))
     every = images, weight, torch.tensor(3)
@@ -140,7 +141,7 @@ def test_large_maps(relu: bool) -> None:
         torch.randn(shape, generator=generator, dtype=torch.float64, requires_grad=True)
         for shape in ((9, 32, 14, 14), (36, 32, 3, 3), (36,))
     )
-    found = det_ops.convolution_rows(images, weight, bias, torch.tensor(7), padding=1, relu=relu)
+    found = live_rows.convolution_rows(images, weight, bias, torch.tensor(7), padding=1, relu=relu)
     expected = definition(images, weight, bias, 7, {"padding": 1, "relu": relu})
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
     grad = torch.randn_like(expected)
@@ -156,19 +157,34 @@ def test_dense_form_reads_nothing_on_the_host() -> None:
     images, weight, bias, options = arguments("3x3")
     with FakeTensorMode() as mode, det_ops.kernels("reference"):
         fakes = [mode.from_tensor(tensor) for tensor in (images, weight, bias, torch.tensor(3))]
-        assert det_ops.convolution_rows(*fakes, **options).shape == (5, 4, 6, 7)
+        assert live_rows.convolution_rows(*fakes, **options).shape == (5, 4, 6, 7)
+
+
+def test_second_derivatives_are_refused_or_right() -> None:
+    images, weight, bias, options = arguments("3x3")
+    gradients = []
+    for choice in ("auto", "reference"):
+        with det_ops.kernels(choice):
+            leaf = images.clone().requires_grad_()
+            out = live_rows.convolution_rows(leaf, weight, bias, torch.tensor(2), **options)
+            (gradient,) = torch.autograd.grad(out.pow(3).sum(), leaf, create_graph=True)
+            gradients.append((gradient, leaf))
+    torch.testing.assert_close(gradients[0][0], gradients[1][0])
+    with pytest.raises(RuntimeError, match="convolution_rows of det_ops is differentiable once"):
+        torch.autograd.grad(gradients[0][0].sum(), gradients[0][1])
+    assert torch.autograd.grad(gradients[1][0].sum(), gradients[1][1])[0].any()
 
 
 def test_errors() -> None:
     images, weight, bias, _ = arguments("3x3")
     count = torch.tensor(1)
-    with pytest.raises(ValueError, match=r"input must be a floating Tensor\[N, C, H, W\], got float32\[8, 6, 7\]"):
-        det_ops.convolution_rows(images[0], weight, bias, count)
-    with pytest.raises(ValueError, match=r"weight must be a Tensor\[C_out, 8, k, k\]"):
-        det_ops.convolution_rows(images, weight[:, :5], bias, count)
+    with pytest.raises(ValueError, match=r"input must be a floating Tensor\[R, C, H, W\], got float32\[8, 6, 7\]"):
+        live_rows.convolution_rows(images[0], weight, bias, count)
+    with pytest.raises(ValueError, match=r"weight must be a Tensor\[O, 8, k, k\]"):
+        live_rows.convolution_rows(images, weight[:, :5], bias, count)
     with pytest.raises(ValueError, match=r"bias must have shape \[4\]"):
-        det_ops.convolution_rows(images, weight, bias[:2], count)
+        live_rows.convolution_rows(images, weight, bias[:2], count)
     with pytest.raises(ValueError, match=r"count must be an int64 Tensor\[\]"):
-        det_ops.convolution_rows(images, weight, bias, torch.tensor([1]))
+        live_rows.convolution_rows(images, weight, bias, torch.tensor([1]))
     with pytest.raises(ValueError, match=r"weight must be on the device of input"):
-        det_ops.convolution_rows(images, weight.to("meta"), bias, count)
+        live_rows.convolution_rows(images, weight.to("meta"), bias, count)

@@ -6,7 +6,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import det_ops
-from det_ops import sampling
+from det_ops.reference.sampling import sample as reference
 
 
 @given(
@@ -27,7 +27,7 @@ def test_equals_the_definition(
     labels = torch.where(draw < shares[0], 1, torch.where(draw < sum(shares), 0, -1)).to(torch.int8)
     keys = torch.stack([torch.randperm(n, generator=generator) for _ in range(batch)]) / max(n, 1)
     with det_ops.kernels(kernels):
-        index, positive, valid = det_ops.sample(labels, keys, num, fraction)
+        index, positive, valid = det_ops.subsample(labels, keys, num, fraction)
     assert index.shape == positive.shape == valid.shape == (batch, min(num, n))
     for image in range(batch):
         falling = keys[image].argsort(descending=True)
@@ -48,7 +48,7 @@ def test_every_subset_is_equally_likely(kernels: str) -> None:
     draws = 20_000
     with det_ops.kernels(kernels):
         labels = torch.zeros(draws, 5, dtype=torch.int8)
-        index, _, _ = det_ops.sample(labels, torch.rand(draws, 5, generator=generator), 2, 0.5)
+        index, _, _ = det_ops.subsample(labels, torch.rand(draws, 5, generator=generator), 2, 0.5)
     low, high = index.sort(1).values.unbind(1)
     counts = torch.bincount(low * 5 + high, minlength=25)
     counts = counts[counts > 0]
@@ -61,8 +61,8 @@ def test_every_subset_is_equally_likely(kernels: str) -> None:
 def test_other_key_types_and_strides(dtype: torch.dtype) -> None:
     labels = torch.randint(-1, 2, (6, 2), dtype=torch.int8).t()
     keys = (torch.randperm(12).reshape(6, 2) / 16).t().to(dtype)
-    found = det_ops.sample(labels, keys, 4, 0.5)
-    expected = det_ops.sample(labels.contiguous(), keys.contiguous().float(), 4, 0.5)
+    found = det_ops.subsample(labels, keys, 4, 0.5)
+    expected = det_ops.subsample(labels.contiguous(), keys.contiguous().float(), 4, 0.5)
     assert all(map(torch.equal, found, expected))
 
 
@@ -80,7 +80,7 @@ def test_opcheck() -> None:
 def test_compile_and_export(kernels: str) -> None:
     class Module(torch.nn.Module):
         def forward(self, labels: Tensor, keys: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-            return det_ops.sample(labels, keys, 16, 0.5)
+            return det_ops.subsample(labels, keys, 16, 0.5)
 
     expected = Module()(*arguments())
     with det_ops.kernels(kernels):
@@ -94,7 +94,7 @@ def test_compile_and_export(kernels: str) -> None:
 def test_reference_reads_nothing_on_the_host() -> None:
     with FakeTensorMode() as mode:
         labels, keys = (mode.from_tensor(argument) for argument in arguments())
-        assert sampling._reference(labels, keys, 16, 8)[0].shape == (2, 16)
+        assert reference(labels, keys, 16, 8)[0].shape == (2, 16)
 
 
 @pytest.mark.parametrize(
@@ -113,4 +113,4 @@ def test_wrong_arguments_are_named(change: dict[str, object], name: str) -> None
     labels, keys = arguments()
     right = {"labels": labels, "keys": keys, "num": 16, "positive_fraction": 0.5}
     with pytest.raises(ValueError, match=rf"^{name} must "):
-        det_ops.sample(**(right | change))
+        det_ops.subsample(**(right | change))

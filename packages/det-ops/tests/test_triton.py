@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from det_ops import _kernels
+from det_ops import backends
+from det_ops.backends import triton
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
 
@@ -84,12 +85,12 @@ class Compiler:
 @pytest.fixture
 def compiled(monkeypatch: pytest.MonkeyPatch) -> list:
     """All kernels compiled since, instead of launched."""
-    if _kernels.INTERPRETED:
+    if triton.INTERPRETED:
         pytest.skip("TRITON_INTERPRET=1 leaves nothing to compile")
-    from det_ops import _triton_mask_targets, _triton_matching, _triton_nms, _triton_roi_align
+    from det_ops.backends.triton import mask_targets, matching, nms, roi_align
 
     found: list = []
-    for module in (_triton_roi_align, _triton_nms, _triton_matching, _triton_mask_targets):
+    for module in (roi_align, nms, matching, mask_targets):
         for name in [name for name in vars(module) if name.endswith("_kernel")]:
             monkeypatch.setattr(module, name, Compiler(getattr(module, name), found))
     return found
@@ -98,14 +99,14 @@ def compiled(monkeypatch: pytest.MonkeyPatch) -> list:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("sampling_ratio", [0, 2])
 def test_roi_align_compiles(compiled: list, dtype: torch.dtype, sampling_ratio: int) -> None:
-    from det_ops import _triton_roi_align
+    from det_ops.backends.triton import roi_align
 
     sizes, scales = [8, 4, 2, 1], [0.25, 0.125, 0.0625, 0.03125]
     regions = torch.zeros(3, 4), torch.zeros(3, dtype=torch.int64), torch.zeros(3, dtype=torch.int64)
     features = [torch.zeros(2, 256, size, size, dtype=dtype) for size in sizes]
-    _triton_roi_align.forward(features, *regions, (7, 7), scales, sampling_ratio, True)
+    roi_align.multilevel_roi_align(features, *regions, 7, 7, scales, sampling_ratio, True, True)
     grad = torch.zeros(3, 256, 7, 7, dtype=dtype)
-    _triton_roi_align.backward(grad, *regions, sizes, sizes, 2, scales, sampling_ratio, True)
+    roi_align.multilevel_roi_align_backward(grad, *regions, sizes, sizes, 2, scales, sampling_ratio, True)
     forward, backward = (kernel.asm["ptx"] for kernel in compiled)
     assert "ld.global.v4" in forward  # channels-last pays
     assert "add.v4.f32" in backward
@@ -113,11 +114,11 @@ def test_roi_align_compiles(compiled: list, dtype: torch.dtype, sampling_ratio: 
 
 @pytest.mark.parametrize(("n", "given"), [(40, True), (40, False), (9000, True)])
 def test_nms_compiles(compiled: list, n: int, given: bool) -> None:
-    from det_ops import _triton_nms
+    from det_ops.backends.triton import nms
 
     groups, valid = torch.zeros(2, n, dtype=torch.int64), torch.ones(2, n, dtype=torch.bool)
     options = (groups, valid) if given else (None, None)
-    _triton_nms.nms(torch.zeros(2, n, 4), torch.zeros(2, n), *options, 0.5, 20, 0.0)
+    nms.nms(torch.zeros(2, n, 4), torch.zeros(2, n), *options, 0.5, 20, 0.0)
     pairs, scan = (kernel.asm["ptx"] for kernel in compiled)
     assert "div.rn.f32" in pairs  # thresholds fall as on the CPU
     assert "fma" not in pairs
@@ -127,11 +128,11 @@ def test_nms_compiles(compiled: list, n: int, given: bool) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("low_quality", [True, False])
 def test_match_compiles(compiled: list, dtype: torch.dtype, low_quality: bool) -> None:
-    from det_ops import _triton_matching
+    from det_ops.backends.triton import matching
 
     valid = torch.ones(2, 3, dtype=torch.bool)
     anchors, truth = torch.zeros(1000, 4, dtype=dtype), torch.zeros(2, 3, 4, dtype=dtype)
-    _triton_matching.match(anchors, truth, valid, 0.7, 0.3, low_quality, 0.3, low_quality, 0.0)
+    matching.match(anchors, truth, valid, 0.7, 0.3, low_quality, 0.3, low_quality, 0.0)
     assert len(compiled) == 1 + low_quality
     for kernel in compiled:
         assert "div.rn.f32" in kernel.asm["ptx"]
@@ -140,12 +141,12 @@ def test_match_compiles(compiled: list, dtype: torch.dtype, low_quality: bool) -
 
 @pytest.mark.parametrize("legacy", [True, False])
 def test_mask_targets_compile(compiled: list, legacy: bool) -> None:
-    from det_ops import _triton_mask_targets
+    from det_ops.backends.triton import mask_targets
 
     regions = torch.zeros(3, dtype=torch.int64), torch.zeros(3, dtype=torch.int64), torch.zeros(3, 4)
     offsets = torch.zeros(2, 9, dtype=torch.int32)
-    _triton_mask_targets.rasterize(torch.zeros(2, 40, 4), offsets, offsets, *regions, 28, legacy)
-    _triton_mask_targets.bitmap_targets(torch.zeros(2, 5, 80, 90, dtype=torch.uint8), *regions, 28, True)
+    mask_targets.rasterize_polygons(torch.zeros(2, 40, 4), offsets, offsets, *regions, 28, legacy)
+    mask_targets.bitmap_targets(torch.zeros(2, 5, 80, 90, dtype=torch.uint8), *regions, 28, True)
     polygons, bitmaps = (kernel.asm["ptx"] for kernel in compiled)
     assert "div.rn.f64" in polygons  # rounded as on the CPU
     assert "fma" not in polygons
@@ -153,6 +154,6 @@ def test_mask_targets_compile(compiled: list, legacy: bool) -> None:
 
 
 def test_triton_is_chosen_for_cuda_alone() -> None:
-    assert not _kernels.triton(torch.zeros(1))
+    assert backends.serving.get("cpu") is not backends.BACKENDS["cuda"]
     with pytest.raises(ValueError, match="TRITON_INTERPRET=1"):
-        _kernels._checked("triton", "choice")
+        backends._backends("triton", "choice")

@@ -17,7 +17,8 @@ from det_heads.packing import pack, unpack
 from det_heads.parts import WHOLE, BatchPart
 from det_heads.pooling import RoIPool
 from det_heads.postprocess import Original
-from det_ops import bitmap_targets, convolution_rows, mask_logits_rows, paste_to_rle, rasterize_polygons
+from det_ops import bitmap_targets, paste_to_rle, rasterize_polygons
+from det_ops.live_rows import convolution_rows, mask_logits_rows
 
 __all__ = ["MaskHead", "detect_masks", "mask_targets"]
 

@@ -143,7 +143,7 @@ def subsample(
     Returns:
         ``S = min(count, N)`` samples per image, positives first.
     """
-    index, positive, valid = det_ops.sample(matches.label, keys, count, fraction)
+    index, positive, valid = det_ops.subsample(matches.label, keys, count, fraction)
     chosen = boxes[index] if boxes.ndim == 2 else boxes.gather(1, index[..., None].expand(-1, -1, 4))
     most = min(index.shape[1], max(1, int(count * fraction)))
     return _samples(index, chosen, matches.truth_index.gather(1, index), positive, valid, truth, num_classes, most)

@@ -1,22 +1,21 @@
 """Detection operators: one function each, static shapes, fast kernels per device."""
 
+import det_ops.live_rows  # noqa: F401 - exported programs name its operators
 from det_ops.__about__ import __version__
-from det_ops._kernels import kernels
+from det_ops.backends import kernels
 from det_ops.box_coding import decode_boxes, encode_boxes
 from det_ops.boxes import box_area, box_iou, clip_boxes, generalized_box_iou
 from det_ops.convolution import Conv2d, conv2d
 from det_ops.deform_conv import deform_conv2d
 from det_ops.fast_nms import fast_nms
 from det_ops.levels import fpn_levels
-from det_ops.mask_logits import mask_logits_rows
 from det_ops.mask_targets import bitmap_targets, rasterize_polygons
 from det_ops.matching import match
 from det_ops.nms import batched_nms, nms
 from det_ops.paste import paste_masks, paste_to_rle
 from det_ops.rle import encode_rle
 from det_ops.roi_align import multilevel_roi_align, roi_align
-from det_ops.rows import convolution_rows
-from det_ops.sampling import sample
+from det_ops.sampling import subsample
 
 __all__ = [
     "Conv2d",
@@ -27,7 +26,6 @@ __all__ = [
     "box_iou",
     "clip_boxes",
     "conv2d",
-    "convolution_rows",
     "decode_boxes",
     "deform_conv2d",
     "encode_boxes",
@@ -36,7 +34,6 @@ __all__ = [
     "fpn_levels",
     "generalized_box_iou",
     "kernels",
-    "mask_logits_rows",
     "match",
     "multilevel_roi_align",
     "nms",
@@ -44,5 +41,5 @@ __all__ = [
     "paste_to_rle",
     "rasterize_polygons",
     "roi_align",
-    "sample",
+    "subsample",
 ]

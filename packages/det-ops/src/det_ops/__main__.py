@@ -3,8 +3,9 @@
 import torch
 
 import det_ops
-from det_ops import _kernels
-from det_ops._npu import VENDOR
+from det_ops._table import table
+from det_ops.backends import BACKENDS
+from det_ops.backends.npu import FORMS, VENDOR
 
 
 def present() -> dict[str, str]:
@@ -22,17 +23,17 @@ def main() -> None:
     """Print a table per kind of device, of this machine or not; for NPUs also what torch_npu has, and why not that."""
     devices = present()
     print(f"det_ops {det_ops.__version__}, torch {torch.__version__}")
-    rows = _kernels.table()
-    width = max(len(row.operator) for row in rows)
-    for device in ("cpu", "cuda", "npu"):
+    rows = table()
+    width = max(len(row.function) for row in rows)
+    for device in BACKENDS:
         print(f"\n{device}: {devices.get(device, 'not on this machine; what it would get')}")
         for row in rows:
             if row.device == device:
-                print(f"  {row.operator:{width}}  {row.name:10}  {row.reason}")
-                if device == "npu" and row.operator in VENDOR:
-                    print(f"  {'':{width}}  {'not':10}  {VENDOR[row.operator]}")
-                elif device == "npu" and row.operator in ("batched_nms", "nms"):
-                    for choice, (_, reason) in _kernels.FORMS.items():
+                print(f"  {row.function:{width}}  {row.kernel:10}  {row.reason}")
+                if device == "npu" and row.function in VENDOR:
+                    print(f"  {'':{width}}  {'not':10}  {VENDOR[row.function]}")
+                elif device == "npu" and row.function in ("batched_nms", "nms"):
+                    for choice, (_, reason) in FORMS.items():
                         print(f"  {'':{width}}  {'or':10}  DET_OPS_KERNELS={choice}: {reason}")
 
 

@@ -13,15 +13,13 @@ import torch
 from torch import Tensor
 
 from det_ops._checks import check_boxes, check_device, expect
-from det_ops._kernels import register
+from det_ops._operator import elementwise
 from det_ops.boxes import upcast
 
 MAX_LOG_SCALE = math.log(1000.0 / 16)
 """Largest `dw`, `dh` decoded: a 16 pixel anchor becomes a 1000 pixel box. Detectron's bound against overflow."""
 
-for _operator in ("decode_boxes", "encode_boxes"):
-    for _device in ("cpu", "cuda", "npu"):
-        register(_operator, _device, "reference", "elementwise: PyTorch's own kernels, fused by torch.compile")
+elementwise("decode_boxes", "encode_boxes")
 
 
 def _check(first: Tensor, name: str, anchors: Tensor, weights: Sequence[float]) -> None:

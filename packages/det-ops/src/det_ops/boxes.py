@@ -10,11 +10,9 @@ import torch
 from torch import Tensor
 
 from det_ops._checks import check_boxes, check_device, expect
-from det_ops._kernels import register
+from det_ops._operator import elementwise
 
-for _operator in ("box_area", "box_iou", "clip_boxes", "generalized_box_iou"):
-    for _device in ("cpu", "cuda", "npu"):
-        register(_operator, _device, "reference", "elementwise: PyTorch's own kernels, fused by torch.compile")
+elementwise("box_area", "box_iou", "clip_boxes", "generalized_box_iou")
 
 
 def upcast(boxes: Tensor) -> Tensor:

@@ -1,4 +1,7 @@
-"""Convolution as PyTorch has it, faster on CPUs where it has 3x3 taps."""
+"""Convolution as PyTorch has it, faster on CPUs where it has 3x3 taps.
+
+`B` images, `C` channels in, `O` channels out, `k_h, k_w` kernel, `H', W'` output.
+"""
 
 from typing import Any
 
@@ -6,16 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from det_ops import _kernels, _winograd
-from det_ops._kernels import LIBRARY
-from det_ops._layout import empty_nhwc
+from det_ops._layout import empty_nhwc, empty_nhwc_like
+from det_ops._operator import operator
+from det_ops.backends.cpu import winograd
+from det_ops.reference import convolution as reference
 
 __all__ = ["Conv2d", "conv2d"]
-
-LIBRARY.define("conv3x3(Tensor input, Tensor weight, Tensor? bias, int[] padding) -> Tensor")
-LIBRARY.define(
-    "conv3x3_backward(Tensor grad, Tensor input, Tensor weight, int[] padding, bool[] needed) -> (Tensor, Tensor)"
-)
 
 Size = int | tuple[int, int]
 
@@ -37,16 +36,16 @@ def conv2d(
     exported programs.
 
     Args:
-        input: `[N, C, H, W]` floating; channels-last memory is read without a copy.
-        weight: `[K, C / groups, k_h, k_w]`.
-        bias: `[K]` or None.
+        input: `[B, C, H, W]` floating; channels-last memory is read without a copy.
+        weight: `[O, C / groups, k_h, k_w]`.
+        bias: `[O]` or None.
         stride: Of rows and columns, or of both.
         padding: Zeros around the map, of rows and columns, or of both; or "same" or "valid".
         dilation: Distance of taps, of rows and columns, or of both.
         groups: Groups of channels.
 
     Returns:
-        `[N, K, H', W']`, channels-last in memory where filtered, and then differentiable once. A value that is not
+        `[B, O, H', W']`, channels-last in memory where filtered, and then differentiable once. A value that is not
         finite makes all outputs of the tiles that read it, four by four pixels each, not finite.
 
     Raises:
@@ -58,9 +57,10 @@ def conv2d(
         and groups == 1
         and not isinstance(padding, str)
         and _pair(stride) == _pair(dilation) == (1, 1)
-        and _winograd.suits(input, weight, bias, _pair(padding))
+        and _conv3x3.backend((weight,)) is not None
+        and winograd.suits(input, weight, bias, _pair(padding))
     ):
-        return torch.ops.det_ops.conv3x3(input, weight, bias, _pair(padding))
+        return _conv3x3(input, weight, bias, _pair(padding))
     return F.conv2d(input, weight, bias, stride, padding, dilation, groups)
 
 
@@ -110,8 +110,8 @@ class Conv2d(nn.Conv2d):
             if isinstance(part, cls):
                 part.requires_grad_(False)
                 whole = part.stride == part.dilation == (1, 1) and part.groups == 1
-                if whole and _winograd.serves(part.weight):
-                    _winograd.prepack(part.weight)
+                if whole and _conv3x3.backend((part.weight,)) is not None and winograd.serves(part.weight):
+                    winograd.prepack(part.weight)
         return module
 
 
@@ -119,59 +119,40 @@ def _pair(size: Size) -> tuple[int, int]:
     return (size, size) if isinstance(size, int) else (size[0], size[1])
 
 
-@torch.library.impl(LIBRARY, "conv3x3", "CPU")
-def _forward(input: Tensor, weight: Tensor, bias: Tensor | None, padding: list[int]) -> Tensor:  # noqa: A002
-    return _winograd.forward(input, weight, bias, (padding[0], padding[1]))
-
-
-@torch.library.impl(LIBRARY, "conv3x3_backward", "CPU")
-def _backward(
-    grad: Tensor,
-    input: Tensor,  # noqa: A002
-    weight: Tensor,
-    padding: list[int],
-    needed: list[bool],
-) -> tuple[Tensor, Tensor]:
-    return _winograd.backward(grad, input, weight, (padding[0], padding[1]), needed)
-
-
-@torch.library.register_fake("det_ops::conv3x3", lib=LIBRARY)
-def _(input, weight, _bias, padding):  # noqa: A002
+@operator(
+    "conv3x3(Tensor input, Tensor weight, Tensor? bias, int[] padding) -> Tensor",
+    reference=reference.conv3x3,
+    functions=["conv2d"],
+    fallback="PyTorch's convolution",
+)
+def _conv3x3(input, weight, _bias, padding):  # noqa: A002
     height, width = (size + 2 * around - 2 for size, around in zip(input.shape[2:], padding, strict=True))
-    return empty_nhwc(input, input.shape[0], weight.shape[0], height, width)
+    return empty_nhwc(input, len(input), len(weight), height, width)
 
 
-@torch.library.register_fake("det_ops::conv3x3_backward", lib=LIBRARY)
-def _(_grad, input, weight, _padding, needed):  # noqa: A002
-    return (
-        empty_nhwc(input, *input.shape) if needed[0] else input.new_empty(0),
-        torch.empty_like(weight) if needed[1] else weight.new_empty(0),
-    )
-
-
-def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG001 - the name is torch's
+def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG001 - the name is torch's
     input, weight, _, ctx.padding = inputs  # noqa: A001
     ctx.save_for_backward(input, weight)
 
 
-def _autograd(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+def _apply(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     want_input, want_weight, want_bias, _ = ctx.needs_input_grad
     grad_input = grad_weight = None
     if want_input or want_weight:
-        found = torch.ops.det_ops.conv3x3_backward(grad, *ctx.saved_tensors, ctx.padding, [want_input, want_weight])
+        found = _conv3x3_backward(grad, *ctx.saved_tensors, ctx.padding, [want_input, want_weight])
         grad_input, grad_weight = found[0] if want_input else None, found[1] if want_weight else None
     return grad_input, grad_weight, grad.sum((0, 2, 3)) if want_bias else None, None
 
 
-def _once(ctx: Any, *grads: Tensor) -> None:  # noqa: ARG001 - the name is torch's
-    raise RuntimeError(
-        "conv2d of det_ops is differentiable once; det_ops.kernels('reference') is PyTorch's, which is twice"
+@_conv3x3.gradient(
+    "conv3x3_backward(Tensor grad, Tensor input, Tensor weight, int[] padding, bool[] needed) -> (Tensor, Tensor)",
+    reference=reference.conv3x3_backward,
+    save=_save,
+    apply=_apply,
+    twice="; det_ops.kernels('reference') is PyTorch's, which is twice",
+)
+def _conv3x3_backward(_grad, input, weight, _padding, needed):  # noqa: A002
+    return (
+        empty_nhwc_like(input) if needed[0] else input.new_empty(0),
+        torch.empty_like(weight) if needed[1] else weight.new_empty(0),
     )
-
-
-torch.library.register_autograd("det_ops::conv3x3", _autograd, setup_context=_setup, lib=LIBRARY)
-torch.library.register_autograd("det_ops::conv3x3_backward", _once, lib=LIBRARY)
-
-_kernels.register("conv2d", "cpu", "C++", "3x3 taps of stride 1 by minimal filtering; else PyTorch's")
-for _device in ("cuda", "npu"):
-    _kernels.register("conv2d", _device, "torch", "PyTorch's convolution")

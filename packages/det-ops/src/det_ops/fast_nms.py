@@ -11,14 +11,8 @@ import torch
 from torch import Tensor
 
 from det_ops._checks import check_boxes, check_device, check_shape, expect
-from det_ops._kernels import _C, LIBRARY, float_type, native, register
-from det_ops._nms_reference import float32_floor
-from det_ops.boxes import intersection_and_union
-
-LIBRARY.define(
-    "fast_nms(Tensor boxes, Tensor scores, Tensor? valid, float iou_threshold, int top_k, int max_output)"
-    " -> (Tensor, Tensor, Tensor)"
-)
+from det_ops._operator import operator
+from det_ops.reference import fast_nms as reference
 
 
 def fast_nms(
@@ -72,95 +66,26 @@ def fast_nms(
     top_k = min(top_k, n)
     if not cross_class:
         slots = min(max_output, scores.shape[-2] * top_k)
-        return _dispatch(boxes, scores, valid, iou_threshold, top_k, slots)
+        return _fast_nms(boxes, scores, valid, iou_threshold, top_k, slots)
     expect(scores.shape[-2] > 0, "scores", "of at least one class", scores)
     # Not max(dim): which of equal classes it returns is not defined; argmax returns the first.
     best, classes = scores.amax(-2, keepdim=True), scores.argmax(-2)
-    indices, _, kept = _dispatch(boxes, best, valid, iou_threshold, top_k, min(max_output, top_k))
+    indices, _, kept = _fast_nms(boxes, best, valid, iou_threshold, top_k, min(max_output, top_k))
     return indices, torch.where(kept, classes.gather(-1, indices), 0), kept
 
 
-def _dispatch(boxes: Tensor, *arguments) -> tuple[Tensor, Tensor, Tensor]:
-    """The operator where a kernel serves it; the reference in the open elsewhere, for compilers to fuse."""
-    return (torch.ops.det_ops.fast_nms if native(boxes) else _reference)(boxes, *arguments)
-
-
-def _reference(
-    boxes: Tensor, scores: Tensor, valid: Tensor | None, iou_threshold: float, top_k: int, max_output: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """A matrix of IoUs per class; `max_output` is at most C * `top_k`, and that at most C * N."""
-    lead, (classes, n) = boxes.shape[:-2], scores.shape[-2:]
-    if max_output == 0 or boxes.numel() == 0:
-        empty = boxes.new_zeros((*lead, max_output), dtype=torch.int64)
-        return empty, empty.clone(), empty.bool()
-    dtype = torch.promote_types(torch.promote_types(boxes.dtype, scores.dtype), torch.float32)
-    threshold = float32_floor(iou_threshold) if dtype == torch.float32 else iou_threshold
-    boxes, scores = boxes.reshape(-1, n, 4).to(dtype), scores.reshape(-1, classes, n).to(dtype)
-    candidate = scores > -math.inf
-    if valid is not None:
-        candidate = candidate & valid.reshape(-1, 1, n)
-    scores, order = torch.where(candidate, scores, -math.inf).sort(dim=-1, descending=True, stable=True)
-    scores, order = scores[..., :top_k], order[..., :top_k]  # [B, C, T]
-    best = boxes.gather(1, order.flatten(1).unsqueeze(-1).expand(-1, -1, 4)).reshape(-1, classes, top_k, 4)
-    intersection, union = intersection_and_union(best, best, 0.0)
-    suppressed = (intersection / union > threshold).triu(1).any(-2)
-    scores, place = torch.where(suppressed, -math.inf, scores).flatten(1).sort(dim=-1, descending=True, stable=True)
-    place, kept = place[:, :max_output], scores[:, :max_output] > -math.inf
-    indices = torch.where(kept, order.flatten(1).gather(1, place), 0)
-    labels = torch.where(kept, place // top_k, 0)
-    indices, labels, kept = (part.reshape(*lead, max_output) for part in (indices, labels, kept))
-    return indices, labels, kept
-
-
-LIBRARY.impl("fast_nms", _reference, "CompositeExplicitAutograd")
-
-
-def _cpu(
-    boxes: Tensor, scores: Tensor, valid: Tensor | None, iou_threshold: float, top_k: int, max_output: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    if _C is None:
-        return _reference(boxes, scores, valid, iou_threshold, top_k, max_output)
-    lead, (classes, n) = boxes.shape[:-2], scores.shape[-2:]
-    indices, labels = (torch.empty((*lead, max_output), dtype=torch.int64) for _ in range(2))
-    kept = torch.empty((*lead, max_output), dtype=torch.bool)
-    dtype = float_type(boxes, scores)
-    boxes, scores = boxes.to(dtype).contiguous(), scores.to(dtype).reshape(lead.numel(), classes, n)
-    valid = None if valid is None else valid.contiguous()
-    image_stride, class_stride, box_stride = scores.stride()
-    kernel = _C.fast_nms_float64 if dtype == torch.float64 else _C.fast_nms_float32
-    kernel(
-        boxes.data_ptr(),
-        scores.data_ptr(),
-        image_stride,
-        class_stride,
-        box_stride,
-        0 if valid is None else valid.data_ptr(),
-        lead.numel(),
-        classes,
-        n,
-        iou_threshold,
-        top_k,
-        max_output,
-        torch.get_num_threads(),
-        indices.data_ptr(),
-        labels.data_ptr(),
-        kept.data_ptr(),
-    )
-    return indices, labels, kept
-
-
-LIBRARY.impl("fast_nms", _cpu, "CPU")
-
-
-@torch.library.register_fake("det_ops::fast_nms")
-def _fake(
+@operator(
+    "fast_nms(Tensor boxes, Tensor scores, Tensor? valid, float iou_threshold, int top_k, int max_output)"
+    " -> (Tensor, Tensor, Tensor)",
+    reference=reference.fast_nms,
+    functions=["fast_nms"],
+    fallback="one matrix of IoUs per class, static, no host read",
+    by=(0, 1),
+    inline=True,
+)
+def _fast_nms(
     boxes: Tensor, _scores: Tensor, _valid: Tensor | None, _iou_threshold: float, _top_k: int, max_output: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    shape = (*boxes.shape[:-2], max_output)
+    shape = (*boxes.shape[:-2], max_output)  # [*, K]
     indices, labels = (boxes.new_empty(shape, dtype=torch.int64) for _ in range(2))
     return indices, labels, boxes.new_empty(shape, dtype=torch.bool)
-
-
-register("fast_nms", "cpu", "C++", "all classes by falling score, sorted only as far as needed; threads over images")
-for _device in ("cuda", "npu"):
-    register("fast_nms", _device, "reference", "one matrix of IoUs per class, static, no host read")

@@ -7,8 +7,8 @@ the small constant against `log2(0)` goes, which moves boxes that lie exactly on
 import torch
 from torch import Tensor
 
-from det_ops import _kernels
 from det_ops._checks import check_boxes, expect
+from det_ops._operator import elementwise
 
 __all__ = ["fpn_levels"]
 
@@ -64,5 +64,4 @@ def fpn_levels(
     return level.clamp(min_level, min_level + num_levels - 1).nan_to_num(min_level).to(torch.int64) - min_level
 
 
-for _device in ("cpu", "cuda", "npu"):
-    _kernels.register("fpn_levels", _device, "reference", "elementwise: PyTorch's own kernels, fused by torch.compile")
+elementwise("fpn_levels")

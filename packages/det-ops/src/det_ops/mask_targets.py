@@ -7,20 +7,11 @@ edges, polygons and slots are padding at the end.
 import torch
 from torch import Tensor
 
-from det_ops import _kernels, _mask_targets_reference
 from det_ops._checks import check_boxes, check_device, check_dtype, check_shape, describe, expect
-from det_ops._kernels import _C, LIBRARY
+from det_ops._operator import operator
+from det_ops.reference import mask_targets as reference
 
 __all__ = ["bitmap_targets", "rasterize_polygons"]
-
-LIBRARY.define(
-    "rasterize_polygons(Tensor mask_edges, Tensor mask_polygons, Tensor mask_instances, Tensor image_index, "
-    "Tensor instance, Tensor boxes, int size, bool legacy) -> Tensor"
-)
-LIBRARY.define(
-    "bitmap_targets(Tensor bitmaps, Tensor image_index, Tensor instance, Tensor boxes, int size, bool aligned) "
-    "-> Tensor"
-)
 
 
 def rasterize_polygons(
@@ -70,9 +61,7 @@ def rasterize_polygons(
             )
         check_device(tensor, name, boxes, "boxes")
     check_device(mask_edges, "mask_edges", boxes, "boxes")
-    return torch.ops.det_ops.rasterize_polygons(
-        mask_edges, mask_polygons, mask_instances, image_index, instance, boxes, size, legacy
-    )
+    return _rasterize_polygons(mask_edges, mask_polygons, mask_instances, image_index, instance, boxes, size, legacy)
 
 
 def bitmap_targets(
@@ -110,7 +99,7 @@ def bitmap_targets(
     check_device(bitmaps, "bitmaps", boxes, "boxes")
     if boxes.shape[0] and bitmaps.numel() == 0:
         raise ValueError(f"bitmaps must not be empty where there are boxes, got {describe(bitmaps)}")
-    values = torch.ops.det_ops.bitmap_targets(bitmaps, image_index, instance, boxes, size, aligned)
+    values = _bitmap_targets(bitmaps, image_index, instance, boxes, size, aligned)
     return values if threshold is None else (values >= threshold).to(torch.float32)
 
 
@@ -127,95 +116,25 @@ def _check_padded(tensor: Tensor, name: str, ndim: int, dtype: torch.dtype, expe
     expect(isinstance(tensor, Tensor) and tensor.ndim == ndim and tensor.dtype == dtype, name, f"a {expected}", tensor)
 
 
-@torch.library.impl(LIBRARY, "rasterize_polygons", "CompositeExplicitAutograd")
-def _rasterize(
-    mask_edges: Tensor,
-    mask_polygons: Tensor,
-    mask_instances: Tensor,
-    image_index: Tensor,
-    instance: Tensor,
-    boxes: Tensor,
-    size: int,
-    legacy: bool,
-) -> Tensor:
-    if _C is not None and _kernels.native(boxes):
-        edges, polygons, instances = mask_edges.contiguous(), mask_polygons.contiguous(), mask_instances.contiguous()
-        image_index, instance = image_index.contiguous(), instance.contiguous()
-        boxes = boxes.to(torch.float32).contiguous()
-        out = torch.empty((boxes.shape[0], size, size))
-        _C.rasterize_polygons(
-            edges.data_ptr(),
-            edges.shape[1],
-            polygons.data_ptr(),
-            polygons.shape[1] - 1,
-            instances.data_ptr(),
-            instances.shape[1] - 1,
-            edges.shape[0],
-            image_index.data_ptr(),
-            instance.data_ptr(),
-            boxes.data_ptr(),
-            boxes.shape[0],
-            size,
-            legacy,
-            torch.get_num_threads(),
-            out.data_ptr(),
-        )
-        return out
-    if _kernels.triton(boxes):
-        from det_ops import _triton_mask_targets
-
-        return _triton_mask_targets.rasterize(
-            mask_edges, mask_polygons, mask_instances, image_index, instance, boxes, size, legacy
-        )
-    return _mask_targets_reference.rasterize(
-        mask_edges, mask_polygons, mask_instances, image_index, instance, boxes, size, legacy
-    )
+@operator(
+    "rasterize_polygons(Tensor mask_edges, Tensor mask_polygons, Tensor mask_instances, Tensor image_index, "
+    "Tensor instance, Tensor boxes, int size, bool legacy) -> Tensor",
+    reference=reference.rasterize_polygons,
+    functions=["rasterize_polygons"],
+    fallback="counts of crossings per cell, static, no host read",
+    by=(5,),
+)
+def _rasterize_polygons(_edges, _polygons, _instances, _image_index, _instance, boxes, size, _legacy):
+    return boxes.new_empty((len(boxes), size, size), dtype=torch.float32)
 
 
-@torch.library.impl(LIBRARY, "bitmap_targets", "CompositeExplicitAutograd")
-def _bitmap_targets(
-    bitmaps: Tensor, image_index: Tensor, instance: Tensor, boxes: Tensor, size: int, aligned: bool
-) -> Tensor:
-    if _C is not None and _kernels.native(boxes):
-        bitmaps, image_index, instance = bitmaps.contiguous(), image_index.contiguous(), instance.contiguous()
-        boxes = boxes.to(torch.float32).contiguous()
-        out = torch.empty((boxes.shape[0], size, size))
-        _C.bitmap_targets(
-            bitmaps.data_ptr(),
-            bitmaps.shape[0],
-            bitmaps.shape[1],
-            bitmaps.shape[2],
-            bitmaps.shape[3],
-            image_index.data_ptr(),
-            instance.data_ptr(),
-            boxes.data_ptr(),
-            boxes.shape[0],
-            size,
-            aligned,
-            torch.get_num_threads(),
-            out.data_ptr(),
-        )
-        return out
-    if _kernels.triton(boxes):
-        from det_ops import _triton_mask_targets
-
-        return _triton_mask_targets.bitmap_targets(bitmaps, image_index, instance, boxes, size, aligned)
-    return _mask_targets_reference.bitmap_targets(bitmaps, image_index, instance, boxes, size, aligned)
-
-
-@torch.library.register_fake("det_ops::rasterize_polygons", lib=LIBRARY)
-def _(_edges, _polygons, _instances, _image_index, _instance, boxes, size, _legacy):
-    return boxes.new_empty((boxes.shape[0], size, size), dtype=torch.float32)
-
-
-@torch.library.register_fake("det_ops::bitmap_targets", lib=LIBRARY)
-def _(_bitmaps, _image_index, _instance, boxes, size, _aligned):
-    return boxes.new_empty((boxes.shape[0], size, size), dtype=torch.float32)
-
-
-_kernels.register("rasterize_polygons", "cpu", "C++", "a bit per row, a toggle per crossing; threads over regions")
-_kernels.register("bitmap_targets", "cpu", "C++", "sums of bytes by rows, then by columns; threads over regions")
-_kernels.register("rasterize_polygons", "cuda", "Triton", "the edges of the own instance alone; float64: reference")
-_kernels.register("bitmap_targets", "cuda", "Triton", "RoIAlign of one channel; float64: reference")
-_kernels.register("rasterize_polygons", "npu", "reference", "counts of crossings per cell, static, no host read")
-_kernels.register("bitmap_targets", "npu", "reference", "one gather per pair of taps, static, no host read")
+@operator(
+    "bitmap_targets(Tensor bitmaps, Tensor image_index, Tensor instance, Tensor boxes, int size, bool aligned) "
+    "-> Tensor",
+    reference=reference.bitmap_targets,
+    functions=["bitmap_targets"],
+    fallback="one gather per pair of taps, static, no host read",
+    by=(3,),
+)
+def _bitmap_targets(_bitmaps, _image_index, _instance, boxes, size, _aligned):
+    return boxes.new_empty((len(boxes), size, size), dtype=torch.float32)

@@ -10,74 +10,10 @@ from typing import overload
 import torch
 from torch import Tensor
 
-from det_ops import _nms_reference, _npu_nms
 from det_ops._checks import check_boxes, check_device, check_shape, expect
-from det_ops._kernels import _C, LIBRARY, float_type, native, on_host, register, triton
-
-LIBRARY.define(
-    "nms(Tensor boxes, Tensor scores, Tensor? groups, Tensor? valid, float iou_threshold, int max_output, float offset)"
-    " -> (Tensor, Tensor)"
-)
-
-
-def _portable(
-    boxes: Tensor,
-    scores: Tensor,
-    groups: Tensor | None,
-    valid: Tensor | None,
-    iou_threshold: float,
-    max_output: int,
-    offset: float,
-) -> tuple[Tensor, Tensor]:
-    """Triton's kernels where they serve, else the reference."""
-    if triton(boxes, scores):
-        from det_ops import _triton_nms
-
-        return _triton_nms.nms(boxes, scores, groups, valid, iou_threshold, max_output, offset)
-    return _nms_reference.nms(boxes, scores, groups, valid, iou_threshold, max_output, offset)
-
-
-LIBRARY.impl("nms", _portable, "CompositeExplicitAutograd")
-
-
-def _cpu(
-    boxes: Tensor,
-    scores: Tensor,
-    groups: Tensor | None,
-    valid: Tensor | None,
-    iou_threshold: float,
-    max_output: int,
-    offset: float,
-) -> tuple[Tensor, Tensor]:
-    if _C is None or triton(boxes, scores):
-        return _portable(boxes, scores, groups, valid, iou_threshold, max_output, offset)
-    dtype = float_type(boxes, scores)
-    boxes, scores = boxes.to(dtype).contiguous(), scores.to(dtype).contiguous()
-    # Names hold the copies as long as their addresses are in use.
-    groups = None if groups is None else groups.contiguous()
-    valid = None if valid is None else valid.contiguous()
-    lead, n = boxes.shape[:-2], boxes.shape[-2]
-    indices = torch.empty((*lead, max_output), dtype=torch.int64)
-    kept = torch.empty((*lead, max_output), dtype=torch.bool)
-    kernel = _C.nms_float64 if dtype == torch.float64 else _C.nms_float32
-    kernel(
-        boxes.data_ptr(),
-        scores.data_ptr(),
-        0 if groups is None else groups.data_ptr(),
-        0 if valid is None else valid.data_ptr(),
-        lead.numel(),
-        n,
-        iou_threshold,
-        max_output,
-        offset,
-        torch.get_num_threads(),
-        indices.data_ptr(),
-        kept.data_ptr(),
-    )
-    return indices, kept
-
-
-LIBRARY.impl("nms", _cpu, "CPU")
+from det_ops._operator import operator
+from det_ops.backends.npu import nms as npu
+from det_ops.reference import nms as reference
 
 
 @overload
@@ -127,7 +63,7 @@ def nms(
     Raises:
         ValueError: Wrong shape, dtype or device.
     """
-    return _nms(boxes, scores, None, iou_threshold, max_output, valid, offset)
+    return _checked(boxes, scores, None, iou_threshold, max_output, valid, offset)
 
 
 @overload
@@ -183,10 +119,10 @@ def batched_nms(
     Raises:
         ValueError: Wrong shape, dtype or device.
     """
-    return _nms(boxes, scores, groups, iou_threshold, max_output, valid, offset)
+    return _checked(boxes, scores, groups, iou_threshold, max_output, valid, offset)
 
 
-def _nms(
+def _checked(
     boxes: Tensor,
     scores: Tensor,
     groups: Tensor | Sequence[int] | None,
@@ -231,26 +167,33 @@ def _chosen(
     max_output: int,
     offset: float,
 ) -> tuple[Tensor, Tensor]:
-    """By the kernel that serves the device, or was asked for."""
+    """By the kernel that serves the device, or the form that was asked for on an NPU."""
     settings = (iou_threshold, max_output, offset)
-    if on_host(boxes):
+    form = npu.form(boxes)
+    if form == "host":
         there = groups.cpu() if isinstance(groups, Tensor) else groups
         found = _chosen(boxes.cpu(), scores.cpu(), there, None if valid is None else valid.cpu(), *settings)
         return found[0].to(boxes.device), found[1].to(boxes.device)
-    if not isinstance(groups, Tensor) and _npu_nms.serves(boxes, offset):
-        return _npu_nms.nms(boxes, scores, groups, valid, iou_threshold, max_output)
-    if not native(boxes) and not triton(boxes, scores):
-        if groups is None or isinstance(groups, Tensor):
-            return _nms_reference.nms(boxes, scores, groups, valid, *settings)
-        return _nms_reference.nms_of_groups(boxes, scores, groups, valid, *settings)
-    if groups is not None and not isinstance(groups, Tensor):
-        numbers = [torch.full((size,), number, device=boxes.device) for number, size in enumerate(groups)]
-        groups = torch.cat(numbers).expand_as(scores)
-    return torch.ops.det_ops.nms(boxes, scores, groups, valid, *settings)
+    if form == "vendor" and not isinstance(groups, Tensor) and offset == 0:
+        return npu.by_vendor(boxes, scores, groups, valid, iou_threshold, max_output)
+    if groups is None or isinstance(groups, Tensor):
+        return _nms(boxes, scores, groups, valid, *settings)
+    if _nms.backend((boxes, scores)) is None:
+        return reference.nms_of_groups(boxes, scores, groups, valid, *settings)
+    numbers = [torch.full((size,), number, device=boxes.device) for number, size in enumerate(groups)]
+    return _nms(boxes, scores, torch.cat(numbers).expand_as(scores), valid, *settings)
 
 
-@torch.library.register_fake("det_ops::nms")
-def _fake(
+@operator(
+    "nms(Tensor boxes, Tensor scores, Tensor? groups, Tensor? valid, float iou_threshold, int max_output, float offset)"
+    " -> (Tensor, Tensor)",
+    reference=reference.nms,
+    functions=["batched_nms", "nms"],
+    fallback="exact; static, no wait; an operator per box of the largest level, or 18 per kept box if that is fewer",
+    by=(0, 1),
+    inline=True,
+)
+def _nms(
     boxes: Tensor,
     _scores: Tensor,
     _groups: Tensor | None,
@@ -259,16 +202,5 @@ def _fake(
     max_output: int,
     _offset: float,
 ) -> tuple[Tensor, Tensor]:
-    shape = (*boxes.shape[:-2], max_output)
+    shape = (*boxes.shape[:-2], max_output)  # [*, K]
     return boxes.new_empty(shape, dtype=torch.int64), boxes.new_empty(shape, dtype=torch.bool)
-
-
-for _operator in ("batched_nms", "nms"):
-    register(_operator, "cpu", "C++", "kept boxes as structure of arrays, stops at max_output; threads over images")
-    register(_operator, "cuda", "Triton", "a bit per pair, scanned by one program per image; float64: reference")
-    register(
-        _operator,
-        "npu",
-        "reference",
-        "exact; static, no wait; an operator per box of the largest level, or 18 per kept box if that is fewer",
-    )

@@ -6,18 +6,14 @@ Only the pixels of each box are computed. `K` masks of side `S`, image of height
 import torch
 from torch import Tensor
 
-from det_ops import _kernels
 from det_ops._checks import check_boxes, check_device, describe, expect
-from det_ops._kernels import _C, LIBRARY
-from det_ops.rle import RLE, encode_images
+from det_ops._operator import host_operator, operator
+from det_ops.reference import paste as reference
+from det_ops.rle import RLE, texts_of
 
 __all__ = ["paste_masks", "paste_to_rle"]
 
 MODES = ("grid_sample", "expanded")
-
-LIBRARY.define(
-    "paste_masks(Tensor masks, Tensor boxes, int height, int width, float? threshold, bool expanded) -> Tensor"
-)
 
 
 def paste_masks(
@@ -51,7 +47,7 @@ def paste_masks(
         ValueError: An argument has the wrong shape, dtype or device, or the mode is unknown.
     """
     _check(masks, boxes, height, width, mode)
-    return torch.ops.det_ops.paste_masks(
+    return _paste_masks(
         masks, boxes, height, width, None if threshold is None else float(threshold), mode == "expanded"
     )
 
@@ -83,25 +79,10 @@ def paste_to_rle(
     """
     _check(masks, boxes, height, width, mode)
     masks, boxes = masks.detach().cpu(), boxes.detach().cpu()
-    if _C is not None and _kernels.native(masks):
-        masks, boxes = masks.to(torch.float32).contiguous(), boxes.to(torch.float32).contiguous()
-        texts = _C.paste_to_rle(
-            masks.data_ptr(),
-            boxes.data_ptr(),
-            masks.shape[0],
-            masks.shape[1],
-            masks.shape[2],
-            height,
-            width,
-            threshold,
-            mode == "expanded",
-            torch.get_num_threads(),
-        )
-        return [{"size": [height, width], "counts": text} for text in texts]
-    rles: list[RLE] = []
-    for mask, box in zip(masks.split(16), boxes.split(16), strict=True):
-        rles += encode_images(paste_masks(mask, box, height, width, threshold=threshold, mode=mode))
-    return rles
+    return [
+        {"size": [height, width], "counts": text}
+        for text in _paste_to_rle(masks, boxes, height, width, threshold, mode == "expanded")
+    ]
 
 
 def _check(masks: Tensor, boxes: Tensor, height: int, width: int, mode: str) -> None:
@@ -116,85 +97,19 @@ def _check(masks: Tensor, boxes: Tensor, height: int, width: int, mode: str) -> 
     expect(mode in MODES, "mode", f"one of {', '.join(MODES)}", mode)
 
 
-def _grid_sample_weights(low: Tensor, high: Tensor, cells: int, extent: int) -> Tensor:
-    """Weights `[K, extent, cells]` of mask cells for image pixels along one side, as bilinear `grid_sample`."""
-    pixel = torch.arange(extent, device=low.device, dtype=torch.float32)
-    low, high = low[:, None], high[:, None]
-    position = (((pixel + 0.5 - low) / (high - low) * 2.0 - 1.0 + 1.0) * cells - 1.0) / 2.0
-    near = (pixel >= low.floor() - 1.0) & (pixel < high.ceil() + 1.0) & (high > low)
-    cell = torch.arange(cells, device=low.device, dtype=torch.float32)
-    weights = (1.0 - (position[..., None] - cell).abs()).clamp(min=0.0)
-    return torch.where(near[..., None], weights, 0.0)
+@operator(
+    "paste_masks(Tensor masks, Tensor boxes, int height, int width, float? threshold, bool expanded) -> Tensor",
+    reference=reference.paste_masks,
+    functions=["paste_masks"],
+    fallback="two batched matrix products per mask, no host read",
+)
+def _paste_masks(masks, _boxes, height, width, threshold, _expanded):
+    return masks.new_empty((len(masks), height, width), dtype=torch.float32 if threshold is None else torch.bool)
 
 
-def _expanded_weights(low: Tensor, high: Tensor, cells: int, extent: int) -> Tensor:
-    """Weights `[K, extent, cells]` of mask cells for image pixels along one side, as torchvision's paste."""
-    pixel = torch.arange(extent, device=low.device, dtype=torch.int64)
-    padded = cells + 2
-    half, centre = (high - low) * 0.5 * (padded / cells), (high + low) * 0.5
-    # Far beyond any image, but safe to convert and subtract.
-    first = (centre - half).clamp(-1e6, 1e6).to(torch.int64)[:, None]
-    last = (centre + half).clamp(-1e6, 1e6).to(torch.int64)[:, None]
-    size = (last - first + 1).clamp(min=1).to(torch.float32)
-    # Not `padded / size`: PyTorch computes that as a reciprocal times `padded`, which rounds twice.
-    position = (torch.full_like(size, padded) / size) * ((pixel - first).to(torch.float32) + 0.5) - 0.5
-    position = position.clamp(min=0.0).clamp(max=padded - 1.0)
-    cell = torch.arange(1, cells + 1, device=low.device, dtype=torch.float32)  # the padding cells are zero
-    weights = (1.0 - (position[..., None] - cell).abs()).clamp(min=0.0)
-    return torch.where(((pixel >= first) & (pixel <= last))[..., None], weights, 0.0)
-
-
-def _reference(
-    masks: Tensor, boxes: Tensor, height: int, width: int, threshold: float | None, expanded: bool
-) -> Tensor:
-    """Bilinear resampling is separable: rows of weights times mask times columns of weights."""
-    boxes = boxes.to(torch.float32)
-    finite = boxes.isfinite().all(1)
-    boxes = torch.where(finite[:, None], boxes, 0.0)
-    weights = _expanded_weights if expanded else _grid_sample_weights
-    rows = weights(boxes[:, 1], boxes[:, 3], masks.shape[1], height)
-    columns = weights(boxes[:, 0], boxes[:, 2], masks.shape[2], width)
-    values = rows @ masks.to(torch.float32) @ columns.mT  # [K, h, w]
-    values = torch.where(finite[:, None, None], values, 0.0)
-    if threshold is None:
-        return values
-    if expanded:
-        return values > threshold
-    touched = (rows.sum(2) > 0)[:, :, None] & (columns.sum(2) > 0)[:, None, :]
-    return (values >= threshold) & touched
-
-
-@torch.library.impl(LIBRARY, "paste_masks", "CompositeExplicitAutograd")
-def _paste(masks: Tensor, boxes: Tensor, height: int, width: int, threshold: float | None, expanded: bool) -> Tensor:
-    if _C is not None and _kernels.native(masks):
-        masks, boxes = masks.to(torch.float32).contiguous(), boxes.to(torch.float32).contiguous()
-        out = torch.empty((masks.shape[0], height, width), dtype=torch.float32 if threshold is None else torch.bool)
-        _C.paste_masks(
-            masks.data_ptr(),
-            boxes.data_ptr(),
-            masks.shape[0],
-            masks.shape[1],
-            masks.shape[2],
-            height,
-            width,
-            threshold or 0.0,
-            threshold is not None,
-            expanded,
-            torch.get_num_threads(),
-            out.data_ptr(),
-        )
-        return out
-    return _reference(masks, boxes, height, width, threshold, expanded)
-
-
-@torch.library.register_fake("det_ops::paste_masks", lib=LIBRARY)
-def _(masks, _boxes, height, width, threshold, _expanded):
-    dtype = torch.float32 if threshold is None else torch.bool
-    return masks.new_empty((masks.shape[0], height, width), dtype=dtype)
-
-
-_kernels.register("paste_masks", "cpu", "C++", "the pixels of each box alone; threads over masks")
-_kernels.register("paste_to_rle", "cpu", "C++", "run lengths without the image; threads over masks")
-for _device in ("cuda", "npu"):
-    _kernels.register("paste_masks", _device, "reference", "two batched matrix products per mask, no host read")
-    _kernels.register("paste_to_rle", _device, "C++", "masks are copied to the host: strings live there")
+@host_operator("paste_to_rle", fallback="masks are copied to the host: strings live there")
+def _paste_to_rle(masks: Tensor, boxes: Tensor, height: int, width: int, threshold: float, expanded: bool) -> list[str]:
+    texts = []
+    for mask, box in zip(masks.split(16), boxes.split(16), strict=True):
+        texts += texts_of(_paste_masks(mask, box, height, width, threshold, expanded))
+    return texts

@@ -4,13 +4,12 @@ A mask is read column by column; the runs of zeros and ones in turn, starting wi
 string: differences to the run two before, five bits a character. Source: `maskApi.c` of the COCO API.
 """
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from det_ops import _kernels
 from det_ops._checks import expect
-from det_ops._kernels import _C
+from det_ops._operator import host_operator
+from det_ops.reference import rle as reference
 
 __all__ = ["RLE", "encode_rle"]
 
@@ -37,48 +36,13 @@ def encode_rle(masks: Tensor) -> RLE | list[RLE]:
         masks,
     )
     host = masks.detach().cpu()
-    if host.ndim == 2:
-        return encode_images(host[None])[0]
-    return encode_images(host)
+    height, width = host.shape[-2:]
+    rles: list[RLE] = [
+        {"size": [height, width], "counts": text} for text in texts_of(host if host.ndim == 3 else host[None])
+    ]
+    return rles if host.ndim == 3 else rles[0]
 
 
-def encode_images(masks: Tensor) -> list[RLE]:
-    """`encode_rle` of `[K, h, w]` on the CPU, unchecked."""
-    if _C is not None and _kernels.native(masks):
-        masks = masks.contiguous()
-        count, height, width = masks.shape
-        texts = _C.encode_rle(masks.data_ptr(), count, height, width, torch.get_num_threads())
-        return [{"size": [height, width], "counts": text} for text in texts]
-    return [rle_of_counts(_counts(mask.numpy()), mask.shape[0], mask.shape[1]) for mask in masks]
-
-
-def _counts(mask: np.ndarray) -> list[int]:
-    """Lengths of the runs of a 2-D array in column order, zeros first."""
-    flat = mask.ravel(order="F") != 0
-    changes = np.flatnonzero(np.diff(flat, prepend=False))
-    return np.diff(changes, prepend=0, append=flat.size).tolist()
-
-
-def rle_of_counts(counts: list[int], height: int, width: int) -> RLE:
-    """RLE dictionary of run lengths.
-
-    Args:
-        counts: Run lengths in column order, zeros first; their sum is `height * width`.
-        height: Height of the mask.
-        width: Width of the mask.
-    """
-    characters = []
-    for i, count in enumerate(counts):
-        value = count - counts[i - 2] if i > 2 else count
-        more = True
-        while more:
-            bits = value & 0x1F
-            value >>= 5
-            more = value != (-1 if bits & 0x10 else 0)
-            characters.append(chr((bits | 0x20 if more else bits) + 48))
-    return {"size": [height, width], "counts": "".join(characters)}
-
-
-_kernels.register("encode_rle", "cpu", "C++", "rows compared in blocks; threads over masks")
-for _device in ("cuda", "npu"):
-    _kernels.register("encode_rle", _device, "C++", "masks are copied to the host: strings live there")
+_registered = host_operator("encode_rle", fallback="masks are copied to the host: strings live there")
+texts_of = _registered(reference.encode_rle)
+"""The compressed strings of masks `[K, h, w]`, bool or uint8, on the CPU."""

@@ -10,21 +10,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from det_ops import _kernels, _npu_roi_align, _roi_align_reference
 from det_ops._checks import check_boxes, check_device, check_dtype, check_shape, describe, expect
-from det_ops._kernels import _C, LIBRARY
-from det_ops._layout import empty_nhwc, nhwc
+from det_ops._layout import empty_nhwc, empty_regions
+from det_ops._operator import operator
+from det_ops.reference import roi_align as reference
 
 __all__ = ["multilevel_roi_align", "roi_align"]
-
-LIBRARY.define(
-    "multilevel_roi_align(Tensor[] features, Tensor boxes, Tensor image_index, Tensor levels, SymInt pooled_height, "
-    "SymInt pooled_width, float[] scales, int sampling_ratio, bool aligned, bool channels_last) -> Tensor"
-)
-LIBRARY.define(
-    "multilevel_roi_align_backward(Tensor grad, Tensor boxes, Tensor image_index, Tensor levels, SymInt[] heights, "
-    "SymInt[] widths, SymInt batch, float[] scales, int sampling_ratio, bool aligned) -> Tensor[]"
-)
 
 
 def roi_align(
@@ -49,7 +40,9 @@ def roi_align(
         `[R, C, P, P]` of the input's dtype, channels-last in memory. Gradient with respect to `input` only.
 
     Raises:
-        ValueError: An argument has the wrong shape, dtype or device.
+        ValueError: An argument has the wrong shape, dtype or device, `rois` is longer than the batch, or, on the CPU,
+            an image is outside it (elsewhere see :func:`multilevel_roi_align`).
+        RuntimeError: A second derivative is asked for.
     """
     if isinstance(rois, Tensor):
         expect(rois.ndim == 2 and rois.shape[1] == 5, "rois", "Tensor[R, 5] of image, x1, y1, x2, y2", rois)
@@ -57,6 +50,8 @@ def roi_align(
     else:
         for i, part in enumerate(rois):
             check_boxes(part, f"rois[{i}]", 2, f"R{i}")
+        if len(rois) > len(input):
+            raise ValueError(f"rois must be at most one tensor for each of {len(input)} images, got {len(rois)}")
         boxes = torch.cat(list(rois))
         image_index = torch.cat([torch.full_like(part[:, 0], i, dtype=torch.int64) for i, part in enumerate(rois)])
     return multilevel_roi_align(
@@ -88,7 +83,8 @@ def multilevel_roi_align(
     Args:
         features: One `[B, C, H_l, W_l]` floating map per level; channels-last memory is read without a copy.
         boxes: `[R, 4]` floating, `x1, y1, x2, y2` in image pixels.
-        image_index: `[R]` int64, image of each region.
+        image_index: `[R]` int64, image of each region. On accelerators, which do not look, the nearest image of the
+            batch stands for one outside it.
         levels: `[R]` int64, index into `features`; -1 is padding: its output is zero and costs nothing.
         output_size: Pooled side, or height and width.
         scales: Feature pixels per image pixel of each level (1/4, 1/8, ...).
@@ -102,7 +98,9 @@ def multilevel_roi_align(
         `features` only. Non-finite boxes give zeros.
 
     Raises:
-        ValueError: An argument has the wrong shape, dtype or device, or there is no such layout.
+        ValueError: An argument has the wrong shape, dtype or device, there is no such layout, or, on the CPU, an image
+            is outside the batch.
+        RuntimeError: A second derivative is asked for.
     """
     features, scales = list(features), [float(scale) for scale in scales]
     pooled_height, pooled_width = (output_size, output_size) if isinstance(output_size, int) else output_size
@@ -110,7 +108,7 @@ def multilevel_roi_align(
     layouts = (torch.channels_last, torch.contiguous_format)
     expect(memory_format in layouts, "memory_format", "torch.channels_last or torch.contiguous_format", memory_format)
     pooled, options = (pooled_height, pooled_width), (sampling_ratio, aligned, memory_format == torch.channels_last)
-    return torch.ops.det_ops.multilevel_roi_align(features, boxes, image_index, levels, *pooled, scales, *options)
+    return _multilevel_roi_align(features, boxes, image_index, levels, *pooled, scales, *options)
 
 
 def _check(
@@ -144,157 +142,39 @@ def _check(
     expect(pooled_height > 0 and pooled_width > 0, "output_size", "positive", (pooled_height, pooled_width))
 
 
-@torch.library.impl(LIBRARY, "multilevel_roi_align", "CompositeExplicitAutograd")
-def _forward(
-    features: list[Tensor],
-    boxes: Tensor,
-    image_index: Tensor,
-    levels: Tensor,
-    pooled_height: int,
-    pooled_width: int,
-    scales: list[float],
-    sampling_ratio: int,
-    aligned: bool,
-    channels_last: bool,
-) -> Tensor:
-    pooled = (pooled_height, pooled_width)
-    first = features[0]
-    if _C is not None and _kernels.native(first):
-        compute = torch.float64 if first.dtype == torch.float64 else torch.float32
-        maps = [nhwc(feature.to(compute)) for feature in features]
-        kernel = _C.roi_align_forward_float64 if compute == torch.float64 else _C.roi_align_forward_float32
-        out = _empty(first, boxes.shape[0], pooled, channels_last, compute)
-        boxes, image_index, levels = boxes.to(compute).contiguous(), image_index.contiguous(), levels.contiguous()
-        kernel(
-            [feature.data_ptr() for feature in maps],
-            [feature.shape[1] for feature in maps],
-            [feature.shape[2] for feature in maps],
-            scales,
-            first.shape[0],
-            first.shape[1],
-            boxes.data_ptr(),
-            image_index.data_ptr(),
-            levels.data_ptr(),
-            boxes.shape[0],
-            pooled_height,
-            pooled_width,
-            sampling_ratio,
-            aligned,
-            channels_last,
-            torch.get_num_threads(),
-            out.data_ptr(),
-        )
-        return out.to(first.dtype)
-    if _kernels.triton(first):
-        from det_ops import _triton_roi_align as kernels
-    elif _npu_roi_align.serves(first):
-        kernels = _npu_roi_align
-    else:
-        kernels = _roi_align_reference
-    values = kernels.forward(features, boxes, image_index, levels, pooled, scales, sampling_ratio, aligned)
-    memory = values.permute(0, 2, 3, 1) if channels_last else values
-    return values if memory.is_contiguous() else _empty(first, len(boxes), pooled, channels_last).copy_(values)
+@operator(
+    "multilevel_roi_align(Tensor[] features, Tensor boxes, Tensor image_index, Tensor levels, SymInt pooled_height, "
+    "SymInt pooled_width, float[] scales, int sampling_ratio, bool aligned, bool channels_last) -> Tensor",
+    reference=reference.multilevel_roi_align,
+    functions=["multilevel_roi_align", "roi_align"],
+    fallback="one gather per pair of taps, static, no host read",
+)
+def _multilevel_roi_align(
+    features, boxes, _image_index, _levels, height, width, _scales, _sampling_ratio, _aligned, channels_last
+):
+    return empty_regions(features[0], len(boxes), (height, width), channels_last)
 
 
-def _empty(
-    features: Tensor, regions: int, pooled: tuple[int, int], channels_last: bool, dtype: torch.dtype | None = None
-) -> Tensor:
-    channels = features.shape[1]
-    if channels_last:
-        return empty_nhwc(features, regions, channels, *pooled, dtype)
-    return features.new_empty(regions, channels, *pooled, dtype=dtype)
-
-
-@torch.library.impl(LIBRARY, "multilevel_roi_align_backward", "CompositeExplicitAutograd")
-def _backward(
-    grad: Tensor,
-    boxes: Tensor,
-    image_index: Tensor,
-    levels: Tensor,
-    heights: list[int],
-    widths: list[int],
-    batch: int,
-    scales: list[float],
-    sampling_ratio: int,
-    aligned: bool,
-) -> list[Tensor]:
-    if _kernels.triton(grad):
-        from det_ops import _triton_roi_align
-
-        return _triton_roi_align.backward(
-            grad, boxes, image_index, levels, heights, widths, batch, scales, sampling_ratio, aligned
-        )
-    if _npu_roi_align.serves(grad):
-        return _npu_roi_align.backward(
-            grad, boxes, image_index, levels, heights, widths, batch, scales, sampling_ratio, aligned
-        )
-    if _C is not None and _kernels.native(grad):
-        compute = torch.float64 if grad.dtype == torch.float64 else torch.float32
-        kernel = _C.roi_align_backward_float64 if compute == torch.float64 else _C.roi_align_backward_float32
-        channels_last = not grad.is_contiguous()
-        values = nhwc(grad.to(compute)) if channels_last else grad.to(compute)
-        results = [empty_nhwc(grad, batch, grad.shape[1], h, w, compute) for h, w in zip(heights, widths, strict=True)]
-        boxes, image_index, levels = boxes.to(compute).contiguous(), image_index.contiguous(), levels.contiguous()
-        kernel(
-            [result.data_ptr() for result in results],
-            heights,
-            widths,
-            scales,
-            batch,
-            grad.shape[1],
-            boxes.data_ptr(),
-            image_index.data_ptr(),
-            levels.data_ptr(),
-            boxes.shape[0],
-            grad.shape[2],
-            grad.shape[3],
-            sampling_ratio,
-            aligned,
-            channels_last,
-            torch.get_num_threads(),
-            values.data_ptr(),
-        )
-        return [result.to(grad.dtype) for result in results]
-    grads = _roi_align_reference.backward(
-        grad, boxes, image_index, levels, heights, widths, batch, scales, sampling_ratio, aligned
-    )
-    return [
-        empty_nhwc(grad, batch, grad.shape[1], h, w).copy_(part)
-        for part, h, w in zip(grads, heights, widths, strict=True)
-    ]
-
-
-@torch.library.register_fake("det_ops::multilevel_roi_align", lib=LIBRARY)
-def _(features, boxes, _index, _levels, height, width, _scales, _sampling_ratio, _aligned, channels_last):
-    return _empty(features[0], boxes.shape[0], (height, width), channels_last)
-
-
-@torch.library.register_fake("det_ops::multilevel_roi_align_backward", lib=LIBRARY)
-def _(grad, _boxes, _image_index, _levels, heights, widths, batch, _scales, _sampling_ratio, _aligned):
-    return [empty_nhwc(grad, batch, grad.shape[1], h, w) for h, w in zip(heights, widths, strict=True)]
-
-
-def _setup(ctx, inputs, output):  # noqa: ARG001 - the name is torch's
+def _save(ctx, inputs, output):  # noqa: ARG001 - the name is torch's
     features, boxes, image_index, levels, _, _, scales, sampling_ratio, aligned, _ = inputs
     ctx.save_for_backward(boxes, image_index, levels)
     ctx.sizes = [f.shape[2] for f in features], [f.shape[3] for f in features], features[0].shape[0]
     ctx.options = scales, sampling_ratio, aligned
 
 
-def _autograd(ctx, grad):
-    grads = torch.ops.det_ops.multilevel_roi_align_backward(grad, *ctx.saved_tensors, *ctx.sizes, *ctx.options)
+def _apply(ctx, grad):
+    grads = _multilevel_roi_align_backward(grad, *ctx.saved_tensors, *ctx.sizes, *ctx.options)
     return grads, None, None, None, None, None, None, None, None, None
 
 
-torch.library.register_autograd("det_ops::multilevel_roi_align", _autograd, setup_context=_setup, lib=LIBRARY)
-
-for _operator in ("multilevel_roi_align", "roi_align"):
-    _kernels.register(
-        _operator, "cpu", "C++", "vectors of channels, regions in order of place; threads own their channels"
-    )
-    _kernels.register(
-        _operator, "cuda", "Triton", "one launch for all levels, merged samples, float32 sums; float64: reference"
-    )
-    _kernels.register(
-        _operator, "npu", "torch_npu", "npu_roi_align, npu_roi_alignbk in float32, a call per level; float64: reference"
-    )
+@_multilevel_roi_align.gradient(
+    "multilevel_roi_align_backward(Tensor grad, Tensor boxes, Tensor image_index, Tensor levels, SymInt[] heights, "
+    "SymInt[] widths, SymInt batch, float[] scales, int sampling_ratio, bool aligned) -> Tensor[]",
+    reference=reference.multilevel_roi_align_backward,
+    save=_save,
+    apply=_apply,
+)
+def _multilevel_roi_align_backward(
+    grad, _boxes, _image_index, _levels, heights, widths, batch, _scales, _sampling_ratio, _aligned
+):
+    return [empty_nhwc(grad, batch, grad.shape[1], h, w) for h, w in zip(heights, widths, strict=True)]

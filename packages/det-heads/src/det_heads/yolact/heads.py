@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from det_backbones import xavier_uniform
 from det_heads.yolact.config import MaskIoUConfig
-from det_ops import convolution_rows
+from det_ops.live_rows import convolution_rows
 
 __all__ = ["MaskIoUNet", "PredictionHead", "ProtoNet", "init_xavier"]
 

@@ -11,16 +11,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from det_ops import _kernels
-from det_ops._nms_reference import best_of
+from det_ops import backends
+from det_ops.reference.nms import best_of
 
 
-def serves(boxes: Tensor, offset: float) -> bool:
-    """Whether they are asked for, and can: they know nothing of inclusive boxes, nor of groups in any order."""
-    return _kernels.vendor(boxes) and offset == 0
+def form(boxes: Tensor) -> str | None:
+    """The choice of kernels, one of :data:`~det_ops.backends.npu.FORMS` perhaps, for boxes on an NPU; else None."""
+    return backends.chosen if boxes.device.type == "npu" else None
 
 
-def nms(
+def by_vendor(
     boxes: Tensor,
     scores: Tensor,
     sizes: Sequence[int] | None,
@@ -28,7 +28,10 @@ def nms(
     iou_threshold: float,
     max_output: int,
 ) -> tuple[Tensor, Tensor]:
-    """`det_ops.nms` of groups one behind the other, with `max_output` at most N."""
+    """`det_ops.nms` of groups one behind the other, with `max_output` at most N.
+
+    The vendor's kernels know nothing of inclusive boxes, nor of groups in any order.
+    """
     lead, n = scores.shape[:-1], scores.shape[-1]
     boxes, scores = boxes.reshape(-1, n, 4).float(), scores.reshape(-1, n).float()
     usable = torch.ones_like(scores, dtype=torch.bool) if valid is None else valid.reshape(-1, n)

@@ -5,7 +5,7 @@ that what is between the transforms stays in the cache. All of it is C++, but fo
 which are PyTorch's. It rounds as a few more chained additions would: by 1.3e-6 of the outputs' root mean square, a
 direct convolution by 2e-7. What is not finite spreads over its tile.
 
-`N` images, `C` channels in, `K` channels out, `T` tiles of 4x4 outputs. Source: Lavin and Gray, Fast Algorithms for
+`B` images, `C` channels in, `O` channels out, `T` tiles of 4x4 outputs. Source: Lavin and Gray, Fast Algorithms for
 Convolutional Neural Networks (2016).
 """
 
@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from det_ops._kernels import KERNEL_TYPES, kernel, native
 from det_ops._layout import empty_nhwc, nhwc
+from det_ops.backends.cpu import TYPES, function
 
 Pair = tuple[int, int]
 """Rows and columns."""
@@ -82,7 +82,7 @@ def prepack(weight: Tensor) -> None:
     """Transform the weights of convolutions to come, which stay constant; see :func:`prepacked`.
 
     Args:
-        weight: `[K, C, 3, 3]` that requires no gradient.
+        weight: `[O, C, 3, 3]` that requires no gradient.
     """
     taps = _taps(weight)
     if type(taps) is Tensor:  # others, such as those that only have a shape, have no memory to read
@@ -107,8 +107,8 @@ def _version(weight: Tensor) -> int:
 def serves(weight: Tensor) -> bool:
     """Whether convolutions with this weight may be served here, if their stride and dilation are 1."""
     return (
-        native(weight)
-        and weight.dtype in KERNEL_TYPES
+        weight.device.type == "cpu"
+        and weight.dtype in TYPES
         and weight.shape[2:] == (3, 3)
         and min(weight.shape[:2]) >= _LEAST_CHANNELS
     )
@@ -125,9 +125,9 @@ def suits(
     What does not fit together is not: PyTorch's own convolution then says so.
 
     Args:
-        input: `[N, C, H, W]`.
-        weight: `[K, C, k_h, k_w]`.
-        bias: `[K]` or None.
+        input: `[B, C, H, W]`.
+        weight: `[O, C, k_h, k_w]`.
+        bias: `[O]` or None.
         padding: Zeros around the map.
     """
     if not (
@@ -158,16 +158,16 @@ def forward(
     """The convolution of what :func:`suits`.
 
     Args:
-        input: `[N, C, H, W]`.
-        weight: `[K, C, 3, 3]`.
-        bias: `[K]` or None.
+        input: `[B, C, H, W]`.
+        weight: `[O, C, 3, 3]`.
+        bias: `[O]` or None.
         padding: Zeros around the map.
         relu: Follow it by a rectifier.
         share: Whether maps may share tiles, see :func:`_arrange`.
         out: Where to write the result, channels-last; by default new memory.
 
     Returns:
-        `[N, K, H', W']`, channels-last in memory.
+        `[B, O, H', W']`, channels-last in memory.
     """
     if out is None:
         out = empty_nhwc(input, len(input), len(weight), *_out((input.shape[2], input.shape[3]), padding))
@@ -190,9 +190,9 @@ def backward(
     """Gradients of input and weight; empty where they are not needed.
 
     Args:
-        grad: `[N, K, H', W']`.
-        input: `[N, C, H, W]`.
-        weight: `[K, C, 3, 3]`.
+        grad: `[B, O, H', W']`.
+        input: `[B, C, H, W]`.
+        weight: `[O, C, 3, 3]`.
         padding: Zeros around the map.
         needed: Of input, of weight.
         share: Whether maps may share tiles, see :func:`_arrange`.
@@ -200,7 +200,7 @@ def backward(
     """
     grad_input, grad_weight = input.new_empty(0), weight.new_empty(0)
     if needed[0]:
-        taps = weight.permute(2, 3, 0, 1).contiguous()  # [3, 3, K, C]
+        taps = weight.permute(2, 3, 0, 1).contiguous()  # [3, 3, O, C]
         batch, channels, height, width = input.shape
         grad_input = empty_nhwc(input, batch, channels, height, width) if out is None else out
         _convolve(grad, _panels(taps, flip=True), None, (2 - padding[0], 2 - padding[1]), grad_input, share=share)
@@ -214,7 +214,7 @@ def backward(
             below = _read("input", pixels, padding, mosaic, begin, count)
             products.baddbmm_(above.transpose(1, 2), below)
         taps = input.new_empty((3, 3, *weight.shape[:2]))
-        kernel("winograd_weight_gradient", input.dtype)(
+        function("winograd_weight_gradient", input.dtype)(
             taps[0, 0].numel(), products.data_ptr(), torch.get_num_threads(), taps.data_ptr()
         )
         grad_weight = torch.empty_like(weight).copy_(taps.permute(2, 3, 0, 1))
@@ -222,19 +222,19 @@ def backward(
 
 
 def _taps(weight: Tensor) -> Tensor:
-    return weight.detach().permute(2, 3, 1, 0).contiguous()  # [3, 3, C, K]
+    return weight.detach().permute(2, 3, 1, 0).contiguous()  # [3, 3, C, O]
 
 
 def _panels(taps: Tensor, *, flip: bool) -> Tensor:
     """Transformed weights in the order in which the kernel reads them; of taps turned by 180 degrees if `flip`.
 
     Args:
-        taps: `[3, 3, C, K]`.
+        taps: `[3, 3, C, O]`.
         flip: For the gradient of the input.
     """
     channels = taps.shape[2:]
-    panels = taps.new_empty(kernel("winograd_panels_size", taps.dtype)(*channels))
-    kernel("winograd_weight_panels", taps.dtype)(
+    panels = taps.new_empty(function("winograd_panels_size", taps.dtype)(*channels))
+    function("winograd_weight_panels", taps.dtype)(
         *channels, taps.data_ptr(), flip, torch.get_num_threads(), panels.data_ptr()
     )
     return panels
@@ -250,11 +250,11 @@ def _convolve(
     relu: bool = False,
     share: bool = False,
 ) -> Tensor:
-    """Fill `out [N, K, H', W']`, channels-last, by the weights of `panels`."""
+    """Fill `out [B, O, H', W']`, channels-last, by the weights of `panels`."""
     pixels = nhwc(input)
     bias = None if bias is None else bias.contiguous()
     mosaic = _arrange(len(input), (input.shape[2], input.shape[3]), padding, share=share)
-    kernel("winograd_convolve", input.dtype)(
+    function("winograd_convolve", input.dtype)(
         [*pixels.shape[1:], *padding, *mosaic],
         [*out.shape[2:], out.shape[1], 0, 0, *mosaic],
         mosaic.tiles,
@@ -269,12 +269,12 @@ def _convolve(
 
 
 def _read(kind: str, pixels: Tensor, padding: Pair, mosaic: _Mosaic, begin: int, count: int) -> Tensor:
-    """Transformed squares `[36, count, C]` of `pixels [N, H, W, C]`, of tiles begin, begin + 1, ..."""
+    """Transformed squares `[36, count, C]` of `pixels [B, H, W, C]`, of tiles begin, begin + 1, ..."""
     channels = pixels.shape[3]
     plane = count * channels + _CACHE_LINE // pixels.element_size()
     squares = pixels.new_empty((_PLANES, plane))
     geometry = [*pixels.shape[1:], *padding, *mosaic]
-    kernel(f"winograd_{kind}", pixels.dtype)(
+    function(f"winograd_{kind}", pixels.dtype)(
         geometry, pixels.data_ptr(), begin, count, torch.get_num_threads(), squares.data_ptr()
     )
     return squares.as_strided((_PLANES, count, channels), (plane, channels, 1))

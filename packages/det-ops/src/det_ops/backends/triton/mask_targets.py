@@ -13,8 +13,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from det_ops import _triton_roi_align
-from det_ops._triton_common import launch
+from det_ops.backends.triton.common import launch
+from det_ops.backends.triton.roi_align import align
 
 _EDGES, _COLUMNS, _ROWS = 16, 32, 64
 
@@ -137,7 +137,7 @@ def _polygons_kernel(
     tl.store(place, pixel.to(tl.float32), mask=(first_row + row[:, None] < size) & (column[None, :] < size))
 
 
-def rasterize(
+def rasterize_polygons(
     mask_edges: Tensor,
     mask_polygons: Tensor,
     mask_instances: Tensor,
@@ -183,7 +183,7 @@ def bitmap_targets(
     """The operator `det_ops::bitmap_targets`: each bitmap is an image of one channel."""
     batch, slots = bitmaps.shape[:2]
     live = (image_index >= 0) & (image_index < batch) & (instance >= 0) & (instance < slots)
-    return _triton_roi_align.forward(
+    return align(
         [bitmaps.reshape(batch * slots, 1, *bitmaps.shape[2:])],
         boxes,
         image_index * slots + instance,

@@ -4,62 +4,75 @@ The regions of other levels, padding and what is not finite become a region of o
 out: which region belongs to which level is data, and shapes must not depend on it.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from det_ops import _kernels
-from det_ops._layout import empty_nhwc
-
-
-def serves(tensor: Tensor) -> bool:
-    """Whether torch_npu's kernels serve maps like `tensor`: where it is loaded, in all precisions but float64."""
-    return _kernels.npu(tensor) and tensor.dtype != torch.float64 and hasattr(_operators(), "npu_roi_align")
+from det_ops._layout import empty_nhwc, lay_out
+from det_ops.reference import roi_align as reference
 
 
 def _operators() -> Any:
     return torch.ops.npu
 
 
-def forward(
-    features: Sequence[Tensor],
+def multilevel_roi_align(
+    features: list[Tensor],
     boxes: Tensor,
     image_index: Tensor,
     levels: Tensor,
-    pooled: tuple[int, int],
-    scales: Sequence[float],
+    pooled_height: int,
+    pooled_width: int,
+    scales: list[float],
     sampling_ratio: int,
     aligned: bool,
+    channels_last: bool,
 ) -> Tensor:
     """`[R, C, P, P]` of the features' dtype; see `det_ops.multilevel_roi_align`."""
-    first = features[0]
+    if not hasattr(_operators(), "npu_roi_align"):
+        return reference.multilevel_roi_align(
+            features,
+            boxes,
+            image_index,
+            levels,
+            pooled_height,
+            pooled_width,
+            scales,
+            sampling_ratio,
+            aligned,
+            channels_last,
+        )
+    first, pooled = features[0], (pooled_height, pooled_width)
     out = torch.zeros((len(boxes), first.shape[1], *pooled), dtype=torch.float32, device=first.device)
     if out.numel() == 0:
-        return out.to(first.dtype)
+        return lay_out(out.to(first.dtype), channels_last)
     for level, (feature, scale) in enumerate(zip(features, scales, strict=True)):
         live, rois = _regions(boxes, image_index, levels, level, scale, first.shape[0])
         values = _operators().npu_roi_align(
             feature.float().contiguous(), rois, scale, *pooled, max(sampling_ratio, 0), _mode(aligned)
         )
         out = torch.where(live[:, None, None, None], values, out)
-    return out.to(first.dtype)
+    return lay_out(out.to(first.dtype), channels_last)
 
 
-def backward(
+def multilevel_roi_align_backward(
     grad: Tensor,
     boxes: Tensor,
     image_index: Tensor,
     levels: Tensor,
-    heights: Sequence[int],
-    widths: Sequence[int],
+    heights: list[int],
+    widths: list[int],
     batch: int,
-    scales: Sequence[float],
+    scales: list[float],
     sampling_ratio: int,
     aligned: bool,
 ) -> list[Tensor]:
     """Gradients `[B, C, H, W]` of the features, channels-last in memory, of the dtype of `grad`."""
+    if not hasattr(_operators(), "npu_roi_alignbk"):
+        return reference.multilevel_roi_align_backward(
+            grad, boxes, image_index, levels, heights, widths, batch, scales, sampling_ratio, aligned
+        )
     channels, pooled_height, pooled_width = grad.shape[1:]
     grads = []
     for level, (height, width, scale) in enumerate(zip(heights, widths, scales, strict=True)):

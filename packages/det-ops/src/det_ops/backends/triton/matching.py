@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from det_ops._triton_common import launch, overlap
+from det_ops.backends.triton.common import launch, overlap
 
 _BLOCK = 512
 

@@ -10,8 +10,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from det_ops._layout import empty_nhwc, lay_out
+from det_ops.reference import long_regions
 
-def _taps(
+
+def taps(
     start: Tensor, end: Tensor, limit: Tensor, longest: int, pooled: int, sampling_ratio: int, aligned: bool
 ) -> tuple[Tensor, Tensor]:
     """Feature rows (or columns) and weights of each cell along one side.
@@ -26,9 +29,8 @@ def _taps(
         aligned: Whether regions may be smaller than one pixel.
 
     Returns:
-        Rows `[R, P, T]` int64 and weights `[R, P, T]` (already divided by the number of samples). Adaptive sampling
-        has room for regions up to the largest map's length plus two pixels, as clipping to the image guarantees; a
-        longer region gets NaN rather than a silently wrong value.
+        Rows `[R, P, T]` int64 and weights `[R, P, T]` (already divided by the number of samples). The weights of a
+        region for which adaptive sampling has no room are NaN, see :mod:`det_ops.reference.long_regions`.
     """
     length = end - start
     if not aligned:
@@ -83,11 +85,9 @@ def _geometry(
         base += batch * height * width
     level = levels.clamp(0, len(heights) - 1)
     height, width, first = (_by_level(level, values, torch.int64) for values in (heights, widths, bases))
-    corners = boxes * _by_level(level, scales, boxes.dtype)[:, None] - (0.5 if aligned else 0.0)
-    rows, row_weights = _taps(corners[:, 1], corners[:, 3], height, max(heights), pooled[0], sampling_ratio, aligned)
-    columns, column_weights = _taps(
-        corners[:, 0], corners[:, 2], width, max(widths), pooled[1], sampling_ratio, aligned
-    )
+    corners = _corners(boxes, _by_level(level, scales, boxes.dtype)[:, None], aligned)
+    rows, row_weights = taps(corners[:, 1], corners[:, 3], height, max(heights), pooled[0], sampling_ratio, aligned)
+    columns, column_weights = taps(corners[:, 0], corners[:, 2], width, max(widths), pooled[1], sampling_ratio, aligned)
     live = ((levels >= 0) & (levels < len(heights)))[:, None, None]
     row_weights = torch.where(live, row_weights, 0.0)
     column_weights = torch.where(live, column_weights, 0.0)
@@ -99,24 +99,28 @@ def _by_level(level: Tensor, values: Sequence[float], dtype: torch.dtype) -> Ten
     return torch.stack([(level == i).to(dtype) * value for i, value in enumerate(values)]).sum(0)
 
 
-def forward(
+def multilevel_roi_align(
     features: list[Tensor],
     boxes: Tensor,
     image_index: Tensor,
     levels: Tensor,
-    pooled: tuple[int, int],
+    pooled_height: int,
+    pooled_width: int,
     scales: list[float],
     sampling_ratio: int,
     aligned: bool,
+    channels_last: bool,
 ) -> Tensor:
-    """`[R, C, P, P]` of the features' dtype, channels-last in memory; see `det_ops.multilevel_roi_align`."""
+    """`[R, C, P, P]` of the features' dtype; see `det_ops.multilevel_roi_align`."""
     batch, channels = features[0].shape[:2]
+    pooled = (pooled_height, pooled_width)
     flat = torch.cat([feature.permute(0, 2, 3, 1).reshape(-1, channels) for feature in features])  # [B*H*W, C]
     compute = torch.float64 if flat.dtype == torch.float64 else torch.float32
     heights, widths = [f.shape[2] for f in features], [f.shape[3] for f in features]
     base, width, rows, row_weights, columns, column_weights = _geometry(
         heights, widths, batch, boxes.to(compute), image_index, levels, pooled, scales, sampling_ratio, aligned
     )
+    check_images(image_index, levels, len(features), batch)
     pooled_values = torch.zeros((len(boxes), *pooled, channels), device=flat.device, dtype=compute)
     for i in range(rows.shape[2]):
         row = base[:, None] + rows[..., i] * width[:, None]  # [R, P]
@@ -124,10 +128,16 @@ def forward(
             index = row[:, :, None] + columns[:, None, :, j]  # [R, P, P]
             weight = row_weights[:, :, None, i] * column_weights[:, None, :, j]
             pooled_values = pooled_values + weight[..., None] * flat[index].to(compute)
-    return pooled_values.to(flat.dtype).permute(0, 3, 1, 2)
+    for region in long_regions.marked(row_weights, column_weights):
+        level, image = int(levels[region]), int(image_index[region])
+        corners = _corners(boxes[region].to(compute), scales[level], aligned)
+        by_row, by_column = long_regions.weights(corners, (heights[level], widths[level]), pooled, aligned)
+        values = features[level][image].to(compute)  # [C, H, W]
+        pooled_values[region] = torch.einsum("ph,chw,qw->pqc", by_row, values, by_column)
+    return lay_out(pooled_values.to(flat.dtype).permute(0, 3, 1, 2), channels_last)
 
 
-def backward(
+def multilevel_roi_align_backward(
     grad: Tensor,
     boxes: Tensor,
     image_index: Tensor,
@@ -147,6 +157,9 @@ def backward(
     )
     values = grad.permute(0, 2, 3, 1).to(compute)  # [R, P, P, C]
     sizes = [batch * height * width for height, width in zip(heights, widths, strict=True)]
+    long = long_regions.marked(row_weights, column_weights)
+    if long:
+        row_weights, column_weights = row_weights.nan_to_num(0.0), column_weights.nan_to_num(0.0)
     flat = torch.zeros((sum(sizes), channels), device=grad.device, dtype=compute)
     for i in range(rows.shape[2]):
         row = base[:, None] + rows[..., i] * width[:, None]
@@ -154,7 +167,33 @@ def backward(
             index = row[:, :, None] + columns[:, None, :, j]
             weight = row_weights[:, :, None, i] * column_weights[:, None, :, j]
             flat.index_add_(0, index.flatten(), (weight[..., None] * values).reshape(-1, channels))
-    return [
-        part.view(batch, height, width, channels).to(grad.dtype).permute(0, 3, 1, 2)
+    maps = [
+        part.view(batch, height, width, channels)
         for part, height, width in zip(flat.split(sizes), heights, widths, strict=True)
     ]
+    for region in long:
+        level, image = int(levels[region]), int(image_index[region])
+        corners = _corners(boxes[region].to(compute), scales[level], aligned)
+        by_row, by_column = long_regions.weights(corners, (heights[level], widths[level]), pooled, aligned)
+        maps[level][image] += torch.einsum("ph,pqc,qw->hwc", by_row, values[region], by_column)
+    return [
+        empty_nhwc(grad, batch, channels, height, width).copy_(part.to(grad.dtype).permute(0, 3, 1, 2))
+        for part, height, width in zip(maps, heights, widths, strict=True)
+    ]
+
+
+def _corners(boxes: Tensor, scale: float | Tensor, aligned: bool) -> Tensor:
+    """Boxes `[..., 4]` in feature coordinates."""
+    return boxes * scale - (0.5 if aligned else 0.0)
+
+
+def check_images(image_index: Tensor, levels: Tensor, num_levels: int, batch: int) -> None:
+    """Raise ValueError where a region that is not padding is of an image outside the batch; on the CPU alone.
+
+    Elsewhere the host would wait to look: there the nearest image of the batch is taken.
+    """
+    if image_index.device.type != "cpu":
+        return
+    named = torch.where((levels >= 0) & (levels < num_levels), image_index, 0)
+    if not torch.equal(named, named.clamp(0, max(batch - 1, 0))):
+        raise ValueError(f"image_index must be within the batch of {batch} images, got {named.tolist()}")

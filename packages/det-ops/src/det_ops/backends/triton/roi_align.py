@@ -14,7 +14,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from det_ops._triton_common import launch
+from det_ops._layout import lay_out
+from det_ops.backends.triton.common import launch
 
 _COLUMNS = 4
 """Columns read together at least: what a cell of two samples touches at most."""
@@ -285,7 +286,24 @@ def _launch(
     )
 
 
-def forward(
+def multilevel_roi_align(
+    features: list[Tensor],
+    boxes: Tensor,
+    image_index: Tensor,
+    levels: Tensor,
+    pooled_height: int,
+    pooled_width: int,
+    scales: list[float],
+    sampling_ratio: int,
+    aligned: bool,
+    channels_last: bool,
+) -> Tensor:
+    """`[R, C, P, P]` of the features' dtype (not float64); see `det_ops.multilevel_roi_align`."""
+    pooled = (pooled_height, pooled_width)
+    return lay_out(align(features, boxes, image_index, levels, pooled, scales, sampling_ratio, aligned), channels_last)
+
+
+def align(
     features: list[Tensor],
     boxes: Tensor,
     image_index: Tensor,
@@ -296,14 +314,14 @@ def forward(
     aligned: bool,
     dtype: torch.dtype | None = None,
 ) -> Tensor:
-    """`[R, C, P, P]` of the features' dtype or another (not float64), channels-last; see `multilevel_roi_align`."""
+    """`multilevel_roi_align` of the features' dtype or another (not float64), channels-last."""
     maps = [feature.permute(0, 2, 3, 1).contiguous() for feature in features]
     out = maps[0].new_empty((boxes.shape[0], *pooled, maps[0].shape[3]), dtype=dtype)
     _launch(_forward_kernel, maps, out, boxes, image_index, levels, pooled, scales, sampling_ratio, aligned)
     return out.permute(0, 3, 1, 2)
 
 
-def backward(
+def multilevel_roi_align_backward(
     grad: Tensor,
     boxes: Tensor,
     image_index: Tensor,

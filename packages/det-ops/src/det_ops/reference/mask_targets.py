@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from det_ops._roi_align_reference import _taps
+from det_ops.reference import long_regions
+from det_ops.reference.roi_align import taps
 
 _BUDGET = 1 << 24
 """Elements of the largest temporary; regions are processed in chunks that respect it."""
@@ -54,7 +55,7 @@ def toggles(edges: Tensor, size: int) -> tuple[Tensor, Tensor]:
     return torch.where(crosses, row, 0.0).to(torch.int64), crosses
 
 
-def rasterize(
+def rasterize_polygons(
     mask_edges: Tensor,
     mask_polygons: Tensor,
     mask_instances: Tensor,
@@ -119,10 +120,8 @@ def bitmap_targets(
     live = (instance >= 0) & (image_index >= 0) & (instance < slots) & (image_index < batch)
     base = (image_index.clamp(0, batch - 1) * slots + instance.clamp(0, slots - 1)) * (height * width)
     corners = boxes.to(torch.float32) - (0.5 if aligned else 0.0)
-    rows, row_weights = _taps(corners[:, 1], corners[:, 3], torch.full_like(base, height), height, size, -1, aligned)
-    columns, column_weights = _taps(
-        corners[:, 0], corners[:, 2], torch.full_like(base, width), width, size, -1, aligned
-    )
+    rows, row_weights = taps(corners[:, 1], corners[:, 3], torch.full_like(base, height), height, size, -1, aligned)
+    columns, column_weights = taps(corners[:, 0], corners[:, 2], torch.full_like(base, width), width, size, -1, aligned)
     flat = bitmaps.reshape(-1)
     out = torch.zeros((len(boxes), size, size), device=boxes.device)
     for i in range(rows.shape[2]):
@@ -130,4 +129,8 @@ def bitmap_targets(
         for j in range(columns.shape[2]):
             weight = row_weights[:, :, None, i] * column_weights[:, None, :, j]
             out = out + weight * flat[row[:, :, None] + columns[:, None, :, j]]
+    for region in long_regions.marked(row_weights, column_weights):
+        by_row, by_column = long_regions.weights(corners[region], (height, width), (size, size), aligned)
+        bitmap = flat[base[region] :][: height * width].view(height, width).to(torch.float32)
+        out[region] = by_row @ bitmap @ by_column.T
     return torch.where(live[:, None, None], out, 0.0)

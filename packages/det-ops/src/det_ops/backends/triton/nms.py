@@ -13,8 +13,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from det_ops._nms_reference import float32_floor
-from det_ops._triton_common import launch, overlap
+from det_ops.backends.triton.common import launch, overlap
+from det_ops.reference.nms import float32_floor
 
 _MATRIX_BYTES = 1 << 30
 """Largest matrix of bits (N * N / 8 bytes an image); more images than fit are done in turns."""
@@ -34,7 +34,9 @@ def _pairs_kernel(boxes, groups, bits, n, words, threshold, offset, GROUPED: tl.
         ax1, ay1 = tl.load(box, mask=i < n, other=0.0), tl.load(box + 1, mask=i < n, other=0.0)
         ax2, ay2 = tl.load(box + 2, mask=i < n, other=0.0), tl.load(box + 3, mask=i < n, other=0.0)
         groups += image * n
-        group = tl.load(groups + i, mask=(i < n) & GROUPED, other=0)
+        group = i
+        if GROUPED:
+            group = tl.load(groups + i, mask=i < n, other=0)
         word = tl.zeros((ROWS,), tl.int64)
         for lane in range(64):
             j = column * 64 + lane
@@ -43,7 +45,8 @@ def _pairs_kernel(boxes, groups, bits, n, words, threshold, offset, GROUPED: tl.
             bx1, by1 = tl.load(other, mask=inside, other=0.0), tl.load(other + 1, mask=inside, other=0.0)
             bx2, by2 = tl.load(other + 2, mask=inside, other=0.0), tl.load(other + 3, mask=inside, other=0.0)
             shared, union = overlap(ax1, ay1, ax2, ay2, bx1, by1, bx2, by2, offset)
-            strikes = (tl.div_rn(shared, union) > threshold) & (j > i) & inside
+            # Not `& inside`: the interpreter of Triton 3.9 joins no vector with a number.
+            strikes = tl.where(inside, (tl.div_rn(shared, union) > threshold) & (j > i), False)
             if GROUPED:
                 strikes = strikes & (group == tl.load(groups + j, mask=inside, other=0))
             word = word | (strikes.to(tl.int64) << lane)
@@ -80,7 +83,7 @@ def _scan_kernel(
         for half in range(0, 64, 32):  # 32 loads under way are enough, 64 do not fit the registers
             for i in tl.static_range(32):
                 stays = ((alive >> (half + i)) & 1) != 0
-                struck = struck | tl.load(rows + (half + i) * words + word, mask=later & stays, other=0)
+                struck = struck | tl.load(rows + (half + i) * words + word, mask=tl.where(stays, later, False), other=0)
         stays = ((alive >> lane.to(tl.int64)) & 1).to(tl.int32)
         slot = count + tl.cumsum(stays, 0) - 1
         chosen = (stays != 0) & (slot < max_output)
