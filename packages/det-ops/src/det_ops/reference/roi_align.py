@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from det_ops._layout import empty_nhwc, lay_out
+from det_ops._layout import empty_nhwc_like, lay_out
 from det_ops.reference import long_regions
 
 
@@ -167,19 +167,18 @@ def multilevel_roi_align_backward(
             index = row[:, :, None] + columns[:, None, :, j]
             weight = row_weights[:, :, None, i] * column_weights[:, None, :, j]
             flat.index_add_(0, index.flatten(), (weight[..., None] * values).reshape(-1, channels))
-    maps = [
-        part.view(batch, height, width, channels)
-        for part, height, width in zip(flat.split(sizes), heights, widths, strict=True)
-    ]
     for region in long:
         level, image = int(levels[region]), int(image_index[region])
+        size = (heights[level], widths[level])
         corners = _corners(boxes[region].to(compute), scales[level], aligned)
-        by_row, by_column = long_regions.weights(corners, (heights[level], widths[level]), pooled, aligned)
-        maps[level][image] += torch.einsum("ph,pqc,qw->hwc", by_row, values[region], by_column)
-    return [
-        empty_nhwc(grad, batch, channels, height, width).copy_(part.to(grad.dtype).permute(0, 3, 1, 2))
-        for part, height, width in zip(maps, heights, widths, strict=True)
+        by_row, by_column = long_regions.weights(corners, size, pooled, aligned)
+        target = flat.split(sizes)[level].view(batch, *size, channels)[image]  # [H, W, C]
+        target += torch.einsum("ph,pqc,qw->hwc", by_row, values[region], by_column)
+    grads = [
+        part.view(batch, height, width, channels).to(grad.dtype).permute(0, 3, 1, 2)
+        for part, height, width in zip(flat.split(sizes), heights, widths, strict=True)
     ]
+    return [empty_nhwc_like(part).copy_(part) for part in grads]
 
 
 def _corners(boxes: Tensor, scale: float | Tensor, aligned: bool) -> Tensor:
