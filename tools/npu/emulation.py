@@ -82,7 +82,17 @@ def _nms(
     return found.int(), kept.sum().int()
 
 
+def _matmul_backward(grad: Tensor, one: Tensor, other: Tensor, mask: list[bool]) -> tuple[Tensor | None, ...]:
+    """The gradients of a product of (batches of) matrices, which PyTorch has as one operator for other backends."""
+    wanted_one, wanted_other = mask
+    return (
+        (grad @ other.mT).sum_to_size(one.shape) if wanted_one else None,
+        (one.mT @ grad).sum_to_size(other.shape) if wanted_other else None,
+    )
+
+
 _VENDOR: dict[str, Callable[..., Any]] = {
+    "aten::matmul_backward": _matmul_backward,
     "npu::l1_loss_backward": _l1_backward,
     "npu::npu_binary_cross_entropy_with_logits_backward": _cross_entropy_backward,
     "npu::npu_gather_backward": _gather_backward,
@@ -90,7 +100,7 @@ _VENDOR: dict[str, Callable[..., Any]] = {
     "npu::npu_roi_align": _roi_align,
     "npu::npu_roi_alignbk": _roi_align_backward,
 }
-"""What operators of torch_npu's own compute."""
+"""What operators compute that are torch_npu's own, or that PyTorch does not compute on a CPU."""
 
 _BEGINS = "capture begins"
 
