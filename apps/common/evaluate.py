@@ -63,7 +63,7 @@ class Evaluator:
             return {}
         # In an order that does not depend on who detected what.
         self.rows = sorted((row for part in gathered for row in part), key=lambda row: row["image_id"])
-        tasks = ("bbox", "segm") if self.recipe.has_masks else ("bbox",)
+        tasks = ("bbox", "segm") if self.recipe.has_masks and self.index.has_masks else ("bbox",)
         self.metrics = coco_evaluate(self.index, self.rows, tasks)
         return self.metrics
 

@@ -115,16 +115,16 @@ def test_subset_of_images(val):
 
 def test_wrong_rows(val):
     row = {"image_id": 999, "category_id": 1, "bbox": [0, 0, 1, 1], "score": 1.0}
-    with pytest.raises(DataError, match=r"1 results belong to images that are not in .* for example image 999"):
+    with pytest.raises(DataError, match=r"Result 0 belongs to image 999, which is not in "):
         evaluate(val, [row])
-    with pytest.raises(DataError, match="without 'segmentation'"):
+    with pytest.raises(DataError, match=r"Result 0 has no 'segmentation' .* Evaluate bbox alone"):
         evaluate(val, [{**row, "image_id": int(val.image_ids[0])}])
     with pytest.raises(ValueError, match="must be bbox, segm, keypoints or several of them, got 'boxes'"):
         evaluate(val, [], ["boxes"])
 
 
 def test_truth_that_pycocotools_cannot_rasterise(content, write):
-    content["annotations"][0]["segmentation"] = []
+    content["annotations"][0]["segmentation"].append([1, 1, 2, 2])
     content["annotations"][1]["segmentation"] = [[1, 1, 2, 2]]
     del content["annotations"][1]["iscrowd"], content["annotations"][1]["area"]
     index = CocoIndex.load(*write(content))
@@ -133,8 +133,10 @@ def test_truth_that_pycocotools_cannot_rasterise(content, write):
     mask[3:9, 2:12] = 1
     rows[0]["segmentation"] = coco_mask.encode(np.asfortranarray(mask))
     metrics = evaluate(index, rows)
-    assert metrics["bbox"]["AP"] == metrics["segm"]["AP"] == pytest.approx(0.5)
-    assert metrics["segm"]["AP/cat"] == pytest.approx(1)
+    assert metrics["bbox"]["AP"] == pytest.approx(0.5)
+    # The dog has no mask, so that there is none to find.
+    assert metrics["segm"]["AP"] == metrics["segm"]["AP/cat"] == pytest.approx(1)
+    assert metrics["segm"]["AP/dog"] == -1
 
 
 def test_masks_may_have_scores_of_their_own(val):

@@ -3,15 +3,16 @@
 import json
 import logging
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from det_coco._describe import counted, describe, kind, some
 from det_coco._parse_keypoints import pack_keypoints, read_skeleton
-from det_coco._parse_masks import pack_masks
+from det_coco._parse_masks import is_area, measured_area, pack_masks
 from det_coco.errors import DataError
 from det_coco.keypoints import Skeleton
 
@@ -21,6 +22,8 @@ _log = logging.getLogger("det_coco")
 _MIN_SIDE = 1e-5
 _MAX_SIDE = 1 << 20
 _MAX_ID = 1 << 62
+# Share of crowd regions that is not worth a word; COCO's is 1.2 %.
+_USUAL_CROWD = 0.2
 
 
 def parse(file: Path, folder: Path, check_images: bool, require_objects: bool) -> dict[str, Any]:
@@ -69,14 +72,12 @@ def _objects(
     file: Path, content: list[Any], categories: dict[int, str], images: dict[str, np.ndarray], skeleton: Skeleton | None
 ) -> dict[str, Any]:
     """Check and pack the annotations that have a usable box, grouped by image, the file's order kept within one."""
-    records = _records(file, content, "annotation", {"id": int, "image_id": int, "category_id": int})
-    ids = np.array([record["id"] for record in records], dtype=np.int64)
-    _refuse_duplicates(file, "annotation", ids)
+    records = _records(file, content, "annotation", {"image_id": int, "category_id": int})
+    ids = _annotation_ids(records)
     position = _image_positions(file, records, images["image_ids"])
     labels = _labels(file, records, categories)
     crowd = _crowd(file, records)
     xywh = _boxes(file, records)
-    areas = _areas(records, xywh)
 
     corners = np.concatenate((xywh[:, :2], xywh[:, :2] + xywh[:, 2:]), axis=1)  # [N, 4] x1, y1, x2, y2
     sizes = np.stack((images["heights"], images["widths"]), axis=1)[position]  # [N, 2]
@@ -86,6 +87,7 @@ def _objects(
     order = np.argsort(position, kind="stable")
     order = order[usable[order]]
     kept = [records[i] for i in order]
+    masks = pack_masks(file, kept, sizes[order])
     counts = np.bincount(position[order], minlength=len(images["image_ids"]))
     return {
         "image_instances": np.concatenate(([0], np.cumsum(counts))).astype(np.int64),
@@ -93,8 +95,8 @@ def _objects(
         "boxes": clipped[order].astype(np.float32),
         "labels": labels[order],
         "crowd": crowd[order],
-        "areas": areas[order],
-        "masks": pack_masks(file, kept, sizes[order]),
+        "areas": _areas(file, kept, sizes[order]),
+        "masks": masks,
         "keypoints": pack_keypoints(file, kept, skeleton),
         "skeleton": skeleton,
     }
@@ -122,7 +124,7 @@ def _read_json(file: Path) -> dict[str, Any]:
         raise DataError(f"{file} is not a COCO annotation file: its JSON is nested too deeply.") from None
     if not isinstance(content, dict):
         raise DataError(
-            f"{file} is not a COCO annotation file: it holds a {_kind(content)}, not an object with the keys images, "
+            f"{file} is not a COCO annotation file: it holds {kind(content)}, not an object with the keys images, "
             "annotations and categories."
             + (" A list is what predictions look like." if isinstance(content, list) else "")
         )
@@ -133,7 +135,7 @@ def _read_json(file: Path) -> dict[str, Any]:
                 f"{', '.join(map(str, list(content)[:8])) or 'none'})."
             )
         if not isinstance(content[key], list):
-            raise DataError(f"{file}: '{key}' must be a list, got a {_kind(content[key])}.")
+            raise DataError(f"{file}: '{key}' must be a list, got {kind(content[key])}.")
     return content
 
 
@@ -141,18 +143,18 @@ def _records(file: Path, records: list[Any], what: str, fields: dict[str, type])
     """Check that each record is an object with the fields, of the right type."""
     for number, record in enumerate(records):
         if not isinstance(record, dict):
-            raise DataError(f"{file}: {what} number {number} must be an object, got a {_kind(record)}.")
-        name = f"{what} {record['id']}" if "id" in record else f"{what} number {number}"
-        for key, kind in fields.items():
+            raise DataError(f"{file}: {what} number {number} must be an object, got {kind(record)}.")
+        name = f"{what} {some([record['id']])}" if "id" in record else f"{what} number {number}"
+        for key, wanted in fields.items():
             if key not in record:
                 raise DataError(f"{file}: {name} has no '{key}'.")
-            if type(record[key]) is not kind:
+            if type(record[key]) is not wanted:
                 value = record[key]
-                if kind is not int or type(value) is not float or not value.is_integer():
-                    expected = "an integer" if kind is int else "a text"
-                    raise DataError(f"{file}: '{key}' of {name} must be {expected}, got {value!r}.")
+                if wanted is not int or type(value) is not float or not value.is_integer():
+                    expected = "an integer" if wanted is int else "a text"
+                    raise DataError(f"{file}: '{key}' of {name} must be {expected}, got {describe(value)}.")
                 record[key] = int(value)
-            if kind is int and abs(record[key]) > _MAX_ID:
+            if wanted is int and abs(record[key]) > _MAX_ID:
                 raise DataError(f"{file}: '{key}' of {name} is too large: {record[key]}.")
     return records
 
@@ -166,11 +168,41 @@ def _lengths(file: Path, images: list[dict[str, Any]], key: str) -> np.ndarray:
     return np.array([image[key] for image in images], dtype=np.int32)
 
 
+def _annotation_ids(records: list[dict[str, Any]]) -> np.ndarray:
+    """Read the ids, which only messages use: int64 `[N]`; where one is missing or no integer, the row's number."""
+    for number, record in enumerate(records):
+        record.setdefault("id", f"number {number}")
+    ids = [record["id"] for record in records]
+    valid = [type(i) is int and abs(i) <= _MAX_ID for i in ids]
+    for record, ok in zip(records, valid, strict=True):
+        if not ok:
+            record["id"] = some([record["id"]])
+    return np.array([i if ok else n for n, (i, ok) in enumerate(zip(ids, valid, strict=True))], dtype=np.int64)
+
+
 def _crowd(file: Path, records: list[dict[str, Any]]) -> np.ndarray:
-    flags = [record.get("iscrowd", 0) for record in records]
+    """Read what is neither learnt nor to be found, crowd regions and objects marked `ignore`: bool `[N]`."""
+    crowd, ignored = (_flags(file, records, key) for key in ("iscrowd", "ignore"))
+    if ignored.any():
+        _log.warning(
+            "%s: %s, which are neither learnt nor counted as missed.",
+            file, f"{counted(int(ignored.sum()), 'object')} marked 'ignore'",
+        )  # fmt: skip
+    if crowd.sum() > max(2, _USUAL_CROWD * len(records)):
+        _log.warning(
+            "%s: %d of %d objects are marked 'iscrowd', so that they are not learnt. Some exporters mark all masks "
+            "with holes or of several parts so; if that is the case here, set their 'iscrowd' to 0.",
+            file, crowd.sum(), len(records),
+        )  # fmt: skip
+    return crowd | ignored
+
+
+def _flags(file: Path, records: list[dict[str, Any]], key: str) -> np.ndarray:
+    flags = [record.get(key, 0) for record in records]
     for record, flag in zip(records, flags, strict=True):
         if not isinstance(flag, int | float) or flag not in (0, 1):
-            raise DataError(f"{file}: 'iscrowd' of annotation {record['id']} must be 0 or 1, got {flag!r}.")
+            name = f"'{key}' of annotation {some([record['id']])}"
+            raise DataError(f"{file}: {name} must be 0 or 1, got {describe(flag)}.")
     return np.array(flags, dtype=bool)
 
 
@@ -186,7 +218,7 @@ def _refuse_duplicates(file: Path, what: str, ids: np.ndarray) -> None:
     values, counts = np.unique(ids, return_counts=True)
     twice = values[counts > 1]
     if twice.size:
-        raise DataError(f"{file}: {twice.size} {what} ids appear more than once ({_some(twice)}). Ids must be unique.")
+        raise DataError(f"{file}: {twice.size} {what} ids appear more than once ({some(twice)}). Ids must be unique.")
 
 
 def _check_files(file: Path, folder: Path, names: list[str]) -> None:
@@ -196,7 +228,7 @@ def _check_files(file: Path, folder: Path, names: list[str]) -> None:
     missing = [name for name in names if name not in present and not (folder / name).is_file()]
     if missing:
         raise DataError(
-            f"{len(missing)} of the {len(names)} images of {file} are missing from {folder} ({_some(missing)}). "
+            f"{len(missing)} of the {len(names)} images of {file} are missing from {folder} ({some(missing)}). "
             "Add them, or remove their entries from the annotation file."
         )
 
@@ -222,7 +254,7 @@ def _labels(file: Path, records: list[dict[str, Any]], categories: dict[int, str
         bad = [record for record in records if record["category_id"] not in label]
         raise DataError(
             f"{file}: {len(bad)} annotations have an unknown category id, the first is annotation {bad[0]['id']} with "
-            f"category_id {bad[0]['category_id']} (known: {_some(list(categories), 12)}). Add the category to "
+            f"category_id {bad[0]['category_id']} (known: {some(list(categories), 12)}). Add the category to "
             "'categories' or correct the annotations."
         ) from None
 
@@ -250,41 +282,36 @@ def _box(file: Path, record: dict[str, Any]) -> Sequence[float]:
     box = record["bbox"]
     numbers = isinstance(box, list) and all(isinstance(v, int | float) and not isinstance(v, bool) for v in box)
     if not numbers or len(box) != 4:
-        raise DataError(f"{name}: 'bbox' must be four numbers [x, y, width, height], got {box!r}.")
+        raise DataError(f"{name}: 'bbox' must be four numbers [x, y, width, height], got {describe(box)}.")
     if not all(math.isfinite(v) for v in box):
         raise DataError(f"{name} (image {record['image_id']}) has a box with NaN or infinite coordinates: {box}.")
     return box
 
 
-def _areas(records: list[dict[str, Any]], xywh: np.ndarray) -> np.ndarray:
-    given = [record.get("area") for record in records]
-    box_areas = xywh[:, 2] * xywh[:, 3]
-    numbers = [
-        a if isinstance(a, int | float) and math.isfinite(a) else b for a, b in zip(given, box_areas, strict=True)
-    ]
-    return np.array(numbers, dtype=np.float64)
+def _areas(file: Path, records: list[dict[str, Any]], sizes: np.ndarray) -> np.ndarray:
+    """Read the areas, and measure those that are missing or cannot be right: float64 `[N]` square pixels."""
+    areas = [record.get("area") for record in records]
+    wrong = [n for n, area in enumerate(areas) if not is_area(area)]
+    for n in wrong:
+        areas[n] = measured_area(records[n], int(sizes[n, 0]), int(sizes[n, 1]))
+    given = [records[n]["id"] for n in wrong if records[n].get("area") is not None]
+    if given:
+        _log.warning(
+            "%s: the 'area' of %s is no positive number (%s); the area of the mask was taken, or that of the box.",
+            file, counted(len(given), "annotation"), some(given),
+        )  # fmt: skip
+    if len(wrong) > len(given):
+        missing = len(wrong) - len(given)
+        _log.info("%s: %d annotations have no 'area'; their masks or boxes are measured.", file, missing)
+    return np.array(areas, dtype=np.float64)
 
 
 def _warn_boxes(file: Path, ids: np.ndarray, usable: np.ndarray, moved: np.ndarray) -> None:
     dropped, clipped = ids[~usable], ids[usable & moved]
     parts = []
     if dropped.size:
-        parts.append(
-            f"{dropped.size} boxes without area inside their image were dropped (annotations {_some(dropped)})"
-        )
+        parts.append(f"{dropped.size} boxes without area inside their image were dropped (annotations {some(dropped)})")
     if clipped.size:
-        parts.append(
-            f"{clipped.size} boxes reached outside their image and were clipped (annotations {_some(clipped)})"
-        )
+        parts.append(f"{clipped.size} boxes reached outside their image and were clipped (annotations {some(clipped)})")
     if parts:
         _log.warning("%s: %s.", file, "; ".join(parts))
-
-
-def _kind(value: Any) -> str:
-    names = {dict: "object", list: "list", str: "text", int: "number", float: "number", bool: "truth value"}
-    return names.get(type(value), "null")
-
-
-def _some(values: Iterable[Any], limit: int = 5) -> str:
-    values = list(values)
-    return ", ".join(str(value) for value in values[:limit]) + (", ..." if len(values) > limit else "")

@@ -1,13 +1,18 @@
-"""Detections as rows of a COCO results file."""
+"""Detections as rows of a COCO results file: written, and read with care."""
 
 import json
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from det_coco._coco_api import coco_mask
+from det_coco._describe import describe, kind, some
 from det_coco.annotations import CocoIndex
+from det_coco.errors import DataError
+from det_coco.rle import decode_counts
 
 
 def to_results(
@@ -48,9 +53,10 @@ def to_results(
     categories = index_or_ids.category_ids if isinstance(index_or_ids, CocoIndex) else tuple(index_or_ids)
     boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
     xywh = np.concatenate((boxes[:, :2], boxes[:, 2:] - boxes[:, :2] + offset), axis=1)
+    image_id = int(image_id)
     ids = [categories[label] for label in np.asarray(labels).astype(np.int64).tolist()]
     rows: list[dict[str, Any]] = [
-        {"image_id": int(image_id), "category_id": category_id, "bbox": box, "score": score}
+        {"image_id": image_id, "category_id": category_id, "bbox": box, "score": score}
         for category_id, box, score in zip(ids, xywh.tolist(), np.asarray(scores).tolist(), strict=True)
     ]
     more: dict[str, list[Any]] = {}
@@ -76,6 +82,114 @@ def save_results(results: Sequence[Mapping[str, Any]], path: str | Path) -> None
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(list(results), separators=(",", ":")))
+
+
+def check_results(index: CocoIndex, results: Iterable[Any], keys: Sequence[str]) -> list[dict[str, Any]]:
+    """Check rows of a results file against a split, before anything is computed from them.
+
+    Args:
+        index: the split.
+        results: rows from any source, also a generator.
+        keys: what is going to be evaluated: some of `bbox`, `segmentation`, `keypoints`.
+
+    Returns:
+        new rows with image_id, category_id, score, the keys, and mask_score where a row has one; polygons and lists of
+        run lengths come out compressed.
+
+    Raises:
+        DataError: a row has something missing, of a wrong type, not finite, or unknown to the split; names the row.
+    """
+    if isinstance(results, Mapping | str) or not isinstance(results, Iterable):
+        raise DataError(f"Results must be a list of rows, one for each detection, got {describe(results)}.")
+    images, categories = set(index.image_ids.tolist()), set(index.category_ids)
+    rows = []
+    for number, row in enumerate(results):
+        if not isinstance(row, Mapping):
+            raise DataError(f"Result {number} must be an object with image_id, category_id and score, got {kind(row)}.")
+        image_id, category_id = _integer(number, row, "image_id"), _integer(number, row, "category_id")
+        if image_id not in images:
+            raise DataError(
+                f"Result {number} belongs to image {image_id}, which is not in {index.annotation_file}. Evaluate "
+                "results on the split they were made on."
+            )
+        if category_id not in categories:
+            raise DataError(
+                f"Result {number} (image {image_id}) has the category_id {category_id}, which {index.annotation_file} "
+                f"does not know (known: {some(index.category_ids, 12)}). Results name category ids, not labels."
+            )
+        checked = {"image_id": image_id, "category_id": category_id, "score": _numbers(number, row, "score")}
+        if "mask_score" in row:
+            checked["mask_score"] = _numbers(number, row, "mask_score")
+        for key in keys:
+            checked[key] = _mask(index, number, row) if key == "segmentation" else _shape(index, number, row, key)
+        rows.append(checked)
+    return rows
+
+
+def _value(number: int, row: Mapping[str, Any], key: str) -> Any:
+    if key not in row:
+        advice = {"segmentation": " Evaluate bbox alone.", "keypoints": " Evaluate bbox alone."}.get(key, "")
+        raise DataError(f"Result {number} has no '{key}' (it has: {some(row, 8) or 'nothing'}).{advice}")
+    value = row[key]
+    return value.tolist() if isinstance(value, np.ndarray | np.generic) else value
+
+
+def _integer(number: int, row: Mapping[str, Any], key: str) -> int:
+    value = _value(number, row, key)
+    if type(value) not in (int, float) or not math.isfinite(value) or value != int(value):
+        raise DataError(f"Result {number}: '{key}' must be a whole number, got {describe(value)}.")
+    return int(value)
+
+
+def _numbers(number: int, row: Mapping[str, Any], key: str, count: int | None = None) -> Any:
+    """Read a finite number, or a list of so many."""
+    value = _value(number, row, key)
+    values = [value] if count is None else value
+    if not isinstance(values, list | tuple) or not all(type(v) in (int, float) for v in values):
+        what = "a number" if count is None else f"a list of {count} numbers"
+        raise DataError(f"Result {number}: '{key}' must be {what}, got {describe(value)}.")
+    if count is not None and len(values) != count:
+        raise DataError(f"Result {number}: '{key}' must have {count} numbers, got {len(values)}.")
+    if not all(map(math.isfinite, values)):
+        raise DataError(
+            f"Result {number} (image {row['image_id']}): '{key}' is NaN or infinite, so it cannot be evaluated."
+        )
+    return value if count is None else list(values)
+
+
+def _shape(index: CocoIndex, number: int, row: Mapping[str, Any], key: str) -> list[float]:
+    if key == "bbox":
+        return _numbers(number, row, "bbox", 4)
+    return _numbers(number, row, "keypoints", 3 * index.keypoints.shape[1])
+
+
+def _mask(index: CocoIndex, number: int, row: Mapping[str, Any]) -> dict[str, Any]:
+    """Read a mask as compressed run lengths."""
+    value = _value(number, row, "segmentation")
+    height, width = index.image_size(int(row["image_id"]))
+    try:
+        if isinstance(value, list) and value and all(len(polygon) >= 6 for polygon in value):
+            return coco_mask.merge(coco_mask.frPyObjects(value, height, width))
+        size, counts = [int(side) for side in value["size"]], value["counts"]
+        runs = np.array(counts, dtype=np.int64).reshape(-1) if isinstance(counts, list) else decode_counts(counts)
+    except (TypeError, ValueError, KeyError, IndexError, AttributeError, OverflowError):
+        raise DataError(
+            f"Result {number}: 'segmentation' must be a run-length code with 'size' and 'counts', or a list of "
+            f"polygons, got {describe(value)}."
+        ) from None
+    if size != [height, width]:
+        raise DataError(
+            f"Result {number} has a mask of {describe(size)} pixels (height, width), but image {row['image_id']} has "
+            f"{[height, width]}."
+        )
+    if runs.sum() != height * width or runs.min(initial=0) < 0:
+        raise DataError(
+            f"Result {number} has a mask whose run lengths do not cover the {height} x {width} pixels of image "
+            f"{row['image_id']}."
+        )
+    if isinstance(counts, list):
+        counts = coco_mask.frPyObjects({"size": size, "counts": runs.tolist()}, height, width)["counts"]
+    return {"size": size, "counts": counts}
 
 
 def _plain_rle(rle: Mapping[str, Any]) -> dict[str, Any]:
