@@ -12,7 +12,10 @@ from det_coco._coco_api import coco_mask
 from det_coco._describe import describe, kind, some
 from det_coco.annotations import CocoIndex
 from det_coco.errors import DataError
-from det_coco.rle import decode_counts
+from det_coco.rle import decode_many
+
+# Masks whose run lengths are decoded together; more at once leave the cache.
+_AT_ONCE = 256
 
 
 def to_results(
@@ -101,13 +104,16 @@ def check_results(index: CocoIndex, results: Iterable[Any], keys: Sequence[str])
     """
     if isinstance(results, Mapping | str) or not isinstance(results, Iterable):
         raise DataError(f"Results must be a list of rows, one for each detection, got {describe(results)}.")
-    images, categories = set(index.image_ids.tolist()), set(index.category_ids)
+    sizes = dict(
+        zip(index.image_ids.tolist(), zip(index.heights.tolist(), index.widths.tolist(), strict=True), strict=True)
+    )
+    categories = set(index.category_ids)
     rows = []
     for number, row in enumerate(results):
         if not isinstance(row, Mapping):
             raise DataError(f"Result {number} must be an object with image_id, category_id and score, got {kind(row)}.")
         image_id, category_id = _integer(number, row, "image_id"), _integer(number, row, "category_id")
-        if image_id not in images:
+        if image_id not in sizes:
             raise DataError(
                 f"Result {number} belongs to image {image_id}, which is not in {index.annotation_file}. Evaluate "
                 "results on the split they were made on."
@@ -121,8 +127,14 @@ def check_results(index: CocoIndex, results: Iterable[Any], keys: Sequence[str])
         if "mask_score" in row:
             checked["mask_score"] = _numbers(number, row, "mask_score")
         for key in keys:
-            checked[key] = _mask(index, number, row) if key == "segmentation" else _shape(index, number, row, key)
+            if key == "segmentation":
+                checked[key] = _mask(number, row, *sizes[image_id])
+            else:
+                checked[key] = _numbers(number, row, key, 4 if key == "bbox" else 3 * index.keypoints.shape[1])
         rows.append(checked)
+    if "segmentation" in keys:
+        for first in range(0, len(rows), _AT_ONCE):
+            _check_covers(first, rows[first : first + _AT_ONCE])
     return rows
 
 
@@ -157,39 +169,55 @@ def _numbers(number: int, row: Mapping[str, Any], key: str, count: int | None = 
     return value if count is None else list(values)
 
 
-def _shape(index: CocoIndex, number: int, row: Mapping[str, Any], key: str) -> list[float]:
-    if key == "bbox":
-        return _numbers(number, row, "bbox", 4)
-    return _numbers(number, row, "keypoints", 3 * index.keypoints.shape[1])
-
-
-def _mask(index: CocoIndex, number: int, row: Mapping[str, Any]) -> dict[str, Any]:
-    """Read a mask as compressed run lengths."""
+def _mask(number: int, row: Mapping[str, Any], height: int, width: int) -> dict[str, Any]:
+    """Read a mask as compressed run lengths, which may still be too many or too few."""
     value = _value(number, row, "segmentation")
-    height, width = index.image_size(int(row["image_id"]))
     try:
         if isinstance(value, list) and value and all(len(polygon) >= 6 for polygon in value):
             return coco_mask.merge(coco_mask.frPyObjects(value, height, width))
         size, counts = [int(side) for side in value["size"]], value["counts"]
-        runs = np.array(counts, dtype=np.int64).reshape(-1) if isinstance(counts, list) else decode_counts(counts)
+        if isinstance(counts, list) and min(counts, default=0) >= 0:
+            counts = coco_mask.frPyObjects({"size": size, "counts": counts}, height, width)["counts"]
+        if not isinstance(counts, str | bytes):
+            raise TypeError
     except (TypeError, ValueError, KeyError, IndexError, AttributeError, OverflowError):
-        raise DataError(
-            f"Result {number}: 'segmentation' must be a run-length code with 'size' and 'counts', or a list of "
-            f"polygons, got {describe(value)}."
-        ) from None
+        raise _no_mask(number, value) from None
     if size != [height, width]:
         raise DataError(
             f"Result {number} has a mask of {describe(size)} pixels (height, width), but image {row['image_id']} has "
             f"{[height, width]}."
         )
-    if runs.sum() != height * width or runs.min(initial=0) < 0:
-        raise DataError(
-            f"Result {number} has a mask whose run lengths do not cover the {height} x {width} pixels of image "
-            f"{row['image_id']}."
-        )
-    if isinstance(counts, list):
-        counts = coco_mask.frPyObjects({"size": size, "counts": runs.tolist()}, height, width)["counts"]
     return {"size": size, "counts": counts}
+
+
+def _check_covers(first: int, rows: Sequence[dict[str, Any]]) -> None:
+    """Check that the run lengths of each mask sum to its picture, many masks at once."""
+    masks = [row["segmentation"] for row in rows]
+    try:
+        runs, offsets = decode_many([mask["counts"] for mask in masks])
+    except ValueError:
+        if len(rows) == 1:
+            raise _no_mask(first, masks[0]) from None
+        for n, row in enumerate(rows):
+            _check_covers(first + n, [row])
+        return
+    pixels = np.array([mask["size"][0] * mask["size"][1] for mask in masks], dtype=np.int64)
+    sums, negative = (np.diff(np.append(0, np.cumsum(part))[offsets]) for part in (runs, runs < 0))  # [rows]
+    wrong = np.flatnonzero((sums != pixels) | (negative > 0))
+    if wrong.size:
+        n = int(wrong[0])
+        height, width = masks[n]["size"]
+        raise DataError(
+            f"Result {first + n} has a mask whose run lengths do not cover the {height} x {width} pixels of image "
+            f"{rows[n]['image_id']}."
+        )
+
+
+def _no_mask(number: int, value: Any) -> DataError:
+    return DataError(
+        f"Result {number}: 'segmentation' must be a run-length code with 'size' and 'counts' from 0 on, or a list of "
+        f"polygons, got {describe(value)}."
+    )
 
 
 def _plain_rle(rle: Mapping[str, Any]) -> dict[str, Any]:
