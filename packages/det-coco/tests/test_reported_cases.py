@@ -1,5 +1,6 @@
 """Situations from public bug reports, each with the value that is right."""
 
+import json
 import logging
 from copy import deepcopy
 from typing import Any
@@ -312,4 +313,78 @@ def test_no_message_quotes_a_file(base, write, change, message):
     base["annotations"][0] |= change
     with pytest.raises(DataError, match=message) as caught:
         CocoIndex.load(*write(base))
+    assert len(str(caught.value)) < 600
+
+
+def crowded(content: dict[str, Any]) -> None:
+    """A picture with three masks of 100 x 100 chequered pixels, given as run lengths."""
+    chequers = np.indices((120, 160)).sum(axis=0) % 2 * (np.arange(160) < 100)
+    code = coco_mask.encode(np.asfortranarray(chequers.astype(np.uint8)))
+    code["counts"] = code["counts"].decode()
+    content["annotations"] = [
+        {**content["annotations"][0], "id": n, "bbox": [0, 0, 100, 120], "segmentation": code} for n in range(3)
+    ]
+
+
+def test_all_limits_are_told_at_once(base, write):
+    crowded(base)
+    index = CocoIndex.load(*write(base))
+    shape = BatchShape(buckets=((128, 160),), max_instances=2, max_edges=100, max_polygons=1)
+    with pytest.raises(DataError) as caught:
+        train_loader(index, augmentation=Augmentation(resize=Resize(shortest=(120,))), shape=shape, batch_size=1)
+    text, edges = str(caught.value), int(index.edge_counts.sum())
+    assert "has 3 instances, more than the 2 that max_instances (--data.max-instances) allows." in text
+    assert f"has {edges} mask edges, more than the 100 that max_edges (--data.max-edges) allows." in text
+    assert "has 3 mask polygons, more than the 1 that max_polygons (--data.max-polygons) allows." in text
+    assert "drop_excess (--data.drop-excess True)" in text
+    train_loader(
+        index,
+        augmentation=Augmentation(resize=Resize(shortest=(120,))),
+        shape=BatchShape(buckets=((128, 160),), max_instances=3, max_edges=edges, max_polygons=3),
+        batch_size=1,
+    )
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "images\\im 001.png", "train/im 001.png", "im%20001.png", "https://example.org/data/im%20001.png?size=2",
+        "C:\\work\\images\\im 001.png", "/home/somebody/im 001.png", "./im 001.png",
+    ],
+)  # fmt: skip
+def test_pictures_are_found_under_other_names(base, write, caplog, name):
+    base["images"][0]["file_name"] = "im 001.png"
+    file, folder = write(base)
+    base["images"][0]["file_name"] = name
+    file.write_text(json.dumps(base))
+    with caplog.at_level(logging.WARNING, "det_coco"):
+        index = CocoIndex.load(file, folder)
+    assert index.path(0).resolve() == folder / "im 001.png"
+    assert ("'file_name' is not what the picture is called for 1 image" in caplog.text) == (not name.startswith("./"))
+
+
+def test_a_picture_beside_the_folder_is_found(base, write):
+    file, folder = write(base)
+    base["images"][0]["file_name"] = "other/im001.png"
+    file.write_text(json.dumps(base))
+    (folder.parent / "other").mkdir()
+    (folder / "im001.png").rename(folder.parent / "other" / "im001.png")
+    assert CocoIndex.load(file, folder).path(0).is_file()
+
+
+def test_two_images_never_share_a_picture(base, write):
+    file, folder = write(base)
+    base["images"] = [{**base["images"][0], "id": n, "file_name": f"part{n}/im001.png"} for n in (1, 2)]
+    file.write_text(json.dumps(base))
+    with pytest.raises(DataError, match="several images would be read from one picture"):
+        CocoIndex.load(file, folder)
+
+
+@pytest.mark.parametrize("name", ["", "x" * 5000, "a\0b", "..", "https://", "no.png"])
+def test_names_that_lead_nowhere(base, write, name):
+    file, folder = write(base)
+    base["images"][0]["file_name"] = name
+    file.write_text(json.dumps(base))
+    with pytest.raises(DataError, match="1 of the 1 images of") as caught:
+        CocoIndex.load(file, folder)
     assert len(str(caught.value)) < 600

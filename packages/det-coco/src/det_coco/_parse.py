@@ -3,10 +3,12 @@
 import json
 import logging
 import math
+from collections import Counter
 from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import numpy as np
 
@@ -45,7 +47,7 @@ def parse(file: Path, folder: Path, check_images: bool, require_objects: bool) -
     categories = _categories(file, content["categories"])
     images = _images(file, content["images"])
     if check_images:
-        _check_files(file, folder, images["file_names"].tolist())
+        images["file_names"] = _find_files(file, folder, images["file_names"])
     objects = _objects(file, content["annotations"], categories, images, read_skeleton(file, content["categories"]))
     if require_objects and not (~objects["crowd"]).any():
         count = len(content["annotations"])
@@ -221,16 +223,58 @@ def _refuse_duplicates(file: Path, what: str, ids: np.ndarray) -> None:
         raise DataError(f"{file}: {twice.size} {what} ids appear more than once ({some(twice)}). Ids must be unique.")
 
 
-def _check_files(file: Path, folder: Path, names: list[str]) -> None:
+def _find_files(file: Path, folder: Path, names: np.ndarray) -> np.ndarray:
+    """Look for every picture, also where exporters leave names that do not fit the folder.
+
+    Args:
+        file: named in messages.
+        folder: image folder.
+        names: `[I]` file names.
+
+    Returns:
+        `[I]` names under which the pictures lie, relative to the folder.
+
+    Raises:
+        DataError: pictures are missing, or two images would share one.
+    """
     if not folder.is_dir():
         raise DataError(f"The image folder {folder} of {file} does not exist.")
     present = {entry.name for entry in folder.iterdir()}
-    missing = [name for name in names if name not in present and not (folder / name).is_file()]
+    found = [name if name in present else _other_name(folder, name) for name in names.tolist()]
+    missing = [name for name, other in zip(names.tolist(), found, strict=True) if other is None]
     if missing:
         raise DataError(
             f"{len(missing)} of the {len(names)} images of {file} are missing from {folder} ({some(missing)}). "
             "Add them, or remove their entries from the annotation file."
         )
+    moved = [(name, other) for name, other in zip(names.tolist(), found, strict=True) if name != other]
+    if moved:
+        name, other = moved[0]
+        _log.warning(
+            "%s: 'file_name' is not what the picture is called for %s: %s is read as %s.",
+            file, counted(len(moved), "image"), some([name]), other,
+        )  # fmt: skip
+        paths = Counter(str(other) for other in found)
+        twice = [name for name, other in moved if paths[str(other)] > 1]
+        if twice:
+            raise DataError(
+                f"{file}: several images would be read from one picture of {folder} ({some(twice)}), because the "
+                "folders in their 'file_name' are not there. Restore the folders, or give the pictures different names."
+            )
+    return np.array(found, dtype=np.str_)
+
+
+def _other_name(folder: Path, name: str) -> str | None:
+    """Find a picture under its name, or else with other slashes, decoded, beside the folder, or by its last part."""
+    plain = unquote(urlsplit(name).path if "://" in name else name).replace("\\", "/")
+    last = plain.rsplit("/", 1)[-1]
+    for candidate in (name, name.replace("\\", "/"), plain, f"../{plain}", last):
+        try:
+            if last and (folder / candidate).is_file():
+                return candidate
+        except (OSError, ValueError):  # Too long for a name, or with a zero byte.
+            continue
+    return None
 
 
 def _image_positions(file: Path, records: list[dict[str, Any]], image_ids: np.ndarray) -> np.ndarray:
