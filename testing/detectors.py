@@ -8,10 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from det_heads import (
-    CascadeDetector,
+from det_heads import CascadeDetector, TwoStageDetector
+from det_models import (
     DetectorConfig,
-    TwoStageDetector,
     detectron2_cascade_config,
     detectron2_config,
     maskrcnn_benchmark_config,

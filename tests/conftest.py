@@ -1,5 +1,6 @@
 """A data set of 16 small pictures, and one short run of each app on it; torchvision as it was."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,36 +17,21 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return synthetic_dataset(tmp_path_factory.mktemp("shapes") / "data", train_images=12, val_images=4, size=96)
 
 
-@pytest.fixture(scope="session")
-def mask_rcnn_run(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Directory of a run of four steps."""
-    output = tmp_path_factory.mktemp("runs") / "mask_rcnn"
-    assert train("mask_rcnn", shapes, output) == 0
-    return output
+def run_of(app: str) -> Callable[..., Path]:
+    """A fixture: the directory of a run of four steps."""
+
+    @pytest.fixture(scope="session", name=f"{app}_run")
+    def run(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+        output = tmp_path_factory.mktemp("runs") / app
+        assert train(app, shapes, output) == 0
+        return output
+
+    return run
 
 
-@pytest.fixture(scope="session")
-def faster_rcnn_run(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Directory of a run of four steps."""
-    output = tmp_path_factory.mktemp("runs") / "faster_rcnn"
-    assert train("faster_rcnn", shapes, output) == 0
-    return output
-
-
-@pytest.fixture(scope="session")
-def cascade_rcnn_run(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Directory of a run of four steps."""
-    output = tmp_path_factory.mktemp("runs") / "cascade_rcnn"
-    assert train("cascade_rcnn", shapes, output) == 0
-    return output
-
-
-@pytest.fixture(scope="session")
-def yolact_run(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Directory of a run of four steps."""
-    output = tmp_path_factory.mktemp("runs") / "yolact"
-    assert train("yolact", shapes, output) == 0
-    return output
+mask_rcnn_run, faster_rcnn_run, cascade_rcnn_run, yolact_run = map(
+    run_of, ("mask_rcnn", "faster_rcnn", "cascade_rcnn", "yolact")
+)
 
 
 @pytest.fixture

@@ -12,11 +12,13 @@ import torch
 from apps.common.app import with_classes
 from apps.common.data import open_splits, training_batches
 from det_engine.step import TrainStep
+from det_models import build
 
 
-def build_step(app: str, device: torch.device) -> Callable[[], None]:
+def build_step(app: str, device: torch.device, backbone: str = "resnet") -> Callable[[], None]:
     """The recipe `tiny` with two images in a batch and one bucket, by the steps that `train` makes."""
     recipe = import_module(f"apps.{app}.config").RECIPES["tiny"]()
+    recipe = dataclasses.replace(recipe, backbone=dataclasses.replace(recipe.backbone, name=backbone))
     # One bucket: images of another orientation would be further shapes, each looked up once.
     bucket = {} if app == "yolact" else {"buckets": ((192, 192),)}
     recipe = dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, batch=2, workers=0, **bucket))
@@ -24,7 +26,7 @@ def build_step(app: str, device: torch.device) -> Callable[[], None]:
     splits = open_splits(None if data is None else Path(data), recipe.data)
     recipe = with_classes(recipe, splits.train.num_classes).spelt_out()
     torch.manual_seed(0)
-    model = getattr(import_module(f"apps.{app}.model"), app)(recipe)
+    model = build(recipe.model())
     train = TrainStep(model, recipe.solver, recipe.train, device)
     batches = enumerate(training_batches(recipe, splits.train, 0, pin_memory=False))
 
@@ -39,3 +41,7 @@ mask_rcnn = partial(build_step, "mask_rcnn")
 faster_rcnn = partial(build_step, "faster_rcnn")
 cascade_rcnn = partial(build_step, "cascade_rcnn")
 yolact = partial(build_step, "yolact")
+convnext = partial(build_step, "mask_rcnn", backbone="timm/convnextv2_atto")
+resnet_d = partial(build_step, "mask_rcnn", backbone="timm/resnet10t")
+mobilenet = partial(build_step, "faster_rcnn", backbone="timm/mobilenetv3_small_050")
+swin = partial(build_step, "cascade_rcnn", backbone="timm/swin_tiny_patch4_window7_224")

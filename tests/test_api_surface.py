@@ -25,6 +25,7 @@ MODULES = (
     "det_engine",
     "det_engine.checkpoint",
     "det_engine.cli",
+    "det_engine.options",
 )
 
 

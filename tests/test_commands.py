@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import traceback
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -15,7 +16,10 @@ from PIL import Image
 import apps.common.train as train_command
 from apps.common.config import TwoStageRecipe, from_dict
 from det_engine import checkpoint
+from det_heads import TwoStageDetector
+from testing import ROOT
 from testing.command_line import APPS, SMALL, call, process, read, small, train
+from testing.comparing import assert_same
 
 TIMES = {"images_per_second", "step_seconds", "data_seconds", "host_seconds", "peak_memory_mib", "seconds"}
 
@@ -33,26 +37,6 @@ def error(capsys: pytest.CaptureFixture[str]) -> str:
     assert text.count("\n") == 1, text
     assert "Traceback" not in text
     return text
-
-
-def assert_equal_states(one: object, other: object, where: str = "") -> None:
-    """Bit for bit, through dictionaries and lists."""
-    if isinstance(one, torch.Tensor):
-        assert isinstance(other, torch.Tensor), where
-        assert torch.equal(one, other), where
-    elif isinstance(one, dict):
-        assert isinstance(other, dict), where
-        assert one.keys() == other.keys(), where
-        for key in one:
-            if key not in TIMES:
-                assert_equal_states(one[key], other[key], f"{where}/{key}")
-    elif isinstance(one, list | tuple):
-        assert isinstance(other, list | tuple), where
-        assert len(one) == len(other), where
-        for number, (a, b) in enumerate(zip(one, other, strict=True)):
-            assert_equal_states(a, b, f"{where}/{number}")
-    else:
-        assert one == other, where
 
 
 # recipes ---------------------------------------------------------------------------------------------------------
@@ -90,6 +74,35 @@ def test_help_lists_commands_and_options(capsys):
 
 
 # train -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_way_from_the_command_to_the_model_is_short(shapes, tmp_path, monkeypatch):
+    """Eight functions of ours, so that a traceback out of the model can be read."""
+    forward = TwoStageDetector.forward
+    ways = []
+
+    def noting(*args, **options):
+        ways.append([frame for frame in traceback.extract_stack() if is_ours(Path(frame.filename))])
+        return forward(*args, **options)
+
+    def is_ours(path):
+        return path.is_relative_to(ROOT / "apps") or path.is_relative_to(ROOT / "packages")
+
+    monkeypatch.setattr(TwoStageDetector, "forward", noting)
+    assert train("faster_rcnn", shapes, tmp_path / "run", "--solver.steps", 1, "--pictures", 0) == 0
+    names = [frame.name for frame in ways[0]]
+    assert names[0] == "main"
+    assert len(names) <= 8, names
+
+
+def test_help_of_train_is_short_and_goes_on_by_section(capsys):
+    assert call("mask_rcnn", "train", "--help") == 0
+    short = capsys.readouterr().out
+    assert short.count("(default:") == len(train_command.FIRST)
+    for section in ("backbone", "detector.rpn", "detector.mask", "data", "solver", "train"):
+        assert f"\n  {section} " in short
+    assert call("mask_rcnn", "train", "--recipe", "mask_rcnn_r50_fpn_1x", "--help", "solver") == 0
+    assert "--solver.warmup-factor" in capsys.readouterr().out
 
 
 def test_a_run_leaves_everything(mask_rcnn_run, shapes):
@@ -201,9 +214,8 @@ def test_stopped_and_resumed_equals_uninterrupted_bit_for_bit(app, shapes, tmp_p
     torch.rand(7)  # nothing may come from the process
     assert call(app, "train", "--resume", part, "--pictures", 0) == 0
     one, other = (checkpoint.load(run / "checkpoints" / "last.pt") for run in (whole, part))
-    assert_equal_states(one["model"], other["model"])
-    assert_equal_states(one["optimizer"], other["optimizer"])
-    assert_equal_states(one["history"], other["history"])
+    for entry in ("model", "optimizer", "history"):
+        assert_same(one[entry], other[entry], skip=TIMES)
     assert metrics(whole) == metrics(part)
     assert read(whole / "predictions.json") == read(part / "predictions.json")
     assert read(whole / "config.json") == read(part / "config.json")

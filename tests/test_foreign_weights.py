@@ -13,19 +13,22 @@ from torch import Tensor, nn
 
 from apps.common.app import App
 from apps.common.config import Recipe
-from apps.common.weights import Trained, describe, load_trained
+from apps.common.weights import describe
 from det_backbones import read_weights
 from det_engine import checkpoint
-from det_heads import (
+from det_models import (
+    Weights,
     detectron2_cascade_config,
     detectron2_config,
     maskrcnn_benchmark_config,
     mmdetection_cascade_config,
     mmdetection_config,
+    mmdetection_v1_cascade_config,
+    mmdetection_v1_config,
+    open_weights,
     torchvision_config,
     torchvision_v2_config,
 )
-from det_heads.conventions import mmdetection_v1_cascade_config, mmdetection_v1_config
 from det_models.checkpoints import read
 from testing.command_line import APPS, call, small
 from testing.command_line import read as read_json
@@ -95,12 +98,12 @@ def file_of(system: str, path: Path, recipe: Recipe, **metadata: Any) -> tuple[P
     return write(path, system, theirs(system, ours), **metadata), ours
 
 
-def assert_same(trained: Trained, recipe: Recipe, ours: dict[str, Tensor]) -> None:
-    found = trained.model.state_dict()
+def assert_same(weights: Weights, recipe: Recipe, ours: dict[str, Tensor]) -> None:
+    found, model = weights.build().state_dict(), weights.network()
     assert found.keys() == ours.keys()
     assert all(torch.equal(found[name], tensor) for name, tensor in ours.items())
-    assert trained.recipe.detector == recipe.detector
-    mine, other = trained.recipe.backbone, recipe.backbone
+    assert model.detector == recipe.detector
+    mine, other = model.backbone, recipe.backbone
     for name in ("depth", "width", "groups", "width_per_group", "norm", "norm_eps", "pyramid_channels", "pyramid_norm"):
         assert getattr(mine, name) == getattr(other, name), name
     if other.depth >= 50:
@@ -113,14 +116,14 @@ def test_network_and_conventions_follow_from_the_file(system: str, options: dict
     options = {"depth": 50 if system == "caffe2" else 18} | options
     recipe = recipe_of(system, **options)
     path, ours = file_of(system, tmp_path / "weights.any", recipe)
-    assert_same(load_trained(app_of(recipe), path), recipe, ours)
+    assert_same(open_weights(path), recipe, ours)
 
 
 @pytest.mark.parametrize("system", CASCADES)
 def test_cascades(system: str, tmp_path: Path) -> None:
     recipe = recipe_of(system, cascade=True)
     path, ours = file_of(system, tmp_path / "weights.any", recipe)
-    assert_same(load_trained(APPS["cascade_rcnn"], path), recipe, ours)
+    assert_same(open_weights(path), recipe, ours)
 
 
 @pytest.mark.parametrize(
@@ -137,16 +140,16 @@ def test_other_backbones(system: str, backbone: dict[str, Any], tmp_path: Path) 
     if backbone.get("norm") == "gn":
         recipe = replace(recipe, backbone=replace(recipe.backbone, stride_in_1x1=False))
     path, ours = file_of(system, tmp_path / "weights.any", recipe)
-    assert_same(load_trained(APPS["mask_rcnn"], path), recipe, ours)
+    assert_same(open_weights(path), recipe, ours)
 
 
 def test_what_a_file_says_of_itself(tmp_path: Path) -> None:
     """mmdetection's configuration and classes, detectron2's pixels and categories."""
     recipe = recipe_of("mmdetection", depth=50)
     path, _ = file_of("mmdetection", tmp_path / "a", recipe, config=CONFIG, CLASSES=CLASSES[:3])
-    trained = load_trained(APPS["mask_rcnn"], path)
-    assert trained.recipe.backbone.stride_in_1x1
-    pixels = trained.recipe.detector.pixels
+    trained = open_weights(path)
+    assert trained.network().backbone.stride_in_1x1
+    pixels = trained.network().detector.pixels
     assert (pixels.order, pixels.mean, pixels.std) == ("bgr", (103.53, 116.28, 123.675), (1.0, 1.0, 1.0))
     assert trained.categories == {1: "disc", 2: "square", 3: "triangle"}
     assert not trained.assumed
@@ -154,22 +157,22 @@ def test_what_a_file_says_of_itself(tmp_path: Path) -> None:
     ours = theirs("detectron2", random_model(recipe).state_dict())
     ours |= {"pixel_mean": torch.tensor([1.0, 2.0, 3.0])[:, None, None], "pixel_std": torch.full((3, 1, 1), 57.0)}
     categories = [{"id": i, "name": name} for i, name in ((2, "a"), (5, "b"), (9, "c"))]
-    trained = load_trained(APPS["mask_rcnn"], write(tmp_path / "b", "detectron2", ours, categories=categories))
-    assert trained.recipe.detector.pixels.mean == (1.0, 2.0, 3.0)
-    assert trained.recipe.detector.pixels.std == (57.0, 57.0, 57.0)
+    trained = open_weights(write(tmp_path / "b", "detectron2", ours, categories=categories))
+    assert trained.network().detector.pixels.mean == (1.0, 2.0, 3.0)
+    assert trained.network().detector.pixels.std == (57.0, 57.0, 57.0)
     assert trained.categories == {2: "a", 5: "b", 9: "c"}
 
 
 def test_coco_is_recognised_by_its_counts(tmp_path: Path) -> None:
     """80 classes, or torchvision's 90, ten of which stand for nothing and are never reported."""
     recipe = recipe_of("torchvision", classes=90, mask=False)
-    trained = load_trained(APPS["faster_rcnn"], file_of("torchvision", tmp_path / "a", recipe)[0])
-    assert trained.recipe.detector.num_classes == len(trained.ids) == 90
-    assert sum(identifier is None for identifier in trained.ids) == 10
-    assert (trained.ids[11], trained.ids[12], trained.categories[90]) == (None, 13, "toothbrush")
+    trained = open_weights(file_of("torchvision", tmp_path / "a", recipe)[0])
+    assert trained.network().detector.num_classes == len(trained.categories) == 90
+    assert sum(name is None for name in trained.categories.values()) == 10
+    assert (trained.categories[12], trained.categories[90]) == (None, "toothbrush")
     recipe = recipe_of("detectron2", classes=80, mask=False)
-    trained = load_trained(APPS["faster_rcnn"], file_of("detectron2", tmp_path / "b", recipe)[0])
-    assert (len(trained.ids), trained.ids[11], trained.categories[13]) == (80, 13, "stop sign")
+    trained = open_weights(file_of("detectron2", tmp_path / "b", recipe)[0])
+    assert (len(trained.categories), list(trained.categories)[11], trained.categories[13]) == (80, 13, "stop sign")
 
 
 @pytest.fixture(scope="module")
@@ -244,7 +247,7 @@ def test_another_number_of_classes(shapes: Path, tmp_path: Path, capsys: Any) ->
     assert not (tmp_path / "run").exists()
     assert train(path, shapes, tmp_path / "run", "--drop-class-head", "True", "--solver.base-lr", 1e-9) == 0
     assert "dropped, at random instead: box_head.cls_score.weight" in capsys.readouterr().out
-    trained = load_trained(APPS["mask_rcnn"], tmp_path / "run" / "checkpoints" / "last.pt").model.state_dict()
+    trained = open_weights(tmp_path / "run" / "checkpoints" / "last.pt").build().state_dict()
     torch.testing.assert_close(trained["box_head.fc1.weight"], ours["box_head.fc1.weight"])
     assert trained["box_head.cls_score.weight"].shape == (7, 24)
 

@@ -5,11 +5,12 @@ import re
 import sys
 import tomllib
 from collections.abc import Iterator
-from pathlib import Path
+from itertools import chain
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from testing import ROOT
+
 ALLOWED = {
     "det_ops": set(),
     "det_backbones": set(),
@@ -22,7 +23,7 @@ OURS = set(ALLOWED)
 # Where the distribution's name is not the module's.
 MODULES = {"pillow": "PIL"}
 # Imported where its absence is explained to the user.
-OPTIONAL = {"torch_npu", "torchvision", "triton"}
+OPTIONAL = {"timm", "torch_npu", "torchvision", "triton"}
 
 PACKAGES = sorted((ROOT / "packages").glob("*/src/*/__init__.py"))
 SOURCES = {init.parent.name: sorted(init.parent.rglob("*.py")) for init in PACKAGES}
@@ -54,12 +55,13 @@ def outside(package: str) -> dict[str, list[str]]:
     return found
 
 
-def declared(package: str) -> set[str]:
-    """Modules of the distributions that a package's pyproject.toml depends on."""
+def declared(package: str, *, extras: bool = True) -> set[str]:
+    """Modules of the distributions that a package's pyproject.toml depends on, always or for an extra."""
     file = ROOT / "packages" / package.replace("_", "-") / "pyproject.toml"
-    names = [
-        re.split(r"[^\w.-]", text)[0].lower() for text in tomllib.loads(file.read_text())["project"]["dependencies"]
-    ]
+    project = tomllib.loads(file.read_text())["project"]
+    optional = project.get("optional-dependencies", {}).values() if extras else ()
+    texts = chain(project["dependencies"], *optional)
+    names = [re.split(r"[^\w.-]", text)[0].lower() for text in texts]
     return {MODULES.get(name, name.replace("-", "_")) for name in names}
 
 
@@ -80,7 +82,7 @@ def test_packages_declare_what_they_import_and_nothing_else(package):
     found = outside(package)
     undeclared = {module: where for module, where in found.items() if module not in declared(package) | OPTIONAL}
     assert not undeclared
-    assert declared(package) - set(found) <= {"tensorboard"}  # torch.utils.tensorboard needs it
+    assert declared(package, extras=False) - set(found) <= {"tensorboard"}  # torch.utils.tensorboard needs it
 
 
 @pytest.mark.parametrize("package", sorted(OURS))

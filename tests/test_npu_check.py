@@ -14,7 +14,7 @@ OURS = """
 from det_ops.npu_check import check
 from tests import npu_steps
 
-for app in ("mask_rcnn", "faster_rcnn", "cascade_rcnn", "yolact"):
+for app in ("mask_rcnn", "faster_rcnn", "cascade_rcnn", "yolact", "convnext", "resnet_d", "mobilenet", "swin"):
     report = check(getattr(npu_steps, app), steps=1, soc="910ProB")
     if report.error is not None:
         raise report.error

@@ -5,7 +5,6 @@ metric.
 """
 
 import json
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,8 +18,8 @@ from apps.mask_rcnn.config import scratch_small
 from apps.yolact.config import YolactRecipe
 from apps.yolact.config import tiny as yolact_tiny
 from det_engine import SolverConfig
+from testing.photographs import photographs
 
-DATA = Path(os.environ.get("DET_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
 IMAGES = 8
 
 
@@ -44,7 +43,8 @@ def chosen_images(content: dict) -> list[int]:
 
 def write_subset(root: Path) -> Path:
     """A data set whose two splits are both the chosen photographs."""
-    content = json.loads((DATA / "coco_mini" / "annotations" / "instances_train2017.json").read_text())
+    source = photographs("coco_mini")
+    content = json.loads((source / "annotations" / "instances_train2017.json").read_text())
     ids = set(chosen_images(content))
     assert len(ids) == IMAGES
     content["images"] = [image for image in content["images"] if image["id"] in ids]
@@ -55,7 +55,7 @@ def write_subset(root: Path) -> Path:
         (root / split).mkdir()
         for image in content["images"]:
             picture = root / split / image["file_name"]
-            picture.write_bytes((DATA / "coco_mini" / "train2017" / image["file_name"]).read_bytes())
+            picture.write_bytes((source / "train2017" / image["file_name"]).read_bytes())
     return root
 
 
@@ -114,9 +114,6 @@ APPS = {
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(
-    not (DATA / "coco_mini").is_dir(), reason=f"no photographs in {DATA / 'coco_mini'} (set DET_TEST_DATA)"
-)
 @pytest.mark.parametrize("app", APPS.values(), ids=APPS)
 def test_eight_photographs_are_learnt_by_heart(app, tmp_path):
     root, output = write_subset(tmp_path / "data"), tmp_path / "run"

@@ -11,7 +11,8 @@ from apps.common.data import grouping
 from apps.common.train import _parse
 from apps.faster_rcnn.config import RECIPES as FASTER
 from apps.mask_rcnn.config import RECIPES as MASK
-from det_engine.cli import UsageError, option_names
+from det_engine.cli import UsageError
+from det_engine.options import option_names
 
 APPS = {
     "faster_rcnn": App(name="faster_rcnn", recipes=FASTER),
@@ -131,4 +132,4 @@ def test_what_a_recipe_says_of_itself_is_no_option():
 def test_several_buckets_of_an_orientation_keep_aspects_together(buckets, expected):
     recipe = MASK["mask_rcnn_r50_fpn_1x"]()
     recipe = replace(recipe, data=replace(recipe.data, buckets=buckets))
-    assert grouping(recipe, recipe.test_resize()) == expected
+    assert grouping(recipe.test_resize(), recipe.batch_shape().buckets) == expected

@@ -37,8 +37,13 @@ RECIPES = {
     for name, make in recipes.items()
 }
 YOLACTS = {f"yolact/{name}": make for name, make in YOLACT.items()}
+TIMMS = {
+    f"mask_rcnn/tiny on timm/{name}": name
+    for name in ("convnextv2_atto", "resnet10t", "mobilenetv3_small_050", "swin_tiny_patch4_window7_224")
+}
 # The others differ from these in depth and schedule alone.
 CONVENTIONS = [
+    *TIMMS,
     "mask_rcnn/tiny",
     "mask_rcnn/scratch_small",
     "mask_rcnn/mask_rcnn_r50_fpn_1x",
@@ -63,7 +68,9 @@ def narrowed(name: str) -> tuple[Recipe, TwoStageDetector | Yolact]:
     if name in YOLACTS:
         recipe = narrow_yolact(YOLACTS[name]())
         return recipe, build(recipe.model())
-    recipe = narrow(RECIPES[name]())
+    recipe = narrow(RECIPES["mask_rcnn/tiny" if name in TIMMS else name]())
+    if name in TIMMS:
+        recipe = replace(recipe, backbone=replace(recipe.backbone, name=f"timm/{TIMMS[name]}"))
     return recipe, build(recipe.model())
 
 

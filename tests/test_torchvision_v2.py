@@ -9,8 +9,8 @@ from torchvision.models.detection import MaskRCNN, maskrcnn_resnet50_fpn_v2
 from torchvision.models.detection._utils import BalancedPositiveNegativeSampler
 
 from apps.mask_rcnn.config import mask_rcnn_r50_fpn_1x
-from det_heads import TwoStageDetector, torchvision_v2_config
-from det_models import BackboneConfig, build
+from det_heads import TwoStageDetector
+from det_models import BackboneConfig, build, torchvision_v2_config
 from det_models.checkpoints import load_reference
 
 CLASSES = 4

@@ -6,8 +6,8 @@ from typing import Generic
 
 from apps.common.config import R
 from det_engine.cli import UsageError
-from det_heads import DetectorConfig, YolactConfig
-from det_models import Detector, build
+from det_heads import YolactConfig
+from det_models import Detector, DetectorConfig, build
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +39,7 @@ class App(Generic[R]):
             raise UsageError(f"This network cannot be built: recipe {recipe.name} as changed belongs to apps/{owner}.")
         try:
             return build(recipe.model())
-        except ValueError as error:
+        except (ImportError, ValueError) as error:
             raise UsageError(f"This network cannot be built: {error}.") from error
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import cycle, islice
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import torch
 import tyro
@@ -15,12 +15,13 @@ from apps.common.app import App, with_classes
 from apps.common.config import Recipe
 from apps.common.data import evaluation_loader, open_splits, training_batches
 from apps.common.options import take_recipe
-from apps.common.weights import initialize, read_detector
-from det_backbones import WEIGHTS, find_weights
+from apps.common.weights import initialize, open_start
 from det_coco import Batch
 from det_engine import EngineError, Precision, TrainStep, distributed, peak_memory_mib, resolve_device, seed_all
-from det_engine.cli import override, take_option
-from det_models import Detector
+from det_engine.cli import take_option
+from det_engine.options import override
+from det_models import Detector, Weights
+from det_models.checkpoints import Checkpoint
 from det_models.inference import optimize_for_inference
 
 
@@ -55,21 +56,23 @@ def benchmark(app: App, args: list[str]) -> None:
     """Measure images per second: loading, training step, inference, frame by frame."""
     recipe, rest = take_recipe(app, args)
     weights, _ = take_option(args, "weights", "none")
-    found = None if weights in ("none", *WEIGHTS) else read_detector(find_weights(str(weights)))
-    if found is not None:
+    found = open_start(weights)
+    if found is not None and found.kind == "detector":
         named, _ = take_option(args, "recipe")
-        recipe = app.kind.of(found) if named is None else recipe.under(found)
+        checkpoint = cast("Checkpoint", found.tensors)
+        recipe = app.kind.of(checkpoint) if named is None else recipe.under(checkpoint)
     options = override(
         BenchmarkOptions(recipe=recipe.name, config=recipe), rest, f"apps/{app.name} benchmark", benchmark.__doc__
     )
     device = resolve_device(options.device)
     with distributed.processes(device):
-        _benchmark(app, options, device, None if found is None else found.num_classes)
+        _benchmark(app, options, device, found)
 
 
-def _benchmark(app: App, options: BenchmarkOptions, device: torch.device, classes: int | None) -> None:
-    """The measurement, in each of its processes; `classes` are those of the weights, if they are not the data's."""
+def _benchmark(app: App, options: BenchmarkOptions, device: torch.device, weights: Weights | None) -> None:
+    """The measurement, in each of its processes."""
     recipe = options.config
+    classes = len(weights.categories) if weights is not None and weights.kind == "detector" else None
     with distributed.main_first():
         splits = open_splits(options.data, recipe.data)
     if classes is not None and classes < splits.train.num_classes:
@@ -81,7 +84,7 @@ def _benchmark(app: App, options: BenchmarkOptions, device: torch.device, classe
     seed_all(recipe.train.seed)
     model = app.network(recipe)
     with distributed.main_first():
-        print(initialize(model, recipe, options.weights))
+        print(initialize(model, recipe, options.weights, weights))
     make_step = TrainStep(model, recipe.solver, recipe.train, device)
     precision = make_step.precision
     stream = training_batches(recipe, splits.train, 0, pin_memory=device.type != "cpu")
@@ -105,7 +108,7 @@ def _benchmark(app: App, options: BenchmarkOptions, device: torch.device, classe
 
     pictures = [
         ({name: value.to(device) for name, value in batch.items()}, splits.val.image_size(int(batch["image_ids"])))
-        for batch in islice(evaluation_loader(recipe, splits.val, batch=1), 4)
+        for batch in islice(evaluation_loader(recipe.model(), splits.val, batch=1, workers=recipe.data.workers), 4)
         if int(batch["image_ids"]) >= 0  # the others fill up this process's share
     ]
     inference, frames = _inference(model, batches, pictures, precision, options, device)

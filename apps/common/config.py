@@ -4,17 +4,16 @@ Modules of the packages take plain arguments; only the apps see this tree.
 """
 
 from dataclasses import asdict, dataclass, replace
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar, cast
 
 import cattrs
 import tyro
 
 from det_coco import Augmentation, BatchShape, Resize, default_buckets
 from det_coco.transforms import Transform
-from det_engine import SolverConfig, TrainSettings, scale_to_batch
-from det_heads import DetectorConfig
-from det_models import BackboneConfig, ModelConfig
-from det_models.adopting import backbone_of, conventions_of
+from det_engine import SolverConfig, TrainSettings, scaled_to_batch
+from det_models import BackboneConfig, DetectorConfig, ModelConfig
+from det_models.adopting import backbone_of, conventions_of, model_of
 from det_models.checkpoints import Checkpoint
 
 
@@ -109,11 +108,11 @@ class Recipe:
 
     def fitted(self, batch: int) -> tuple[SolverConfig, str]:
         """The solver for another number of images a step, and a line that says what changed."""
-        return scale_to_batch(self.solver, batch)
+        return scaled_to_batch(self.solver, batch)
 
     @classmethod
-    def of(cls, checkpoint: Checkpoint, recipe: Self | None = None) -> Self:
-        """The network of another system's checkpoint, on images as that system takes them, or as `recipe` does."""
+    def of(cls, checkpoint: Checkpoint) -> Self:
+        """The network of another system's checkpoint, on images as that system takes them."""
         raise NotImplementedError
 
     def under(self, checkpoint: Checkpoint) -> Self:
@@ -167,18 +166,15 @@ class TwoStageRecipe(Recipe):
         return replace(self, data=replace(self.data, buckets=default_buckets(resize)))
 
     @classmethod
-    def of(cls, checkpoint: Checkpoint, recipe: Self | None = None) -> Self:
+    def of(cls, checkpoint: Checkpoint) -> Self:
         """The whole network is the checkpoint's; a published schedule stands for its own, which no file holds."""
-        system = checkpoint.system
-        rounding = "maskrcnn_benchmark" if system in ("maskrcnn-benchmark", "caffe2") else "detectron2"
-        if system.startswith("torchvision"):
-            rounding = "torchvision"
+        model = model_of(checkpoint)
         return cls(
-            name=system,
+            name=checkpoint.system,
             summary=str(checkpoint),
-            backbone=BackboneConfig(**backbone_of(checkpoint)),
-            detector=checkpoint.detector,  # pyrefly: ignore[bad-argument-type]
-            data=DataConfig(batch=2, rounding=rounding) if recipe is None else recipe.data,
+            backbone=model.backbone,
+            detector=model.detector,  # pyrefly: ignore[bad-argument-type]
+            data=DataConfig(batch=2, rounding=cast("Any", model.resize.rule)),
             solver=SolverConfig(),
             train=TrainSettings(),
         )

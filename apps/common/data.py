@@ -1,13 +1,13 @@
 """From the recipe's data section to det_coco's loaders."""
 
-import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from apps.common.config import LoadingConfig, Recipe
 from det_coco import (
     Batch,
+    BatchShape,
     CocoIndex,
     Loader,
     Resize,
@@ -20,6 +20,7 @@ from det_coco import (
 )
 from det_coco.sampler import Grouping
 from det_engine import distributed
+from det_models import ModelConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,23 +67,22 @@ def training_batches(recipe: Recipe, index: CocoIndex, start: int, *, pin_memory
         workers=data.workers,
         pin_memory=pin_memory,
         filter_empty=data.filter_empty,
-        grouping=grouping(recipe, transform.resize),
+        grouping=grouping(transform.resize, recipe.batch_shape().buckets),
     )
     return iter(loader)
 
 
-def evaluation_loader(recipe: Recipe, index: CocoIndex, *, batch: int | None = None) -> Loader:
-    """This process's share of the images of a split, each once, at the recipe's test size."""
-    data, resize = recipe.data, recipe.test_resize()
+def evaluation_loader(model: ModelConfig, index: CocoIndex, *, batch: int, workers: int) -> Loader:
+    """This process's share of the images of a split, each once, as the model gets them."""
     return eval_loader(
         index,
-        resize=resize,
-        shape=dataclasses.replace(recipe.batch_shape(), masks="none"),
-        batch_size=_share(batch or data.batch, index),
+        resize=model.resize,
+        shape=BatchShape(buckets=model.buckets, masks="none"),
+        batch_size=_share(batch, index),
         rank=distributed.rank(),
         world_size=distributed.world_size(),
-        workers=data.workers,
-        grouping=grouping(recipe, resize),
+        workers=workers,
+        grouping=grouping(model.resize, model.buckets),
     )
 
 
@@ -99,7 +99,7 @@ def validation_loader(recipe: Recipe, index: CocoIndex) -> Loader:
         workers=data.workers,
         ground_truth=True,
         legacy=recipe.training_transform().legacy,
-        grouping=grouping(recipe, resize),
+        grouping=grouping(resize, recipe.batch_shape().buckets),
     )
 
 
@@ -107,11 +107,11 @@ def _share(batch: int, index: CocoIndex) -> int:
     return max(1, min(batch, len(index)) // distributed.world_size())
 
 
-def grouping(recipe: Recipe, resize: Resize) -> Grouping:
+def grouping(resize: Resize, buckets: Sequence[tuple[int, int]]) -> Grouping:
     """Which images share a batch: those of an orientation, or of a bucket where an orientation has several.
 
     YOLACT's images have one shape whatever they were.
     """
     if resize.rule == "yolact":
         return "none"
-    return "bucket" if len(recipe.batch_shape().buckets) > 2 else "orientation"
+    return "bucket" if len(buckets) > 2 else "orientation"

@@ -1,36 +1,43 @@
 """``eval``, and the evaluation within a training."""
 
-import dataclasses
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import tyro
 
 from apps.common.app import App
-from apps.common.config import Recipe
 from apps.common.data import data_root, evaluation_loader
+from apps.common.detecting import (
+    DetectorOptions,
+    loading_of,
+    on_categories,
+    open_options,
+    predictor,
+    say_what_was_read,
+)
 from apps.common.options import default_output, new_run
 from apps.common.pictures import draw_beside_truth
-from apps.common.weights import Trained, load_trained
-from det_coco import CocoIndex, default_splits, load_split
+from det_coco import CocoIndex, Protocol, default_splits, load_split
 from det_coco import evaluate as coco_evaluate
-from det_engine import EngineError, Precision, RunDirectory, distributed, resolve_device
-from det_engine.cli import override
-from det_models import Detector
-from det_models.categories import reported
-from det_models.inference import detect, optimize_for_inference, to_rows
+from det_engine import RunDirectory, distributed, resolve_device
+from det_engine.options import override
+from det_models import Predictor
 
 
 class Evaluator:
-    """Evaluates a model on one split; called for the metrics, keeps the detections of the last call.
+    """Evaluates a detector on one split; called for the metrics, keeps the detections of the last call.
 
     Several processes share the images; rank 0 gets all detections, and has the metrics.
 
-    The labels are those of the split, unless `ids` names the category of each.
+    Args:
+        detector: makes the detector as it is when the evaluation begins.
+        index: the split, whose categories are the detector's.
+        workers: processes that load images.
+        min_score: leave out what has a lower score.
 
     Attributes:
         rows: detections in COCO's result format.
@@ -38,34 +45,32 @@ class Evaluator:
     """
 
     def __init__(
-        self,
-        model: Detector,
-        recipe: Recipe,
-        index: CocoIndex,
-        device: torch.device,
-        ids: Sequence[int | None] | None = None,
+        self, detector: Callable[[], Predictor], index: CocoIndex, *, workers: int, min_score: float = 0.0
     ) -> None:
-        self.model, self.recipe, self.index, self.device = model, recipe, index, device
-        self.ids = index.category_ids if ids is None else ids
+        self.detector, self.index, self.workers, self.min_score = detector, index, workers, min_score
         self.rows: list[dict[str, Any]] = []
         self.metrics: dict[str, dict[str, float]] = {}
 
     def __call__(self) -> Mapping[str, Mapping[str, float]]:
-        """Evaluate the model as it is now and return `metrics`."""
-        precision = Precision(self.recipe.train.precision, self.device, self.recipe.train.loss_scale)
-        batches = evaluation_loader(self.recipe, self.index)
-        rows = []
-        model = optimize_for_inference(self.model, self.device)
-        for image_id, found in detect(model, batches, self.index, self.device, precision.autocast):
-            rows += to_rows(found, self.ids, image_id)
-        gathered = distributed.gather(rows)
+        """Evaluate the detector as it is now and return `metrics`."""
+        detector = self.detector()
+        gathered = distributed.gather_object(list(self._rows(detector)))
         if gathered is None:
             return {}
         # In an order that does not depend on who detected what.
         self.rows = sorted((row for part in gathered for row in part), key=lambda row: row["image_id"])
-        tasks = ("bbox", "segm") if self.recipe.has_masks and self.index.has_masks else ("bbox",)
-        self.metrics = coco_evaluate(self.index, self.rows, tasks)
+        tasks = ("bbox", "segm") if detector.has_masks else ("bbox",)
+        chosen = None if detector.categories == self.index.categories else tuple(detector.categories)
+        self.metrics = coco_evaluate(self.index, self.rows, tasks, protocol=Protocol(classes=chosen))
         return self.metrics
+
+    def _rows(self, detector: Predictor) -> Any:
+        for batch in evaluation_loader(detector.config, self.index, batch=detector.batch_size, workers=self.workers):
+            identifiers = batch["image_ids"].tolist()
+            sizes = [self.index.image_size(i) if i >= 0 else (1, 1) for i in identifiers]
+            for identifier, found in zip(identifiers, detector.detect(batch, sizes), strict=True):
+                if identifier >= 0:  # the others fill up the last batch
+                    yield from found[found.scores >= self.min_score].to_coco(identifier)
 
     def write(self, run: RunDirectory, *, pictures: int) -> None:
         """Write predictions.json and the first pictures of predictions beside the truth."""
@@ -74,33 +79,21 @@ class Evaluator:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvalOptions:
+class EvalOptions(DetectorOptions):
     """Options of `eval`."""
 
-    weights: Path
-    """Checkpoint of a run (checkpoints/best.pt), or a detector of another system."""
-    recipe: str | None = None
-    """For a file of another system: recipe whose images it gets; by default those of its system."""
+    min_score: float = 0.0
+    """Leave out detections with a lower score, which lowers AP: it counts all of them, best first."""
     data: Path | None = None
     """Data set in the COCO layout; by default the embedded synthetic one."""
     split: str | None = None
     """Split to evaluate on; by default val2017, else val."""
     output: Path | None = None
     """Directory for results, predictions and pictures; by default runs/<app>/eval-<time>."""
-    device: str = "auto"
-    """auto, cpu, cuda or npu."""
     nproc: int = 1
     """Processes on this machine that share the images, each with its own device."""
-    batch: int | None = None
-    """Images at a time; by default as in training."""
-    precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
-    """Number format of the forward pass."""
     pictures: int = 8
     """Images drawn beside the truth."""
-
-    def __post_init__(self) -> None:
-        if self.batch is not None and self.batch < 1:
-            raise ValueError(f"batch must be at least 1, got {self.batch}")
 
 
 def evaluate(app: App, args: list[str]) -> None:
@@ -113,18 +106,15 @@ def evaluate(app: App, args: list[str]) -> None:
 
 def _evaluate(app: App, options: EvalOptions, device: torch.device) -> None:
     """The evaluation, in each of its processes."""
-    trained = load_trained(app, options.weights, options.recipe)
+    weights = open_options(app, options)
     with distributed.main_first():
         root = data_root(options.data)
     index = load_split(root, options.split or default_splits(root)[1])
-    ids = category_ids(trained, index, options.weights)
-    recipe = dataclasses.replace(
-        trained.recipe,
-        train=dataclasses.replace(trained.recipe.train, precision=options.precision),
-        data=dataclasses.replace(trained.recipe.data, batch=options.batch or trained.recipe.data.batch),
-    )
+    batch, workers = loading_of(weights)
+    detector = predictor(on_categories(weights, index), options, device, batch)
+    say_what_was_read(weights)
     run = new_run(options.output or default_output(app, "eval"), options, device, replace=True)
-    evaluator = Evaluator(trained.model, recipe, index, device, ids)
+    evaluator = Evaluator(lambda: detector, index, workers=workers, min_score=options.min_score)
     began = time.perf_counter()
     evaluator()
     speed = len(index) / (time.perf_counter() - began)
@@ -143,29 +133,6 @@ def print_final(images_per_second: float, evaluator: Evaluator) -> None:
     print("------------------ Final result ------------------")
     print(f"Final Performance images/sec : {images_per_second:.2f}")
     print(f"Final Train Accuracy : {evaluator.metrics[task]['AP']:.4f}")
-
-
-def category_ids(trained: Trained, index: CocoIndex, weights: Path) -> tuple[int | None, ...]:
-    """Category id in the data of each label of a model.
-
-    A file of another system may not say what its classes are, or only their names: then classes are the categories of
-    the data in their order, if there are as many.
-
-    Raises:
-        EngineError: the model was trained on other categories; names the first differences.
-    """
-    known = reported(trained.categories)
-    if known == dict(index.categories):
-        return trained.ids
-    same_names = tuple(known.values()) == tuple(index.categories.values())
-    if len(trained.ids) == len(index.categories) and (trained.assumed or same_names):
-        return index.category_ids
-    there = dict(index.categories)
-    only = ", ".join(f"{identifier} {name!r}" for identifier, name in sorted(known.items() ^ there.items())[:4])
-    raise EngineError(
-        f"Checkpoint {weights} was trained on {len(known)} categories, {index.annotation_file} has "
-        f"{len(there)} that are not the same (they differ in {only}). Evaluate on data with the same categories."
-    )
 
 
 def print_metrics(metrics: Mapping[str, Mapping[str, float]]) -> None:

@@ -15,8 +15,8 @@ from apps.common.train import train
 from det_backbones import WeightsError
 from det_coco import DataError
 from det_engine import distributed
-from det_engine.cli import dispatch, run_main, take_option
-from det_models.checkpoints import CheckpointError
+from det_engine.cli import UsageError, dispatch, run_main, take_option
+from det_models import CheckpointError, OptionError
 
 Command = Callable[[App, list[str]], None]
 COMMANDS: dict[str, Command] = {
@@ -34,20 +34,20 @@ def main(app: App, args: list[str] | None = None) -> int:
     """Run a command of an app and return its exit status (see :func:`det_engine.cli.run_main`)."""
     commands = {name: _bound(command, app) for name, command in COMMANDS.items()}
     arguments = sys.argv[1:] if args is None else args
-    errors = (DataError, WeightsError, CheckpointError)
-
-    def run() -> int | None:
-        count = processes_wanted(arguments)
-        if count > 1 and not distributed.is_launched():
-            return distributed.launch(count, [sys.executable, "-m", f"apps.{app.name}", *arguments])
-        return dispatch(commands, arguments, f"apps/{app.name}")
-
-    return run_main(run, errors)
+    count = _processes_wanted(arguments)
+    if count > 1 and not distributed.is_launched():
+        command = [sys.executable, "-m", f"apps.{app.name}", *arguments]
+        return run_main(partial(distributed.launch, count, command))
+    errors = (DataError, WeightsError, CheckpointError, OptionError)
+    return run_main(partial(dispatch, commands, arguments, f"apps/{app.name}"), errors)
 
 
-def processes_wanted(args: list[str]) -> int:
+def _processes_wanted(args: list[str]) -> int:
     """The number that `--nproc` names; what is no number is left to the command, which says so."""
-    number, _ = take_option(args, "nproc")
+    try:
+        number, _ = take_option(args, "nproc")
+    except UsageError:
+        return 1
     return int(number) if number is not None and number.isdecimal() else 1
 
 

@@ -29,11 +29,11 @@ def take_recipe(app: App, args: list[str]) -> tuple[Recipe, list[str]]:
 
 def new_run(path: Path, config: Any, device: torch.device, *, replace: bool = False) -> RunDirectory:
     """The directory of a new run; rank 0 makes it, and decides on its name."""
-    path = distributed.share(path)
+    path = distributed.broadcast_object(path)
     if distributed.is_main():
         environment = describe_environment(device, PACKAGES)
         RunDirectory.create(path, config=config, environment=environment, replace=replace)
-    distributed.share(None)
+    distributed.broadcast_object(None)
     return RunDirectory(path)
 
 

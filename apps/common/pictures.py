@@ -1,15 +1,13 @@
 """Drawings of detections, alone or beside the truth."""
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from det_coco import CocoIndex, detections_of, draw, ground_truth_of, load_image, save_picture, side_by_side
+from det_coco import CocoIndex, detections_of, ground_truth_of, load_image, save_picture, side_by_side
 
 MIN_SCORE = 0.5
 Part = Literal["masks", "boxes", "scores", "fps"]
@@ -37,37 +35,6 @@ def draw_beside_truth(index: CocoIndex, rows: Sequence[Mapping[str, Any]], folde
             index.categories,
         )
         save_picture(picture, folder / f"{image_id:012d}.png")
-
-
-def draw_predictions(
-    image: np.ndarray,
-    rows: Sequence[Mapping[str, Any]],
-    categories: Mapping[int, str],
-    *,
-    min_score: float,
-    show: Collection[Part],
-    min_side: int = 480,
-) -> tuple[Image.Image, int]:
-    """Draw the detections of one picture.
-
-    Args:
-        image: uint8 `[h, w, 3]` RGB.
-        rows: detections in COCO's result format.
-        categories: id -> name.
-        min_score: leave out detections below.
-        show: what to draw of each; the name in any case.
-        min_side: small pictures are enlarged to this.
-
-    Returns:
-        the picture, and how many detections are on it.
-    """
-    drawn = detections_of(tuple(categories), rows, min_score=min_score)
-    if "masks" not in show:
-        drawn = replace(drawn, masks=None)
-    if "scores" not in show:
-        drawn = replace(drawn, scores=None)
-    picture = draw(image, drawn, categories, min_side=min_side, boxes="boxes" in show)
-    return picture, len(drawn.labels)
 
 
 def write_corner(picture: Image.Image, text: str) -> None:

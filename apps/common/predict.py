@@ -4,55 +4,43 @@ Reading, the network, masks with drawings, and writing are stages of a pipeline 
 (:mod:`det_models.background`), so that the network waits for none of the others.
 """
 
-import dataclasses
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import chain, count, groupby
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-import torch
 import tyro
 from PIL import Image
 
 from apps.common.app import App
-from apps.common.config import Recipe
+from apps.common.detecting import DetectorOptions, open_options, predictor, say_what_was_read
 from apps.common.options import PACKAGES, default_output
-from apps.common.pictures import Part, draw_predictions, write_corner
+from apps.common.pictures import write_corner
 from apps.common.video import VideoFile, VideoWriter, is_video
-from apps.common.weights import Trained, load_trained
-from det_coco import Batch, DataError, Sample, list_images, load_image, make_batch, save_picture
-from det_engine import Precision, RunDirectory, describe_environment, resolve_device
-from det_engine.cli import override
+from det_coco import DataError, list_images, load_image, save_picture
+from det_engine import RunDirectory, describe_environment, resolve_device
+from det_engine.options import override
+from det_models import Predictor
 from det_models.background import background
-from det_models.categories import reported
-from det_models.inference import optimize_for_inference, to_rows
 
 
 @dataclass(frozen=True, kw_only=True)
-class PredictOptions:
+class PredictOptions(DetectorOptions):
     """Options of `predict`."""
 
     inputs: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """Pictures, folders of pictures, video files."""
-    weights: Path
-    """Checkpoint of a run (checkpoints/best.pt), or a detector of another system."""
-    recipe: str | None = None
-    """For a file of another system: recipe whose images it gets; by default those of its system."""
     output: Path | None = None
     """Directory for predictions.json, pictures and videos; by default runs/<app>/predict-<time>."""
-    device: str = "auto"
-    """auto, cpu, cuda or npu."""
     min_score: float = 0.5
     """Detections below it are written but not drawn."""
-    show: tuple[Part, ...] = ("masks", "boxes", "scores", "fps")
+    show: tuple[Literal["masks", "boxes", "scores", "fps"], ...] = ("masks", "boxes", "scores", "fps")
     """What is drawn; fps, the frames per second of the whole pipeline, on videos alone."""
-    precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
-    """Number format of the forward pass."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -64,10 +52,6 @@ class Frame:
     path: Path
     rate: Fraction | None
     """Frames per second of a video, None for a picture."""
-    image: np.ndarray
-    """uint8 `[h, w, 3]` RGB."""
-    batch: Batch
-    """Batch of one, resized as in the recipe's evaluation."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -91,18 +75,16 @@ def predict(app: App, args: list[str]) -> None:
     )
     device = resolve_device(options.device)
     sources = _sources(options.inputs)
-    trained = load_trained(app, options.weights, options.recipe)
+    weights = open_options(app, options)
+    detector = predictor(weights, options, device, batch=1)
+    say_what_was_read(weights)
     run = RunDirectory.create(
         options.output or default_output(app, "predict"),
         config=options,
         environment=describe_environment(device, PACKAGES),
         replace=True,
     )
-    trained = dataclasses.replace(trained, model=optimize_for_inference(trained.model, device))
-    precision = Precision(options.precision, device)
-    frames = background(_read(trained.recipe, sources))
-    found = background(_detect(trained, frames, device, precision))
-    predicted = background(_finish(trained, found, options))
+    predicted = background(_predicted(detector, sources, options))
     rows: list[dict[str, Any]] = []
     try:
         for (_, rate), items in groupby(predicted, key=lambda item: (item.frame.path, item.frame.rate)):
@@ -121,60 +103,31 @@ def _sources(inputs: tuple[Path, ...]) -> list[Path | VideoFile]:
     return [source for path in inputs for source in ([VideoFile(path)] if is_video(path) else list_images(path))]
 
 
-def _read(recipe: Recipe, sources: list[Path | VideoFile]) -> Iterator[Frame]:
-    resize, shape = recipe.test_resize(), dataclasses.replace(recipe.batch_shape(), masks="none")
-    numbers = count(1)
+def _read(sources: list[Path | VideoFile], keep: Callable[[Frame], None]) -> Iterator[np.ndarray]:
+    """The pixels of pictures and frames, uint8 [h, w, 3]; what they are is kept."""
+    number = 0
     for source in sources:
         video = source if isinstance(source, VideoFile) else None
         path = source.path if isinstance(source, VideoFile) else source
         for image in [load_image(path)] if video is None else video:
-            height, width = resize.output_size(*image.shape[:2])
-            sample = Sample(
-                image=resize.apply(image, height, width),
-                image_id=0,
-                scale=(height / image.shape[0], width / image.shape[1]),
-                boxes=np.zeros((0, 4), dtype=np.float32),
-                labels=np.zeros(0, dtype=np.int64),
-                crowd=np.zeros(0, dtype=bool),
-            )
-            yield Frame(
-                number=next(numbers),
-                path=path,
-                rate=None if video is None else video.rate,
-                image=image,
-                batch=make_batch([sample], shape, ground_truth=False),
-            )
+            number += 1
+            keep(Frame(number=number, path=path, rate=None if video is None else video.rate))
+            yield image
 
 
-def _detect(
-    trained: Trained, frames: Iterable[Frame], device: torch.device, precision: Precision
-) -> Iterator[tuple[Frame, dict[str, torch.Tensor]]]:
-    for frame in frames:
-        inputs = {name: frame.batch[name].to(device) for name in ("images", "image_sizes")}
-        with torch.inference_mode(), precision.autocast():
-            detections = trained.model(inputs)
-        yield frame, detections
-
-
-def _finish(
-    trained: Trained, found: Iterable[tuple[Frame, dict[str, torch.Tensor]]], options: PredictOptions
-) -> Iterator[Predicted]:
-    """Masks at the picture's size, rows, drawings."""
+def _predicted(detector: Predictor, sources: list[Path | VideoFile], options: PredictOptions) -> Iterator[Predicted]:
+    """Detections of every frame as rows and drawings."""
+    frames: deque[Frame] = deque()
     times: deque[float] = deque(maxlen=30)
     path = None
-    for frame, detections in found:
+    for found in detector.predict(_read(sources, frames.append)):
+        frame = frames.popleft()
         if frame.path != path:  # another video's frames say nothing of this one's
             path = frame.path
             times.clear()
-        with torch.inference_mode():
-            (mine,) = trained.model.to_image(detections, frame.batch["scales"], [frame.image.shape[:2]])
-        rows = to_rows(mine, trained.ids, frame.number)
-        picture, shown = draw_predictions(
-            frame.image,
-            rows,
-            reported(trained.categories),
+        picture = found.draw(
             min_score=options.min_score,
-            show=options.show,
+            show=[part for part in options.show if part != "fps"],
             min_side=480 if frame.rate is None else 1,
         )
         times.append(time.perf_counter())
@@ -182,9 +135,9 @@ def _finish(
             write_corner(picture, f"{(len(times) - 1) / (times[-1] - times[0]):.1f} fps")
         yield Predicted(
             frame=frame,
-            rows=[{**row, "file_name": str(frame.path)} for row in rows],
+            rows=[{**row, "file_name": str(frame.path)} for row in found.to_coco(frame.number)],
             picture=picture,
-            shown=shown,
+            shown=int((found.scores >= options.min_score).sum()),
             time=times[-1],
         )
 

@@ -9,17 +9,8 @@ from apps.common.config import DataConfig, TwoStageRecipe
 from det_backbones import TORCHVISION_PIXELS
 from det_backbones.resnet import Depth
 from det_engine import SolverConfig, TrainSettings
-from det_heads import (
-    AnchorConfig,
-    BoxHeadConfig,
-    DetectorConfig,
-    MaskHeadConfig,
-    PoolConfig,
-    RPNConfig,
-    detectron2_config,
-    maskrcnn_benchmark_config,
-)
-from det_models import BackboneConfig
+from det_heads import AnchorConfig, BoxHeadConfig, MaskHeadConfig, PoolConfig, RPNConfig
+from det_models import BackboneConfig, DetectorConfig, detectron2_config, maskrcnn_benchmark_config
 
 
 def detectron2(name: str, summary: str, *, mask: bool, depth: Depth = 50, schedule: int = 1) -> TwoStageRecipe:

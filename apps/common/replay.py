@@ -9,7 +9,7 @@ import det_engine
 from apps.common.app import App
 from apps.common.weights import read_config
 from det_engine import checkpoint, resolve_device
-from det_engine.cli import override
+from det_engine.options import override
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,10 +1,11 @@
 """``train``: data, recipe and weights in; a run directory out."""
 
 import dataclasses
+import functools
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 import tyro
@@ -12,12 +13,15 @@ import tyro
 import det_engine
 from apps.common.app import App, with_classes
 from apps.common.config import Recipe
-from apps.common.data import open_splits, training_batches, validation_loader
+from apps.common.data import Splits, open_splits, training_batches, validation_loader
+from apps.common.detecting import autocast_name
 from apps.common.evaluate import Evaluator, print_final, print_metrics
 from apps.common.options import default_output, new_run, take_recipe
-from apps.common.weights import adopt, describe, initialize, read_config
-from det_engine import RunDirectory, checkpoint, distributed, draw_curves, resolve_device, seed_all
-from det_engine.cli import UsageError, override, take_option
+from apps.common.weights import adopt, describe, initialize, open_start, read_config
+from det_engine import RunDirectory, TrainResult, checkpoint, distributed, draw_curves, resolve_device, seed_all
+from det_engine.cli import UsageError, take_option
+from det_engine.options import keep_explicit, override
+from det_models import Detector, Predictor, Weights
 
 HELP = """Train a detector, evaluate it, keep its checkpoints.
 
@@ -50,17 +54,78 @@ class TrainOptions:
     config: Annotated[Recipe, tyro.conf.arg(name="")]
 
 
+FIRST = (
+    "--recipe",
+    "--data",
+    "--weights",
+    "--output",
+    "--resume",
+    "--device",
+    "--nproc",
+    "--data.batch",
+    "--solver.base-lr",
+    "--solver.steps",
+    "--train.precision",
+)
+"""What people set most, which the help begins with."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Job:
+    """What the command line asks for."""
+
+    options: TrainOptions
+    recipe: Recipe
+    line: str
+    """What follows from the batch and the weights, to be printed."""
+    run: RunDirectory | None
+    """The one to go on with."""
+    device: torch.device
+
+
 def train(app: App, args: list[str]) -> None:
     """Train a detector, evaluate it, keep its checkpoints."""
     began = time.perf_counter()
+    job, start = _read(app, args)
+    with distributed.processes(job.device):
+        splits, recipe = _open(job)
+        model = _build(app, job, recipe, start)
+        del start  # whose tensors the model has
+        config = {**describe(app, recipe, splits.train.categories), "data": _text(job.options.data)}
+        run = job.run or new_run(job.options.output or default_output(app, recipe.name), config, job.device)
+        print(f"Run: {run}", flush=True)
+        evaluator = _evaluator(model, recipe, splits, job.device)
+        pin_memory = job.device.type != "cpu"
+        result = det_engine.train(
+            model,
+            solver=recipe.solver,
+            batches=lambda step: training_batches(recipe, splits.train, step, pin_memory=pin_memory),
+            batch_size=recipe.data.batch,
+            device=job.device,
+            run=run,
+            settings=recipe.train,
+            evaluate=evaluator,
+            validation=lambda: iter(validation_loader(recipe, splits.val)),
+            resume=None if job.run is None else job.run.path,
+            data_fingerprint=splits.train.fingerprint,
+            config=config,
+        )
+        _report(run, evaluator, result, job.options.pictures)
+        print(f"E2E Training Duration sec : {time.perf_counter() - began:.1f}")
+
+
+def _read(app: App, args: list[str]) -> tuple[_Job, Weights | None]:
+    """The command line: a new run and the weights that it begins with, or a run that goes on."""
     resume, rest = take_option(args, "resume")
     if resume is None and distributed.is_restarted():
         resume, rest = _restarted(rest)
+    start: Weights | None = None
     adopted: list[str] = []
     if resume is None:
         run, data = None, None
         recipe, rest = take_recipe(app, rest)
-        recipe, adopted = adopt(app, recipe, take_option(rest, "weights")[0])
+        start = open_start(take_option(rest, "weights")[0])
+        recipe, adopted = adopt(app, recipe, start)
     else:
         run = RunDirectory.open(resume)
         recipe, data = _resumed(app, run)
@@ -69,87 +134,84 @@ def train(app: App, args: list[str]) -> None:
         line += "\nFrom the weights, unless an option says otherwise: " + "; ".join(adopted) + "."
     if run is not None:
         _refuse(options, recipe, run)
-    device = resolve_device(options.device)
-    with distributed.processes(device):
-        _train(app, options, recipe, line, run, device)
-        print(f"E2E Training Duration sec : {time.perf_counter() - began:.1f}")
+    return _Job(options=options, recipe=recipe, line=line, run=run, device=resolve_device(options.device)), start
 
 
-def _train(
-    app: App, options: TrainOptions, recipe: Recipe, line: str, run: RunDirectory | None, device: torch.device
-) -> None:
-    """The training, in each of its processes; `run` is the one to go on with."""
+def _open(job: _Job) -> tuple[Splits, Recipe]:
+    """The data, and the recipe for their classes."""
     with distributed.main_first():
-        splits = open_splits(options.data, recipe.data)
-    recipe = with_classes(recipe, splits.train.num_classes).spelt_out()
+        splits = open_splits(job.options.data, job.recipe.data)
     print(
         f"Data: {splits.root}: {len(splits.train)} training and {len(splits.val)} held-out images, "
         f"{splits.train.num_classes} classes."
     )
-    print(line)
-    if device.type == "cpu" and recipe.train.precision == "fp16":
+    print(job.line)
+    if job.device.type == "cpu" and job.recipe.train.precision == "fp16":
         print("Note: CPUs have no fast fp16 convolutions; --train.precision bf16 is the fast one here.")
+    return splits, with_classes(job.recipe, splits.train.num_classes).spelt_out()
 
+
+def _build(app: App, job: _Job, recipe: Recipe, start: Weights | None) -> Detector:
+    """The network, with the weights that a new run starts from."""
     seed_all(recipe.train.seed)
     model = app.network(recipe)
-    if run is None:
+    if job.run is None:
         with distributed.main_first():
-            print(initialize(model, recipe, options.weights, drop_class_head=options.drop_class_head))
-    categories = splits.train.categories
-    config: dict[str, Any] = {
-        **describe(app, recipe, categories),
-        "data": None if options.data is None else str(options.data),
-    }
-    resume = None if run is None else run.path
-    if run is None:
-        run = new_run(options.output or default_output(app, recipe.name), config, device)
-    print(f"Run: {run}", flush=True)
+            drop = job.options.drop_class_head
+            print(initialize(model, recipe, job.options.weights, start, drop_class_head=drop))
+    return model
 
-    evaluator = Evaluator(model, recipe, splits.val, device)
-    result = det_engine.train(
+
+def _evaluator(model: Detector, recipe: Recipe, splits: Splits, device: torch.device) -> Evaluator:
+    """What evaluates the model as it is at any moment on the held-out split."""
+    detector = functools.partial(
+        Predictor,
         model,
-        solver=recipe.solver,
-        batches=lambda step: training_batches(recipe, splits.train, step, pin_memory=device.type != "cpu"),
-        batch_size=recipe.data.batch,
+        recipe.model(),
+        splits.train.categories,
         device=device,
-        run=run,
-        settings=recipe.train,
-        evaluate=evaluator,
-        validation=lambda: iter(validation_loader(recipe, splits.val)),
-        resume=resume,
-        data_fingerprint=splits.train.fingerprint,
-        config=config,
+        precision=autocast_name(recipe.train.precision, device, recipe.train.loss_scale),
+        batch_size=recipe.data.batch,
     )
-    if distributed.share(not evaluator.metrics):
+    return Evaluator(detector, splits.val, workers=recipe.data.workers)
+
+
+def _report(run: RunDirectory, evaluator: Evaluator, result: TrainResult, pictures: int) -> None:
+    """Results and pictures, on disk and in the output."""
+    if distributed.broadcast_object(not evaluator.metrics):
         # The run had ended, and been evaluated, before it was resumed.
         evaluator()
     if distributed.is_main():
-        evaluator.write(run, pictures=options.pictures)
+        evaluator.write(run, pictures=pictures)
         draw_curves(run, [f"{task}/{name}" for task in evaluator.metrics for name in ("AP", "AP50", "AP75")])
         print_metrics(evaluator.metrics)
         print(f"{result.images_per_second:.1f} images/s in training. Checkpoints, results and pictures: {run}")
         print_final(result.images_per_second, evaluator)
 
 
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)
+
+
 def _parse(app: App, recipe: Recipe, data: Path | None, args: list[str]) -> tuple[TrainOptions, Recipe, str]:
     """Options and recipe, with rates, steps and intervals fitted to the batch before explicit options replace them."""
     prog = f"apps/{app.name} train"
-    options = override(TrainOptions(recipe=recipe.name, config=recipe, data=data), args, prog, description=HELP)
-    if options.config.detector.num_classes != recipe.detector.num_classes:
+    options = override(TrainOptions(recipe=recipe.name, config=recipe, data=data), args, prog, HELP, FIRST)
+    parsed = options.config
+    if parsed.detector.num_classes != recipe.detector.num_classes:
         raise UsageError("The number of classes is that of the data; leave out --detector.num-classes.")
-    fitted, line = recipe.fitted(options.config.data.batch)
+    fitted, line = recipe.fitted(parsed.data.batch)
     ratio = recipe.solver.reference_batch / fitted.reference_batch
     settings = dataclasses.replace(
-        options.config.train,
+        parsed.train,
         checkpoint_interval=_scaled(recipe.train.checkpoint_interval, ratio),
         evaluation_interval=_scaled(recipe.train.evaluation_interval, ratio),
     )
-    config = dataclasses.replace(options.config, solver=fitted, train=settings)
-    options = override(dataclasses.replace(options, config=config), args, prog)
-    if options.config.solver != fitted:
-        solver = options.config.solver
+    solver = keep_explicit(fitted, parsed.solver, "solver", args)
+    if solver != fitted:
         line += f" Set by options instead: learning rate {solver.base_lr:g}, {solver.steps} steps."
-    return options, options.config, line
+    train = keep_explicit(settings, parsed.train, "train", args)
+    return options, dataclasses.replace(parsed, solver=solver, train=train), line
 
 
 def _restarted(args: list[str]) -> tuple[str | None, list[str]]:

@@ -4,15 +4,15 @@ Constants: dbolya/yolact `data/config.py`.
 """
 
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Self
 
 from apps.common.config import LoadingConfig, Recipe
 from det_coco import BatchShape, Resize, SSDAugmentation
-from det_engine import SolverConfig, TrainSettings, distributed, scale_to_batch
+from det_engine import SolverConfig, TrainSettings, distributed, scaled_to_batch
 from det_engine.cli import UsageError
 from det_heads import PriorConfig, Yolact, YolactConfig, yolact_config, yolact_plus_config
 from det_models import YolactBackboneConfig
-from det_models.adopting import backbone_of
+from det_models.adopting import model_of
 from det_models.checkpoints import Checkpoint, CheckpointError
 
 
@@ -103,28 +103,19 @@ class YolactRecipe(Recipe):
 
     def fitted(self, batch: int) -> tuple[SolverConfig, str]:
         """The original's autoscale: its warm-up has 500 steps from a rate of 1e-4 whatever the batch."""
-        return scale_to_batch(self.solver, batch, keep_warmup=True)
+        return scaled_to_batch(self.solver, batch, keep_warmup=True)
 
     @classmethod
-    def of(cls, checkpoint: Checkpoint, recipe: Self | None = None) -> Self:
+    def of(cls, checkpoint: Checkpoint) -> Self:
         """The whole network is the checkpoint's; the size of its images, and with it of its priors, no file tells."""
-        detector, data = _yolact(checkpoint), SquareConfig(batch=2)
-        if recipe is not None:
-            detector, data = replace(detector, priors=recipe.detector.priors), recipe.data
-        theirs = checkpoint.backbone
-        body: dict[str, Any] = {**backbone_of(checkpoint), "freeze_at": 0, "norm": "bn"}
-        backbone = YolactBackboneConfig(
-            kind="darknet53" if theirs.name == "darknet53" else "resnet",
-            deformable_blocks=theirs.deformable_blocks,
-            deformable_interval=theirs.deformable_interval,
-            **body,
-        )
+        detector, model = _yolact(checkpoint), model_of(checkpoint)
+        assert isinstance(model.backbone, YolactBackboneConfig)
         return cls(
             name=checkpoint.system,
             summary=str(checkpoint),
-            backbone=backbone,
+            backbone=model.backbone,
             detector=detector,
-            data=data,
+            data=SquareConfig(batch=2),
             solver=SolverConfig(base_lr=1e-3, reference_batch=8),
             train=TrainSettings(),
         )

@@ -13,12 +13,12 @@ import torch
 from apps.cascade_rcnn import config as cascade_rcnn
 from apps.common.app import App
 from apps.common.config import TwoStageRecipe
-from apps.common.weights import adopt, initialize, load_trained
+from apps.common.weights import adopt, initialize, open_start
 from apps.faster_rcnn import config as faster_rcnn
 from apps.mask_rcnn import config as mask_rcnn
 from det_backbones import FrozenBatchNorm2d
-from det_heads import TwoStageDetector, torchvision_config
-from det_models import BackboneConfig, build
+from det_heads import TwoStageDetector
+from det_models import BackboneConfig, build, open_weights, torchvision_config
 from det_models.checkpoints import to_reference
 from testing.command_line import APPS
 from testing.foreign_files import write
@@ -118,16 +118,17 @@ class Case:
     def trained(self) -> TwoStageDetector:
         """What `eval`, `predict` and `convert` make of the file, without a recipe."""
         with self.weights("zoo" if self.system == "detectron2" else "") as path:
-            return self._with_epsilon(cast(TwoStageDetector, load_trained(self.app, path).model))
+            return self._with_epsilon(cast(TwoStageDetector, open_weights(path).build()))
 
     def filled(self) -> TwoStageDetector:
         """What `train --weights` makes of the recipe and the file."""
         with self.weights() as path:
-            recipe, changed = adopt(self.app, self.recipe, str(path))
+            start = open_start(str(path))
+            recipe, changed = adopt(self.app, self.recipe, start)
             known = {"backbone.norm_eps"} if self.system == "torchvision" else set()
             assert {line.split()[0] for line in changed} == known, "the recipe has the conventions of its system"
             model = self.build()
-            initialize(model, recipe, str(path))
+            initialize(model, recipe, str(path), start)
         return self._with_epsilon(model)
 
     def _with_epsilon(self, model: TwoStageDetector) -> TwoStageDetector:

@@ -6,14 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from apps.common.app import App
-from apps.common.weights import load_trained
-from apps.yolact.config import RECIPES
+from det_models import open_weights
 from tests.parity.fill import fill
 from tests.parity.reference import reference
 from tests.parity.test_yolact import build
-
-APP = App(name="yolact", recipes=RECIPES)
 
 
 @pytest.mark.slow
@@ -23,12 +19,13 @@ def test_network_of_the_file(name: str, tmp_path: Path) -> None:
     shapes = reference(name).json("meta/state_dict_shapes")
     state = {key: torch.from_numpy(np.asarray(fill(key, tuple(shape)))) for key, shape in shapes.items()}
     torch.save(state | {"backbone.layer1.0.conv1.weight": torch.zeros(1)}, tmp_path / "weights")
-    trained = load_trained(APP, tmp_path / "weights")
+    weights = open_weights(tmp_path / "weights")
+    model = weights.build()
     ours = build(name, "bn")
-    assert trained.model.config == ours.config
-    assert str(trained.model) == str(ours)
-    found, expected = trained.model.state_dict(), ours.state_dict()
+    assert model.config == ours.config
+    assert str(model) == str(ours)
+    found, expected = model.state_dict(), ours.state_dict()
     assert found.keys() == expected.keys()
     assert all(torch.equal(found[key], tensor) for key, tensor in expected.items())
-    assert trained.recipe.data.size == 550
-    assert trained.categories[90] == "toothbrush"
+    assert weights.network().buckets == ((550, 550),)
+    assert weights.categories[90] == "toothbrush"

@@ -14,8 +14,7 @@ from apps.cascade_rcnn.config import RECIPES as CASCADE_RCNN
 from apps.common.config import Recipe
 from apps.mask_rcnn.config import RECIPES as MASK_RCNN
 from apps.yolact.config import RECIPES as YOLACT
-from det_heads import torchvision_config
-from det_models import Detector, build
+from det_models import Detector, build, torchvision_config
 from det_models.checkpoints import load_reference
 
 CLASSES = 90

@@ -164,7 +164,7 @@ def score(model: Ours | Torchvision, recipe: TwoStageRecipe, index: CocoIndex) -
     """Box and mask AP on a split."""
     model.eval()
     rows: list[dict[str, Any]] = []
-    for batch in evaluation_loader(recipe, index):
+    for batch in evaluation_loader(recipe.model(), index, batch=recipe.data.batch, workers=recipe.data.workers):
         sizes = [index.image_size(i) if i >= 0 else (8, 8) for i in batch["image_ids"].tolist()]
         for identifier, boxes, scores, labels, rles in model.detect(batch, sizes):
             if identifier >= 0:

@@ -1,5 +1,3 @@
 #!/usr/bin/env bash
-# Evaluation of a checkpoint on 8 devices: train_eval_8p.sh --data_path=COCO --pth_path=FILE
-ZOO_ARGUMENTS=("$@")
-source "$(dirname "${BASH_SOURCE[0]}")/../../common/zoo.sh"
-zoo eval 8 eval cascade_mask_rcnn_r50_fpn_1x
+# Evaluation of a checkpoint on 8 devices: bash ./test/train_eval_8p.sh --data_path=COCO --pth_path=FILE
+exec bash "$(dirname "${BASH_SOURCE[0]}")/../../common/zoo.sh" cascade_rcnn eval 8 cascade_mask_rcnn_r50_fpn_1x "$@"

@@ -1,5 +1,3 @@
 #!/usr/bin/env bash
-# The whole training on 8 device(s), evaluated: train_full_8p.sh --data_path=COCO
-ZOO_ARGUMENTS=("$@")
-source "$(dirname "${BASH_SOURCE[0]}")/../../common/zoo.sh"
-zoo train 8 acc faster_rcnn_r50_fpn_1x
+# The whole training on 8 devices, evaluated: bash ./test/train_full_8p.sh --data_path=COCO
+exec bash "$(dirname "${BASH_SOURCE[0]}")/../../common/zoo.sh" faster_rcnn full 8 faster_rcnn_r50_fpn_1x "$@"

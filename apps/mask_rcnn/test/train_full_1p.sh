@@ -1,5 +1,3 @@
 #!/usr/bin/env bash
-# The whole training on 1 device(s), evaluated: train_full_1p.sh --data_path=COCO
-ZOO_ARGUMENTS=("$@")
-source "$(dirname "${BASH_SOURCE[0]}")/../../common/zoo.sh"
-zoo train 1 acc mask_rcnn_r50_fpn_1x
+# The whole training on 1 device, evaluated: bash ./test/train_full_1p.sh --data_path=COCO
+exec bash "$(dirname "${BASH_SOURCE[0]}")/../../common/zoo.sh" mask_rcnn full 1 mask_rcnn_r50_fpn_1x "$@"

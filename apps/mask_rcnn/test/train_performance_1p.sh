@@ -1,5 +1,3 @@
 #!/usr/bin/env bash
-# 500 steps on 1 device(s), for the speed: train_performance_1p.sh --data_path=COCO
-ZOO_ARGUMENTS=("$@")
-source "$(dirname "${BASH_SOURCE[0]}")/../../common/zoo.sh"
-zoo train 1 perf mask_rcnn_r50_fpn_1x --solver.steps 500 --train.checkpoint-interval 0
+# 500 steps on 1 device, for the speed: bash ./test/train_performance_1p.sh --data_path=COCO
+exec bash "$(dirname "${BASH_SOURCE[0]}")/../../common/zoo.sh" mask_rcnn performance 1 mask_rcnn_r50_fpn_1x "$@"

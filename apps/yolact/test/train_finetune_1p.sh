@@ -1,5 +1,3 @@
 #!/usr/bin/env bash
-# From a checkpoint, on other data or classes: train_finetune_1p.sh --data_path=DIR --pth_path=FILE
-ZOO_ARGUMENTS=("$@")
-source "$(dirname "${BASH_SOURCE[0]}")/../../common/zoo.sh"
-zoo train 1 finetune yolact_base --drop-class-head True
+# From a checkpoint, on other data or classes, on 1 device: bash ./test/train_finetune_1p.sh --data_path=COCO --pth_path=FILE
+exec bash "$(dirname "${BASH_SOURCE[0]}")/../../common/zoo.sh" yolact finetune 1 yolact_base "$@"

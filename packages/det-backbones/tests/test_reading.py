@@ -2,6 +2,7 @@
 
 import argparse
 import datetime as dt
+import hashlib
 import os
 import pickle
 import sys
@@ -141,3 +142,21 @@ def test_truncated(tmp_path, share):
     (tmp_path / "x").write_bytes(content[: int(share * len(content))])
     with pytest.raises(WeightsError, match="truncated or damaged"):
         read_weights(tmp_path / "x")
+
+
+def test_a_sealed_file_is_checked_in_the_one_time_it_is_opened(tmp_path, monkeypatch):
+    path = tmp_path / "sealed.pt"
+    torch.save({"format": "det-engine checkpoint", "model": {"weight": torch.arange(3.0)}}, path)
+    content = path.read_bytes()
+    sealed = content + b"det-engine sha256:" + hashlib.sha256(content).digest()
+    path.write_bytes(sealed)
+    opened = []
+    real = Path.open
+    monkeypatch.setattr(Path, "open", lambda self, *args: opened.append(self) or real(self, *args))
+    assert read_weights(path).arrays["weight"].tolist() == [0, 1, 2]
+    assert opened == [path]
+    monkeypatch.undo()
+    position = content.index(torch.arange(3.0).numpy().tobytes())
+    path.write_bytes(sealed[:position] + b"\x01" + sealed[position + 1 :])
+    with pytest.raises(WeightsError, match=r"sealed\.pt is damaged: its content does not match its checksum"):
+        read_weights(path)

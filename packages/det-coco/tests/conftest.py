@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from det_coco import CocoIndex, load_split, synthetic_dataset
+from testing.photographs import photographs
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -28,21 +29,14 @@ def val(dataset: Path) -> CocoIndex:
     return load_split(dataset, "val")
 
 
-def _photographs(name: str) -> Path:
-    root = Path(os.environ.get("DET_TEST_DATA", Path(__file__).parents[4] / "shared" / "data"))
-    if not (root / name).is_dir():
-        pytest.skip(f"no photographs: {root / name} does not exist; set DET_TEST_DATA")
-    return root / name
-
-
 @pytest.fixture(scope="session")
 def coco_mini() -> Path:
-    return _photographs("coco_mini")
+    return photographs("coco_mini")
 
 
 @pytest.fixture(scope="session")
 def pennfudan() -> Path:
-    return _photographs("pennfudan")
+    return photographs("pennfudan")
 
 
 @pytest.fixture

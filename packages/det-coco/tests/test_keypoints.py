@@ -347,9 +347,9 @@ def test_perfect_results_and_sigmas(content, write):
 def test_wrong_rows(people, write):
     index = CocoIndex.load(*write(people))
     row = noisy(index)[0]
-    with pytest.raises(DataError, match="Result 1 has no 'keypoints'"):
+    with pytest.raises(DataError, match="Results without 'keypoints' cannot be evaluated as keypoints"):
         evaluate(index, [row, {k: v for k, v in row.items() if k != "keypoints"}], ["keypoints"])
-    with pytest.raises(DataError, match="Result 0: 'keypoints' must have 51 numbers, got 6"):
+    with pytest.raises(DataError, match="'keypoints' of result 0 must be 51 finite numbers"):
         evaluate(index, [{**row, "keypoints": [1.0] * 6}], ["keypoints"])
 
 

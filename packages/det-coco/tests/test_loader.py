@@ -23,6 +23,7 @@ from det_coco import (
 )  # fmt: skip
 from det_coco.mask_codec import instance_bitmap
 from det_coco.selection import select_instances
+from testing.comparing import assert_same
 
 RESIZE = Resize(shortest=(64, 80), longest=112)
 AUGMENTATION = Augmentation(resize=RESIZE)
@@ -32,14 +33,6 @@ SHAPE = BatchShape(buckets=default_buckets(RESIZE), max_instances=12, max_edges=
 def train(index, n, **options):
     loader = train_loader(index, **{"augmentation": AUGMENTATION, "shape": SHAPE, "batch_size": 2, **options})
     return list(islice(loader, n))
-
-
-def assert_equal(first, second):
-    assert len(first) == len(second)
-    for a, b in zip(first, second, strict=True):
-        assert a.keys() == b.keys()
-        for name in a:
-            assert torch.equal(a[name], b[name]), name
 
 
 def test_shapes_and_types_are_the_contract(index):
@@ -132,7 +125,7 @@ def test_pixels_and_boxes_are_mirrored_together(index):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_resumed_loader_continues(index, workers):
     whole = train(index, 9, seed=5)
-    assert_equal(train(index, 4, seed=5, start_batch=5, workers=workers), whole[5:])
+    assert_same(train(index, 4, seed=5, start_batch=5, workers=workers), whole[5:])
 
 
 def test_processes_see_their_part(index):
@@ -160,14 +153,14 @@ def test_workers_leave_a_stop_to_the_main_process(index):
     (worker,) = set(multiprocessing.active_children()) - others
     assert os.getpgid(worker.pid) != os.getpgrp()
     os.kill(worker.pid, signal.SIGINT)
-    assert_equal([*begin, *islice(batches, 11)], train(index, 12))
+    assert_same([*begin, *islice(batches, 11)], train(index, 12))
     batches.close()
     worker.join(600)
     assert not worker.is_alive()
 
 
 def test_spawned_workers(index):
-    assert_equal(train(index, 2, workers=1, start_method="spawn"), train(index, 2))
+    assert_same(train(index, 2, workers=1, start_method="spawn"), train(index, 2))
 
 
 def test_bitmaps(index):
@@ -275,8 +268,8 @@ def test_evaluation_pads_and_shards(val, world):
 def test_evaluation_again_with_workers(val):
     loader = eval_loader(val, resize=RESIZE, shape=SHAPE, batch_size=3, workers=1)
     first = list(loader)
-    assert_equal(list(loader), first)
-    assert_equal(first, list(eval_loader(val, resize=RESIZE, shape=SHAPE, batch_size=3)))
+    assert_same(list(loader), first)
+    assert_same(first, list(eval_loader(val, resize=RESIZE, shape=SHAPE, batch_size=3)))
 
 
 def test_limited_evaluation(val):

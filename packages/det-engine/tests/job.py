@@ -85,7 +85,7 @@ def fit(path, case, *, steps=6, resume=False, batches=None, seconds=0.0, **chang
     run = RunDirectory(path)
     if distributed.is_main() and not resume:
         RunDirectory.create(path, config={}, environment={"written_by": "det-engine"})
-    distributed.share(None)
+    distributed.broadcast_object(None)
     train(
         model,
         solver=SolverConfig(**{"base_lr": 0.1, "warmup_steps": 2, "milestones": (4,), "steps": steps, **solver}),
@@ -144,7 +144,7 @@ def equal(path):
     if others.exists():
         if distributed.is_main():
             shutil.copytree(others, path / "resumed")
-        distributed.share(None)
+        distributed.broadcast_object(None)
         fit(path / "resumed", "plain", resume=True, validation_batches=2)
 
 
@@ -159,8 +159,8 @@ def faults(path):
     except EngineError as error:
         (path / f"stopped-{distributed.rank()}").write_text(str(error))
     # Nobody goes on before both have written.
-    distributed.gather(None)
-    distributed.share(None)
+    distributed.gather_object(None)
+    distributed.broadcast_object(None)
     if distributed.rank() == 1:
         raise cli.UsageError("this picture is torn")
     fit(path / "failing", "plain")

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from det_engine import RunDirectory, SolverConfig, TrainSettings, checkpoint, cli, train
+from testing.comparing import differences
 
 
 class Net(nn.Module):
@@ -69,20 +70,9 @@ def make_evaluate(model, seen=None):
     return evaluate
 
 
-def differences(one, two, at=""):
-    """Where two nested structures of tensors and plain values differ, bit for bit."""
-    if isinstance(one, torch.Tensor):
-        return [] if isinstance(two, torch.Tensor) and torch.equal(one, two) else [at]
-    if isinstance(one, dict) and isinstance(two, dict) and one.keys() == two.keys():
-        return [place for key in one for place in differences(one[key], two[key], f"{at}/{key}")]
-    if isinstance(one, list | tuple) and isinstance(two, list | tuple) and len(one) == len(two):
-        return [place for i, pair in enumerate(zip(one, two, strict=True)) for place in differences(*pair, f"{at}/{i}")]
-    return [] if one == two else [at]
-
-
 def checkpoint_differences(one, two):
     """Where two checkpoint files differ in more than the time they took."""
-    return [place for place in differences(checkpoint.load(one), checkpoint.load(two)) if place != "/seconds"]
+    return differences(checkpoint.load(one), checkpoint.load(two), skip=("seconds",))
 
 
 def make_run(path):

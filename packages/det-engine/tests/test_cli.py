@@ -2,6 +2,8 @@ import dataclasses
 import errno
 import os
 import signal
+import subprocess
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
@@ -10,7 +12,8 @@ import pytest
 import tyro
 
 from det_engine import EngineError, Interrupted, distributed
-from det_engine.cli import UsageError, dispatch, nearest, option_names, override, run_main, take_option, unknown
+from det_engine.cli import UsageError, dispatch, nearest, run_main, take_option, unknown
+from det_engine.options import keep_explicit, option_names, override
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -111,19 +114,94 @@ def test_help_shows_the_recipes_values(capsys):
     assert "0.5" in text
 
 
+FIRST = ("--norm", "--solver.base-lr")
+
+
+def help_page(capsys, *args):
+    with pytest.raises(SystemExit) as ended:
+        override(RECIPE, ["--help", *args], "app train", description="Train.", first=FIRST)
+    assert ended.value.code == 0
+    return capsys.readouterr().out
+
+
+def test_help_begins_with_a_few_options_and_the_sections(capsys):
+    text = help_page(capsys)
+    assert [name for name in option_names(RECIPE) if f"{name} " in text] == list(FIRST)
+    assert "learning rate." in text
+    assert "0.5" in text
+    assert "solver                     3  How it learns." in text
+    assert "general                    6\n" in text
+
+
+@pytest.mark.parametrize("section", ["solver", "mask", "general", "all"])
+def test_help_of_a_section_shows_its_options_only(section, capsys):
+    text = help_page(capsys, section)
+    shown = [name for name in option_names(RECIPE) if f"{name} " in text]
+    own = [name for name in option_names(RECIPE) if section == "all" or name.startswith(f"--{section}.")]
+    assert shown == (own or [name for name in option_names(RECIPE) if "." not in name])
+    assert "Sections" not in text
+
+
+def test_help_of_an_unknown_section_names_the_nearest():
+    with pytest.raises(UsageError, match=r"Unknown section 'solvr'. Did you mean 'solver'\?"):
+        override(RECIPE, ["--help", "solvr"], "app train", first=FIRST)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Short:
+    precision: str = field(default="fp32", metadata={"aliases": ("--precision",)})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Long:
+    train: Short = field(default_factory=Short)
+    sizes: tuple[tuple[float, ...], ...] = ((1.0,), (2.0, 3.0))
+
+
+def test_aliases_and_tuples_of_tuples():
+    for args in (["--precision", "bf16"], ["--precision=bf16"], ["--train.precision", "bf16"]):
+        assert override(Long(), args, "app").train.precision == "bf16"
+    assert option_names(Long()) == ["--sizes.0", "--sizes.1", "--train.precision"]
+    assert override(Long(), ["--sizes.1", "5", "6"], "app").sizes == ((1.0,), (5.0, 6.0))
+
+
+def test_what_was_given_stays_where_values_are_fitted():
+    args = ["--solver.clip_norm=3", "--solver.base-lr", "0.5", "--norm", "gn"]
+    parsed = override(RECIPE, args, "app").solver
+    fitted = dataclasses.replace(RECIPE.solver, base_lr=0.01, milestones=(6, 8))
+    kept = keep_explicit(fitted, parsed, "solver", args)
+    assert kept == Solver(base_lr=0.5, milestones=(6, 8), clip_norm=3.0)
+
+
+def test_options_need_an_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tyro", None)
+    with pytest.raises(EngineError, match=r"pip install 'det-engine\[cli\]'"):
+        override(RECIPE, [], "app")
+    code = "import sys; sys.modules['tyro'] = None; import det_engine, det_engine.cli, det_engine.options"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+@pytest.mark.parametrize("command", ["[print(i) for i in range(10**6)]", "print('once')", "sys.exit(print('last'))"])
+def test_a_reader_that_has_left_is_no_error(command):
+    code = f"import sys; from det_engine.cli import run_main; sys.exit(run_main(lambda: {command} and None))"
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run([sys.executable, "-c", code], stdout=writing, stderr=subprocess.PIPE, text=True)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Options:
     data: str = "coco"
     recipe: Annotated[Recipe, tyro.conf.arg(name="")]
 
 
-def test_option_names(monkeypatch):
-    monkeypatch.setenv("COLUMNS", "30")
+def test_option_names():
     own = ["--name", "--norm", "--deep", "--scales", "--weights", "--output"]
     solver = ["--solver.base-lr", "--solver.milestones", "--solver.clip-norm"]
-    assert option_names(RECIPE) == ["--help", *own, *solver, "--mask.size"]
-    assert option_names(Options(recipe=RECIPE)) == ["--help", "--data", *own, *solver, "--mask.size"]
-    assert os.environ["COLUMNS"] == "30"
+    assert option_names(RECIPE) == [*own, *solver, "--mask.size"]
+    assert option_names(Options(recipe=RECIPE)) == ["--data", *own, *solver, "--mask.size"]
     with pytest.raises(UsageError, match=r"--slver\.base-lr. Did you mean --solver\.base-lr\?"):
         override(Options(recipe=RECIPE), ["--slver.base-lr", "1"], "app train")
 
@@ -235,11 +313,10 @@ def test_debug_shows_the_traceback(capsys, monkeypatch):
 
 
 def test_options_of_many_sections_are_all_known():
-    # A help so long that it is printed in several columns.
     sections = [(f"section{number}", Solver, Solver()) for number in range(12)]
     default = dataclasses.make_dataclass("Wide", sections, frozen=True)()
     names = option_names(default)
-    assert len(names) == 1 + 12 * len(dataclasses.fields(Solver))
+    assert len(names) == 12 * len(dataclasses.fields(Solver))
     with pytest.raises(UsageError, match=r"Did you mean --section7\.base-lr\?"):
         override(default, ["--section7.base-lt", "1"], "app")
 

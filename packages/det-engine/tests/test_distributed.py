@@ -5,8 +5,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -14,6 +12,7 @@ import pytest
 import torch
 
 from det_engine import EngineError, checkpoint, distributed, read_metrics, replay
+from testing.processes import environment, start_python
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
 SCRIPT = Path(__file__).with_name("job.py")
@@ -28,13 +27,7 @@ def job():
 
 
 def start(*arguments, launcher=()):
-    return subprocess.Popen(
-        [sys.executable, *launcher, str(SCRIPT), *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
+    return start_python(*launcher, SCRIPT, *arguments, env=environment(OMP_NUM_THREADS="1"))
 
 
 def ended(*arguments, launcher=()):

@@ -1,7 +1,11 @@
 import io
+import sys
+import types
+
+import pytest
 
 from det_engine import make_display
-from det_engine.progress import LiveDisplay, PlainDisplay, clock
+from det_engine.progress import LineDisplay, LiveDisplay, PlainDisplay, clock
 
 VALUES = {
     "loss": 1.5,
@@ -39,6 +43,43 @@ def test_the_live_display_shows_step_losses_speed_and_time_left():
     text = stream.getvalue()
     for part in ("20/100", "ETA 0:", "loss_box 0.5000", "lr 0.02", "3.25 img/s", "hello [there]"):
         assert part in text
+
+
+def seen(text):
+    """What a notebook shows of a text with carriage returns."""
+    lines = []
+    for written in text.split("\n"):
+        line = ""
+        for piece in written.split("\r"):
+            line = piece + line[len(piece) :]
+        lines.append(line.rstrip())
+    return lines
+
+
+def test_a_notebook_gets_one_line_that_is_written_anew():
+    stream = io.StringIO()
+    display = LineDisplay(100, 0, stream)
+    for step in range(1, 21):
+        display.step(step)
+    display.losses(20, VALUES)
+    display.note("step 20: evaluating")
+    display.losses(100, {"loss": 0.25})
+    display.close()
+    first, second, rest = seen(stream.getvalue())
+    assert first == "step 20: evaluating"
+    assert second.startswith("step 100/100  loss 0.2500  ETA 0:00:00")
+    assert "loss_box" not in second
+    assert rest == ""
+    assert stream.getvalue().count("\r") < 10  # not one for every step
+
+
+@pytest.mark.parametrize(("shell", "kind"), [("ZMQInteractiveShell", LineDisplay), ("TerminalInteractiveShell", None)])
+def test_a_notebook_is_known_by_its_shell(shell, kind, monkeypatch):
+    ipython = types.ModuleType("IPython")
+    ipython.get_ipython = type(shell, (), {})
+    monkeypatch.setitem(sys.modules, "IPython", ipython)
+    display = make_display("auto", total=3)
+    assert type(display) is (kind or PlainDisplay)
 
 
 def test_no_display_says_nothing(capsys):

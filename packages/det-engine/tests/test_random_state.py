@@ -4,7 +4,7 @@ import random
 import numpy as np
 import torch
 
-from det_engine import capture_random_state, lent_random_state, restore_random_state, seed_all
+from det_engine import capture_random_state, fork_rng, restore_random_state, seed_all
 
 
 def draw():
@@ -36,11 +36,11 @@ def test_lent_generators_come_back():
     seed_all(2)
     expected = draw()
     seed_all(2)
-    with lent_random_state():
+    with fork_rng():
         inside = draw()
     assert inside == expected == draw()
-    with lent_random_state(seed=9):
+    with fork_rng(seed=9):
         one = draw()
     draw()
-    with lent_random_state(seed=9):
+    with fork_rng(seed=9):
         assert draw() == one

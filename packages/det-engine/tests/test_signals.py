@@ -2,8 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -11,19 +9,14 @@ import pytest
 import torch
 
 from det_engine import checkpoint, read_metrics
+from testing.processes import environment, start_python
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
 SCRIPT = Path(__file__).with_name("small.py")
 
 
 def start(*arguments):
-    return subprocess.Popen(
-        [sys.executable, str(SCRIPT), *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
+    return start_python(SCRIPT, *arguments, env=environment(OMP_NUM_THREADS="1"))
 
 
 def wait_for(path, process, seconds=900):

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from det_engine import EngineError, SolverConfig, check_solver, lr_at, scale_to_batch
+from det_engine import EngineError, SolverConfig, check_solver, lr_at, scaled_to_batch
 
 DETECTRON2 = SolverConfig()
 MASKRCNN_BENCHMARK = SolverConfig(warmup_steps=500, warmup_factor=1 / 3, bias_lr_factor=2.0, bias_weight_decay=0.0)
@@ -44,7 +44,7 @@ def test_without_warmup_and_milestones_the_lr_is_constant():
 
 def test_scaling_gives_the_published_one_gpu_schedule():
     """mlcommons' single-GPU command: batch 2, lr 0.0025, 720k steps, milestones 480k and 640k."""
-    scaled, line = scale_to_batch(MASKRCNN_BENCHMARK, 2)
+    scaled, line = scaled_to_batch(MASKRCNN_BENCHMARK, 2)
     assert scaled == replace(
         MASKRCNN_BENCHMARK,
         base_lr=0.0025,
@@ -60,29 +60,29 @@ def test_scaling_gives_the_published_one_gpu_schedule():
 
 
 def test_scaling_up_and_twice():
-    scaled, _ = scale_to_batch(DETECTRON2, 64)
+    scaled, _ = scaled_to_batch(DETECTRON2, 64)
     assert (scaled.base_lr, scaled.steps, scaled.milestones, scaled.warmup_steps) == (
         0.08,
         22_500,
         (15_000, 20_000),
         250,
     )
-    again, line = scale_to_batch(scaled, 64)
+    again, line = scaled_to_batch(scaled, 64)
     assert again is scaled
     assert line == "Batch 64 as in the recipe: learning rate 0.08, 22500 steps."
-    back, _ = scale_to_batch(scaled, 16)
+    back, _ = scaled_to_batch(scaled, 16)
     assert back == DETECTRON2
 
 
 def test_a_kept_warm_up_has_its_steps_and_its_first_rate():
-    scaled, line = scale_to_batch(DETECTRON2, 64, keep_warmup=True)
+    scaled, line = scaled_to_batch(DETECTRON2, 64, keep_warmup=True)
     assert (scaled.base_lr, scaled.steps, scaled.warmup_steps) == (0.08, 22_500, DETECTRON2.warmup_steps)
     assert lr_at(scaled, 0) == pytest.approx(lr_at(DETECTRON2, 0))
     assert "warm-up" not in line
 
 
 def test_scaling_never_gives_an_empty_training():
-    scaled, _ = scale_to_batch(replace(DETECTRON2, steps=3, milestones=()), 1000)
+    scaled, _ = scaled_to_batch(replace(DETECTRON2, steps=3, milestones=()), 1000)
     assert scaled.steps == 1
 
 
@@ -107,7 +107,7 @@ def test_senseless_fields_are_named(change):
 
 def test_empty_batch_is_refused():
     with pytest.raises(EngineError, match="at least one image, got 0"):
-        scale_to_batch(DETECTRON2, 0)
+        scaled_to_batch(DETECTRON2, 0)
 
 
 def test_a_cosine_falls_from_the_warm_up_to_the_last_step():

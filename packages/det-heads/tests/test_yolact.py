@@ -1,6 +1,5 @@
 """YOLACT on a stand-in pyramid: what its parts promise, and the static contract."""
 
-import json
 from dataclasses import replace
 
 import pytest
@@ -21,7 +20,6 @@ from det_heads import (
 from det_heads.yolact.losses import classification_loss, sample_masks, semantic_loss
 from det_heads.yolact.masks import inside_boxes
 from det_heads.yolact.matching import PriorMatch, match_priors
-from det_models.checkpoints import from_reference, to_reference
 from testing.operators import StaticRecorder, assert_equal_calls
 
 SIDE, SLOTS = 64, 8
@@ -233,12 +231,3 @@ def test_configurations_are_checked():
 
 def test_sizes_of_bitmaps():
     assert Yolact.bitmap_sizes(550, 550) == ((138, 138), (69, 69))
-
-
-def test_names_of_the_original_and_back():
-    state = {name: value for name, value in make_model(plus=True).state_dict().items() if "backbone" not in name}
-    theirs = to_reference(state, "yolact")
-    assert "prediction_layers.0.conf_layer.weight" in theirs
-    back = from_reference(theirs | {"backbone.layer1.0.conv1.weight": torch.zeros(1)})
-    assert back.keys() == state.keys()
-    assert json.dumps(sorted(theirs)) == json.dumps(sorted(to_reference(back, "yolact")))

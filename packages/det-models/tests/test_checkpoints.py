@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from det_heads import Yolact, yolact_plus_config
 from det_models.checkpoints import (
     SYSTEMS,
     CheckpointError,
@@ -222,3 +223,20 @@ def test_template_inverts(stage, block, tensor):
     assert template.read(name) == {"stage": stage, "block": block, "tensor": tensor}
     assert template.read(f"{name}.more") is None
     assert template.read(f"x{name}") is None
+
+
+def test_yolact_names_of_the_original_and_back():
+    with torch.device("meta"):
+        model = Yolact(YolactPyramid(), yolact_plus_config(3))
+    state = {name: value for name, value in model.state_dict().items() if "backbone" not in name}
+    theirs = to_reference(state, "yolact")
+    assert "prediction_layers.0.conf_layer.weight" in theirs
+    back = from_reference(theirs | {"backbone.layer1.0.conv1.weight": torch.zeros(1)})
+    assert back.keys() == state.keys()
+    assert sorted(theirs) == sorted(to_reference(back, "yolact"))
+
+
+class YolactPyramid(nn.Identity):
+    """What YOLACT asks of a pyramid when it is built."""
+
+    out_channels, strides = 256, (8, 16, 32, 64, 128)

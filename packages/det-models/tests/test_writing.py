@@ -4,8 +4,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from det_heads import (
-    MaskHeadConfig,
+from det_heads import MaskHeadConfig
+from det_models import (
     detectron2_cascade_config,
     detectron2_config,
     maskrcnn_benchmark_config,

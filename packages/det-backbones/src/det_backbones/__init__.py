@@ -6,10 +6,11 @@ from det_backbones.darknet import DarkNet
 from det_backbones.deformable import Deformable, DeformConv2d
 from det_backbones.download import cache_directory, find_weights
 from det_backbones.errors import WeightsError
+from det_backbones.folding import FoldReport, fold_norms, fold_report
 from det_backbones.fpn import FPN, ResNetFPN
 from det_backbones.initialization import caffe2_xavier, kaiming_normal, normal, xavier_uniform
 from det_backbones.loading import LoadReport, load_imagenet_weights
-from det_backbones.norm import FrozenBatchNorm2d, Norm, convolve_and_normalize, fold_norms, make_norm
+from det_backbones.norm import FrozenBatchNorm2d, Norm, convolve_and_normalize, make_norm
 from det_backbones.pixels import (
     CAFFE2_PIXELS,
     DARKNET_PIXELS,
@@ -20,10 +21,11 @@ from det_backbones.pixels import (
     YOLACT_PIXELS,
     PixelConfig,
 )
-from det_backbones.reading import WeightsFile, read_arrays, read_weights
+from det_backbones.reading import WeightsFile, read_arrays, read_weights, write_weights
 from det_backbones.resnet import BasicBlock, Bottleneck, ResNet, resnet, resnext101_32x8d
 from det_backbones.spec import BackboneSpec, Body, Pyramid
 from det_backbones.sync_norm import SyncBatchNorm2d
+from det_backbones.timm_body import TimmBody, timm_backbone
 
 __all__ = [
     "CAFFE2_PIXELS",
@@ -42,6 +44,7 @@ __all__ = [
     "DarkNet",
     "DeformConv2d",
     "Deformable",
+    "FoldReport",
     "FrozenBatchNorm2d",
     "LoadReport",
     "Norm",
@@ -51,6 +54,7 @@ __all__ = [
     "ResNet",
     "ResNetFPN",
     "SyncBatchNorm2d",
+    "TimmBody",
     "WeightsError",
     "WeightsFile",
     "__version__",
@@ -59,6 +63,7 @@ __all__ = [
     "convolve_and_normalize",
     "find_weights",
     "fold_norms",
+    "fold_report",
     "kaiming_normal",
     "load_imagenet_weights",
     "make_norm",
@@ -67,5 +72,7 @@ __all__ = [
     "read_weights",
     "resnet",
     "resnext101_32x8d",
+    "timm_backbone",
+    "write_weights",
     "xavier_uniform",
 ]

@@ -8,8 +8,9 @@ from collections.abc import Iterator, Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from det_backbones.folding import Normalized
 from det_backbones.initialization import kaiming_normal
-from det_backbones.norm import Norm, Normalized, affine_maps, convolve_and_normalize, make_norm
+from det_backbones.norm import Norm, affine_maps, convolve_and_normalize, make_norm
 
 _SLOPE = 0.1  # of the leaky ReLU, in darknet's src/activations.h
 

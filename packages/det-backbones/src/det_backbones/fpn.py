@@ -4,15 +4,16 @@ Legend: `N` images, `C` channels of every pyramid level, `H_l, W_l` size of leve
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import Literal, cast
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from det_backbones.darknet import DarkNet
+from det_backbones.folding import Normalized
 from det_backbones.initialization import caffe2_xavier, xavier_uniform
-from det_backbones.norm import Norm, Normalized, convolve_and_normalize, make_norm
-from det_backbones.resnet import ResNet
+from det_backbones.norm import Norm, convolve_and_normalize, make_norm
+from det_backbones.spec import Body
 
 
 class FPN(Normalized):
@@ -94,10 +95,16 @@ class FPN(Normalized):
             `Tensor[N, C, H_l, W_l]` for each input and each level appended, of half the size (rounded up).
 
         Raises:
-            ValueError: There are not as many features as `in_channels`.
+            ValueError: There are not as many features as `in_channels`, or one is not half the size of the one before.
         """
         if len(features) != len(self.lateral):
             raise ValueError(f"features must be {len(self.lateral)} maps, fine to coarse, got {len(features)}")
+        for fine, coarse in pairwise(feature.shape[-2:] for feature in features):
+            if any(half not in (size // 2, (size + 1) // 2) for size, half in zip(fine, coarse, strict=True)):
+                raise ValueError(
+                    f"features must halve in size from map to map, got {' x '.join(map(str, coarse))} after "
+                    f"{' x '.join(map(str, fine))}"
+                )
         laterals = [
             self._convolve(feature, self.lateral[level], self.lateral_norm, level)
             for level, feature in enumerate(features)
@@ -126,14 +133,18 @@ class FPN(Normalized):
 
 
 class ResNetFPN(nn.Module):
-    """A body (ResNet or DarkNet) and the pyramid on its last stages.
+    """A body (ResNet, DarkNet, a network of timm, anything that is a :class:`Body`) and the pyramid on its last stages.
+
+    Args:
+        body: Gives the features.
+        fpn: The pyramid; its `in_channels` are those of the body's last stages.
 
     Attributes:
         out_channels: Channels of every level.
         strides: Stride of every level in pixels of the input: 4, 8, 16, 32, 64; with YOLACT's pyramid 8, ..., 128.
     """
 
-    def __init__(self, body: ResNet | DarkNet, fpn: FPN) -> None:
+    def __init__(self, body: Body, fpn: FPN) -> None:
         super().__init__()
         levels = len(fpn.in_channels)
         if tuple(body.out_channels[-levels:]) != fpn.in_channels:
@@ -156,5 +167,24 @@ class ResNetFPN(nn.Module):
         return tuple(tuple(f"body.{prefix}" for prefix in group) for group in self.body.layer_groups())
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """`Tensor[N, 3, H, W]` to the pyramid's levels: `Tensor[N, out_channels, H / strides[l], W / strides[l]]`."""
-        return self.fpn(self.body(x)[-len(self.fpn.in_channels) :])
+        """The pyramid's levels of images.
+
+        Args:
+            x: `Tensor[N, 3, H, W]`.
+
+        Returns:
+            `Tensor[N, out_channels, H / strides[l], W / strides[l]]` for each level.
+
+        Raises:
+            ValueError: The body gives features that are not of the strides it declares.
+        """
+        features = self.body(x)[-len(self.fpn.in_channels) :]
+        for feature, stride in zip(features, self.strides, strict=False):
+            for pixels, cells in zip(x.shape[-2:], feature.shape[-2:], strict=True):
+                if not pixels - stride < cells * stride < pixels + stride:
+                    raise ValueError(
+                        f"the body declares features of strides {self.body.strides}, but gives one of "
+                        f"{' x '.join(map(str, feature.shape[-2:]))} for stride {stride} of an image of "
+                        f"{' x '.join(map(str, x.shape[-2:]))} pixels; give the body the strides that it has"
+                    )
+        return self.fpn(features)

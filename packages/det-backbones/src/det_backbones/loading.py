@@ -1,8 +1,8 @@
-"""Puts ImageNet weights into a ResNet or a DarkNet."""
+"""Puts ImageNet weights into a body: a ResNet, a DarkNet or a network of timm."""
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -15,8 +15,9 @@ from det_backbones.errors import WeightsError
 from det_backbones.naming import Format, translate
 from det_backbones.norm import FrozenBatchNorm2d
 from det_backbones.pixels import CAFFE2_PIXELS, DARKNET_PIXELS, TORCHVISION_PIXELS, PixelConfig
-from det_backbones.reading import read_arrays
+from det_backbones.reading import WeightsFile, read_weights
 from det_backbones.resnet import BLOCKS, ResNet
+from det_backbones.timm_body import TimmBody, flat
 
 _SHOWN = 3  # mismatches in a message
 _STATISTICS = ("running_mean", "running_var")
@@ -34,6 +35,7 @@ class LoadReport:
             and what deformable convolutions have more than others, which stays.
         pixels: The input that files of this format usually expect.
         stride_in_1x1: Where their bottlenecks usually have the stride, which no shape tells; None where that varies.
+        unwrapped: What was stripped from around the arrays, see :class:`~det_backbones.WeightsFile`.
     """
 
     format: Format
@@ -42,19 +44,29 @@ class LoadReport:
     missing: tuple[str, ...]
     pixels: PixelConfig
     stride_in_1x1: bool | None
+    unwrapped: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        stripped = f"; stripped {', '.join(self.unwrapped)}" if self.unwrapped else ""
+        return f"{self.format}, {len(self.matched)} tensors{stripped}"
 
 
-def load_imagenet_weights(body: ResNet | DarkNet, path: str | os.PathLike[str]) -> LoadReport:
+def load_imagenet_weights(
+    body: ResNet | DarkNet | TimmBody, path: str | os.PathLike[str], file: WeightsFile | None = None
+) -> LoadReport:
     """Loads pretrained weights into a body, or changes nothing and says why.
 
     Reads Caffe2's pickles (MSRA's R-50.pkl and R-101.pkl, also inside "blobs" or detectron2's "model"), detectron2's
     own, torchvision's, and YOLACT's of DarkNet; the format follows from the content, and nothing in the file is run.
-    The body of a detector is read too. Caffe2 folds its batch normalisation into scale and bias, so mean and variance
-    become those for which the layer multiplies by exactly the scale: 0 and 1 - eps.
+    The body of a detector is read too. A :class:`~det_backbones.TimmBody` takes timm's file of its network.
+
+    Caffe2 folds its batch normalisation into scale and bias, so mean and variance become those for which the layer
+    multiplies by exactly the scale: 0 and 1 - eps.
 
     Args:
         body: The network; its device and dtype stay.
         path: The file.
+        file: What :func:`~det_backbones.read_weights` found in it, where that was done already.
 
     Returns:
         What was set and what was left out.
@@ -63,7 +75,10 @@ def load_imagenet_weights(body: ResNet | DarkNet, path: str | os.PathLike[str]) 
         WeightsError: The file is missing, damaged or unsafe, has numbers that are not finite, or is of another
             architecture; the message then names the first tensors that differ, with both shapes.
     """
-    arrays = read_arrays(path)
+    file = read_weights(path) if file is None else file
+    arrays = file.arrays
+    if isinstance(body, TimmBody):
+        return _load_timm(body, path, file)
     kind, names = translate(arrays)
     if kind is None:
         raise WeightsError(
@@ -88,9 +103,7 @@ def load_imagenet_weights(body: ResNet | DarkNet, path: str | os.PathLike[str]) 
         found |= {name: _identity(body, name) for name in affine}
     found |= {name: wanted[name].cpu() for name in _deformation(body) if name in missing}
     _check_architecture(path, found, wanted)
-    for name in wanted:
-        if not torch.isfinite(found[name]).all():
-            raise WeightsError(f"{path} has numbers that are not finite, first in {names.get(name, name)}.")
+    _check_finite(path, {name: found[name] for name in wanted}, names)
     body.load_state_dict({name: found[name] for name in wanted}, strict=False)
     matched = tuple(name for name in wanted if name not in missing)
     used = {names[name] for name in matched}
@@ -101,6 +114,33 @@ def load_imagenet_weights(body: ResNet | DarkNet, path: str | os.PathLike[str]) 
         missing=tuple(missing),
         pixels={"caffe2": CAFFE2_PIXELS, "darknet": DARKNET_PIXELS}.get(kind, TORCHVISION_PIXELS),
         stride_in_1x1={"caffe2": True, "torchvision": False}.get(kind),
+        unwrapped=file.unwrapped,
+    )
+
+
+def _load_timm(body: TimmBody, path: str | os.PathLike[str], file: WeightsFile) -> LoadReport:
+    arrays = file.arrays
+    file_names = {flat(name): name for name in arrays}
+    state = body.network.state_dict()
+    wanted = {name: value for name, value in state.items() if not name.endswith(".num_batches_tracked")}
+    names = {name: file_names[flat(name)] for name in wanted if flat(name) in file_names}
+    found = {name: arrays[file_name] for name, file_name in names.items()}
+    if differences := _differences(found, wanted):
+        raise WeightsError(
+            f"{path} has the weights of another network than timm/{body.name}, or not under timm's names: "
+            f"{_first(differences)}."
+        )
+    _check_finite(path, found, names)
+    body.network.load_state_dict(found, strict=False)
+    used = set(names.values())
+    return LoadReport(
+        format="timm",
+        matched=tuple(f"network.{name}" for name in wanted),
+        ignored=tuple(name for name in arrays if name not in used),
+        missing=(),
+        pixels=body.pixels,
+        stride_in_1x1=None,
+        unwrapped=file.unwrapped,
     )
 
 
@@ -126,19 +166,33 @@ def _check_architecture(
     path: str | os.PathLike[str], found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]
 ) -> None:
     # MSRA's ResNet-50 has a bias in conv1, which no reference system uses.
-    surplus = [name for name in found if name not in wanted and name != "conv1.bias"]
+    known = {name: value for name, value in found.items() if name in wanted or name != "conv1.bias"}
+    if differences := _differences(known, wanted):
+        raise WeightsError(
+            f"{path} has the weights of another network: {_describe(found)}, while this one is {_describe(wanted)}. "
+            f"{_first(differences)}."
+        )
+
+
+def _check_finite(path: str | os.PathLike[str], found: Mapping[str, Tensor], names: Mapping[str, str]) -> None:
+    for name, value in found.items():
+        if not torch.isfinite(value).all():
+            raise WeightsError(f"{path} has numbers that are not finite, first in {names.get(name, name)}.")
+
+
+def _differences(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> list[str]:
+    """Each tensor that is not in both, or not of one shape, as a sentence."""
     differences = []
-    for name in (*wanted, *surplus):
+    for name in (*wanted, *(name for name in found if name not in wanted)):
         have, want = found.get(name), wanted.get(name)
         if have is None or want is None or have.shape != want.shape:
             differences.append(f"{name} is {_size(have)} in the file and {_size(want)} in the network")
-    if not differences:
-        return
+    return differences
+
+
+def _first(differences: Sequence[str]) -> str:
     more = f", and {len(differences) - _SHOWN} more differ" if len(differences) > _SHOWN else ""
-    raise WeightsError(
-        f"{path} has the weights of another network: {_describe(found)}, while this one is {_describe(wanted)}. "
-        f"{'; '.join(differences[:_SHOWN])}{more}."
-    )
+    return "; ".join(differences[:_SHOWN]) + more
 
 
 def _size(tensor: Tensor | None) -> str:

@@ -4,10 +4,10 @@ import re
 from collections.abc import Iterable
 from typing import Literal
 
-Format = Literal["caffe2", "detectron2", "torchvision", "darknet"]
+Format = Literal["caffe2", "detectron2", "torchvision", "darknet", "timm"]
 
 # Where a detector keeps its body; a file of the body alone has no prefix.
-_PREFIXES = ("", "module.", "backbone.body.", "backbone.bottom_up.", "backbone.", "module.backbone.body.")
+_PREFIXES = ("", "backbone.body.", "backbone.bottom_up.", "backbone.")
 
 _CAFFE2_SUFFIX = {
     "w": "weight",

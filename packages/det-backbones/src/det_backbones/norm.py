@@ -1,4 +1,4 @@
-"""Normalisation layers of the backbones, and their folding into the convolution before them.
+"""Normalisation layers of the backbones, computed as part of the convolution before them where they are constant.
 
 Legend: `N` images, `C` channels, `H, W` height and width.
 """
@@ -199,9 +199,7 @@ class _Scaled(torch.autograd.Function):
         return (gradient * scale).to(ctx.dtype), None, None
 
 
-def _folded(
-    convolution: nn.Conv2d | DeformConv2d, norm: FrozenBatchNorm2d, dtype: torch.dtype
-) -> tuple[Tensor, Tensor]:
+def folded(convolution: nn.Conv2d | DeformConv2d, norm: FrozenBatchNorm2d, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Weight and bias, in `dtype`, of the one convolution that a convolution and a constant affine map after it are."""
     weight, bias = convolution.weight, convolution.bias
     scale, shift = affine_map(norm, dtype if bias is None else torch.promote_types(dtype, torch.float32))
@@ -233,41 +231,6 @@ def convolve_and_normalize(x: Tensor, convolution: nn.Conv2d | DeformConv2d, nor
         return norm(convolution(x))
     dtype = convolution.weight.dtype
     if isinstance(convolution, DeformConv2d):
-        return convolution.convolve(x, *_folded(convolution, norm, dtype))
+        return convolution.convolve(x, *folded(convolution, norm, dtype))
     # Its own way, which a subclass may have changed.
-    return convolution._conv_forward(x, *_folded(convolution, norm, _compute_dtype(x, dtype)))
-
-
-class Normalized(nn.Module):
-    """A module that passes convolutions, each with its normalisation, to :func:`convolve_and_normalize`."""
-
-    def normalized(self) -> Iterator[tuple[str, str]]:
-        """The names of the two within this module, of each such pair."""
-        raise NotImplementedError
-
-
-@torch.no_grad()
-def fold_norms(network: nn.Module) -> nn.Module:
-    """Fold normalisations into the convolutions before them once, for inference, instead of at every call.
-
-    Of this package's networks, normalisations whose statistics are constant, in `eval()` all batch normalisations;
-    others stay. Results are the same, the names in the state are not: convolutions get a bias, and the normalisations
-    become `nn.Identity`. What was folded is constant.
-
-    Args:
-        network: One of this package's, or anything with such inside; changed in place.
-
-    Returns:
-        `network`.
-    """
-    for module in list(network.modules()):
-        if isinstance(module, Normalized):
-            for first, second in module.normalized():
-                convolution, norm = module.get_submodule(first), module.get_submodule(second)
-                if has_constant_statistics(norm):
-                    kept = cast(nn.Conv2d, convolution)
-                    weight, bias = _folded(kept, norm, kept.weight.dtype)
-                    kept.weight = nn.Parameter(weight, requires_grad=False)
-                    kept.bias = nn.Parameter(bias, requires_grad=False)
-                    module.set_submodule(second, nn.Identity())
-    return network
+    return convolution._conv_forward(x, *folded(convolution, norm, _compute_dtype(x, dtype)))

@@ -3,26 +3,34 @@
 Which format it is follows from the content. Pickles run code when loaded, so those of Caffe2 and detectron2 go through
 an unpickler that knows numpy arrays and containers only, those of PyTorch through `torch.load(weights_only=True)`. Both
 know by name the numbers of numpy and the metadata which the files of training frameworks carry, and restore none of it.
+safetensors has no code in it, and is what is written.
 """
 
+import hashlib
+import json
 import os
 import pickle
 import re
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
+import safetensors.torch
 import torch
 from torch import Tensor
 
 from det_backbones import unpickling
 from det_backbones.errors import WeightsError
+from det_backbones.wrapping import unwrap
 
 # A legacy (not zip) torch.save starts with a pickled magic number.
 _TORCH_LEGACY = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)
 _ZIP = b"PK\x03\x04"
+# What det-engine ends its checkpoints with, before the SHA-256 of everything that precedes it.
+_SEAL = b"det-engine sha256:"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,13 +38,15 @@ class WeightsFile:
     """What a weights file holds.
 
     Attributes:
-        arrays: On the CPU, under the file's own names.
+        arrays: On the CPU, under the file's own names, without what wraps them (:mod:`det_backbones.wrapping`).
         metadata: What lies beside the dictionary of the arrays (mmdetection's "meta", an optimiser's state): plain
-            values; objects are empty stand-ins.
+            values; objects are empty stand-ins. Of safetensors, its text by name.
+        unwrapped: What was stripped from around the arrays, such as "module." before their names; one phrase each.
     """
 
     arrays: dict[str, Tensor]
     metadata: dict[str, Any]
+    unwrapped: tuple[str, ...] = ()
 
 
 def read_arrays(path: str | os.PathLike[str]) -> dict[str, Tensor]:
@@ -47,9 +57,14 @@ def read_arrays(path: str | os.PathLike[str]) -> dict[str, Tensor]:
 def read_weights(path: str | os.PathLike[str]) -> WeightsFile:
     """The named arrays of a weights file and what it says beside them.
 
-    Reads Caffe2's pickles (flat, or in "blobs"), detectron2's (in "model") and what `torch.save` wrote (a state dict,
-    also in "model", "state_dict" or "model_state"). Entries that are not arrays are left out of them, and so are
-    Caffe2's momenta.
+    Reads Caffe2's pickles (flat, or in "blobs"), detectron2's (in "model"), safetensors and what `torch.save` wrote (a
+    state dict, also in one of :data:`det_backbones.wrapping.CONTAINERS`), runs of det-engine among them, whose checksum
+    is verified. Entries that are not arrays are left out, and so are Caffe2's momenta. What parallel, compiled and
+    averaged models, FSDP and Lightning put before names is stripped; a moving average is taken before the model beside
+    it. The file is opened once.
+
+    Args:
+        path: The file.
 
     Raises:
         WeightsError: The file does not exist, is damaged, is not of these formats, names objects that are neither
@@ -58,19 +73,10 @@ def read_weights(path: str | os.PathLike[str]) -> WeightsFile:
     path = Path(path)
     try:
         with path.open("rb") as file:
-            head = file.read(64)
+            content = _content(file, path)
     except OSError as error:
         raise WeightsError(f"The weights file {path} cannot be read ({error.strerror or error}).") from error
-    if not head:
-        raise WeightsError(f"{path} is empty.")
-    if head.startswith((_ZIP, _TORCH_LEGACY)):
-        content = _read_torch(path)
-    elif head[0] == 0x80 or head[:1] in b"(}]c":
-        content = _read_pickle(path)
-    else:
-        hint = " It is a pointer of Git LFS; fetch the file it stands for." if b"git-lfs" in head else ""
-        raise WeightsError(f"{path} is not a weights file: it starts with {head[:16]!r}.{hint}")
-    named, metadata = _inner(content)
+    named, metadata, unwrapped = unwrap(content)
     arrays = {}
     for name, value in named.items():
         if isinstance(value, np.ndarray) and not name.endswith("_momentum"):
@@ -80,25 +86,81 @@ def read_weights(path: str | os.PathLike[str]) -> WeightsFile:
             arrays[name] = value.detach()
     if not arrays:
         raise WeightsError(f"{path} holds no weights: no arrays by name were found in it.")
-    return WeightsFile(arrays=arrays, metadata=metadata)
+    return WeightsFile(arrays=arrays, metadata=metadata, unwrapped=tuple(unwrapped))
 
 
-def _inner(content: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The dictionary of names, out of the wrappings of the formats, and what lies beside it."""
-    beside: dict[str, Any] = {}
-    for key in ("blobs", "model", "state_dict", "model_state"):
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            beside |= {str(name): value for name, value in content.items() if name != key}
-            content = content[key]
-    if not isinstance(content, Mapping):
-        return {}, beside
-    return {name: value for name, value in content.items() if isinstance(name, str)}, beside
+def write_weights(
+    path: str | os.PathLike[str], arrays: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write named arrays as a safetensors file, which is complete before it has its name.
 
+    Args:
+        path: The file; one of that name is replaced.
+        arrays: Tensors on any device, of any strides; ones that share memory are written once each.
+        metadata: Text by name.
 
-def _read_pickle(path: Path) -> Any:
+    Raises:
+        WeightsError: The file cannot be written.
+    """
+    path = Path(path)
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    # The format knows no strides and no memory that tensors share.
+    plain = {name: torch.empty(value.shape, dtype=value.dtype).copy_(value.detach()) for name, value in arrays.items()}
     try:
-        with path.open("rb") as file:
-            return unpickling.load(file)
+        safetensors.torch.save_file(plain, partial, dict(metadata or {}))
+        partial.replace(path)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise WeightsError(f"The weights file {path} cannot be written ({_first_line(str(error))}).") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _content(file: BinaryIO, path: Path) -> Any:
+    """What lies in an open file, of whichever format."""
+    head = file.read(64)
+    if not head:
+        raise WeightsError(f"{path} is empty.")
+    if not _seal_holds(file):
+        raise WeightsError(f"{path} is damaged: its content does not match its checksum. Use another checkpoint.")
+    file.seek(0)
+    if head.startswith((_ZIP, _TORCH_LEGACY)):
+        return _read_torch(file, path)
+    if head[0] == 0x80 or head[:1] in b"(}]c":
+        return _read_pickle(file, path)
+    if head[8:9] == b"{":
+        return _read_safetensors(file, path)
+    hint = " It is a pointer of Git LFS; fetch the file it stands for." if b"git-lfs" in head else ""
+    raise WeightsError(f"{path} is not a weights file: it starts with {head[:16]!r}.{hint}")
+
+
+def _seal_holds(file: BinaryIO) -> bool:
+    """Whether det-engine's seal fits what precedes it; True for a file without one."""
+    remaining = max(0, file.seek(0, os.SEEK_END) - len(_SEAL) - hashlib.sha256().digest_size)
+    file.seek(remaining)
+    seal = file.read()
+    if not seal.startswith(_SEAL):
+        return True
+    digest = hashlib.sha256()
+    file.seek(0)
+    while remaining:
+        block = file.read(min(1 << 22, remaining))
+        digest.update(block)
+        remaining -= len(block)
+    return seal[len(_SEAL) :] == digest.digest()
+
+
+def _read_safetensors(file: BinaryIO, path: Path) -> Any:
+    content = file.read()
+    try:
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        return header.get("__metadata__", {}) | {"state_dict": safetensors.torch.load(content)}
+    except Exception as error:
+        raise WeightsError(_damaged(path, error)) from error
+
+
+def _read_pickle(file: BinaryIO, path: Path) -> Any:
+    try:
+        return unpickling.load(file)
     except unpickling.UnsafeError as error:
         raise WeightsError(_unsafe(path, str(error))) from error
     except Exception as error:
@@ -106,11 +168,11 @@ def _read_pickle(path: Path) -> Any:
         raise WeightsError(_damaged(path, error)) from error
 
 
-def _read_torch(path: Path) -> Any:
+def _read_torch(file: BinaryIO, path: Path) -> Any:
     try:
         known: list[Any] = [(stand_in, name) for name, stand_in in unpickling.STAND_INS.items()]
         with torch.serialization.safe_globals(known):
-            return unpickling.unwrap(torch.load(path, map_location="cpu", weights_only=True))
+            return unpickling.unwrap(torch.load(file, map_location="cpu", weights_only=True))
     except Exception as error:
         if isinstance(error, pickle.UnpicklingError) and "nsupported" in str(error):
             named = re.search(r"GLOBAL ([\w.]+)", str(error))

@@ -12,8 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from det_backbones.deformable import Deformable, DeformConv2d
+from det_backbones.folding import Normalized
 from det_backbones.initialization import kaiming_normal
-from det_backbones.norm import Norm, Normalized, affine_maps, convolve_and_normalize, make_norm
+from det_backbones.norm import Norm, affine_maps, convolve_and_normalize, make_norm
 
 Depth = Literal[18, 34, 50, 101, 152]
 

@@ -10,34 +10,42 @@ from det_backbones.norm import Norm
 
 
 class Pyramid(Protocol):
-    """What a detector needs of its backbone, as :class:`det_backbones.ResNetFPN` has it.
+    """What a detector needs of its backbone, as :class:`det_backbones.ResNetFPN` has it."""
 
-    Attributes:
-        out_channels: Channels of every level.
-        strides: Pixels of the input per cell of each level, fine to coarse.
-    """
+    @property
+    def out_channels(self) -> int:
+        """Channels of every level."""
+        ...
 
-    out_channels: int
-    strides: tuple[int, ...]
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Pixels of the input per cell of each level, fine to coarse."""
+        ...
 
     def __call__(self, x: Tensor, /) -> Sequence[Tensor]:
-        """From `Tensor[N, 3, H, W]`, levels `Tensor[N, out_channels, ceil(H / strides[l]), ceil(W / strides[l])]`."""
+        """From `Tensor[N, 3, H, W]`, levels `Tensor[N, out_channels, H / strides[l], W / strides[l]]`, rounded."""
         ...
 
 
 class Body(Protocol):
-    """What a pyramid needs of the network below it, as :func:`det_backbones.resnet` has it.
+    """What a pyramid needs of the network below it, as :func:`det_backbones.resnet` has it."""
 
-    Attributes:
-        out_channels: Channels of each feature map, fine to coarse.
-        strides: Their strides in pixels of the input.
-    """
+    @property
+    def out_channels(self) -> tuple[int, ...]:
+        """Channels of each feature, fine to coarse."""
+        ...
 
-    out_channels: tuple[int, ...]
-    strides: tuple[int, ...]
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Pixels of the input per cell of each feature."""
+        ...
+
+    def layer_groups(self) -> tuple[tuple[str, ...], ...]:
+        """What the names of the parameters begin with, layer by layer from the input on."""
+        ...
 
     def __call__(self, x: Tensor, /) -> Sequence[Tensor]:
-        """From `Tensor[N, 3, H, W]`, maps `Tensor[N, out_channels[i], ceil(H / strides[i]), ceil(W / strides[i])]`."""
+        """From `Tensor[N, 3, H, W]`, features `Tensor[N, out_channels[i], H / strides[i], W / strides[i]]`, rounded."""
         ...
 
 

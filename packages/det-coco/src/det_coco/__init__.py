@@ -3,6 +3,8 @@
 from det_coco.__about__ import __version__
 from det_coco.annotations import CocoIndex, check_same_categories
 from det_coco.batches import Batch, BatchShape, Sample, default_buckets, make_batch
+from det_coco.curves import Curves, precision_recall
+from det_coco.detections import Detections
 from det_coco.drawn import Drawn, detections_of, ground_truth_of
 from det_coco.errors import DataError
 from det_coco.evaluation import evaluate
@@ -10,7 +12,9 @@ from det_coco.images import list_images, load_image
 from det_coco.keypoints import Skeleton
 from det_coco.layout import Split, default_splits, find_splits, load_split
 from det_coco.loader import Loader, eval_loader, train_loader
+from det_coco.lvis import Federation
 from det_coco.pictures import draw, save_picture, side_by_side
+from det_coco.protocol import Protocol
 from det_coco.resize import Resize
 from det_coco.results import save_results, to_results
 from det_coco.rle import decode_rle
@@ -24,10 +28,14 @@ __all__ = [
     "Batch",
     "BatchShape",
     "CocoIndex",
+    "Curves",
     "DataError",
+    "Detections",
     "Drawn",
+    "Federation",
     "Limits",
     "Loader",
+    "Protocol",
     "Resize",
     "SSDAugmentation",
     "Sample",
@@ -50,6 +58,7 @@ __all__ = [
     "load_image",
     "load_split",
     "make_batch",
+    "precision_recall",
     "save_picture",
     "save_results",
     "side_by_side",

@@ -17,6 +17,7 @@ from det_coco._parse_keypoints import pack_keypoints, read_skeleton
 from det_coco._parse_masks import is_area, measured_area, pack_masks
 from det_coco.errors import DataError
 from det_coco.keypoints import Skeleton
+from det_coco.lvis import read_federation
 
 _log = logging.getLogger("det_coco")
 
@@ -45,7 +46,7 @@ def parse(file: Path, folder: Path, check_images: bool, require_objects: bool) -
     """
     content = _read_json(file)
     categories = _categories(file, content["categories"])
-    images = _images(file, content["images"])
+    images = _images(file, content["images"], content["categories"])
     if check_images:
         images["file_names"] = _find_files(file, folder, images["file_names"])
     objects = _objects(file, content["annotations"], categories, images, read_skeleton(file, content["categories"]))
@@ -56,8 +57,8 @@ def parse(file: Path, folder: Path, check_images: bool, require_objects: bool) -
     return {"annotation_file": file, "image_folder": folder, "categories": categories, **images, **objects}
 
 
-def _images(file: Path, content: list[Any]) -> dict[str, np.ndarray]:
-    """Check and pack the images, by ascending id."""
+def _images(file: Path, content: list[Any], categories: list[Any]) -> dict[str, Any]:
+    """Check and pack the images, by ascending id, and what is known to be in them or not."""
     records = _records(file, content, "image", {"id": int, "file_name": str, "height": int, "width": int})
     records.sort(key=lambda image: image["id"])
     ids = np.array([image["id"] for image in records], dtype=np.int64)
@@ -67,11 +68,12 @@ def _images(file: Path, content: list[Any]) -> dict[str, np.ndarray]:
         "heights": _lengths(file, records, "height"),
         "widths": _lengths(file, records, "width"),
         "file_names": np.array([image["file_name"] for image in records], dtype=np.str_),
+        "federation": read_federation(file, records, categories),
     }
 
 
 def _objects(
-    file: Path, content: list[Any], categories: dict[int, str], images: dict[str, np.ndarray], skeleton: Skeleton | None
+    file: Path, content: list[Any], categories: dict[int, str], images: dict[str, Any], skeleton: Skeleton | None
 ) -> dict[str, Any]:
     """Check and pack the annotations that have a usable box, grouped by image, the file's order kept within one."""
     records = _records(file, content, "annotation", {"image_id": int, "category_id": int})
@@ -98,6 +100,7 @@ def _objects(
         "labels": labels[order],
         "crowd": crowd[order],
         "areas": _areas(file, kept, sizes[order]),
+        "file_boxes": xywh[order],
         "masks": masks,
         "keypoints": pack_keypoints(file, kept, skeleton),
         "skeleton": skeleton,
@@ -341,7 +344,7 @@ def _areas(file: Path, records: list[dict[str, Any]], sizes: np.ndarray) -> np.n
     given = [records[n]["id"] for n in wrong if records[n].get("area") is not None]
     if given:
         _log.warning(
-            "%s: the 'area' of %s is no positive number (%s); the area of the mask was taken, or that of the box.",
+            "%s: the 'area' of %s is no number from 0 on (%s); the area of the mask was taken, or that of the box.",
             file, counted(len(given), "annotation"), some(given),
         )  # fmt: skip
     if len(wrong) > len(given):

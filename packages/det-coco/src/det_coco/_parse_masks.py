@@ -70,7 +70,7 @@ def usable_segmentation(record: dict[str, Any]) -> list[list[float]] | dict[str,
 
 def is_area(value: Any) -> bool:
     """Tell whether the `area` of an annotation can be one."""
-    return type(value) in (int, float) and math.isfinite(value) and value > 0
+    return type(value) in (int, float) and math.isfinite(value) and value >= 0
 
 
 def measured_area(record: dict[str, Any], height: int, width: int) -> float:

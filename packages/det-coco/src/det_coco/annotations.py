@@ -12,6 +12,7 @@ from det_coco._parse import parse
 from det_coco._sharing import pack, unpack
 from det_coco.errors import DataError
 from det_coco.keypoints import Skeleton
+from det_coco.lvis import Federation
 from det_coco.polygons import Polygons
 from det_coco.rle import runs_to_edges
 
@@ -36,11 +37,13 @@ class CocoIndex:
         boxes: float32 `[N, 4]` x1, y1, x2, y2 in original pixels, clipped to the image, never empty.
         labels: int64 `[N]` contiguous classes 0 .. C - 1.
         crowd: bool `[N]` crowd regions, and objects that the file marks `ignore`: neither learnt nor to be found.
-        areas: float64 `[N]` square pixels: the file's own, measured where it is missing or not positive.
+        areas: float64 `[N]` square pixels: the file's own, measured where it is missing or no area.
+        file_boxes: float64 `[N, 4]` x, y, width, height as in the file, not clipped: what metrics compare.
         masks: polygons and runs.
         keypoints: float32 `[N, K, 3]` x, y in original pixels as in the file, and visibility: 0 not labelled, 1
             labelled but hidden, 2 visible; K is 0 without a skeleton.
         skeleton: the K keypoints of the categories that have some, or None.
+        federation: which classes each image was searched for, in LVIS; None elsewhere.
     """
 
     annotation_file: Path
@@ -56,9 +59,11 @@ class CocoIndex:
     labels: np.ndarray
     crowd: np.ndarray
     areas: np.ndarray
+    file_boxes: np.ndarray = field(repr=False)
     masks: Polygons = field(repr=False)
     keypoints: np.ndarray = field(repr=False)
     skeleton: Skeleton | None = None
+    federation: Federation | None = field(default=None, repr=False)
 
     @staticmethod
     def load(

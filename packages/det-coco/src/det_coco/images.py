@@ -67,6 +67,27 @@ def load_image(path: str | Path, *, size: tuple[int, int] | None = None) -> np.n
     return image
 
 
+def upright_rgb(image: Image.Image, path: str | Path = "given") -> np.ndarray:
+    """Give the pixels of an opened picture as `load_image` does.
+
+    Args:
+        image: of any mode; stays as it is.
+        path: its file, named in messages.
+
+    Returns:
+        uint8 `[height, width, 3]`, turned upright as its EXIF orientation says.
+
+    Raises:
+        DataError: its values are of unknown range.
+    """
+    image = ImageOps.exif_transpose(image)
+    if image.mode == "F" or image.mode.startswith("I"):
+        return np.repeat(_to_8_bits(Path(path), np.asarray(image))[:, :, None], 3, axis=2)
+    if image.mode == "P" and "transparency" in image.info:
+        return np.array(image.convert("RGBA").convert("RGB"))
+    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
+
+
 def list_images(path: str | Path) -> list[Path]:
     """List the pictures a path stands for: itself, or those in a folder, sorted by name.
 
@@ -114,13 +135,7 @@ def _decode(path: Path, data: bytes) -> tuple[np.ndarray, int]:
         Image.MAX_IMAGE_PIXELS = _max_pixels()
     try:
         with Image.open(io.BytesIO(data)) as image:
-            orientation = image.getexif().get(_ORIENTATION, 1)
-            ImageOps.exif_transpose(image, in_place=True)
-            if image.mode == "F" or image.mode.startswith("I"):
-                return np.repeat(_to_8_bits(path, np.asarray(image))[:, :, None], 3, axis=2), orientation
-            if image.mode == "P" and "transparency" in image.info:
-                return np.array(image.convert("RGBA").convert("RGB")), orientation
-            return np.array(image if image.mode == "RGB" else image.convert("RGB")), orientation
+            return upright_rgb(image, path), image.getexif().get(_ORIENTATION, 1)
     except DataError:
         raise
     except Image.DecompressionBombError:

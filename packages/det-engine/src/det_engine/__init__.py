@@ -11,10 +11,10 @@ from det_engine.optim import build_optimizer
 from det_engine.plain import to_plain
 from det_engine.precision import PRECISIONS, Precision
 from det_engine.progress import make_display
-from det_engine.random_state import capture_random_state, lent_random_state, restore_random_state, seed_all
+from det_engine.random_state import capture_random_state, fork_rng, restore_random_state, seed_all
 from det_engine.run import RunDirectory
 from det_engine.settings import TrainResult, TrainSettings
-from det_engine.solver import SolverConfig, check_solver, lr_at, scale_to_batch
+from det_engine.solver import SolverConfig, check_solver, lr_at, scaled_to_batch
 from det_engine.step import TrainStep
 from det_engine.train import train
 
@@ -36,7 +36,7 @@ __all__ = [
     "check_solver",
     "describe_environment",
     "draw_curves",
-    "lent_random_state",
+    "fork_rng",
     "lr_at",
     "make_display",
     "peak_memory_mib",
@@ -44,7 +44,7 @@ __all__ = [
     "replay",
     "resolve_device",
     "restore_random_state",
-    "scale_to_batch",
+    "scaled_to_batch",
     "seed_all",
     "to_plain",
     "train",

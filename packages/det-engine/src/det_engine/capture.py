@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from det_engine.errors import EngineError
-from det_engine.random_state import lent_random_state
+from det_engine.random_state import fork_rng
 
 T = TypeVar("T")
 _MOST_GRAPHS = 16
@@ -104,7 +104,7 @@ class Captured(Generic[T]):
 
     def _record(self, args: tuple[Any, ...]) -> tuple[Graph, tuple[Any, ...]]:
         inputs = _clone(args)
-        with self._rehearsal(), lent_random_state(self._device):
+        with self._rehearsal(), fork_rng(self._device):
             if self._device.type == "cpu":
                 self._function(*inputs)
                 graph: Graph = EagerGraph()
@@ -125,6 +125,22 @@ class Captured(Generic[T]):
                     "--train.capture."
                 ) from error
         return graph, inputs
+
+
+class StepGraphs:
+    """Captures the functions of one step, whose graphs share memory.
+
+    Args:
+        device: where they run.
+        rehearsal: see `Captured`.
+    """
+
+    def __init__(self, device: torch.device, rehearsal: Callable[[], AbstractContextManager[None]]) -> None:
+        self._device, self._pool, self._rehearsal = device, graph_pool(device), rehearsal
+
+    def __call__(self, function: Callable[..., T]) -> Captured[T]:
+        """Return `function`, captured."""
+        return Captured(function, self._device, self._pool, self._rehearsal)
 
 
 def _key(value: Any) -> Any:

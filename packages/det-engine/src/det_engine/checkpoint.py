@@ -20,6 +20,7 @@ from torch import nn
 
 from det_engine.__about__ import __version__
 from det_engine.errors import EngineError
+from det_engine.model import plain_name, plain_state, unwrapped
 
 FORMAT = "det-engine checkpoint"
 _MARK = b"det-engine sha256:"
@@ -62,6 +63,8 @@ def save(path: Path, state: Mapping[str, Any], *, keep: Path | None = None) -> N
 
     Raises:
         EngineError: the disk is full or the folder cannot be written; the old files are intact.
+        OSError: another error while writing; the old files are intact.
+        RuntimeError: torch cannot write; the old files are intact.
     """
     path = Path(path)
     temporary = path.with_name(f"{path.name}.writing")
@@ -267,14 +270,14 @@ def load_model(model: nn.Module, tensors: Mapping[str, torch.Tensor], source: Pa
     """Give `model` the parameters and buffers of a checkpoint, all of them and nothing else.
 
     Args:
-        model: the module that takes them.
+        model: the module that takes them; names are those without what wraps it (`torch.compile`, FSDP).
         tensors: a state dict.
         source: where it came from, for the message.
 
     Raises:
         EngineError: names or shapes differ, so the checkpoint is of another architecture; names the first of each.
     """
-    own = model.state_dict()
+    own = plain_state(model)
     differences = [f"{name} is not in the file" for name in own if name not in tensors][:3]
     differences += [f"{name} is not in the model" for name in tensors if name not in own][:3]
     differences += [
@@ -284,7 +287,8 @@ def load_model(model: nn.Module, tensors: Mapping[str, torch.Tensor], source: Pa
     ][:3]
     if differences:
         raise EngineError(f"Checkpoint {source} is of another architecture: {'; '.join(differences)}.")
-    model.load_state_dict(dict(tensors))
+    actual = {plain_name(name): name for name in unwrapped(model).state_dict()}
+    unwrapped(model).load_state_dict({actual[name]: tensor for name, tensor in tensors.items()})
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any], source: Path | str) -> None:

@@ -1,27 +1,24 @@
-"""Command line: subcommands, typed options over a default configuration, one message for wrong use.
+"""Command line: subcommands, exit statuses, one message for wrong use.
 
 An app reads its command (`dispatch`), takes the options it needs first (`take_option`, such as `--recipe`), lets the
-rest override the recipe's dataclass (`override`), and runs under `run_main`, which turns errors into exit statuses.
+rest override the recipe's dataclass (`options.override`), and runs under `run_main`, which turns errors into exit
+statuses.
 """
 
-import contextlib
 import difflib
 import errno
-import io
 import os
-import re
+import select
+import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar
-
-import tyro
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from det_engine import distributed
 from det_engine.errors import EngineError, Interrupted
 
-T = TypeVar("T")
 DEBUG_VARIABLE = "DET_DEBUG"
+_UNREAD = 128 + signal.SIGPIPE
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -37,6 +34,7 @@ def run_main(main: Callable[[], int | None], errors: tuple[type[Exception], ...]
     | 0, or what `main` returns | done |
     | 2 | one of `errors`, or `EngineError`, or a full disk: the message goes to stderr, without traceback |
     | 130 | Ctrl-C |
+    | 141 | nobody reads the output any more, as after `| head` |
     | 143 | SIGTERM during training |
 
     With `DET_DEBUG=1` in the environment the traceback is shown as well.
@@ -45,42 +43,70 @@ def run_main(main: Callable[[], int | None], errors: tuple[type[Exception], ...]
         main: the command.
         errors: exceptions whose message is for the user.
     """
-    status = _status(main, (*errors, EngineError))
+    try:
+        status = main() or 0
+    except BaseException as error:
+        found = _status_of(error, (*errors, EngineError))
+        if found is None:
+            raise
+        status = found
+    else:
+        status = _UNREAD if _reader_is_gone() else status
     distributed.leave(status)
     return status
 
 
-def _status(main: Callable[[], int | None], errors: tuple[type[Exception], ...]) -> int:
-    try:
-        return main() or 0
-    except Interrupted as error:
+def _status_of(error: BaseException, errors: tuple[type[Exception], ...]) -> int | None:
+    """Say what happened; the status, or None if the error is to be raised."""
+    if _reader_is_gone(error):
+        return _UNREAD
+    if isinstance(error, Interrupted):
         if distributed.is_main():
             _say(str(error))
         return error.status
-    except KeyboardInterrupt:
+    if isinstance(error, KeyboardInterrupt):
         _say("interrupted")
         return 130
-    except SystemExit as error:
-        if distributed.world_size() == 1:
-            raise
+    if isinstance(error, errors):
+        if os.environ.get(DEBUG_VARIABLE):
+            traceback.print_exception(error)
+        _report(str(error))
+        return 2
+    if isinstance(error, OSError) and error.errno in _FULL:
+        _report(f"Cannot write {error.filename or 'a file'}: {error.strerror}.")
+        return 2
+    return None if distributed.world_size() == 1 else _status_of_process(error)
+
+
+def _status_of_process(error: BaseException) -> int | None:
+    """The same for what ends one of several processes, which has to leave and not only to end."""
+    if isinstance(error, SystemExit):
         if error.code is None or isinstance(error.code, int):
             return error.code or 0
         _report(str(error.code))
         return 1
-    except errors as error:
-        if os.environ.get(DEBUG_VARIABLE):
-            traceback.print_exc()
-        _report(str(error))
-        return 2
-    except Exception as error:
-        if isinstance(error, OSError) and error.errno in _FULL:
-            _report(f"Cannot write {error.filename or 'a file'}: {error.strerror}.")
-            return 2
-        if distributed.world_size() == 1:
-            raise
-        traceback.print_exc()
-        _report(f"{type(error).__name__}: {error}")
-        return 1
+    if not isinstance(error, Exception):
+        return None
+    traceback.print_exception(error)
+    _report(f"{type(error).__name__}: {error}")
+    return 1
+
+
+def _reader_is_gone(error: BaseException | None = None) -> bool:
+    """Whether what reads our output, such as `head`, has ended; then nothing is written any more."""
+    gone = False
+    if isinstance(error, BrokenPipeError):
+        # It may also be a pipe to another process of ours that broke.
+        output = select.poll()
+        output.register(sys.stdout.fileno(), 0)
+        gone = any(state & select.POLLERR for _, state in output.poll(0))
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        gone = True
+    if gone:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return gone
 
 
 def _report(text: str) -> None:
@@ -179,101 +205,3 @@ def take_option(args: Sequence[str], name: str, default: str | None = None) -> t
             rest.append(argument)
         position += 1
     return value, rest
-
-
-def override(default: T, args: Sequence[str], prog: str, description: str | None = None) -> T:
-    """A copy of the dataclass `default` with the fields that `args` name replaced.
-
-    Nested dataclasses make dotted options: `--solver.base-lr 0.01`. Tuples take several values, optional fields take
-    `None`, booleans take `True` or `False`. `--help` prints all options with the values of `default` and exits.
-
-    Args:
-        default: a dataclass instance, such as a recipe.
-        args: options.
-        prog: program name, for help and messages.
-        description: text above the options in the help.
-
-    Raises:
-        UsageError: an option does not exist (names the nearest), or a value does not fit.
-    """
-    complaints = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(complaints):
-            result, rest = _parse(default, list(args), prog, description)
-    except SystemExit as error:
-        if not error.code:
-            raise
-        # Who misspells a required option has also left it out; the spelling is what helps.
-        names = option_names(default)
-        misspelt = next((a for a in args if a.startswith("--") and _option(a) not in names), None)
-        if misspelt is not None:
-            raise _unknown_option(misspelt, names, prog) from None
-        raise UsageError(f"{_sentence(complaints.getvalue())} See {prog} --help.") from None
-    if not rest:
-        return result
-    wrong = next((argument for argument in rest if argument.startswith("-")), None)
-    if wrong is None:
-        raise UsageError(f"Unexpected argument {rest[0]!r}. Options begin with --; see {prog} --help.")
-    raise _unknown_option(wrong, option_names(default), prog)
-
-
-def _option(argument: str) -> str:
-    """The option of `--name` or `--name=value`, spelt with hyphens."""
-    return argument.partition("=")[0].replace("_", "-")
-
-
-def _unknown_option(argument: str, names: Sequence[str], prog: str) -> UsageError:
-    name = argument.partition("=")[0]
-    near = nearest(name, names)
-    return UsageError(f"Unknown option {name}.{f' Did you mean {near}?' if near else ''} See {prog} --help.")
-
-
-def option_names(default: Any, prog: str = "") -> list[str]:
-    """The options that `override` takes for the dataclass instance `default`, in the order of its help."""
-    text = io.StringIO()
-    # Wide enough that no name is broken; tyro then sets boxes side by side, so an option may begin in any column.
-    with _environment("COLUMNS", "1000"), contextlib.redirect_stdout(text), contextlib.suppress(SystemExit):
-        _parse(default, ["--help"], prog, None)
-    found = re.findall(r"(?:^|│|\s\s)\s*(?:-\w, )?(--[a-z][\w.-]*)", text.getvalue(), flags=re.MULTILINE)
-    return list(dict.fromkeys(found))
-
-
-def _parse(default: T, args: list[str], prog: str, description: str | None) -> tuple[T, list[str]]:
-    return tyro.cli(
-        type(default),
-        default=default,
-        args=args,
-        prog=prog,
-        description=description,
-        return_unknown_args=True,
-        config=(tyro.conf.AvoidSubcommands, tyro.conf.FlagConversionOff),
-    )
-
-
-@contextlib.contextmanager
-def _environment(name: str, value: str) -> Iterator[None]:
-    before = os.environ.get(name)
-    os.environ[name] = value
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before
-
-
-def _sentence(box: str) -> str:
-    """The message inside tyro's box, in one line; the box is drawn with lines or, where the output has none, dashes."""
-    lines = [line.strip("│ ") for line in box.splitlines() if not line.startswith(("╭", "╰"))]
-    sections: list[list[str]] = [[]]
-    for line in lines:
-        if re.fullmatch("─+|-+", line):
-            sections.append([])
-        elif line:
-            sections[-1].append(line)
-    # In a box of lines the title is part of the border, in one of dashes it is a section of its own.
-    message = sections[0] if "╭" in box or len(sections) == 1 else sections[1]
-    text = " ".join(message)
-    text = text[:1].upper() + text[1:]
-    return text if text.endswith(".") else f"{text}."

@@ -80,6 +80,7 @@ def processes(device: torch.device) -> Iterator[None]:
 
     Raises:
         EngineError: the processes do not find each other, or another one was lost.
+        RuntimeError: the block raised one that is not about another process.
     """
     if not is_launched():
         yield
@@ -97,8 +98,8 @@ def processes(device: torch.device) -> Iterator[None]:
     try:
         yield
         # Nobody leaves while another one may still wait for what this process has sent.
-        gather(None)
-        share(None)
+        gather_object(None)
+        broadcast_object(None)
     except RuntimeError as error:
         if not isinstance(error, dist.DistError) and not _LOST.search(str(error)):
             raise
@@ -141,8 +142,8 @@ def leave(status: int) -> None:
         os._exit(status)
 
 
-def share(value: Any) -> Any:
-    """Rank 0's `value` on every process."""
+def broadcast_object(value: Any) -> Any:
+    """Rank 0's `value`, of anything that can be pickled, on every process."""
     if world_size() == 1:
         return value
     box = [value]
@@ -150,7 +151,7 @@ def share(value: Any) -> Any:
     return box[0]
 
 
-def gather(value: Any) -> list[Any] | None:
+def gather_object(value: Any) -> list[Any] | None:
     """The values of all processes in the order of their ranks, on rank 0; None elsewhere."""
     if world_size() == 1:
         return [value]
@@ -159,8 +160,8 @@ def gather(value: Any) -> list[Any] | None:
     return values
 
 
-def mean(tensor: Tensor) -> Tensor:
-    """The mean of a floating tensor over all processes, in place, without a host read."""
+def all_reduce_mean(tensor: Tensor) -> Tensor:
+    """Replace a floating tensor of any shape by its mean over all processes, without a host read, and return it."""
     if world_size() > 1:
         dist.all_reduce(tensor)
         tensor /= world_size()
@@ -171,14 +172,14 @@ def mean(tensor: Tensor) -> Tensor:
 def main_first() -> Iterator[None]:
     """A block that rank 0 runs before the others, such as one that makes or downloads what all of them read."""
     if not is_main():
-        share(None)
+        broadcast_object(None)
     yield
     if is_main():
-        share(None)
+        broadcast_object(None)
 
 
 def per_process(total: int) -> int:
-    """This process's share of `total` images a step.
+    """Divide `total` images a step among the processes; how many each has.
 
     Raises:
         EngineError: the processes cannot have equally many.
@@ -224,6 +225,9 @@ def launch(count: int, command: Sequence[str]) -> int:
     Args:
         count: number of processes.
         command: program and arguments; the processes find each other by the variables that torchrun sets.
+
+    Raises:
+        EngineError: there are fewer than one.
     """
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -325,17 +329,3 @@ def first_host(nodes: str) -> str:
     """The first host of a Slurm node list such as `gpu[03-05,9],login1`."""
     found = re.match(r"([^,\[]+)(?:\[(\d+))?", nodes)
     return nodes if found is None else found[1] + (found[2] or "")
-
-
-def exchange_gradients(gradients: list[Tensor]) -> None:
-    """Replace gradients by their mean over all processes, in one message per number format."""
-    if world_size() == 1:
-        return
-    kinds: dict[torch.dtype, list[Tensor]] = {}
-    for gradient in gradients:
-        kinds.setdefault(gradient.dtype, []).append(gradient)
-    for same in kinds.values():
-        flat = torch.cat([gradient.flatten() for gradient in same])
-        mean(flat)
-        pieces = flat.split([gradient.numel() for gradient in same])
-        torch._foreach_copy_(same, [piece.view_as(g) for piece, g in zip(pieces, same, strict=True)])

@@ -212,26 +212,27 @@ def explain(
     Returns:
         Sentences, the same in every process: any of them may be the one whose message is shown.
     """
-    ids = distributed.gather(batch["image_ids"].tolist() if "image_ids" in batch else [])
+    ids = distributed.gather_object(batch["image_ids"].tolist() if "image_ids" in batch else [])
     findings = []
-    for number, (part, totals) in enumerate(stepper.parts(batch, step)):
+    accumulation = stepper.accumulation
+    for number, (part, means) in enumerate(accumulation.micro_batches(batch, step)):
         recorded: list[float] = []
-        place = stepper.place(number)
+        place, seed = accumulation.place(number), accumulation.seed(step, number)
         finding = examine(
             stepper.model,
             part,
             precision=stepper.precision,
-            seed=stepper.seed(step, number),
+            seed=seed,
             place=place,
-            mean=functools.partial(_mean, iter(totals), recorded),
+            mean=functools.partial(_mean, iter(means), recorded),
         )
-        findings.append((finding, part, place, recorded, stepper.seed(step, number)))
-    stepper.unblock()
+        findings.append((finding, part, place, recorded, seed))
+    stepper.guard.unblock()
     worst = max(range(len(findings)), key=lambda number: _badness(findings[number][0]))
-    scores = distributed.gather(_badness(findings[worst][0]))
-    culprit = distributed.share(0 if scores is None else max(range(len(scores)), key=scores.__getitem__))
+    scores = distributed.gather_object(_badness(findings[worst][0]))
+    culprit = distributed.broadcast_object(0 if scores is None else max(range(len(scores)), key=scores.__getitem__))
     finding, part, place, recorded, seed = findings[worst]
-    told = distributed.gather(finding)
+    told = distributed.gather_object(finding)
     if distributed.rank() == culprit:
         bundle = {
             "model": stepper.tensors(),
@@ -258,14 +259,14 @@ def explain(
         if told[culprit].is_finite and not exploded:
             lines.append("Repeated, the step gives finite values.")
         lines += [*told[culprit].sentences(), f"Repeat it with: replay {path}."]
-    return distributed.share(lines)
+    return distributed.broadcast_object(lines)
 
 
 def _mean(given: Iterator[Tensor], recorded: list[float], count: Tensor) -> Tensor:
     """What a loss was divided by: as found before the step, or else over all processes; remembered."""
     value = next(given, None)
     if value is None:
-        value = distributed.mean(count.detach().float().clone())
+        value = distributed.all_reduce_mean(count.detach().float().clone())
     recorded.append(float(value))
     return value
 

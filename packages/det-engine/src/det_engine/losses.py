@@ -40,7 +40,7 @@ class LossRecord:
 
         Args:
             names: the loss terms, then `grad_norm` and `blocked`.
-            values: float32 `[len(names)]`.
+            values: float32 `[N]`, one for each name.
         """
         self._names = tuple(names)
         self._on_device.append(values)

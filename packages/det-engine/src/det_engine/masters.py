@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from det_engine.model import plain_name
 from det_engine.optim import is_norm
 
 
@@ -28,7 +29,7 @@ class Masters:
                         master = nn.Parameter(parameter.detach().clone(), requires_grad=parameter.requires_grad)
                         self.of[parameter] = master
                         parameter.data = parameter.data.to(dtype)
-                    self._names[f"{prefix}.{name}" if prefix else name] = self.of[parameter]
+                    self._names[plain_name(f"{prefix}.{name}" if prefix else name)] = self.of[parameter]
         trained = [(half, master) for half, master in self.of.items() if half.requires_grad]
         self._half, self._masters = [pair[0] for pair in trained], [pair[1] for pair in trained]
         for master in self._masters:

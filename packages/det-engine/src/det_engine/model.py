@@ -60,6 +60,31 @@ class TrainableModel(Protocol):
         ...
 
 
+_WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
+"""Where `torch.compile`, FSDP and activation checkpointing keep the module that they wrap; it becomes part of names."""
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The module inside `torch.compile`, `DistributedDataParallel`, `DataParallel` and FSDP, however nested."""
+    while True:
+        inner = next((getattr(model, name) for name in _WRAPPERS if name in model._modules), None)
+        if inner is None and isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel):
+            inner = model.module
+        if not isinstance(inner, nn.Module):
+            return model
+        model = inner
+
+
+def plain_name(name: str) -> str:
+    """The name of a parameter or buffer without what wrappers of its modules have added to it."""
+    return ".".join(part for part in name.split(".") if part not in _WRAPPERS)
+
+
+def plain_state(model: nn.Module) -> dict[str, Tensor]:
+    """The state dict of a model under the names that it has without wrappers, however parts of it are wrapped."""
+    return {plain_name(name): tensor for name, tensor in unwrapped(model).state_dict().items()}
+
+
 def as_trainable(model: object) -> TrainableModel | None:
     """Return the model if it is a `TrainableModel`, None if it is a plain module.
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from det_engine.errors import EngineError
-from det_engine.model import as_trainable
+from det_engine.model import as_trainable, plain_name
 from det_engine.sgd import StaticSGD
 from det_engine.solver import SolverConfig, lr_at
 
@@ -55,7 +55,7 @@ def build_optimizer(
             if not parameter.requires_grad or id(parameter) in seen:
                 continue
             seen.add(id(parameter))
-            full_name = f"{prefix}.{name}" if prefix else name
+            full_name = plain_name(f"{prefix}.{name}" if prefix else name)
             factor, decay = _rule(module, name, config)
             rule = (factor * _layer_factor(full_name, layers, config.layer_decay), decay)
             group = groups.setdefault(rule, {"params": [], "names": []})

@@ -1,16 +1,19 @@
-"""What a person sees of a training: a live display on a terminal, plain lines elsewhere."""
+"""What a person sees of a training: a live display on a terminal, one line in a notebook, plain lines elsewhere."""
 
+import math
 import sys
 import time
 from collections.abc import Mapping
-from typing import Literal, Protocol, TextIO
+from typing import Any, Literal, Protocol, TextIO
 
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-DisplayName = Literal["auto", "live", "plain", "none"]
+DisplayName = Literal["auto", "live", "line", "plain", "none"]
+_SECONDS = 0.25
+"""Between two changes of the line in a notebook."""
 
 
 class Display(Protocol):
@@ -30,11 +33,28 @@ class Display(Protocol):
 
 
 def make_display(name: DisplayName, total: int, start: int = 0, stream: TextIO | None = None) -> Display:
-    """The display called `name` for steps `start` to `total`; `auto` is live on a terminal and plain elsewhere."""
+    """Make the display called `name` for steps `start` to `total`.
+
+    Args:
+        name: live, line, plain, none; auto: a line in a notebook, live on a terminal, plain elsewhere.
+        total: last step.
+        start: steps finished before.
+        stream: where it writes; None: the standard output.
+    """
+    if name == "auto" and stream is None and in_notebook():
+        name = "line"
     stream = stream or sys.stdout
     if name == "auto":
         name = "live" if Console(file=stream).is_terminal else "plain"
-    return {"live": LiveDisplay, "plain": PlainDisplay, "none": NoDisplay}[name](total, start, stream)
+    kinds = {"live": LiveDisplay, "line": LineDisplay, "plain": PlainDisplay, "none": NoDisplay}
+    return kinds[name](total, start, stream)
+
+
+def in_notebook() -> bool:
+    """Whether a Jupyter kernel runs this process, as opposed to a terminal or a script."""
+    ipython: Any = sys.modules.get("IPython")
+    shell = None if ipython is None else ipython.get_ipython()
+    return shell is not None and type(shell).__name__ == "ZMQInteractiveShell"
 
 
 class Remaining:
@@ -107,6 +127,46 @@ class PlainDisplay(NoDisplay):
     def note(self, text: str) -> None:
         """Print `text`."""
         print(text, file=self._stream, flush=True)
+
+
+class LineDisplay(NoDisplay):
+    """One line that is written anew, for notebooks: step, time left and the losses of the last log interval."""
+
+    def __init__(self, total: int, start: int, stream: TextIO) -> None:
+        self._total, self._stream = total, stream
+        self._remaining = Remaining(total, start)
+        self._losses = self._shown = ""
+        self._written = -math.inf
+
+    def step(self, step: int) -> None:
+        """Write the line, if the last time is long enough ago."""
+        now = time.monotonic()
+        if now - self._written >= _SECONDS or step == self._total:
+            self._written = now
+            self._write(f"step {step}/{self._total}  {self._losses}ETA {self._remaining.at(step)}")
+
+    def losses(self, step: int, values: Mapping[str, float]) -> None:
+        """Write the line with other losses."""
+        self._losses, self._written = f"{describe(values)}  ", -math.inf
+        self.step(step)
+
+    def note(self, text: str) -> None:
+        """Print `text` in place of the line, which goes on below."""
+        line = self._shown
+        self._write(text)
+        print(file=self._stream)
+        self._shown = ""
+        self._write(line)
+
+    def close(self) -> None:
+        """End the line."""
+        if self._shown:
+            print(file=self._stream, flush=True)
+
+    def _write(self, line: str) -> None:
+        # What is left of a longer line is covered by blanks.
+        print(f"\r{line:<{len(self._shown)}}", end="", file=self._stream, flush=True)
+        self._shown = line
 
 
 class LiveDisplay(NoDisplay):

@@ -55,7 +55,7 @@ def restore_random_state(state: dict[str, Any], device: torch.device | None = No
 
 
 @contextmanager
-def lent_random_state(device: torch.device | None = None, seed: int | None = None) -> Iterator[None]:
+def fork_rng(device: torch.device | None = None, seed: int | None = None) -> Iterator[None]:
     """Run a block without moving the generators: afterwards they are where they were.
 
     Args:

@@ -21,7 +21,7 @@ from det_engine.state import TrainingState
 
 @dataclass(frozen=True, slots=True)
 class StepTime:
-    """Where the time of a step went, in seconds.
+    """Seconds of a step, and what they went into.
 
     Attributes:
         whole: from the request for data to the end of what the host does.

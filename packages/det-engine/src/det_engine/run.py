@@ -124,7 +124,11 @@ class RunDirectory:
             raise EngineError(f"Cannot write {path}: {error.strerror or error}.") from error
 
     def summary_writer(self, start_step: int = 0) -> "SummaryWriter":
-        """TensorBoard writer; events of steps after `start_step`, left by an interrupted run, are hidden."""
+        """TensorBoard writer; events of steps after `start_step`, left by an interrupted run, are hidden.
+
+        Raises:
+            EngineError: the folder cannot be written.
+        """
         # Importing it takes a second that commands without training need not wait for.
         from torch.utils.tensorboard import SummaryWriter
 

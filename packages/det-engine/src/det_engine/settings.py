@@ -1,9 +1,7 @@
 """How a training is run, and what comes out of it."""
 
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal
-
-import tyro
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from det_engine.errors import EngineError
 from det_engine.precision import PrecisionName
@@ -15,9 +13,10 @@ class TrainSettings:
     """How a training is run; what it learns from is in `SolverConfig`.
 
     Attributes:
-        precision: fp32 (O0), tf32, bf16, fp16 (O1), or O2.
-        loss_scale: constant loss scale of fp16, O1 and O2; None: dynamic.
-        accumulate: parts in which the images of a step pass the model, one after the other, to save memory.
+        precision: fp32 (O0), tf32, bf16, fp16 (O1), or O2; --precision for short.
+        loss_scale: constant loss scale of fp16, O1 and O2; None: dynamic; --loss-scale for short.
+        accumulate: micro-batches in which a process's images of a step pass the model, one after the other, to save
+            memory (gradient accumulation).
         log_interval: steps between two log lines, and between two reads from the device.
         checkpoint_interval: steps between two checkpoints; 0: only with evaluations and at the end.
         evaluation_interval: steps between two evaluations; 0: only at the end.
@@ -31,11 +30,11 @@ class TrainSettings:
         capture: replay the step from captured graphs on CUDA and NPU, one per shape of a batch.
         hang_seconds: time without a step, or a batch of an evaluation, after which a job of several processes is ended.
         seed: of every random number in the training, not negative.
-        display: live, plain, none, or auto: live on a terminal, plain elsewhere.
+        display: live, line, plain, none, or auto: live on a terminal, a line in a notebook, plain elsewhere.
     """
 
-    precision: Annotated[PrecisionName, tyro.conf.arg(aliases=["--precision"])] = "fp32"
-    loss_scale: Annotated[float | None, tyro.conf.arg(aliases=["--loss-scale"])] = None
+    precision: PrecisionName = field(default="fp32", metadata={"aliases": ("--precision",)})
+    loss_scale: float | None = field(default=None, metadata={"aliases": ("--loss-scale",)})
     accumulate: int = 1
     log_interval: int = 20
     checkpoint_interval: int = 1000
@@ -53,7 +52,11 @@ class TrainSettings:
 
 
 def check_settings(settings: TrainSettings) -> None:
-    """Raise `EngineError` naming the first number that makes no sense."""
+    """Check the numbers of settings.
+
+    Raises:
+        EngineError: one makes no sense; names the first.
+    """
     floors = {
         "accumulate": 1,
         "log_interval": 1,

@@ -20,7 +20,11 @@ class StaticSGD(torch.optim.SGD):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """Change the parameters by their gradients."""
+        """Change the parameters by their gradients.
+
+        Raises:
+            ValueError: there is a `closure`.
+        """
         if closure is not None:
             raise ValueError("closure must be None, this optimizer calls none")
         divisor: Tensor | None = getattr(self, "grad_scale", None)

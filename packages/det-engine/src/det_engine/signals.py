@@ -43,7 +43,11 @@ class StopSignals:
 
     @contextlib.contextmanager
     def immediately(self) -> Iterator[None]:
-        """A block, such as an evaluation, that a signal leaves at once with `StopRequested`."""
+        """A block, such as an evaluation, that a signal leaves at once.
+
+        Raises:
+            StopRequested: a signal came, before or within the block.
+        """
         self._raise_now = True
         try:
             if self.requested is not None:

@@ -59,7 +59,11 @@ class SolverConfig:
 
 
 def check_solver(config: SolverConfig) -> None:
-    """Raise `EngineError` naming the first field that makes no sense."""
+    """Check the fields of a recipe.
+
+    Raises:
+        EngineError: one makes no sense; names the first.
+    """
     rules = {
         "base_lr": config.base_lr > 0,
         "reference_batch": config.reference_batch >= 1,
@@ -84,7 +88,7 @@ def check_solver(config: SolverConfig) -> None:
             raise EngineError(f"Solver field {name} cannot be {getattr(config, name)!r}.")
 
 
-def scale_to_batch(config: SolverConfig, batch: int, *, keep_warmup: bool = False) -> tuple[SolverConfig, str]:
+def scaled_to_batch(config: SolverConfig, batch: int, *, keep_warmup: bool = False) -> tuple[SolverConfig, str]:
     """Fit a recipe to another number of images a step, by the linear scaling rule.
 
     The learning rate grows with the batch, the step counts (length, milestones, warm-up) shrink with it, so that

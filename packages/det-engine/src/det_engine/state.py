@@ -80,7 +80,7 @@ class TrainingState:
             "average": None if make_step.average is None else make_step.average.state_dict(),
             "optimizer": make_step.optimizer.state_dict(),
             "scaler": make_step.precision.state_dict(),
-            "limit": make_step.limit,
+            "limit": make_step.guard.limit,
             "random": capture_random_state(self.device),
             "step": self.step,
             "losses": self.record.state_dict(),
@@ -159,14 +159,14 @@ class TrainingState:
         checkpoint.load_model(self.model, tensors, path)
         if make_step.masters is not None:
             make_step.masters.load(tensors)
-        make_step.take_statistics()
+        make_step.guard.statistics.take()
         if make_step.average is not None:
             # A run that goes on with an average had none before: it starts from these weights.
             average = state.get("average")
             make_step.average.load_state_dict(make_step.tensors() if average is None else average)
         checkpoint.load_optimizer(make_step.optimizer, state["optimizer"], path)
         make_step.precision.load_state_dict(state["scaler"])
-        make_step.limit.fill_(float(state.get("limit", math.inf)))
+        make_step.guard.limit.fill_(float(state.get("limit", math.inf)))
         self.record.load_state_dict(state["losses"])
         restore_random_state(state["random"], self.device)
         self.history, self.best, self.seconds = list(state["history"]), state["best"], state["seconds"]

@@ -1,5 +1,6 @@
 """The training loop: model, data and recipe in; run directory and metrics out."""
 
+import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -7,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from det_engine import checkpoint, distributed
 from det_engine.errors import EngineError, Interrupted
@@ -15,7 +16,7 @@ from det_engine.failure import describe_terms, explain
 from det_engine.losses import BrokenStepError
 from det_engine.model import Batch
 from det_engine.plain import flatten, unflatten
-from det_engine.random_state import lent_random_state, mixed_seed, seed_all
+from det_engine.random_state import fork_rng, mixed_seed, seed_all
 from det_engine.reporting import Clock, Reporter
 from det_engine.run import RunDirectory
 from det_engine.settings import TrainResult, TrainSettings, check_settings
@@ -54,7 +55,7 @@ def train(
     Args:
         model: in training mode `model(batch)` returns a dict of named scalar losses; their sum is minimised. What it
             can do beyond that is said in `TrainableModel`.
-        solver: recipe for `batch_size` images a step (see `scale_to_batch`).
+        solver: recipe for `batch_size` images a step (see `scaled_to_batch`).
         batches: `batches(step)` iterates over this process's batches of steps `step`, `step + 1`, ... (the first is
             0). Random numbers that it draws from the global CPU generators are seeded anew for each step, and it
             cannot move the model's. A batch may name its images in `image_ids` (int64 `[B]`), for messages.
@@ -92,13 +93,20 @@ def train(
     ):
         for note in notes:
             reporter.note(note)
-        loop = _Loop(state, solver, run, reporter, signals, watchdog, writer)
-        try:
-            loop.run(batches, evaluate, validation)
-        except StopRequested:
-            # During an evaluation, before which a checkpoint was written.
+        data = _Data(batches, state, solver.steps)
+        loop = _Loop(state, solver, run, data, reporter, signals, watchdog, writer)
+        with contextlib.closing(data):
+            loop.start()
+            while not state.finished:
+                try:
+                    loop.turn(evaluate, validation)
+                except BrokenStepError as error:
+                    loop.recover(error)
+                except StopRequested:
+                    # During an evaluation, before which a checkpoint was written.
+                    writer.wait()
+                    raise Interrupted(signals.requested or 0, state.step, run.last) from None
             writer.wait()
-            raise Interrupted(signals.requested or 0, state.step, run.last) from None
     return _finish(state, run)
 
 
@@ -114,44 +122,80 @@ def _finish(state: TrainingState, run: RunDirectory) -> TrainResult:
     return result
 
 
+class _Data:
+    """The batches of a training, from whichever step it is at."""
+
+    def __init__(self, batches: Batches, state: TrainingState, steps: int) -> None:
+        self._batches, self._state, self._steps = batches, state, steps
+        self._stream: Iterator[Batch] | None = None
+
+    def next(self) -> Batch:
+        """The batch of the state's step.
+
+        Raises:
+            EngineError: there are fewer batches than steps.
+        """
+        state = self._state
+        # Data may draw random numbers too; what they draw depends on nothing but the step.
+        with fork_rng(seed=mixed_seed(state.settings.seed, state.step, distributed.rank())):
+            if self._stream is None:
+                self._stream = self._batches(state.step)
+            try:
+                return next(self._stream)
+            except StopIteration:
+                raise EngineError(
+                    f"The data ended at step {state.step} of {self._steps}; batches() must yield one per step."
+                ) from None
+
+    def close(self) -> None:
+        """End the iteration; the next batch begins another one."""
+        close = getattr(self._stream, "close", None)
+        self._stream = None
+        if close is not None:
+            close()
+
+
 class _Loop:
-    """One training, from its state's step to the last."""
+    """One training, turn by turn, from its state's step to the last."""
 
     def __init__(
         self,
         state: TrainingState,
         solver: SolverConfig,
         run: RunDirectory,
+        data: _Data,
         reporter: Reporter,
         signals: StopSignals,
         watchdog: Watchdog,
         writer: checkpoint.Writer,
     ) -> None:
         self._state, self._solver, self._run = state, solver, run
-        self._reporter, self._signals, self._watchdog, self._writer = reporter, signals, watchdog, writer
+        self._data, self._reporter, self._signals = data, reporter, signals
+        self._watchdog, self._writer = watchdog, writer
         self._settings = state.settings
         self._vote = distributed.StopVote()
-        self._stream: Iterator[Batch] | None = None
         self._clock = Clock(state.device)
 
-    def run(
-        self, batches: Batches, evaluate: Evaluate | None, validation: Callable[[], Iterator[Batch]] | None
-    ) -> None:
-        """Steps, log lines, checkpoints and evaluations until the last step, a signal, or no more progress."""
-        state = self._state
-        state.model.train()
-        if self._settings.on_failure == "rollback" and state.step == 0:
+    def start(self) -> None:
+        """What comes before the first turn."""
+        self._state.model.train()
+        if self._settings.on_failure == "rollback" and self._state.step == 0:
             self._save()
-        try:
-            while not state.finished:
-                try:
-                    self._stop_if_asked()
-                    self._turn(batches, evaluate, validation)
-                except BrokenStepError as error:
-                    self._handle(error, batches)
-            self._writer.wait()
-        finally:
-            self._close_stream()
+
+    def turn(self, evaluate: Evaluate | None, validation: Callable[[], Iterator[Batch]] | None) -> None:
+        """What is due after the steps so far, evaluation and checkpoint, then a step unless the training has ended.
+
+        Raises:
+            BrokenStepError: a step changed nothing; see `recover`.
+            Interrupted: a signal came; a checkpoint was written.
+        """
+        state = self._state
+        self._stop_if_asked()
+        self._do_what_is_due(evaluate, validation)
+        batch = None if state.finished else self._fetch()
+        if batch is not None:
+            values = state.make_step(batch, state.step, self._lr(state.step))
+            self._count(values)
 
     def _stop_if_asked(self) -> None:
         stopped = self._vote(self._signals.requested)
@@ -160,10 +204,7 @@ class _Loop:
             self._writer.wait()
             raise Interrupted(stopped, self._state.step, self._run.last)
 
-    def _turn(
-        self, batches: Batches, evaluate: Evaluate | None, validation: Callable[[], Iterator[Batch]] | None
-    ) -> None:
-        """What is due after the steps so far, then a step."""
+    def _do_what_is_due(self, evaluate: Evaluate | None, validation: Callable[[], Iterator[Batch]] | None) -> None:
         state, settings = self._state, self._settings
         ended = state.step == self._solver.steps
         held_out = validation if settings.validation_batches else None
@@ -175,26 +216,28 @@ class _Loop:
             self._evaluate(evaluate, held_out)
         elif ended or _due(state.step, settings.checkpoint_interval):
             self._save()
-        if ended or self._no_progress():
-            state.finished = True
-        else:
-            self._step(batches)
+        state.finished = ended or self._no_progress()
 
-    def _step(self, batches: Batches) -> None:
+    def _fetch(self) -> Batch | None:
+        """The next batch; None if it does not come because the training is being stopped."""
         state = self._state
         self._writer.check()
         self._clock.start()
         self._watchdog.at(state.step, "data")
         try:
-            batch = self._next(batches)
+            batch = self._data.next()
         except Exception:
             # Ctrl-C in a terminal reaches worker processes of the data too, and they may fail before it is seen here.
             if self._signals.requested is not None and distributed.world_size() == 1:
-                return
+                return None
             raise
         self._clock.data_came()
         self._watchdog.at(state.step, "step")
-        values = state.make_step(batch, state.step, self._lr(state.step))
+        return batch
+
+    def _count(self, values: Tensor) -> None:
+        """A step was launched, which gave `values`; read and log where that is due."""
+        state = self._state
         state.record.add(state.make_step.names, values)
         state.step += 1
         state.images += state.batch_size
@@ -210,25 +253,6 @@ class _Loop:
     def _lr(self, step: int) -> float:
         return lr_at(self._solver, step) * self._state.lr_factor
 
-    def _next(self, batches: Batches) -> Batch:
-        state = self._state
-        # Data may draw random numbers too; what they draw depends on nothing but the step.
-        with lent_random_state(seed=mixed_seed(self._settings.seed, state.step, distributed.rank())):
-            if self._stream is None:
-                self._stream = batches(state.step)
-            try:
-                return next(self._stream)
-            except StopIteration:
-                raise EngineError(
-                    f"The data ended at step {state.step} of {self._solver.steps}; batches() must yield one per step."
-                ) from None
-
-    def _close_stream(self) -> None:
-        close = getattr(self._stream, "close", None)
-        self._stream = None
-        if close is not None:
-            close()
-
     def _evaluate(self, evaluate: Evaluate | None, validation: Callable[[], Iterator[Batch]] | None) -> None:
         state = self._state
         # An evaluation may take long; whoever stops it loses no step.
@@ -241,7 +265,7 @@ class _Loop:
             # However long it takes, every batch is a movement.
             state.model.register_forward_pre_hook(lambda *_: self._watchdog.at(state.step, "evaluation")),
             torch.no_grad(),
-            lent_random_state(state.device),
+            fork_rng(state.device),
             self._signals.immediately(),
             state.averaged(),
         ):
@@ -253,7 +277,7 @@ class _Loop:
                     state.model.train()
             if validation is not None:
                 metrics |= validation_losses(state, validation(), self._settings.validation_batches)
-        metrics = distributed.share(metrics)
+        metrics = distributed.broadcast_object(metrics)
         state.evaluated_step = state.step
         state.history.append({"step": state.step, **metrics})
         improved = self._improves(metrics)
@@ -296,18 +320,18 @@ class _Loop:
             run = self._run
             self._writer.save(run.last, state.state_dict(), keep=run.previous, best=run.best if best else None)
 
-    def _handle(self, error: BrokenStepError, batches: Batches) -> None:
+    def recover(self, error: BrokenStepError) -> None:
         """Explain a broken step, keep it, and do what the settings say."""
         state, policy = self._state, self._settings.on_failure
         state.step -= error.steps_back
         state.images -= error.steps_back * state.batch_size
         broken = state.step + 1
-        state.make_step.unblock()
-        self._close_stream()
+        state.make_step.guard.unblock()
+        self._data.close()
         finite = all(map(math.isfinite, (*error.terms.values(), error.grad_norm)))
         lines = [describe_terms(broken, error.terms, error.grad_norm)]
-        batch = self._next(batches)
-        self._close_stream()
+        batch = self._data.next()
+        self._data.close()
         bundle = self._run.failures / f"step-{broken}.pt"
         lines += explain(
             state.make_step, batch, state.step, self._lr(state.step), bundle, state.config, exploded=finite
@@ -329,7 +353,7 @@ class _Loop:
             self._reporter.note(f"{told} Going on without step {broken}.")
         else:
             # Rank 0 has written the checkpoint by now; the others must not look earlier.
-            distributed.share(None)
+            distributed.broadcast_object(None)
             state.go_back(self._run.last)
             self._reporter.rewind()
             self._reporter.note(

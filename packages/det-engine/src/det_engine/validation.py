@@ -48,7 +48,7 @@ def validation_losses(state: TrainingState, batches: Iterator[Batch], count: int
     finally:
         for module in quiet:
             module.train()
-    gathered = distributed.gather((sums, images))
+    gathered = distributed.gather_object((sums, images))
     if gathered is None:
         return {}
     total = sum(part[1] for part in gathered)
@@ -58,4 +58,4 @@ def validation_losses(state: TrainingState, batches: Iterator[Batch], count: int
 
 
 def _mean(count: Tensor) -> Tensor:
-    return distributed.mean(count.detach().float().clone())
+    return distributed.all_reduce_mean(count.detach().float().clone())

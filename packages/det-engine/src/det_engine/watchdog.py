@@ -54,7 +54,7 @@ class Watchdog:
             self._thread.join(timeout=5)
 
     def at(self, step: int, phase: str) -> None:
-        """This process begins `phase` of `step`."""
+        """Note that this process begins `phase` of `step`."""
         self._at = (step, _PHASES.index(phase))
         self._moves += 1
 

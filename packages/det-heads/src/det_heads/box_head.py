@@ -19,7 +19,7 @@ class BoxHead(nn.Module):
         in_channels: Channels of the pyramid.
         num_classes: Object classes, ``C``. Background is the last logit.
         config: Sizes, and the conventions that the detector follows in using this head.
-        init: Whose initialisation, see :class:`~det_heads.config.DetectorConfig`.
+        init: Whose initialisation, see :mod:`det_heads.initialization`.
     """
 
     def __init__(self, in_channels: int, num_classes: int, config: BoxHeadConfig, init: str = "detectron2") -> None:

@@ -1,6 +1,6 @@
 """Every decision in which two-stage detectors differ, as typed fields.
 
-The defaults are the modern ones (detectron2); :mod:`det_heads.conventions` holds one complete set per reference system.
+The defaults are the modern ones (detectron2); `det_models.conventions` holds one complete set per reference system.
 Sources in the docstrings: `d2` is facebookresearch/detectron2, `mrb` facebookresearch/maskrcnn-benchmark (and
 mlcommons Mask R-CNN, which is the same model), `tv` torchvision.models.detection, `mm` open-mmlab/mmdetection 2.13.
 """
@@ -16,7 +16,6 @@ __all__ = [
     "BoxCodingConfig",
     "BoxHeadConfig",
     "CascadeConfig",
-    "DetectorConfig",
     "MaskHeadConfig",
     "PixelConfig",
     "PoolConfig",
@@ -137,7 +136,7 @@ class RPNConfig:
             it grows in proportion, as NVIDIA's 12000 for 12 images instead of mrb's 2000 for 2. None: it never does
             (mrb's code).
         nms_threshold: IoU above which a proposal of the same level is suppressed.
-        min_size: Smallest side of a clipped proposal in pixels (measured with ``DetectorConfig.offset``).
+        min_size: Smallest side of a clipped proposal in pixels (measured with the detector's ``offset``).
         min_size_inclusive: Proposals of exactly ``min_size`` stay (mrb >= 0, tv >= 1e-3) or go (d2, mm > 0).
         pre_nms_scores: Rank before NMS by `logit` (d2, tv) or `sigmoid` (mrb, mm; large logits become ties).
         nms_scores: Rank in NMS and after it by `logit` (d2) or `sigmoid` (mrb, tv, mm).
@@ -344,43 +343,3 @@ class CascadeConfig:
             replace(box, positive_iou=iou, coding=replace(box.coding, weights=weights))
             for iou, weights in zip(self.positive_ious, self.coding_weights, strict=True)
         )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class DetectorConfig:
-    """A complete two-stage detector without its backbone.
-
-    Attributes:
-        num_classes: Object classes, background not counted.
-        pixels: Input normalisation.
-        rpn: First stage.
-        box: Second stage.
-        mask: Mask branch, or None for Faster R-CNN.
-        cascade: Stages of a cascade, or None for one box head.
-        offset: 0: a box is as wide as ``x2 - x1`` (d2, tv, mm). 1: coordinates are inclusive pixels, the width is
-            ``x2 - x1 + 1`` in areas, IoU, NMS, coding, clipping and level assignment (mrb). The batch and
-            :func:`det_heads.to_image` always use the first; the detector converts at its borders.
-        init: Whose random initialisation the heads get.
-    """
-
-    num_classes: int
-    pixels: PixelConfig = field(default_factory=PixelConfig)
-    rpn: RPNConfig = field(default_factory=RPNConfig)
-    box: BoxHeadConfig = field(default_factory=BoxHeadConfig)
-    mask: MaskHeadConfig | None = field(default_factory=MaskHeadConfig)
-    cascade: CascadeConfig | None = None
-    offset: float = 0.0
-    init: Literal["detectron2", "torchvision", "maskrcnn_benchmark", "mmdetection"] = "detectron2"
-
-    def __post_init__(self) -> None:
-        _require(self.num_classes > 0, "num_classes", "positive", self.num_classes)
-        _require(self.offset in (0.0, 1.0), "offset", "0 (modern widths) or 1 (inclusive pixels)", self.offset)
-        _require(
-            self.init in ("detectron2", "torchvision", "maskrcnn_benchmark", "mmdetection"),
-            "init",
-            "detectron2, torchvision, maskrcnn_benchmark or mmdetection",
-            self.init,
-        )
-        if self.cascade is not None:
-            # Which class's box the next stage would refine is a question that no published cascade has.
-            _require(self.box.class_agnostic, "box.class_agnostic", "True in a cascade", self.box.class_agnostic)

@@ -26,7 +26,7 @@ class MaskHead(nn.Module):
         in_channels: Channels of the pyramid.
         num_classes: Object classes.
         config: Sizes, and the conventions that the detector follows in using this head.
-        init: Whose initialisation, see :class:`~det_heads.config.DetectorConfig`.
+        init: Whose initialisation, see :mod:`det_heads.initialization`.
     """
 
     def __init__(self, in_channels: int, num_classes: int, config: MaskHeadConfig, init: str = "detectron2") -> None:

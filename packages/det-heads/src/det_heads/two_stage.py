@@ -6,6 +6,7 @@ classes. None of them depends on the data, and nothing is read back to the host.
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from det_heads.anchors import Anchors, inside_image
 from det_heads.assignment import Assignment, Samples, Truth, assign, draw, truth_of
 from det_heads.box_head import BoxHead
-from det_heads.config import BoxHeadConfig, DetectorConfig
+from det_heads.config import BoxHeadConfig
 from det_heads.detections import select_detections
 from det_heads.losses import box_losses, mask_loss, rpn_losses
 from det_heads.mask_head import MaskHead, mask_targets
@@ -40,10 +41,10 @@ class TwoStageDetector(nn.Module):
     Args:
         backbone: Maps normalised images to a pyramid (P2, P3, P4, P5, P6); has ``out_channels`` and ``strides``
             and, for learning rates by layer, ``layer_groups()``.
-        config: Every convention of the heads.
+        config: Every convention of the heads, a `det_models.DetectorConfig`.
     """
 
-    def __init__(self, backbone: nn.Module, config: DetectorConfig) -> None:
+    def __init__(self, backbone: nn.Module, config: Any) -> None:
         super().__init__()
         channels, strides = int(backbone.out_channels), tuple(int(s) for s in backbone.strides)  # type: ignore[arg-type]
         self.config = config

@@ -4,16 +4,51 @@ from det_models.__about__ import __version__
 from det_models.builders import Detector, backbone, build, two_stage, yolact
 from det_models.checkpoints import CheckpointError
 from det_models.config import BackboneConfig, ModelConfig, YolactBackboneConfig
+from det_models.conventions import (
+    detectron2_cascade_config,
+    detectron2_config,
+    maskrcnn_benchmark_config,
+    mmdetection_cascade_config,
+    mmdetection_config,
+    mmdetection_v1_cascade_config,
+    mmdetection_v1_config,
+    torchvision_config,
+    torchvision_v2_config,
+)
+from det_models.description import describe
+from det_models.detections import Detections
+from det_models.detector_config import DetectorConfig
+from det_models.errors import OptionError
+from det_models.loading import load
+from det_models.predictor import Predictor
+from det_models.weights import Weights, open_weights
 
 __all__ = [
     "BackboneConfig",
     "CheckpointError",
+    "Detections",
     "Detector",
+    "DetectorConfig",
     "ModelConfig",
+    "OptionError",
+    "Predictor",
+    "Weights",
     "YolactBackboneConfig",
     "__version__",
     "backbone",
     "build",
+    "describe",
+    "detectron2_cascade_config",
+    "detectron2_config",
+    "load",
+    "maskrcnn_benchmark_config",
+    "mmdetection_cascade_config",
+    "mmdetection_config",
+    "mmdetection_v1_cascade_config",
+    "mmdetection_v1_config",
+    "open_weights",
+    "torchvision_config",
+    "torchvision_v2_config",
     "two_stage",
     "yolact",
 ]

@@ -4,8 +4,11 @@ from collections.abc import Iterator
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, TypeVar
 
-from det_heads import DetectorConfig, PixelConfig
+from det_coco import Resize, default_buckets
+from det_heads import PixelConfig, YolactConfig
 from det_models.checkpoints import Checkpoint, CheckpointError
+from det_models.config import BackboneConfig, ModelConfig, YolactBackboneConfig
+from det_models.detector_config import DetectorConfig
 
 C = TypeVar("C")
 _RANKS = ("pre_nms_scores", "nms_scores")
@@ -59,7 +62,31 @@ def backbone_of(checkpoint: Checkpoint) -> dict[str, Any]:
         "pyramid_norm",
     )  # fmt: skip
     trained = backbone.norm in ("bn", "gn")
-    return {"freeze_at": 0 if trained else 2, **{name: getattr(backbone, name) for name in names}}
+    return {"name": "resnet", "freeze_at": 0 if trained else 2, **{name: getattr(backbone, name) for name in names}}
+
+
+def model_of(checkpoint: Checkpoint) -> ModelConfig:
+    """The whole network of another system's checkpoint, on images as that system takes them.
+
+    The size of YOLACT's images, and with it of its priors, no file tells: it is that of `yolact_base`, 550 pixels.
+    """
+    detector, body = checkpoint.detector, backbone_of(checkpoint)
+    if isinstance(detector, YolactConfig):
+        theirs = checkpoint.backbone
+        body |= {"freeze_at": 0, "norm": "bn"}
+        backbone: BackboneConfig = YolactBackboneConfig(
+            kind="darknet53" if theirs.name == "darknet53" else "resnet",
+            deformable_blocks=theirs.deformable_blocks,
+            deformable_interval=theirs.deformable_interval,
+            **body,
+        )
+        resize = Resize(shortest=(550,), longest=550, rule="yolact")
+    else:
+        backbone = BackboneConfig(**body)
+        legacy = checkpoint.system in ("maskrcnn-benchmark", "caffe2")
+        other = "torchvision" if checkpoint.system.startswith("torchvision") else "detectron2"
+        resize = Resize(rule="maskrcnn_benchmark" if legacy else other)
+    return ModelConfig(backbone=backbone, detector=detector, resize=resize, buckets=default_buckets(resize))
 
 
 def changes(before: Any, after: Any) -> list[str]:

@@ -2,9 +2,10 @@
 
 import torch
 
-from det_backbones import FPN, DarkNet, Deformable, ResNet, ResNetFPN, resnet
-from det_heads import CascadeDetector, DetectorConfig, TwoStageDetector, Yolact, YolactConfig
+from det_backbones import FPN, DarkNet, Deformable, ResNet, ResNetFPN, TimmBody, resnet, timm_backbone
+from det_heads import CascadeDetector, TwoStageDetector, Yolact, YolactConfig
 from det_models.config import BackboneConfig, ModelConfig, YolactBackboneConfig
+from det_models.detector_config import DetectorConfig
 from det_ops import Conv2d, deform_conv2d
 
 __all__ = ["Detector", "backbone", "build", "two_stage", "yolact"]
@@ -27,17 +28,13 @@ def build(config: ModelConfig) -> Detector:
 
 
 def backbone(config: BackboneConfig) -> ResNetFPN:
-    """The residual network and its pyramid."""
-    body = resnet(
-        config.depth,
-        norm=config.norm,
-        norm_eps=config.norm_eps,
-        stride_in_1x1=config.stride_in_1x1,
-        groups=config.groups,
-        width_per_group=config.width_per_group,
-        width=config.width,
-        freeze_at=config.freeze_at,
-    )
+    """The body and its pyramid.
+
+    Raises:
+        ValueError: Fields that do not go together, or a network of timm that gives no pyramid of features.
+        ImportError: The body is a network of timm, which is not installed.
+    """
+    body = residual(config)
     pyramid = FPN(
         body.out_channels,
         config.pyramid_channels,
@@ -58,7 +55,7 @@ def two_stage(config: BackboneConfig, detector: DetectorConfig) -> TwoStageDetec
 
 def yolact(config: YolactBackboneConfig, detector: YolactConfig) -> Yolact:
     """YOLACT or YOLACT++: body, YOLACT's pyramid, and the detector on it."""
-    body = darknet(config) if config.kind == "darknet53" else residual(config)
+    body = darknet(config) if config.kind == "darknet53" else residual(config, _deformable(config))
     pyramid = FPN(
         body.out_channels[-3:],
         config.pyramid_channels,
@@ -78,13 +75,10 @@ def darknet(config: YolactBackboneConfig) -> DarkNet:
     return DarkNet(norm=config.norm, norm_eps=config.norm_eps)
 
 
-def residual(config: YolactBackboneConfig) -> ResNet:
-    """The residual network, with deformable convolutions where the recipe wants them."""
-    deformable = None
-    if any(config.deformable_blocks):
-        deformable = Deformable(
-            operator=deform_conv2d, blocks=config.deformable_blocks, interval=config.deformable_interval
-        )
+def residual(config: BackboneConfig, deformable: Deformable | None = None) -> ResNet | TimmBody:
+    """The residual network, or the network of timm that the configuration names."""
+    if config.name.startswith("timm/"):
+        return timm_backbone(config.name, norm=config.norm, freeze_at=config.freeze_at)
     return resnet(
         config.depth,
         norm=config.norm,
@@ -96,3 +90,9 @@ def residual(config: YolactBackboneConfig) -> ResNet:
         freeze_at=config.freeze_at,
         deformable=deformable,
     )
+
+
+def _deformable(config: YolactBackboneConfig) -> Deformable | None:
+    if not any(config.deformable_blocks):
+        return None
+    return Deformable(operator=deform_conv2d, blocks=config.deformable_blocks, interval=config.deformable_interval)

@@ -2,14 +2,17 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from det_backbones import ResNet
-from det_coco import Batch
+from det_coco import Batch, BatchShape, load_image, make_batch
 from det_models.builders import Detector
+from det_models.config import ModelConfig
+from det_models.images import sample_of
 from det_ops import box_iou
 
 RELATIVE = 1e-4
@@ -23,6 +26,8 @@ OVERLAP = 0.5
 
 TIES = 0.05
 """Share of the detections that rounding may exchange: of near equals, non-maximum suppression keeps one."""
+
+DIVISOR = 32
 
 Detections = Mapping[str, Tensor]
 
@@ -44,7 +49,7 @@ class Difference:
 
     @property
     def relative(self) -> float:
-        """To the largest number."""
+        """Difference relative to the largest number."""
         return self.absolute / self.largest if self.largest else self.absolute
 
 
@@ -85,6 +90,24 @@ class Certificate:
         """Whether detections have their counterparts, but for :data:`TIES` of them."""
         return self.lonely <= TIES * max(self.counts)
 
+    def verdict(self, *, differs: bool = False) -> tuple[bool, str]:
+        """Whether the networks are the same, and the line that says so.
+
+        Args:
+            differs: Whether the rules of one of them are known to be others, which detections then show.
+        """
+        if not self.same_layers:
+            return False, "FAILED: layers compute something else."
+        if self.lonely == 0:
+            return True, "PASSED: the same layers and the same detections."
+        if self.same_detections:
+            return True, f"PASSED: the same layers and detections; rounding exchanged {self.lonely} near equals."
+        if differs:
+            return True, (
+                "PASSED as for the layers. Detections differ by the rules named above: evaluate over there before use."
+            )
+        return False, "FAILED: the same layers, but other detections."
+
     def __str__(self) -> str:
         rows = {**self.layers, **{f"detected {name}": found for name, found in self.detections.items()}}
         width = max(len(name) for name in rows) if rows else 0
@@ -121,6 +144,20 @@ def compare(
     return certificate
 
 
+def certificate_batches(model: ModelConfig, pictures: Sequence[Path]) -> Iterator[Batch]:
+    """A batch per picture, resized as in evaluation; padded to a multiple of 32, as all systems do it.
+
+    Args:
+        model: Says how images are resized.
+        pictures: Files.
+    """
+    for path in pictures:
+        sample = sample_of(load_image(path), model.resize)
+        height, width = (-(-side // DIVISOR) * DIVISOR for side in sample.image.shape[1:])
+        buckets = model.buckets if model.resize.rule == "yolact" else ((height, width),)
+        yield make_batch([sample], BatchShape(buckets=buckets, masks="none"), ground_truth=False)
+
+
 class Outputs:
     """What a network computes."""
 
@@ -134,18 +171,18 @@ class Outputs:
 
 
 class OurOutputs(Outputs):
-    """Those of a network of ours."""
+    """Outputs of a network of ours."""
 
     def __init__(self, model: Detector) -> None:
         self.model = model
         self.groups = dict(_groups(model))
 
     def layer(self, group: str, inputs: tuple[Any, ...], batch: Batch) -> Any:
-        """As there."""
+        """Outputs of a group of layers; see :meth:`Outputs.layer`."""
         return self.groups[group](batch if group == "stem" else inputs)
 
     def detections(self, batch: Batch) -> Detections:
-        """As there."""
+        """Detections of a batch; see :meth:`Outputs.detections`."""
         return self.model(batch)
 
 

@@ -5,15 +5,19 @@ from typing import Literal
 
 from det_backbones.resnet import Depth
 from det_coco import Resize
-from det_heads import DetectorConfig, YolactConfig
+from det_heads import YolactConfig
+from det_models.detector_config import DetectorConfig
 
 __all__ = ["BackboneConfig", "ModelConfig", "YolactBackboneConfig"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class BackboneConfig:
-    """A residual network with a feature pyramid."""
+    """A body with a feature pyramid."""
 
+    name: str = "resnet"
+    """`resnet`, or a network of timm such as `timm/convnextv2_atto`, of which `depth`, `width`, `norm_eps`,
+    `stride_in_1x1`, `groups` and `width_per_group` say nothing."""
     depth: Depth = 50
     width: int = 64
     """Channels of the stem; the stages scale with it."""
@@ -24,7 +28,7 @@ class BackboneConfig:
     groups: int = 1
     width_per_group: int = 64
     freeze_at: int = 2
-    """Number of frozen parts, counted from the stem: 0 none, 1 stem, 2 stem and first stage, ..."""
+    """Number of frozen parts, counted from the stem: 0 none, 1 stem, 2 stem and first stage (stride 4), ..."""
     pyramid_channels: int = 256
     pyramid_init: Literal["caffe2_xavier", "xavier"] = "caffe2_xavier"
     """Random start of the pyramid: by fan-in (Caffe2), or by fan-in and fan-out (mmdetection)."""
@@ -34,6 +38,8 @@ class BackboneConfig:
     """Name of the ImageNet weights this recipe starts from, `none` for a start from scratch."""
 
     def __post_init__(self) -> None:
+        if self.name != "resnet" and not self.name.startswith("timm/"):
+            raise ValueError(f"backbone.name must be resnet or a network of timm, timm/NAME, got {self.name!r}")
         if self.pyramid_channels < 1:
             raise ValueError(f"pyramid_channels must be at least 1, got {self.pyramid_channels}")
 

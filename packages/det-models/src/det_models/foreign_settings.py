@@ -2,9 +2,9 @@
 
 from det_backbones import Norm
 from det_coco import Resize
-from det_heads import DetectorConfig
 from det_models.checkpoints import settings
 from det_models.config import BackboneConfig, ModelConfig
+from det_models.detector_config import DetectorConfig
 
 
 def foreign_settings(config: ModelConfig, system: str) -> list[str]:

@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any, cast
 
 import torch
+import torchvision
 from torch import Tensor, nn
 from torchvision.models import resnet
 from torchvision.models.detection import FasterRCNN, MaskRCNN
@@ -18,10 +19,11 @@ from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign
 from det_backbones import Norm, make_norm
 from det_backbones.resnet import BLOCKS
 from det_coco import Batch
-from det_heads import BoxHeadConfig, DetectorConfig, MaskHeadConfig
+from det_heads import BoxHeadConfig, MaskHeadConfig
 from det_heads.config import PoolConfig
 from det_models.certificate import Detections, Outputs
 from det_models.config import ModelConfig
+from det_models.detector_config import DetectorConfig
 
 
 def torchvision_network(model: ModelConfig, state: Mapping[str, Tensor]) -> FasterRCNN | None:
@@ -82,6 +84,11 @@ def torchvision_network(model: ModelConfig, state: Mapping[str, Tensor]) -> Fast
     return network.eval()
 
 
+def version() -> str:
+    """The version of torchvision that is installed."""
+    return torchvision.__version__
+
+
 def _norm(kind: Norm, eps: float) -> Callable[[int], nn.Module]:
     if kind in ("frozen_bn", "frozen_statistics_bn"):
         return partial(FrozenBatchNorm2d, eps=eps)
@@ -123,7 +130,7 @@ class TorchvisionOutputs(Outputs):
         self.labels = torch.tensor(labels)
 
     def layer(self, group: str, inputs: tuple[Any, ...], batch: Batch) -> Any:
-        """As there; outputs in our order of classes."""
+        """Outputs of a group of layers, in our order of classes; see :meth:`Outputs.layer`."""
         model = self.model
         body, kind = model.backbone.body, group.partition(" ")[0]
         if group == "stem":
@@ -148,7 +155,7 @@ class TorchvisionOutputs(Outputs):
         return torch.where(used, logits, padding)
 
     def detections(self, batch: Batch) -> Detections:
-        """As there; masks before they are pasted."""
+        """Detections of a batch, with masks before they are pasted; see :meth:`Outputs.detections`."""
         kept: list[Tensor] = []
         heads = self.model.roi_heads
         hooks = []

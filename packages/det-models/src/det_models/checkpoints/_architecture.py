@@ -10,8 +10,11 @@ from torch import Tensor
 
 from det_backbones import DARKNET_PIXELS, DETECTRON2_RESNEXT_PIXELS, BackboneSpec, PixelConfig
 from det_backbones.resnet import BLOCKS
-from det_heads.config import DetectorConfig, MaskHeadConfig
-from det_heads.conventions import (
+from det_heads.config import MaskHeadConfig
+from det_heads.yolact.config import MaskIoUConfig, YolactConfig, yolact_config, yolact_plus_config
+from det_models.checkpoints._exchange import CheckpointError, is_counter
+from det_models.checkpoints._metadata import Metadata
+from det_models.conventions import (
     detectron2_cascade_config,
     detectron2_config,
     maskrcnn_benchmark_config,
@@ -21,9 +24,7 @@ from det_heads.conventions import (
     mmdetection_v1_config,
     torchvision_config,
 )
-from det_heads.yolact.config import MaskIoUConfig, YolactConfig, yolact_config, yolact_plus_config
-from det_models.checkpoints._exchange import CheckpointError, is_counter
-from det_models.checkpoints._metadata import Metadata
+from det_models.detector_config import DetectorConfig
 
 Tensors = Mapping[str, Tensor]
 Preset = Callable[..., DetectorConfig]

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from det_backbones import BackboneSpec
-from det_heads.config import DetectorConfig
 from det_heads.yolact.config import YolactConfig
 from det_models.checkpoints._architecture import describe_backbone, describe_detector, pixels_of
 from det_models.checkpoints._exchange import Translation, translate
 from det_models.checkpoints._metadata import read_metadata
+from det_models.detector_config import DetectorConfig
 
 
 @dataclass(frozen=True, kw_only=True)

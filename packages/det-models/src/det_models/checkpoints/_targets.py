@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
-from det_heads.config import CascadeConfig, DetectorConfig, MaskHeadConfig, PixelConfig
-from det_heads.conventions import (
+from det_heads.config import CascadeConfig, MaskHeadConfig, PixelConfig
+from det_models.conventions import (
     detectron2_cascade_config,
     detectron2_config,
     mmdetection_cascade_config,
@@ -18,6 +18,7 @@ from det_heads.conventions import (
     torchvision_config,
     torchvision_v2_config,
 )
+from det_models.detector_config import DetectorConfig
 
 __all__ = ["TARGETS", "as_run_by", "differences", "obstacle", "settings"]
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torchvision.ops import box_iou, nms
 
-from det_heads import Anchors, maskrcnn_benchmark_config, select_proposals, torchvision_config
+from det_heads import Anchors, select_proposals
+from det_models import maskrcnn_benchmark_config, torchvision_config
 from det_ops import decode_boxes
 
 STRIDES = (4, 8, 16, 32, 64)

@@ -1,4 +1,4 @@
-"""The conventions of the reference systems, each a complete :class:`~det_heads.config.DetectorConfig`."""
+"""The conventions of the reference systems, each a complete :class:`~det_models.DetectorConfig`."""
 
 from dataclasses import replace
 
@@ -8,11 +8,11 @@ from det_heads.config import (
     BoxCodingConfig,
     BoxHeadConfig,
     CascadeConfig,
-    DetectorConfig,
     MaskHeadConfig,
     PoolConfig,
     RPNConfig,
 )
+from det_models.detector_config import DetectorConfig
 
 __all__ = [
     "detectron2_cascade_config",

@@ -1,0 +1,122 @@
+"""Options of the commands that run a trained detector, and the detector that they ask for."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from apps.common.app import App
+from apps.common.weights import open_detector
+from det_coco import CocoIndex
+from det_engine import EngineError, Precision
+from det_models import Predictor, Weights
+from det_models.categories import reported
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectorOptions:
+    """What `eval` and `predict` may be told of the detector."""
+
+    weights: Path
+    """Checkpoint or folder of a run (its checkpoints/best.pt), or a detector of another system."""
+    recipe: str | None = None
+    """For a file of another system: recipe whose images it gets; by default those of its system."""
+    size: tuple[int, ...] = ()
+    """Pixels of an image's shorter side, and perhaps the limit of its longer side; YOLACT: of a square's side. By
+    default as in the run's own evaluation, or as the other system does it."""
+    classes: tuple[str, ...] = ()
+    """Names or ids of the categories to detect; by default all."""
+    max_detections: int | None = None
+    """The most detections of an image; by default as many as in the run, or in the other system."""
+    nms_iou: float | None = None
+    """Non-maximum suppression leaves out a box with a larger IoU with a better one; by default as in the run."""
+    batch: int | None = None
+    """Images at a time."""
+    device: str = "auto"
+    """auto, cpu, cuda or npu."""
+    precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
+    """Number format of the forward pass."""
+
+    def __post_init__(self) -> None:
+        if self.batch is not None and self.batch < 1:
+            raise ValueError(f"batch must be at least 1, got {self.batch}")
+        if len(self.size) > 2:
+            raise ValueError(f"size takes one length or two, got {len(self.size)}")
+
+
+def open_options(app: App, options: DetectorOptions) -> Weights:
+    """The file that `--weights` names.
+
+    Raises:
+        As :func:`apps.common.weights.open_detector`.
+    """
+    return open_detector(app, options.weights, options.recipe)
+
+
+def predictor(weights: Weights, options: DetectorOptions, device: torch.device, batch: int) -> Predictor:
+    """The detector in a file, as the options want it.
+
+    Args:
+        weights: the file.
+        options: of the command.
+        device: where it runs.
+        batch: images at a time, where `--batch` does not say so.
+
+    Raises:
+        OptionError, EngineError: the detector, or the device, cannot do what an option asks for.
+    """
+    size: Any = options.size[0] if len(options.size) == 1 else options.size or None
+    return weights.predictor(
+        device=device,
+        precision=autocast_name(options.precision, device),
+        batch_size=options.batch or batch,
+        max_detections=options.max_detections,
+        nms_iou=options.nms_iou,
+        classes=options.classes or None,
+        size=size,
+    )
+
+
+def autocast_name(precision: str, device: torch.device, loss_scale: float | None = None) -> str:
+    """What a predictor calls a number format of det_engine, whose switches are set for the process.
+
+    Raises:
+        EngineError: the device lacks it.
+    """
+    name = Precision(precision, device, loss_scale).name
+    return {"tf32": "fp32", "O2": "fp16"}.get(name, name)
+
+
+def loading_of(weights: Weights) -> tuple[int, int]:
+    """Images of a step and worker processes of the run that weights come from; 2 and 2 where they are of no run."""
+    data = (weights.description.get("recipe") or {}).get("data") or {}
+    return data.get("batch", 2), data.get("workers", 2)
+
+
+def on_categories(weights: Weights, index: CocoIndex) -> Weights:
+    """The weights with the categories of the data that they are evaluated on.
+
+    A file of another system may not say what its classes are, or only their names: then classes are the categories of
+    the data in their order, if there are as many.
+
+    Raises:
+        EngineError: the model was trained on other categories; names the first differences.
+    """
+    known, there = reported(weights.categories), dict(index.categories)
+    if known == there:
+        return weights
+    same_names = tuple(known.values()) == tuple(there.values())
+    if len(weights.categories) == len(there) and (weights.assumed or same_names):
+        return replace(weights, categories={**there})
+    only = ", ".join(f"{identifier} {name!r}" for identifier, name in sorted(known.items() ^ there.items())[:4])
+    raise EngineError(
+        f"Checkpoint {weights.path} was trained on {len(known)} categories, {index.annotation_file} has "
+        f"{len(there)} that are not the same (they differ in {only}). Evaluate on data with the same categories."
+    )
+
+
+def say_what_was_read(weights: Weights) -> None:
+    """Print what a file of another system was taken for."""
+    if weights.kind == "detector" and not weights.description:
+        print(f"Weights: {weights.path} ({weights})\n{weights.report()}")

@@ -1,0 +1,148 @@
+"""Precision and recall of an evaluation, and the metrics that they give."""
+
+import logging
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from det_coco._columns import Columns, make_columns
+from det_coco._evaluators import match
+from det_coco.annotations import CocoIndex
+from det_coco.detections import Detections
+from det_coco.lvis import FREQUENCIES
+from det_coco.protocol import Protocol
+
+_log = logging.getLogger("det_coco")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Curves:
+    """Precision, recall and scores of an evaluation; -1 where there is no object to find.
+
+    `T` IoU thresholds, `R` = 101 levels of recall from 0 to 1, `C` classes (one if class-agnostic), `A` sizes of which
+    the first is all sizes, `L` limits of detections of which the last counts for all metrics but `AR1` and `AR10`.
+
+    Attributes:
+        iou_type: what was compared.
+        protocol: the rules.
+        limits: the L limits.
+        class_names: names of the C classes, told apart by id where two have one name; empty if class-agnostic.
+        frequencies: text `[C]`, LVIS's `r`, `c` or `f`, where the protocol is federated; else None.
+        precision: float64 `[T, R, C, A, L]`.
+        recall: float64 `[T, C, A, L]`: the highest.
+        scores: float64 `[T, R, C, A, L]`: of the detection that reaches a level of recall.
+    """
+
+    iou_type: str
+    protocol: Protocol
+    limits: tuple[int, ...]
+    class_names: tuple[str, ...]
+    frequencies: np.ndarray | None
+    precision: np.ndarray
+    recall: np.ndarray
+    scores: np.ndarray
+
+    def metrics(self) -> dict[str, float]:
+        """The numbers that :func:`evaluate` gives."""
+        thresholds = np.array(self.protocol.iou_thresholds)
+        best = self.precision[:, :, :, :, -1]
+        metrics = {"AP": mean(best[:, :, :, 0])}
+        for name, threshold in (("AP50", 0.5), ("AP75", 0.75)):
+            if threshold in thresholds:
+                metrics[name] = mean(best[thresholds == threshold, :, :, 0])
+        sizes = list(enumerate(self.protocol.area_ranges, start=1))
+        metrics |= {f"AP{name}": mean(best[:, :, :, place]) for place, name in sizes}
+        if self.frequencies is not None:
+            metrics |= {f"AP{name}": mean(best[:, :, self.frequencies == name, 0]) for name in FREQUENCIES}
+        if self.iou_type == "keypoints":
+            # COCO's names for keypoints: AR50 is the recall at an OKS of 0.5, not of 50 detections.
+            metrics["AR"] = mean(self.recall[:, :, 0, -1])
+            for name, threshold in (("AR50", 0.5), ("AR75", 0.75)):
+                if threshold in thresholds:
+                    metrics[name] = mean(self.recall[thresholds == threshold, :, 0, -1])
+        else:
+            for place, limit in enumerate(self.limits):
+                unlimited = place == len(self.limits) - 1 and self.protocol.max_detections is None
+                metrics["AR" if unlimited else f"AR{limit}"] = mean(self.recall[:, :, 0, place])
+        metrics |= {f"AR{name}": mean(self.recall[:, :, place, -1]) for place, name in sizes}
+        return metrics | {f"AP/{name}": mean(best[:, :, n, 0]) for n, name in enumerate(self.class_names)}
+
+
+def mean(values: np.ndarray) -> float:
+    """The mean of those values that are no -1; -1 if there are none."""
+    values = values[values > -1]
+    return float(values.mean()) if values.size else -1.0
+
+
+def precision_recall(
+    index: CocoIndex,
+    detections: Detections,
+    iou_type: str = "bbox",
+    *,
+    protocol: Protocol | None = None,
+    image_ids: Iterable[int] | None = None,
+) -> Curves:
+    """Compute the curves behind the metrics, equal to pycocotools' (lvis's, where the protocol is federated).
+
+    Args:
+        index: the split, which is the truth.
+        detections: of all its images; of equal scores the first ranks first.
+        iou_type: "bbox", "segm", "boundary" (the lower of the IoU of two masks and that of their boundaries) or
+            "keypoints".
+        protocol: the rules; those of `Protocol.coco` by default.
+        image_ids: evaluate on these images only.
+
+    Raises:
+        DataError: the detections do not fit the split, or one side lacks what is compared.
+        ValueError: the IoU type is unknown.
+    """
+    columns = make_columns(index, detections, iou_type, protocol or Protocol.coco(iou_type), image_ids)
+    _say_if_limited(index, columns)
+    evaluator = match(columns)
+    evaluator.accumulate()
+    arrays = evaluator.eval
+    names = unique_names(index)
+    rows = columns.labels
+    agnostic = columns.protocol.class_agnostic
+    return Curves(
+        iou_type=iou_type,
+        protocol=columns.protocol,
+        limits=columns.limits,
+        class_names=() if agnostic else tuple(names[label] for label in rows),
+        frequencies=None if columns.federation is None else columns.federation.frequencies[rows],
+        precision=arrays["precision"],
+        recall=arrays["recall"],
+        scores=arrays["scores"],
+    )
+
+
+def unique_names(index: CocoIndex) -> tuple[str, ...]:
+    """Class names by label, with the category id behind those that several classes have."""
+    times = Counter(index.class_names)
+    return tuple(f"{name} ({id_})" if times[name] > 1 else name for id_, name in index.categories.items())
+
+
+def _say_if_limited(index: CocoIndex, columns: Columns) -> None:
+    """Say so where images have more objects than detections may count."""
+    limit = columns.protocol.max_detections
+    if limit is None:
+        return
+    counted = ~columns.crowd & np.isin(columns.truth_images, columns.images)
+    counted &= np.isin(columns.truth_labels, columns.labels)
+    by_class = not (columns.protocol.federated or columns.protocol.class_agnostic)
+    group = columns.truth_images * columns.num_classes + (columns.truth_labels if by_class else 0)
+    groups, counts = np.unique(group[counted], return_counts=True)
+    images = np.unique(groups[counts > limit] // columns.num_classes)
+    if images.size:
+        _log.warning(
+            "%d images have more than %d objects%s (up to %d, in image %d), but no more than %d detections count "
+            "there, which keeps AP and AR below 1. Raise `max_detections` to count more.",
+            len(images),
+            limit,
+            " of one class" if by_class else "",
+            counts.max(),
+            index.image_ids[groups[counts.argmax()] // columns.num_classes],
+            limit,
+        )

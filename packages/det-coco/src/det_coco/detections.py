@@ -1,0 +1,325 @@
+"""Detections of many images as arrays, and the rows of a COCO results file that they stand for."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from itertools import chain, pairwise
+from typing import Any, cast
+
+import numpy as np
+
+from det_coco._coco_api import coco_mask
+from det_coco._describe import describe
+from det_coco.annotations import CocoIndex
+from det_coco.errors import DataError
+from det_coco.rle import decode_many
+
+_NUMBERS = (int, float, np.integer, np.floating)
+_MAX_ID = 1 << 62
+# Masks whose run lengths are decoded together; more at once leave the cache.
+_AT_ONCE = 256
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Detections:
+    """Detections of many images: a few arrays, cheap to send between processes and to evaluate.
+
+    `K` detections in any order; those of equal score rank in this order.
+
+    Attributes:
+        image_ids: int64 `[K]` the data set's own ids.
+        category_ids: int64 `[K]` the data set's own ids.
+        boxes: float64 `[K, 4]` x, y, width, height in original pixels.
+        scores: float64 `[K]`.
+        keypoints: float64 `[K, J, 3]` x, y in original pixels and a third number that no metric reads, or None.
+        mask_scores: float64 `[K]` scores of the masks where they are others than the boxes' (YOLACT++), or None.
+        mask_sizes: int64 `[K, 2]` height, width of the masks, or None without masks.
+        mask_codes: uint8 `[B]` the compressed run-length codes one after the other, or None without masks.
+        mask_offsets: int64 `[K + 1]`; detection k owns codes `[k]:[k + 1]`, or None without masks.
+    """
+
+    image_ids: np.ndarray
+    category_ids: np.ndarray
+    boxes: np.ndarray
+    scores: np.ndarray
+    keypoints: np.ndarray | None = None
+    mask_scores: np.ndarray | None = None
+    mask_sizes: np.ndarray | None = None
+    mask_codes: np.ndarray | None = None
+    mask_offsets: np.ndarray | None = None
+
+    @staticmethod
+    def of_image(
+        index_or_ids: CocoIndex | Sequence[int | None],
+        image_id: int,
+        boxes: np.ndarray,
+        scores: np.ndarray,
+        labels: np.ndarray,
+        rles: Sequence[Mapping[str, Any]] | None = None,
+        *,
+        keypoints: np.ndarray | None = None,
+        mask_scores: np.ndarray | None = None,
+        offset: float = 0.0,
+    ) -> "Detections":
+        """Take the detections of one image.
+
+        Args:
+            index_or_ids: an index, or the category ids by contiguous label; detections of a label whose id is None are
+                left out.
+            image_id: the data set's own id.
+            boxes: `[K, 4]` x1, y1, x2, y2 in original pixels.
+            scores: `[K]`.
+            labels: `[K]` contiguous classes 0 .. C - 1.
+            rles: K compressed run-length codes `{"size": [h, w], "counts": text or bytes}`, or None.
+            keypoints: `[K, J, 3]`, or None.
+            mask_scores: `[K]`, or None.
+            offset: 1 where boxes are inclusive (legacy), so that width is x2 - x1 + 1.
+        """
+        ids = index_or_ids.category_ids if isinstance(index_or_ids, CocoIndex) else tuple(index_or_ids)
+        corners = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
+        categories = [ids[label] for label in np.asarray(labels).reshape(-1).tolist()]
+        kept = np.array([category is not None for category in categories], dtype=bool)
+        found = Detections(
+            image_ids=np.full(len(corners), image_id, dtype=np.int64),
+            category_ids=np.array([category or 0 for category in categories], dtype=np.int64),
+            boxes=np.concatenate((corners[:, :2], corners[:, 2:] - corners[:, :2] + offset), axis=1),
+            scores=np.asarray(scores, dtype=np.float64).reshape(-1),
+            keypoints=None if keypoints is None else np.asarray(keypoints, dtype=np.float64),
+            mask_scores=None if mask_scores is None else np.asarray(mask_scores, dtype=np.float64).reshape(-1),
+            **({} if rles is None else _pack(rles)),
+        )
+        return found if kept.all() else found[kept]
+
+    @staticmethod
+    def from_rows(index: CocoIndex, rows: Iterable[Mapping[str, Any]]) -> "Detections":
+        """Read rows of a COCO results file.
+
+        Args:
+            index: the split that they belong to; knows its keypoints, and the sizes of masks given as polygons.
+            rows: as :func:`to_results` gives them. `segmentation` is a compressed or plain run-length code or a list of
+                polygons; all rows have one, or none counts as having one, and so with `keypoints`. Rows with either may
+                lack `bbox`.
+
+        Raises:
+            DataError: a row lacks something or has what cannot be read; names the row.
+        """
+        if isinstance(rows, Mapping | str) or not isinstance(rows, Iterable):
+            raise DataError(f"Results must be a list of rows, one for each detection, got {describe(rows)}.")
+        rows = rows if isinstance(rows, list | tuple) else list(rows)
+        for number, row in enumerate(rows):
+            if not isinstance(row, Mapping):
+                what = "an object with image_id, category_id, bbox and score"
+                raise DataError(f"Result {number} must be {what}, got {describe(row)}.")
+        columns: dict[str, Any] = {
+            "image_ids": _ids(rows, "image_id"),
+            "category_ids": _ids(rows, "category_id"),
+            "scores": _column(rows, "score"),
+        }
+        boxes = any("bbox" in row for row in rows)
+        if rows and all("segmentation" in row for row in rows):
+            rles = [_rle(index, row, number) for number, row in enumerate(rows)]
+            columns |= _pack(rles)
+            _check_covers(columns["image_ids"], rles)
+            columns |= {} if boxes else {"boxes": coco_mask.toBbox(rles)}
+        if index.skeleton is not None and rows and all("keypoints" in row for row in rows):
+            keypoints = _column(rows, "keypoints", 3 * len(index.skeleton.names)).reshape(len(rows), -1, 3)
+            columns |= {"keypoints": keypoints} | ({} if boxes else {"boxes": extents(keypoints)})
+        if "boxes" not in columns:
+            columns["boxes"] = _column(rows, "bbox", 4)
+        if any("mask_score" in row for row in rows):
+            columns["mask_scores"] = _column([{"mask_score": row["score"], **row} for row in rows], "mask_score")
+        return Detections(**columns)
+
+    @staticmethod
+    def concatenate(parts: Sequence["Detections"]) -> "Detections":
+        """Put detections one after the other, such as those of several images or processes.
+
+        Masks, and scores of their own, stay if all non-empty parts have them.
+
+        Args:
+            parts: detections; none gives none.
+        """
+        parts = [part for part in parts if len(part)] or list(parts[:1])
+        if not parts:
+            none = np.zeros(0, dtype=np.int64)
+            return Detections(image_ids=none, category_ids=none, boxes=np.zeros((0, 4)), scores=np.zeros(0))
+        columns: dict[str, Any] = {}
+        for name in (field.name for field in fields(Detections)):
+            values = [getattr(part, name) for part in parts]
+            columns[name] = None if any(value is None for value in values) else np.concatenate(values)
+        if columns["mask_offsets"] is not None:
+            columns["mask_offsets"] = _offsets(np.concatenate([np.diff(cast(Any, p.mask_offsets)) for p in parts]))
+        return Detections(**columns)
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    def __getitem__(self, chosen: np.ndarray) -> "Detections":
+        """The detections of a boolean `[K]` or integer array, in its order."""
+        names = [field.name for field in fields(self) if field.name not in ("mask_codes", "mask_offsets")]
+        values = [getattr(self, name) for name in names]
+        chosen_values: list[Any] = [None if value is None else value[chosen] for value in values]
+        columns = dict(zip(names, chosen_values, strict=True))
+        if self.mask_codes is not None and self.mask_offsets is not None:
+            starts, lengths = self.mask_offsets[:-1][chosen], np.diff(self.mask_offsets)[chosen]
+            offsets = _offsets(lengths)
+            places = np.repeat(starts - offsets[:-1], lengths) + np.arange(offsets[-1])
+            columns |= {"mask_codes": self.mask_codes[places], "mask_offsets": offsets}
+        return Detections(**columns)
+
+    def sorted(self) -> "Detections":
+        """The detections by ascending image id, in an order that does not depend on which process found what."""
+        return self[np.argsort(self.image_ids, kind="stable")]
+
+    def rles(self) -> list[dict[str, Any]]:
+        """Run-length codes of the masks, `{"size": [h, w], "counts": bytes}`; K of them, or none without masks."""
+        if self.mask_codes is None or self.mask_offsets is None or self.mask_sizes is None:
+            return []
+        codes = self.mask_codes.tobytes()
+        sizes = self.mask_sizes.tolist()
+        bounds = pairwise(self.mask_offsets.tolist())
+        return [{"size": size, "counts": codes[a:b]} for size, (a, b) in zip(sizes, bounds, strict=True)]
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The rows of a COCO results file, plain Python values ready for JSON; see :func:`to_results`."""
+        rows: list[dict[str, Any]] = [
+            {"image_id": image, "category_id": category, "bbox": box, "score": score}
+            for image, category, box, score in zip(
+                self.image_ids.tolist(),
+                self.category_ids.tolist(),
+                self.boxes.tolist(),
+                self.scores.tolist(),
+                strict=True,
+            )
+        ]
+        for row, rle in zip(rows, self.rles(), strict=False):
+            row["segmentation"] = {"size": rle["size"], "counts": rle["counts"].decode("ascii")}
+        if self.keypoints is not None:
+            for row, numbers in zip(rows, self.keypoints.reshape(len(rows), -1).tolist(), strict=True):
+                row["keypoints"] = numbers
+        if self.mask_scores is not None:
+            for row, score in zip(rows, self.mask_scores.tolist(), strict=True):
+                row["mask_score"] = score
+        return rows
+
+
+def extents(keypoints: np.ndarray) -> np.ndarray:
+    """Boxes `[K, 4]` x, y, width, height around keypoints `[K, J, 3]`."""
+    first, last = keypoints[:, :, :2].min(axis=1), keypoints[:, :, :2].max(axis=1)
+    return np.concatenate((first, last - first), axis=1)
+
+
+def _offsets(lengths: np.ndarray) -> np.ndarray:
+    return np.concatenate(([0], np.cumsum(lengths))).astype(np.int64)
+
+
+def _pack(rles: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
+    counts = [rle["counts"] for rle in rles]
+    codes = [text.encode("ascii") if isinstance(text, str) else text for text in counts]
+    return {
+        "mask_sizes": np.array([rle["size"] for rle in rles], dtype=np.int64).reshape(-1, 2),
+        "mask_codes": np.frombuffer(b"".join(codes), dtype=np.uint8),
+        "mask_offsets": _offsets(np.fromiter(map(len, codes), dtype=np.int64, count=len(codes))),
+    }
+
+
+def _column(rows: Sequence[Mapping[str, Any]], key: str, length: int = 0) -> np.ndarray:
+    """float64 `[K]`, or `[K, length]`: the numbers that rows have under a key."""
+    if not rows:
+        return np.zeros((0, length) if length else 0)
+    try:
+        values = [row[key] for row in rows]
+        flat = list(chain.from_iterable(values)) if length else values
+        # numpy would read numbers from text and from truth values.
+        plain = all(issubclass(kind, _NUMBERS) and kind is not bool for kind in set(map(type, flat)))
+        if plain and (not length or set(map(len, values)) == {length}):
+            numbers = np.array(flat, dtype=np.float64)
+            if np.isfinite(numbers).all():
+                return numbers.reshape(-1, length) if length else numbers
+    except (KeyError, TypeError, OverflowError):
+        pass
+    raise DataError(next(filter(None, (_fault(row, number, key, length) for number, row in enumerate(rows)))))
+
+
+def _fault(row: Any, number: int, key: str, length: int) -> str | None:
+    """What is wrong with the value of a row, or None."""
+    if key not in row:
+        return f"Result {number} has no '{key}'. Every result needs image_id, category_id, bbox and score."
+    value = row[key]
+    numbers = list(value) if length and isinstance(value, list | tuple | np.ndarray) else [value]
+    plain = all(isinstance(v, _NUMBERS) and not isinstance(v, bool) and math.isfinite(v) for v in numbers)
+    if plain and len(numbers) == (length or 1):
+        return None
+    what = f"{length} finite numbers" if length else "a finite number"
+    return f"'{key}' of result {number} must be {what}, got {describe(value)}."
+
+
+def _ids(rows: Sequence[Mapping[str, Any]], key: str) -> np.ndarray:
+    numbers = _column(rows, key)
+    broken = np.flatnonzero((numbers != np.floor(numbers)) | (np.abs(numbers) >= _MAX_ID))
+    if broken.size:
+        number = int(broken[0])
+        raise DataError(f"'{key}' of result {number} must be a whole number, got {describe(rows[number][key])}.")
+    # Not by way of float64, which holds integers up to 2^53 only.
+    return np.array([row[key] for row in rows], dtype=np.int64)
+
+
+def _rle(index: CocoIndex, row: Mapping[str, Any], number: int) -> Mapping[str, Any]:
+    """The mask of a row as a compressed run-length code."""
+    code = row["segmentation"]
+    try:
+        if isinstance(code, Mapping) and isinstance(code["counts"], str | bytes):
+            height, width = code["size"]
+            return {"size": [int(height), int(width)], "counts": code["counts"]}
+        size = index.image_size(int(row["image_id"]))
+        if isinstance(code, Mapping):
+            return coco_mask.frPyObjects({"size": list(code["size"]), "counts": list(code["counts"])}, *code["size"])
+        polygons = [list(map(float, polygon)) for polygon in code]
+        if not polygons or min(map(len, polygons)) < 6:
+            raise ValueError("no polygon, or one of fewer than three points")
+        return coco_mask.merge(coco_mask.frPyObjects(polygons, *size))
+    except DataError as error:
+        raise DataError(f"Result {number}: {error}") from None
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError):
+        raise _no_mask(number, code) from None
+
+
+def _no_mask(number: int, code: Any) -> DataError:
+    return DataError(
+        f"'segmentation' of result {number} must be a run-length code or a list of polygons, got {describe(code)}."
+    )
+
+
+def _check_covers(image_ids: np.ndarray, rles: Sequence[Mapping[str, Any]], first: int = 0) -> None:
+    """Check that run-length codes can be read and cover their masks, many at once.
+
+    Args:
+        image_ids: `[K]`, named in messages.
+        rles: K compressed codes.
+        first: number of the first one.
+
+    Raises:
+        DataError: names the first code that is wrong.
+    """
+    if len(rles) > _AT_ONCE:
+        for start in range(0, len(rles), _AT_ONCE):
+            stop = start + _AT_ONCE
+            _check_covers(image_ids[start:stop], rles[start:stop], start)
+        return
+    try:
+        runs, offsets = decode_many([rle["counts"] for rle in rles])
+    except ValueError:
+        if len(rles) == 1:
+            raise _no_mask(first, rles[0]) from None
+        for n in range(len(rles)):
+            _check_covers(image_ids[n : n + 1], rles[n : n + 1], first + n)
+        return
+    pixels = np.array([rle["size"][0] * rle["size"][1] for rle in rles], dtype=np.int64)  # [K]
+    sums, negative = (np.diff(np.append(0, np.cumsum(part))[offsets]) for part in (runs, runs < 0))
+    wrong = np.flatnonzero((sums != pixels) | (negative > 0))
+    if wrong.size:
+        n = int(wrong[0])
+        height, width = rles[n]["size"]
+        raise DataError(
+            f"The run lengths of result {first + n} (image {image_ids[n]}) do not cover its {height} x {width} pixels."
+        )

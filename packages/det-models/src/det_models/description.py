@@ -1,0 +1,84 @@
+"""What a checkpoint says of its network in plain values: enough to build it again, and to name what it finds."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any, Literal, TypeVar, cast
+
+import cattrs
+
+from det_coco import Resize, default_buckets
+from det_heads import YolactConfig
+from det_models.categories import Categories
+from det_models.checkpoints import CheckpointError
+from det_models.config import BackboneConfig, ModelConfig, YolactBackboneConfig
+from det_models.detector_config import DetectorConfig
+
+__all__ = ["describe", "read_description"]
+
+T = TypeVar("T")
+_CONVERTER = cattrs.Converter(forbid_extra_keys=True)
+
+
+def describe(model: ModelConfig, categories: Mapping[int, str | None]) -> dict[str, Any]:
+    """The values to save with the weights of a detector, such as `config` of :func:`det_engine.train`.
+
+    Args:
+        model: The network and the images that it gets.
+        categories: Name by id, in the order of the labels; None for a label that is never reported.
+
+    Returns:
+        ``model`` and ``categories``, of numbers, texts, tuples, lists and dictionaries alone.
+    """
+    named = [{"id": identifier, "name": name} for identifier, name in categories.items()]
+    return {"model": asdict(model), "categories": named}
+
+
+def read_description(values: Mapping[str, Any]) -> tuple[ModelConfig, Categories]:
+    """The network and the categories that :func:`describe` wrote, or a run of before had as its recipe.
+
+    Raises:
+        CheckpointError: Something is missing, or was written by another version.
+    """
+    try:
+        model = _of_recipe(values["recipe"]) if "model" not in values else values["model"]
+        categories = {entry["id"]: entry["name"] for entry in values["categories"]}
+        return _model(model), categories
+    except (cattrs.BaseValidationError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            "what it says of its network was written by another version, and cannot be read"
+        ) from error
+
+
+def _model(values: Mapping[str, Any]) -> ModelConfig:
+    yolact = "priors" in values["detector"]
+    return ModelConfig(
+        backbone=_structured(values["backbone"], YolactBackboneConfig if yolact else BackboneConfig),
+        detector=_structured(values["detector"], cast("type", YolactConfig if yolact else DetectorConfig)),
+        resize=_structured(values["resize"], Resize),
+        buckets=_structured(values["buckets"], tuple[tuple[int, int], ...]),
+    )
+
+
+def _structured(values: Any, kind: type[T]) -> T:
+    return _CONVERTER.structure(values, kind)
+
+
+def _of_recipe(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """The same values from a recipe, whose images are those of its evaluation."""
+    data = recipe["data"]
+    if "size" in data:
+        images = _images((data["size"],), data["size"], "yolact")
+    else:
+        images = _images((data["test_size"],), data["max_size"], data["rounding"])
+        largest = images["resize"] | {"shortest": (max(*data["train_sizes"], data["test_size"]),)}
+        images["buckets"] = data["buckets"] or default_buckets(Resize(**largest))
+    return {"backbone": recipe["backbone"], "detector": recipe["detector"], **images}
+
+
+def _images(
+    shortest: tuple[int, ...],
+    longest: int,
+    rule: Literal["detectron2", "maskrcnn_benchmark", "torchvision", "yolact"],
+) -> dict[str, Any]:
+    resize = Resize(shortest=shortest, longest=longest, rule=rule)
+    return {"resize": asdict(resize), "buckets": default_buckets(resize)}

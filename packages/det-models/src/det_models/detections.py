@@ -1,0 +1,138 @@
+"""What a detector found in one image, in NumPy and in pixels of that image."""
+
+import io
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+from PIL import Image
+
+from det_coco import detections_of, draw, to_results
+from det_coco.rle import decode_rle
+from det_models.errors import OptionError
+
+__all__ = ["Detections", "Part"]
+
+Part = Literal["masks", "boxes", "scores"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Detections:
+    """The `K` detections of an image, best first.
+
+    `len` is their number; an index, a slice, a list of indices or a bool `[K]` gives some of them as an object of the
+    same kind (``found[found.scores > 0.5]``), and a loop gives them one by one. In a notebook it is a picture.
+
+    Attributes:
+        boxes: float32 [K, 4], x1, y1, x2, y2 in pixels of the original image, no +1.
+        scores: float32 [K].
+        labels: int64 [K], the network's classes, counted from 0.
+        categories: Name by id of all categories that the detector reports.
+        category_ids: int64 [K].
+        size: (height, width) of the image.
+        rle: K COCO run-length encodings ``{"size": [height, width], "counts": text}``, or None without masks.
+        mask_scores: float32 [K] of the masks, where they have other scores than the boxes (YOLACT++), or None.
+        image: uint8 [H, W, 3] RGB, or None where the detector was handed a batch.
+        source: The image's file, or an empty text.
+    """
+
+    boxes: np.ndarray
+    scores: np.ndarray
+    labels: np.ndarray
+    categories: Mapping[int, str]
+    category_ids: np.ndarray
+    size: tuple[int, int]
+    rle: list[dict[str, Any]] | None = None
+    mask_scores: np.ndarray | None = None
+    image: np.ndarray | None = field(default=None, repr=False)
+    source: str = ""
+
+    @property
+    def names(self) -> np.ndarray:
+        """Names of the categories: text [K]."""
+        return np.array([self.categories[int(identifier)] for identifier in self.category_ids], dtype=np.str_)
+
+    @cached_property
+    def masks(self) -> np.ndarray | None:
+        """Masks, bool [K, H, W], made on first use; None for a detector of boxes."""
+        if self.rle is None:
+            return None
+        if not self.rle:
+            return np.zeros((0, *self.size), dtype=bool)
+        return np.stack([decode_rle(rle) for rle in self.rle])
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def __getitem__(self, index: Any) -> "Detections":
+        rows = np.atleast_1d(np.arange(len(self))[index])
+        return replace(
+            self,
+            boxes=self.boxes[rows],
+            scores=self.scores[rows],
+            labels=self.labels[rows],
+            category_ids=self.category_ids[rows],
+            rle=None if self.rle is None else [self.rle[row] for row in rows],
+            mask_scores=None if self.mask_scores is None else self.mask_scores[rows],
+        )
+
+    def __iter__(self) -> Iterator["Detections"]:
+        return (self[row] for row in range(len(self)))
+
+    def to_coco(self, image_id: int) -> list[dict[str, Any]]:
+        """The rows of a COCO results file.
+
+        Args:
+            image_id: The data set's own id of the image.
+
+        Returns:
+            K dictionaries of plain values, see :func:`det_coco.to_results`.
+        """
+        ids = tuple(self.categories)
+        labels = np.array([ids.index(int(identifier)) for identifier in self.category_ids], dtype=np.int64)
+        return to_results(ids, image_id, self.boxes, self.scores, labels, self.rle, mask_scores=self.mask_scores)
+
+    def draw(
+        self,
+        image: np.ndarray | None = None,
+        *,
+        min_score: float = 0.0,
+        show: Collection[Part] = ("masks", "boxes", "scores"),
+        min_side: int = 480,
+    ) -> Image.Image:
+        """A picture of the detections.
+
+        Args:
+            image: uint8 [H, W, 3] RGB to draw on; by default the image that was looked at.
+            min_score: Leave out what has a lower score.
+            show: What to draw of each; its name in any case.
+            min_side: Smaller images are enlarged by a whole factor, so that text is legible.
+
+        Raises:
+            OptionError: There is no image to draw on.
+        """
+        pixels = self.image if image is None else image
+        if pixels is None:
+            raise OptionError("These detections are of a batch, and have no image to draw on; give draw one.")
+        drawn = detections_of(tuple(self.categories), self.to_coco(0), min_score=min_score)
+        if "masks" not in show:
+            drawn = replace(drawn, masks=None)
+        if "scores" not in show:
+            drawn = replace(drawn, scores=None)
+        return draw(pixels, drawn, self.categories, min_side=min_side, boxes="boxes" in show)
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{count} {name}" for name, count in Counter(self.names.tolist()).most_common(5))
+        best = f" ({counts}; scores {self.scores.min():.2f} to {self.scores.max():.2f})" if len(self) else ""
+        where = f"{self.source or 'an image'} of {self.size[1]} x {self.size[0]} pixels"
+        return f"{len(self)} detection{'s' * (len(self) != 1)} in {where}{best}"
+
+    def _repr_png_(self) -> bytes | None:
+        if self.image is None:
+            return None
+        buffer = io.BytesIO()
+        self.draw().save(buffer, format="png")
+        return buffer.getvalue()

@@ -1,0 +1,207 @@
+"""A trained detector that is shown images."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from det_coco import Batch, BatchShape, list_images
+from det_heads import ImageDetections, YolactConfig
+from det_models.background import background
+from det_models.builders import Detector
+from det_models.changes import labels_of
+from det_models.config import ModelConfig
+from det_models.detections import Detections
+from det_models.errors import OptionError
+from det_models.images import Loaded, batches_of, is_image
+from det_models.inference import optimize_for_inference
+from det_ops import Conv2d
+
+__all__ = ["PRECISIONS", "Predictor"]
+
+PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+"""Number formats of the forward pass, and what autocast computes convolutions and products in."""
+
+
+class Predictor:
+    """A detector for inference: its norms are folded into the convolutions and its weights transformed in advance.
+
+    It can be pickled, copied and used by several threads at once; it keeps nothing of the images that it saw and
+    changes no setting of the process. Made by :func:`det_models.load`.
+
+    Args:
+        network: With trained weights. It is copied, and stays as it is.
+        config: Its configuration, and the images that it gets.
+        categories: Name by id, in the order of the labels; None for a label that is never reported.
+        device: Where to run, `auto` for the first accelerator that there is, or else the CPU.
+        precision: One of :data:`PRECISIONS`.
+        batch_size: Images at a time, where several are given.
+        max_detections: The most detections of an image, after the choice of classes.
+        classes: Names or ids of the categories to report; all by default.
+        source: Where the weights are from, for `repr`.
+
+    Raises:
+        OptionError: A value is none that it can have; the message names those that it can.
+    """
+
+    def __init__(
+        self,
+        network: Detector,
+        config: ModelConfig,
+        categories: Mapping[int, str | None],
+        *,
+        device: str | torch.device = "auto",
+        precision: str = "fp32",
+        batch_size: int = 1,
+        max_detections: int | None = None,
+        classes: Iterable[str | int] | None = None,
+        source: str = "",
+    ) -> None:
+        if precision not in PRECISIONS:
+            raise OptionError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}.")
+        if batch_size < 1:
+            raise OptionError(f"batch_size must be at least 1, got {batch_size}.")
+        self.device = _device(device)
+        self.network = optimize_for_inference(network, self.device)
+        self.config = config
+        self.precision = precision
+        self.batch_size = batch_size
+        self.max_detections = max_detections
+        self.source = source
+        self.names = tuple(categories.values())
+        self.ids = tuple(categories)
+        labels = range(len(categories)) if classes is None else labels_of(categories, classes)
+        self.labels = tuple(label for label in sorted(labels) if self.names[label] is not None)
+        self.shape = BatchShape(buckets=config.buckets, masks="none")
+
+    @property
+    def categories(self) -> dict[int, str]:
+        """Name by id of the categories that it reports."""
+        return {self.ids[label]: str(self.names[label]) for label in self.labels}
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether it finds masks, not only boxes."""
+        return isinstance(self.config.detector, YolactConfig) or self.config.detector.mask is not None
+
+    def predict(self, images: Any, *, min_score: float = 0.0, batch_size: int | None = None) -> Any:
+        """Detect objects.
+
+        Args:
+            images: One image: the path of a picture, a PIL image, an array uint8 [H, W, 3] RGB or a tensor
+                uint8 [3, H, W] RGB. Or several: a list or tuple of images, the path of a folder, or an
+                iterable, which is read ahead by a few batches in a thread.
+            min_score: Leave out what has a lower score.
+            batch_size: Images at a time; by default the predictor's.
+
+        Returns:
+            :class:`Detections` of one image; a list of them for a list or tuple; for a folder or an iterable an
+            iterator, which detects as it is asked.
+
+        Raises:
+            DataError: A file is no picture, or a folder holds none.
+            OptionError: An image is of another type or shape, or an argument is out of range.
+        """
+        if not 0 <= min_score <= 1:
+            raise OptionError(f"min_score must be between 0 and 1, got {min_score:g}.")
+        count = self.batch_size if batch_size is None else batch_size
+        if count < 1:
+            raise OptionError(f"batch_size must be at least 1, got {count}.")
+        if is_image(images):
+            ((loaded, batch),) = batches_of([images], self.config.resize, self.shape, 1)
+            return self._finish(loaded, batch, self.forward(batch), min_score)[0]
+        if isinstance(images, str | Path):
+            return self._stream(list_images(images), count, min_score)
+        if isinstance(images, list | tuple):
+            return list(self._stream(images, count, min_score))
+        if not isinstance(images, Iterable):
+            raise OptionError(
+                f"An image must be a path, a PIL image, an array or a tensor, got {type(images).__name__}."
+            )
+        return self._stream(images, count, min_score)
+
+    def detect(self, batch: Batch, sizes: Sequence[tuple[int, int]]) -> list[Detections]:
+        """The detections of a batch that a loader of det_coco made.
+
+        Args:
+            batch: ``images`` [B, 3, H, W], ``image_sizes`` [B, 2] and ``scales`` [B, 2].
+            sizes: B original (height, width).
+        """
+        return self._results(self.forward(batch), batch["scales"], sizes)
+
+    def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What the network says of a batch, ``images`` [B, 3, H, W] and ``image_sizes`` [B, 2], on its device."""
+        inputs = {name: batch[name].to(self.device, non_blocking=True) for name in ("images", "image_sizes")}
+        dtype = PRECISIONS[self.precision]
+        with torch.inference_mode(), torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None):
+            return self.network(inputs)
+
+    def _stream(self, images: Iterable[Any], batch_size: int, min_score: float) -> Iterator[Detections]:
+        """Reading, the network, and masks with whatever the caller does, each in a thread of its own."""
+        batches = background(batches_of(images, self.config.resize, self.shape, batch_size))
+        outputs = background((loaded, batch, self.forward(batch)) for loaded, batch in batches)
+        for loaded, batch, output in outputs:
+            yield from self._finish(loaded, batch, output, min_score)
+
+    def _finish(
+        self, loaded: Sequence[Loaded], batch: Batch, output: Mapping[str, Tensor], min_score: float
+    ) -> list[Detections]:
+        found = self._results(output, batch["scales"], [image.size for image in loaded], min_score)
+        return [replace(one, image=image.pixels, source=image.source) for one, image in zip(found, loaded, strict=True)]
+
+    def _results(
+        self, output: Mapping[str, Tensor], scales: Tensor, sizes: Sequence[tuple[int, int]], min_score: float = 0.0
+    ) -> list[Detections]:
+        with torch.inference_mode():
+            found = self.network.to_image(output, scales, sizes)
+        return [self._reported(one, size, min_score) for one, size in zip(found, sizes, strict=True)]
+
+    def _reported(self, found: ImageDetections, size: tuple[int, int], min_score: float) -> Detections:
+        scores, labels = found.scores.numpy(), found.labels.numpy()
+        rows = np.flatnonzero((scores >= min_score) & np.isin(labels, self.labels))[: self.max_detections]
+        return Detections(
+            boxes=found.boxes.numpy()[rows],
+            scores=scores[rows],
+            labels=labels[rows],
+            categories=self.categories,
+            category_ids=np.array(self.ids, dtype=np.int64)[labels[rows]],
+            size=size,
+            rle=None if found.masks is None else [found.masks[row] for row in rows],
+            mask_scores=None if found.mask_scores is None else found.mask_scores.numpy()[rows],
+        )
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        # Transformed weights belong to the tensors that they were made of, and a copy has others.
+        Conv2d.prepack(self.network)
+
+    def __repr__(self) -> str:
+        names = [str(self.names[label]) for label in self.labels]
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        resize = self.config.resize
+        size = f"{resize.shortest[-1]} to {resize.longest}" if resize.rule != "yolact" else f"{resize.longest}"
+        source = f" from {self.source}" if self.source else ""
+        return (
+            f"{kind_of(self.config)}{source}: {len(names)} classes ({', '.join(names[:3])}{more}), images of {size} "
+            f"pixels, {self.precision} on {self.device}"
+        )
+
+
+def kind_of(config: ModelConfig) -> str:
+    """The name of an architecture, such as Mask R-CNN."""
+    detector = config.detector
+    if isinstance(detector, YolactConfig):
+        return "YOLACT" if detector.mask_iou is None else "YOLACT++"
+    kind = "Faster R-CNN" if detector.mask is None else "Mask R-CNN"
+    return kind if detector.cascade is None else kind.replace("Faster ", "").join(("Cascade ", ""))
+
+
+def _device(name: str | torch.device) -> torch.device:
+    if name != "auto":
+        return torch.device(name)
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    return torch.device("cpu") if accelerator is None else accelerator

@@ -1,0 +1,232 @@
+"""Files with weights, read once, and told apart by what is in them."""
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from det_backbones import WeightsFile, read_weights
+from det_heads import YolactConfig
+from det_models.adopting import model_of
+from det_models.builders import Detector, build
+from det_models.categories import Categories, categories_of
+from det_models.changes import with_limits, with_size
+from det_models.checkpoints import (
+    CheckpointError,
+    ClassCountError,
+    Report,
+    Translation,
+    detect_system,
+    load,
+    read,
+)
+from det_models.config import ModelConfig
+from det_models.description import read_description
+from det_models.predictor import Predictor
+
+__all__ = ["Weights", "open_weights"]
+
+RUN_FORMAT = "det-engine checkpoint"
+"""What the checkpoints of `det_engine` call their format."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weights:
+    """What a file with weights holds.
+
+    Attributes:
+        path: The file.
+        kind: A `run` of ours, or what was converted to ours; a `detector` of another system; or the `backbone` of
+            some network, whose names :func:`det_backbones.load_imagenet_weights` knows or not.
+        file: All that was read.
+        tensors: The detector's under our names (averaged where the run averaged), or None for a backbone.
+        model: The network they belong to and the images that it gets; None where nothing says so.
+        categories: Of its labels, in their order; empty where there is no model.
+        assumed: Whether the categories are a guess, since the file does not name them.
+    """
+
+    path: Path
+    kind: Literal["run", "detector", "backbone"]
+    file: WeightsFile
+    tensors: Translation | None = None
+    model: ModelConfig | None = None
+    categories: Categories
+    assumed: bool = False
+
+    def __str__(self) -> str:
+        names = {"run": "a run of ours", "backbone": "the weights of a backbone"}
+        return names.get(self.kind) or str(self.tensors)
+
+    @property
+    def description(self) -> Mapping[str, Any]:
+        """What we wrote of the network into the file, if we wrote it: see :func:`det_models.describe`."""
+        return self.file.metadata.get("config" if self.kind == "run" else "det") or {}
+
+    def network(self) -> ModelConfig:
+        """The model.
+
+        Raises:
+            CheckpointError: The file holds no detector, or does not say which.
+        """
+        self._tensors()
+        if self.model is None:
+            raise CheckpointError(
+                f"{self.path} does not say which network its weights are of. Give det_engine.train "
+                "config=det_models.describe(model, categories), and train again or build the network yourself."
+            )
+        return self.model
+
+    def _tensors(self) -> Translation:
+        if self.tensors is None:
+            raise CheckpointError(f"{self.path} holds the weights of no detector that is known here.")
+        return self.tensors
+
+    def fill(self, network: Detector, *, drop_class_head: bool = False) -> Report:
+        """Give a network these weights.
+
+        Args:
+            network: Of the same architecture.
+            drop_class_head: Leave out the layers that tell classes apart, where the file has another number of them.
+
+        Returns:
+            What became of the tensors.
+
+        Raises:
+            ClassCountError: The numbers of classes differ, and `drop_class_head` is not set.
+            CheckpointError: The architecture is another, or the file holds no detector. The network is unchanged.
+        """
+        try:
+            return load(network, self._tensors(), drop_class_head=drop_class_head)
+        except ClassCountError as error:
+            raise ClassCountError(f"{self.path}: {error}.") from error
+        except CheckpointError as error:
+            raise CheckpointError(f"{self.path}: {error}.") from error
+
+    def report(self) -> Report:
+        """What becomes of the tensors in the network that they belong to.
+
+        Raises:
+            CheckpointError: The file holds no detector.
+        """
+        tensors = self._tensors()
+        missing = tuple(name for name in tensors.tensors if name not in tensors.names)
+        return Report(system=tensors.system, matched=tensors.names, ignored=tensors.ignored, missing=missing)
+
+    def build(self) -> Detector:
+        """The network with its weights, in evaluation mode.
+
+        Raises:
+            CheckpointError: The file holds no detector, or one that cannot be built here.
+        """
+        try:
+            network = build(self.network())
+        except CheckpointError:
+            raise
+        except ValueError as error:
+            raise CheckpointError(f"{self.path} is of a network that cannot be built: {error}.") from error
+        self.fill(network)
+        return network.eval()
+
+    def on_images_of(self, model: ModelConfig) -> "Weights":
+        """The same weights on images as another model gets them, with its prior boxes, which are in their pixels."""
+        own = self.network()
+        detector = own.detector
+        if isinstance(detector, YolactConfig) and isinstance(model.detector, YolactConfig):
+            detector = replace(detector, priors=model.detector.priors)
+        return replace(self, model=replace(own, detector=detector, resize=model.resize, buckets=model.buckets))
+
+    def predictor(
+        self,
+        *,
+        device: str | torch.device = "auto",
+        precision: str = "fp32",
+        batch_size: int = 1,
+        max_detections: int | None = None,
+        nms_iou: float | None = None,
+        classes: Iterable[str | int] | None = None,
+        size: int | tuple[int, int] | None = None,
+    ) -> Predictor:
+        """The detector, ready to be shown images; see :func:`det_models.load` for the arguments and errors."""
+        model = self.network()
+        if size is not None:
+            model = with_size(model, size, scale_priors=self.kind == "detector" and not self.description)
+        model = with_limits(model, max_detections=max_detections, nms_iou=nms_iou, raise_only=classes is not None)
+        weights = replace(self, model=model)
+        return Predictor(
+            weights.build(),
+            model,
+            self.categories,
+            device=device,
+            precision=precision,
+            batch_size=batch_size,
+            max_detections=max_detections,
+            classes=classes,
+            source=str(self.path),
+        )
+
+
+def open_weights(path: str | os.PathLike[str]) -> Weights:
+    """Read a file with weights, once, and tell what it is.
+
+    Args:
+        path: A checkpoint of a run, or the folder of a run, of which its best checkpoint is taken (its last where it
+            was never evaluated); a detector of another system (:data:`det_models.checkpoints.SYSTEMS`); or weights of
+            a backbone. What it is follows from its content, and nothing in it is run.
+
+    Raises:
+        WeightsError: It is missing, damaged, or not only weights.
+        CheckpointError: It is a detector that cannot be built here, or was written by another version.
+    """
+    path = _file(Path(path))
+    file = read_weights(path)
+    try:
+        if file.metadata.get("format") == RUN_FORMAT:
+            return _run(path, file)
+        return _foreign(path, file)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}.") from error
+
+
+def _file(path: Path) -> Path:
+    if not path.is_dir():
+        return path
+    for name in ("best.pt", "last.pt"):
+        for folder in (path / "checkpoints", path):
+            if (folder / name).is_file():
+                return folder / name
+    raise CheckpointError(f"The folder {path} is not that of a run: it has no checkpoints/best.pt and no last.pt.")
+
+
+def _run(path: Path, file: WeightsFile) -> Weights:
+    tensors = {**file.arrays, **(file.metadata.get("average") or {})}
+    own = Translation(system="ours", tensors=tensors, names={name: name for name in tensors})
+    config = file.metadata.get("config") or {}
+    if not {"model", "recipe"} & set(config):
+        return Weights(path=path, kind="run", file=file, tensors=own, categories={})
+    model, categories = read_description(config)
+    return Weights(path=path, kind="run", file=file, tensors=own, model=model, categories=categories)
+
+
+def _foreign(path: Path, file: WeightsFile) -> Weights:
+    try:
+        system = detect_system(file.arrays)
+    except CheckpointError:
+        return Weights(path=path, kind="backbone", file=file, categories={})
+    found = read(file.arrays, file.metadata, system)
+    described = file.metadata.get("det")
+    if described:
+        model, categories = read_description(described)
+    else:
+        model, categories = model_of(found), categories_of(found)
+    return Weights(
+        path=path,
+        kind="detector",
+        file=file,
+        tensors=found,
+        model=model,
+        categories=categories,
+        assumed=not described and found.classes is None,
+    )

@@ -1,0 +1,99 @@
+"""Files told apart by their content, each opened once."""
+
+import builtins
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from det_backbones import WeightsError, load_imagenet_weights, resnet
+from det_models import CheckpointError, describe, load, open_weights
+from det_models.description import read_description
+from testing.trained import NAMES, SYSTEMS, random_network, small_model, write_trained
+
+
+@pytest.mark.parametrize("system", [*SYSTEMS, "maskrcnn-benchmark"])
+def test_what_a_file_is(system: str, tmp_path: Path) -> None:
+    weights = open_weights(write_trained(tmp_path / "any.name", system))
+    assert weights.kind == ("run" if system == "ours" else "detector")
+    assert str(weights) == "a run of ours" or str(weights).startswith(f"{system}, ")
+    expected = random_network(small_model(system)).state_dict()
+    found = weights.build().state_dict()
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+    assert weights.assumed == (system in ("torchvision", "yolact", "maskrcnn-benchmark"))
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_a_file_is_opened_once(system: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_trained(tmp_path / "weights", system)
+    opened = []
+    real = {"open": builtins.open, "io": io.open, "file": torch._C.PyTorchFileReader}
+
+    def counting(name: str) -> Any:
+        def call(file: Any, *args: Any, **options: Any) -> Any:
+            if str(file) == str(path):
+                opened.append(name)
+            return real[name](file, *args, **options)
+
+        return call
+
+    monkeypatch.setattr(builtins, "open", counting("open"))
+    monkeypatch.setattr(io, "open", counting("io"))
+    monkeypatch.setattr(torch._C, "PyTorchFileReader", counting("file"))
+    load(path, device="cpu")
+    assert len(opened) == 1
+
+
+def test_the_folder_of_a_run_stands_for_its_best_checkpoint(tmp_path: Path) -> None:
+    folder = tmp_path / "run" / "checkpoints"
+    folder.mkdir(parents=True)
+    with pytest.raises(CheckpointError, match="is not that of a run: it has no checkpoints"):
+        open_weights(tmp_path / "run")
+    write_trained(folder / "last.pt")
+    assert open_weights(tmp_path / "run").path == folder / "last.pt"
+    write_trained(folder / "best.pt")
+    assert open_weights(tmp_path / "run").path == folder / "best.pt"
+    assert open_weights(folder).path == folder / "best.pt"
+
+
+def test_averaged_weights_win(tmp_path: Path) -> None:
+    path = write_trained(tmp_path / "best.pt")
+    content = torch.load(path, weights_only=True)
+    content["average"] = {"rpn.objectness.bias": torch.full_like(content["model"]["rpn.objectness.bias"], 0.5)}
+    torch.save(content, path)
+    network = open_weights(path).build()
+    assert (network.rpn.objectness.bias == 0.5).all()
+
+
+def test_weights_of_a_backbone(tmp_path: Path) -> None:
+    path = tmp_path / "resnet18.pth"
+    torch.manual_seed(0)
+    body = resnet(18, norm="bn", width=8)
+    torch.save(body.state_dict() | {"fc.weight": torch.zeros(3, 64)}, path)
+    weights = open_weights(path)
+    assert weights.kind == "backbone"
+    load_imagenet_weights(resnet(18, norm="bn", width=8), path, weights.file)
+    with pytest.raises(CheckpointError, match="holds the weights of no detector that is known here"):
+        load(path)
+
+
+def test_a_run_that_does_not_say_what_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "best.pt"
+    torch.save({"format": "det-engine checkpoint", "model": nn.Linear(2, 2).state_dict()}, path)
+    with pytest.raises(CheckpointError, match=r"config=det_models.describe\(model, categories\)"):
+        load(path)
+    torch.save({"format": "det-engine checkpoint", "model": {"a": torch.zeros(1)}, "config": {"model": {}}}, path)
+    with pytest.raises(CheckpointError, match=r"best.pt: what it says of its network was written by another version"):
+        load(path)
+    with pytest.raises(WeightsError, match="cannot be read"):
+        load(tmp_path / "none.pt")
+
+
+@pytest.mark.parametrize("system", ["ours", "detectron2", "yolact", "yolact++"])
+def test_a_description_comes_back(system: str) -> None:
+    model = small_model(system)
+    assert read_description(describe(model, NAMES)) == (model, NAMES)
