@@ -1,4 +1,5 @@
 import io
+import logging
 
 import numpy as np
 import pytest
@@ -54,8 +55,84 @@ def test_size_differs_from_the_annotation_file(tmp_path, picture):
     assert load_image(path, size=(48, 64)).shape == (48, 64, 3)
     with pytest.raises(DataError, match=r"x.jpg is 64 x 48 pixels .* says 50 x 40"):
         load_image(path, size=(40, 50))
-    with pytest.raises(DataError, match=r"turned by a quarter: its EXIF orientation"):
+    with pytest.raises(DataError, match="Its height and width look swapped in the annotation file"):
         load_image(path, size=(64, 48))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture.save(path, exif=exif)
+    assert load_image(path, size=(64, 48)).shape == (64, 48, 3)
+    with pytest.raises(DataError, match="turned by a quarter: its EXIF orientation was ignored"):
+        load_image(path, size=(48, 64))
+
+
+GREY = np.arange(0, 256, 4).reshape(8, 8)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected", "said"),
+    [
+        (GREY.astype(np.uint16), GREY, "8 bits in a wider format, which are divided by 1"),
+        ((GREY * 16 + 7).astype(np.uint16), GREY, "12 bits in a wider format, which are divided by 16"),
+        ((GREY * 256 + 99).astype(np.uint16), GREY, "16 bits in a wider format, which are divided by 256"),
+        ((GREY * 16).astype(np.int32), GREY, "12 bits"),
+        ((GREY * 256).astype(np.int32), GREY, "16 bits"),
+        (GREY.astype(np.float32) / 255, GREY, "floating-point values from 0 to 1"),
+        (GREY.astype(np.float32), GREY, "8 bits"),
+    ],
+)
+def test_other_bit_depths_are_scaled_and_said_once(tmp_path, caplog, values, expected, said):
+    for name in ("a.tif", "b.tif"):
+        Image.fromarray(values).save(tmp_path / name)
+    with caplog.at_level(logging.WARNING, "det_coco"):
+        for name in ("a.tif", "b.tif"):
+            np.testing.assert_array_equal(load_image(tmp_path / name), np.repeat(expected[:, :, None], 3, axis=2))
+    assert len(caplog.records) == 1
+    assert said in caplog.text
+
+
+def test_twelve_bits_in_a_png_of_sixteen(tmp_path):
+    Image.fromarray((GREY * 16).astype(np.uint16)).save(tmp_path / "x.png")
+    np.testing.assert_array_equal(load_image(tmp_path / "x.png")[:, :, 0], GREY)
+
+
+@pytest.mark.parametrize("value", [-1, 1 << 16, float("nan"), float("inf")])
+def test_values_of_unknown_range_are_refused(tmp_path, value):
+    kind = np.int32 if isinstance(value, int) else np.float32
+    Image.fromarray(np.array([[0, value]], dtype=kind)).save(tmp_path / "x.tif")
+    with pytest.raises(DataError, match=r"x.tif has grey values from .* Convert it to 8 or 16 bits"):
+        load_image(tmp_path / "x.tif")
+
+
+def test_more_pixels_than_pillow_opens(tmp_path, monkeypatch):
+    Image.new("1", (14000, 14000)).save(tmp_path / "x.png")
+    with pytest.raises(DataError, match=r"has more pixels than Pillow opens.*DET_MAX_PIXELS"):
+        load_image(tmp_path / "x.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 300)
+    Image.new("L", (40, 40)).save(tmp_path / "y.png")
+    with pytest.raises(DataError, match="DET_MAX_PIXELS"):
+        load_image(tmp_path / "y.png")
+    monkeypatch.setenv("DET_MAX_PIXELS", "1600")
+    assert load_image(tmp_path / "y.png").shape == (40, 40, 3)
+    monkeypatch.setenv("DET_MAX_PIXELS", "many")
+    with pytest.raises(DataError, match="DET_MAX_PIXELS must be a number of pixels, got 'many'"):
+        load_image(tmp_path / "y.png")
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"\0\0\0\x18ftypheic\0\0\0\0", "it is a HEIC picture; convert it"),
+        (b"\0\0\0\x18ftypmp42\0\0\0\0", "it is a video"),
+        (b"\0" * 128 + b"DICM", "it is a DICOM file"),
+        (b"%PDF-1.7", "it is a PDF file"),
+        (b"version https://git-lfs.github.com/spec/v1", "a pointer of Git LFS; run `git lfs pull`"),
+        (b"<!DOCTYPE html><html>404</html>", "a web page, so its download failed"),
+    ],
+)
+def test_the_true_reason_is_said(tmp_path, data, message):
+    (tmp_path / "x.jpg").write_bytes(data)
+    with pytest.raises(DataError, match=message):
+        load_image(tmp_path / "x.jpg")
 
 
 @pytest.mark.parametrize("share", [0, 0.01, 0.3, 0.6, 0.98])
@@ -80,14 +157,20 @@ def test_no_picture(tmp_path):
         load_image(tmp_path)
 
 
-def test_list_images(tmp_path, picture):
+def test_list_images(tmp_path, caplog):
     with pytest.raises(DataError, match="does not exist"):
         list_images(tmp_path / "no")
     with pytest.raises(DataError, match="holds no picture"):
         list_images(tmp_path)
     for name in ("b.JPG", "a.png", "c.txt", "._d.jpg"):
         (tmp_path / name).touch()
-    assert [p.name for p in list_images(tmp_path)] == ["a.png", "b.JPG"]
+    with caplog.at_level(logging.WARNING, "det_coco"):
+        assert [p.name for p in list_images(tmp_path)] == ["a.png", "b.JPG"]
+    assert "1 file is no picture and skipped (c.txt)" in caplog.text
+    for name in ("e.jfif", "f.jp2", "g.TGA", "h.webp", "i.mpg", "j.json"):
+        (tmp_path / name).touch()
+    names = [p.name for p in list_images(tmp_path)]
+    assert names == ["a.png", "b.JPG", "e.jfif", "f.jp2", "g.TGA", "h.webp"]
     assert list_images(tmp_path / "c.txt") == [tmp_path / "c.txt"]
 
 

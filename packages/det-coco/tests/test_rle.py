@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -5,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from pycocotools import mask as coco_mask
 
-from det_coco.rle import bitmap_to_runs, decode_counts, runs_to_bitmap, runs_to_edges
+from det_coco.rle import bitmap_to_runs, decode_counts, decode_many, runs_to_bitmap, runs_to_edges
 
 bitmaps = arrays(np.uint8, array_shapes(min_dims=2, max_dims=2, max_side=14), elements=st.integers(0, 1))
 
@@ -24,6 +26,14 @@ def test_long_runs_and_negative_differences():
     bitmap[200:205, 500] = 0
     code = coco_mask.encode(np.asfortranarray(bitmap))
     np.testing.assert_array_equal(decode_counts(code["counts"].decode()), bitmap_to_runs(bitmap))
+
+
+@given(st.lists(bitmaps, max_size=5))
+def test_many_texts_are_read_together(several):
+    texts = [coco_mask.encode(np.asfortranarray(bitmap))["counts"] for bitmap in several]
+    runs, offsets = decode_many(["", *texts, b""])
+    expected = [[], *[bitmap_to_runs(bitmap).tolist() for bitmap in several], []]
+    assert [runs[a:b].tolist() for a, b in pairwise(offsets)] == expected
 
 
 @pytest.mark.parametrize("text", ["abc\x01", "~~", "`", "é", "o" * 20 + "0"])

@@ -4,6 +4,7 @@ Evaluators disagree on ids of 0 and -1, repeated ids, missing areas, NaN and emp
 ids are positions in the index plus one, areas are given, and masks are those that the index or `Detections` hold.
 """
 
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,6 +18,8 @@ from det_coco.detections import Detections, extents
 from det_coco.errors import DataError
 from det_coco.lvis import Federation
 from det_coco.protocol import Protocol
+
+_log = logging.getLogger("det_coco")
 
 IOU_TYPES = ("bbox", "segm", "boundary", "keypoints")
 
@@ -145,7 +148,7 @@ def make_columns(
         truth_boxes=index.file_boxes[objects],
         truth_areas=index.areas[objects],
         # LVIS knows no crowds: its evaluation does not look at `iscrowd`.
-        crowd=np.zeros(len(objects), dtype=bool) if protocol.federated else index.crowd,
+        crowd=np.zeros(len(objects), dtype=bool) if protocol.federated else index.crowd | _maskless(index, masks),
         truth_masks=[truth_masks[n] for n in objects] if masks else [],
         found_images=images[kept],
         found_labels=labels[kept],
@@ -222,8 +225,7 @@ def _find(known: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray
 def _check_masks(index: CocoIndex, detections: Detections, images: np.ndarray) -> None:
     if len(detections) and detections.mask_sizes is None:
         raise DataError("Results without 'segmentation' cannot be evaluated as masks. Evaluate bbox alone.")
-    m = index.masks
-    if index.num_instances and not len(m.points) and not len(m.runs):
+    if index.num_instances and not index.has_masks:
         raise DataError(f"{index.annotation_file} has no masks to evaluate masks against. Evaluate bbox alone.")
     if detections.mask_sizes is None:
         return
@@ -236,6 +238,17 @@ def _check_masks(index: CocoIndex, detections: Detections, images: np.ndarray) -
             f"{detections.image_ids[first]}): {detections.mask_sizes[first].tolist()} instead of "
             f"{sizes[first].tolist()} (height, width). Bring masks to the size of the original image."
         )
+
+
+def _maskless(index: CocoIndex, masks: bool) -> np.ndarray:
+    """Tell which objects cannot be compared because they have no mask: bool `[N]`, neither found nor missed."""
+    without = (index.polygon_counts == 0) & masks
+    if without.any():
+        _log.warning(
+            "%s: %d of %d objects have no mask. They are left out of the evaluation of masks.",
+            index.annotation_file, int(without.sum()), len(without),
+        )  # fmt: skip
+    return without
 
 
 def _keypoints(index: CocoIndex, detections: Detections) -> dict[str, Any]:
@@ -261,7 +274,7 @@ def _mask_areas(rles: Sequence[dict[str, Any]]) -> np.ndarray:
 
 
 def _truth_masks(index: CocoIndex) -> list[Any]:
-    """Polygons or a compressed run-length code of each object; an object without any mask counts as its box."""
+    """Polygons or a compressed run-length code of each object; the box stands in where there is no mask."""
     m = index.masks
     points = m.points.reshape(-1).tolist()
     ends, owners = (2 * m.polygon_points).tolist(), m.instance_polygons.tolist()

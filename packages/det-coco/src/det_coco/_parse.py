@@ -3,15 +3,18 @@
 import json
 import logging
 import math
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import numpy as np
 
+from det_coco._describe import counted, describe, kind, some
 from det_coco._parse_keypoints import pack_keypoints, read_skeleton
-from det_coco._parse_masks import pack_masks
+from det_coco._parse_masks import is_area, measured_area, pack_masks
 from det_coco.errors import DataError
 from det_coco.keypoints import Skeleton
 from det_coco.lvis import read_federation
@@ -22,6 +25,8 @@ _log = logging.getLogger("det_coco")
 _MIN_SIDE = 1e-5
 _MAX_SIDE = 1 << 20
 _MAX_ID = 1 << 62
+# Share of crowd regions that is not worth a word; COCO's is 1.2 %.
+_USUAL_CROWD = 0.2
 
 
 def parse(file: Path, folder: Path, check_images: bool, require_objects: bool) -> dict[str, Any]:
@@ -43,7 +48,7 @@ def parse(file: Path, folder: Path, check_images: bool, require_objects: bool) -
     categories = _categories(file, content["categories"])
     images = _images(file, content["images"], content["categories"])
     if check_images:
-        _check_files(file, folder, images["file_names"].tolist())
+        images["file_names"] = _find_files(file, folder, images["file_names"])
     objects = _objects(file, content["annotations"], categories, images, read_skeleton(file, content["categories"]))
     if require_objects and not (~objects["crowd"]).any():
         count = len(content["annotations"])
@@ -71,14 +76,12 @@ def _objects(
     file: Path, content: list[Any], categories: dict[int, str], images: dict[str, Any], skeleton: Skeleton | None
 ) -> dict[str, Any]:
     """Check and pack the annotations that have a usable box, grouped by image, the file's order kept within one."""
-    records = _records(file, content, "annotation", {"id": int, "image_id": int, "category_id": int})
-    ids = np.array([record["id"] for record in records], dtype=np.int64)
-    _refuse_duplicates(file, "annotation", ids)
+    records = _records(file, content, "annotation", {"image_id": int, "category_id": int})
+    ids = _annotation_ids(records)
     position = _image_positions(file, records, images["image_ids"])
     labels = _labels(file, records, categories)
     crowd = _crowd(file, records)
     xywh = _boxes(file, records)
-    areas = _areas(records, xywh)
 
     corners = np.concatenate((xywh[:, :2], xywh[:, :2] + xywh[:, 2:]), axis=1)  # [N, 4] x1, y1, x2, y2
     sizes = np.stack((images["heights"], images["widths"]), axis=1)[position]  # [N, 2]
@@ -88,6 +91,7 @@ def _objects(
     order = np.argsort(position, kind="stable")
     order = order[usable[order]]
     kept = [records[i] for i in order]
+    masks = pack_masks(file, kept, sizes[order])
     counts = np.bincount(position[order], minlength=len(images["image_ids"]))
     return {
         "image_instances": np.concatenate(([0], np.cumsum(counts))).astype(np.int64),
@@ -95,9 +99,9 @@ def _objects(
         "boxes": clipped[order].astype(np.float32),
         "labels": labels[order],
         "crowd": crowd[order],
-        "areas": areas[order],
+        "areas": _areas(file, kept, sizes[order]),
         "file_boxes": xywh[order],
-        "masks": pack_masks(file, kept, sizes[order]),
+        "masks": masks,
         "keypoints": pack_keypoints(file, kept, skeleton),
         "skeleton": skeleton,
     }
@@ -125,7 +129,7 @@ def _read_json(file: Path) -> dict[str, Any]:
         raise DataError(f"{file} is not a COCO annotation file: its JSON is nested too deeply.") from None
     if not isinstance(content, dict):
         raise DataError(
-            f"{file} is not a COCO annotation file: it holds a {_kind(content)}, not an object with the keys images, "
+            f"{file} is not a COCO annotation file: it holds {kind(content)}, not an object with the keys images, "
             "annotations and categories."
             + (" A list is what predictions look like." if isinstance(content, list) else "")
         )
@@ -136,7 +140,7 @@ def _read_json(file: Path) -> dict[str, Any]:
                 f"{', '.join(map(str, list(content)[:8])) or 'none'})."
             )
         if not isinstance(content[key], list):
-            raise DataError(f"{file}: '{key}' must be a list, got a {_kind(content[key])}.")
+            raise DataError(f"{file}: '{key}' must be a list, got {kind(content[key])}.")
     return content
 
 
@@ -144,18 +148,18 @@ def _records(file: Path, records: list[Any], what: str, fields: dict[str, type])
     """Check that each record is an object with the fields, of the right type."""
     for number, record in enumerate(records):
         if not isinstance(record, dict):
-            raise DataError(f"{file}: {what} number {number} must be an object, got a {_kind(record)}.")
-        name = f"{what} {record['id']}" if "id" in record else f"{what} number {number}"
-        for key, kind in fields.items():
+            raise DataError(f"{file}: {what} number {number} must be an object, got {kind(record)}.")
+        name = f"{what} {some([record['id']])}" if "id" in record else f"{what} number {number}"
+        for key, wanted in fields.items():
             if key not in record:
                 raise DataError(f"{file}: {name} has no '{key}'.")
-            if type(record[key]) is not kind:
+            if type(record[key]) is not wanted:
                 value = record[key]
-                if kind is not int or type(value) is not float or not value.is_integer():
-                    expected = "an integer" if kind is int else "a text"
-                    raise DataError(f"{file}: '{key}' of {name} must be {expected}, got {value!r}.")
+                if wanted is not int or type(value) is not float or not value.is_integer():
+                    expected = "an integer" if wanted is int else "a text"
+                    raise DataError(f"{file}: '{key}' of {name} must be {expected}, got {describe(value)}.")
                 record[key] = int(value)
-            if kind is int and abs(record[key]) > _MAX_ID:
+            if wanted is int and abs(record[key]) > _MAX_ID:
                 raise DataError(f"{file}: '{key}' of {name} is too large: {record[key]}.")
     return records
 
@@ -169,11 +173,41 @@ def _lengths(file: Path, images: list[dict[str, Any]], key: str) -> np.ndarray:
     return np.array([image[key] for image in images], dtype=np.int32)
 
 
+def _annotation_ids(records: list[dict[str, Any]]) -> np.ndarray:
+    """Read the ids, which only messages use: int64 `[N]`; where one is missing or no integer, the row's number."""
+    for number, record in enumerate(records):
+        record.setdefault("id", f"number {number}")
+    ids = [record["id"] for record in records]
+    valid = [type(i) is int and abs(i) <= _MAX_ID for i in ids]
+    for record, ok in zip(records, valid, strict=True):
+        if not ok:
+            record["id"] = some([record["id"]])
+    return np.array([i if ok else n for n, (i, ok) in enumerate(zip(ids, valid, strict=True))], dtype=np.int64)
+
+
 def _crowd(file: Path, records: list[dict[str, Any]]) -> np.ndarray:
-    flags = [record.get("iscrowd", 0) for record in records]
+    """Read what is neither learnt nor to be found, crowd regions and objects marked `ignore`: bool `[N]`."""
+    crowd, ignored = (_flags(file, records, key) for key in ("iscrowd", "ignore"))
+    if ignored.any():
+        _log.warning(
+            "%s: %s, which are neither learnt nor counted as missed.",
+            file, f"{counted(int(ignored.sum()), 'object')} marked 'ignore'",
+        )  # fmt: skip
+    if crowd.sum() > max(2, _USUAL_CROWD * len(records)):
+        _log.warning(
+            "%s: %d of %d objects are marked 'iscrowd', so that they are not learnt. Some exporters mark all masks "
+            "with holes or of several parts so; if that is the case here, set their 'iscrowd' to 0.",
+            file, crowd.sum(), len(records),
+        )  # fmt: skip
+    return crowd | ignored
+
+
+def _flags(file: Path, records: list[dict[str, Any]], key: str) -> np.ndarray:
+    flags = [record.get(key, 0) for record in records]
     for record, flag in zip(records, flags, strict=True):
         if not isinstance(flag, int | float) or flag not in (0, 1):
-            raise DataError(f"{file}: 'iscrowd' of annotation {record['id']} must be 0 or 1, got {flag!r}.")
+            name = f"'{key}' of annotation {some([record['id']])}"
+            raise DataError(f"{file}: {name} must be 0 or 1, got {describe(flag)}.")
     return np.array(flags, dtype=bool)
 
 
@@ -189,19 +223,61 @@ def _refuse_duplicates(file: Path, what: str, ids: np.ndarray) -> None:
     values, counts = np.unique(ids, return_counts=True)
     twice = values[counts > 1]
     if twice.size:
-        raise DataError(f"{file}: {twice.size} {what} ids appear more than once ({_some(twice)}). Ids must be unique.")
+        raise DataError(f"{file}: {twice.size} {what} ids appear more than once ({some(twice)}). Ids must be unique.")
 
 
-def _check_files(file: Path, folder: Path, names: list[str]) -> None:
+def _find_files(file: Path, folder: Path, names: np.ndarray) -> np.ndarray:
+    """Look for every picture, also where exporters leave names that do not fit the folder.
+
+    Args:
+        file: named in messages.
+        folder: image folder.
+        names: `[I]` file names.
+
+    Returns:
+        `[I]` names under which the pictures lie, relative to the folder.
+
+    Raises:
+        DataError: pictures are missing, or two images would share one.
+    """
     if not folder.is_dir():
         raise DataError(f"The image folder {folder} of {file} does not exist.")
     present = {entry.name for entry in folder.iterdir()}
-    missing = [name for name in names if name not in present and not (folder / name).is_file()]
+    found = [name if name in present else _other_name(folder, name) for name in names.tolist()]
+    missing = [name for name, other in zip(names.tolist(), found, strict=True) if other is None]
     if missing:
         raise DataError(
-            f"{len(missing)} of the {len(names)} images of {file} are missing from {folder} ({_some(missing)}). "
+            f"{len(missing)} of the {len(names)} images of {file} are missing from {folder} ({some(missing)}). "
             "Add them, or remove their entries from the annotation file."
         )
+    moved = [(name, other) for name, other in zip(names.tolist(), found, strict=True) if name != other]
+    if moved:
+        name, other = moved[0]
+        _log.warning(
+            "%s: 'file_name' is not what the picture is called for %s: %s is read as %s.",
+            file, counted(len(moved), "image"), some([name]), other,
+        )  # fmt: skip
+        paths = Counter(str(other) for other in found)
+        twice = [name for name, other in moved if paths[str(other)] > 1]
+        if twice:
+            raise DataError(
+                f"{file}: several images would be read from one picture of {folder} ({some(twice)}), because the "
+                "folders in their 'file_name' are not there. Restore the folders, or give the pictures different names."
+            )
+    return np.array(found, dtype=np.str_)
+
+
+def _other_name(folder: Path, name: str) -> str | None:
+    """Find a picture under its name, or else with other slashes, decoded, beside the folder, or by its last part."""
+    plain = unquote(urlsplit(name).path if "://" in name else name).replace("\\", "/")
+    last = plain.rsplit("/", 1)[-1]
+    for candidate in (name, name.replace("\\", "/"), plain, f"../{plain}", last):
+        try:
+            if last and (folder / candidate).is_file():
+                return candidate
+        except (OSError, ValueError):  # Too long for a name, or with a zero byte.
+            continue
+    return None
 
 
 def _image_positions(file: Path, records: list[dict[str, Any]], image_ids: np.ndarray) -> np.ndarray:
@@ -225,7 +301,7 @@ def _labels(file: Path, records: list[dict[str, Any]], categories: dict[int, str
         bad = [record for record in records if record["category_id"] not in label]
         raise DataError(
             f"{file}: {len(bad)} annotations have an unknown category id, the first is annotation {bad[0]['id']} with "
-            f"category_id {bad[0]['category_id']} (known: {_some(list(categories), 12)}). Add the category to "
+            f"category_id {bad[0]['category_id']} (known: {some(list(categories), 12)}). Add the category to "
             "'categories' or correct the annotations."
         ) from None
 
@@ -253,41 +329,36 @@ def _box(file: Path, record: dict[str, Any]) -> Sequence[float]:
     box = record["bbox"]
     numbers = isinstance(box, list) and all(isinstance(v, int | float) and not isinstance(v, bool) for v in box)
     if not numbers or len(box) != 4:
-        raise DataError(f"{name}: 'bbox' must be four numbers [x, y, width, height], got {box!r}.")
+        raise DataError(f"{name}: 'bbox' must be four numbers [x, y, width, height], got {describe(box)}.")
     if not all(math.isfinite(v) for v in box):
         raise DataError(f"{name} (image {record['image_id']}) has a box with NaN or infinite coordinates: {box}.")
     return box
 
 
-def _areas(records: list[dict[str, Any]], xywh: np.ndarray) -> np.ndarray:
-    given = [record.get("area") for record in records]
-    box_areas = xywh[:, 2] * xywh[:, 3]
-    numbers = [
-        a if isinstance(a, int | float) and math.isfinite(a) else b for a, b in zip(given, box_areas, strict=True)
-    ]
-    return np.array(numbers, dtype=np.float64)
+def _areas(file: Path, records: list[dict[str, Any]], sizes: np.ndarray) -> np.ndarray:
+    """Read the areas, and measure those that are missing or cannot be right: float64 `[N]` square pixels."""
+    areas = [record.get("area") for record in records]
+    wrong = [n for n, area in enumerate(areas) if not is_area(area)]
+    for n in wrong:
+        areas[n] = measured_area(records[n], int(sizes[n, 0]), int(sizes[n, 1]))
+    given = [records[n]["id"] for n in wrong if records[n].get("area") is not None]
+    if given:
+        _log.warning(
+            "%s: the 'area' of %s is no number from 0 on (%s); the area of the mask was taken, or that of the box.",
+            file, counted(len(given), "annotation"), some(given),
+        )  # fmt: skip
+    if len(wrong) > len(given):
+        missing = len(wrong) - len(given)
+        _log.info("%s: %d annotations have no 'area'; their masks or boxes are measured.", file, missing)
+    return np.array(areas, dtype=np.float64)
 
 
 def _warn_boxes(file: Path, ids: np.ndarray, usable: np.ndarray, moved: np.ndarray) -> None:
     dropped, clipped = ids[~usable], ids[usable & moved]
     parts = []
     if dropped.size:
-        parts.append(
-            f"{dropped.size} boxes without area inside their image were dropped (annotations {_some(dropped)})"
-        )
+        parts.append(f"{dropped.size} boxes without area inside their image were dropped (annotations {some(dropped)})")
     if clipped.size:
-        parts.append(
-            f"{clipped.size} boxes reached outside their image and were clipped (annotations {_some(clipped)})"
-        )
+        parts.append(f"{clipped.size} boxes reached outside their image and were clipped (annotations {some(clipped)})")
     if parts:
         _log.warning("%s: %s.", file, "; ".join(parts))
-
-
-def _kind(value: Any) -> str:
-    names = {dict: "object", list: "list", str: "text", int: "number", float: "number", bool: "truth value"}
-    return names.get(type(value), "null")
-
-
-def _some(values: Iterable[Any], limit: int = 5) -> str:
-    values = list(values)
-    return ", ".join(str(value) for value in values[:limit]) + (", ..." if len(values) > limit else "")

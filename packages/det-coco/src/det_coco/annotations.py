@@ -33,11 +33,11 @@ class CocoIndex:
         widths: int32 `[I]` pixels.
         file_names: `[I]` fixed-width text, relative to `image_folder`.
         image_instances: int64 `[I + 1]`; image i owns instances `[i]:[i + 1]`.
-        annotation_ids: int64 `[N]`.
+        annotation_ids: int64 `[N]` as in the file, for messages alone; a row's number where its id is no integer.
         boxes: float32 `[N, 4]` x1, y1, x2, y2 in original pixels, clipped to the image, never empty.
         labels: int64 `[N]` contiguous classes 0 .. C - 1.
-        crowd: bool `[N]`.
-        areas: float64 `[N]` the file's own area in square pixels.
+        crowd: bool `[N]` crowd regions, and objects that the file marks `ignore`: neither learnt nor to be found.
+        areas: float64 `[N]` square pixels: the file's own, measured where it is missing or no area.
         file_boxes: float64 `[N, 4]` x, y, width, height as in the file, not clipped: what metrics compare.
         masks: polygons and runs.
         keypoints: float32 `[N, K, 3]` x, y in original pixels as in the file, and visibility: 0 not labelled, 1
@@ -114,6 +114,11 @@ class CocoIndex:
     def num_instances(self) -> int:
         """Number of usable instances, crowd regions included."""
         return len(self.labels)
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether any instance has a mask."""
+        return bool((self.polygon_counts > 0).any())
 
     def path(self, position: int) -> Path:
         """Path of the picture at a position."""

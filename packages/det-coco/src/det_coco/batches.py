@@ -247,15 +247,10 @@ def _fill_offsets(out: np.ndarray, counts: np.ndarray) -> None:
 
 def _check(sample: Sample, count: int, limit: int, what: str, option: str) -> None:
     if count > limit:
-        raise DataError(excess_message(f"Image {sample.image_id}", count, limit, what, option))
-
-
-def excess_message(image: str, count: int, limit: int, what: str, option: str) -> str:
-    """Say that an image has more than fits, and what to do."""
-    return (
-        f"{image} has {count} {what}, more than the {limit} that {option} allows. Raise {option} to {count} or more, "
-        "or set drop_excess to leave out the smallest objects."
-    )
+        raise DataError(
+            f"Image {sample.image_id} has {count} {what}, more than the {limit} that {option} allows. Raise {option} "
+            f"to {count} or more."
+        )
 
 
 def _up(length: int, divisor: int = 32) -> int:

@@ -9,11 +9,15 @@ from typing import Any, cast
 import numpy as np
 
 from det_coco._coco_api import coco_mask
+from det_coco._describe import describe
 from det_coco.annotations import CocoIndex
 from det_coco.errors import DataError
+from det_coco.rle import decode_many
 
 _NUMBERS = (int, float, np.integer, np.floating)
 _MAX_ID = 1 << 62
+# Masks whose run lengths are decoded together; more at once leave the cache.
+_AT_ONCE = 256
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -99,7 +103,13 @@ class Detections:
         Raises:
             DataError: a row lacks something or has what cannot be read; names the row.
         """
+        if isinstance(rows, Mapping | str) or not isinstance(rows, Iterable):
+            raise DataError(f"Results must be a list of rows, one for each detection, got {describe(rows)}.")
         rows = rows if isinstance(rows, list | tuple) else list(rows)
+        for number, row in enumerate(rows):
+            if not isinstance(row, Mapping):
+                what = "an object with image_id, category_id, bbox and score"
+                raise DataError(f"Result {number} must be {what}, got {describe(row)}.")
         columns: dict[str, Any] = {
             "image_ids": _ids(rows, "image_id"),
             "category_ids": _ids(rows, "category_id"),
@@ -108,7 +118,9 @@ class Detections:
         boxes = any("bbox" in row for row in rows)
         if rows and all("segmentation" in row for row in rows):
             rles = [_rle(index, row, number) for number, row in enumerate(rows)]
-            columns |= _pack(rles) | ({} if boxes else {"boxes": coco_mask.toBbox(rles)})
+            columns |= _pack(rles)
+            _check_covers(columns["image_ids"], rles)
+            columns |= {} if boxes else {"boxes": coco_mask.toBbox(rles)}
         if index.skeleton is not None and rows and all("keypoints" in row for row in rows):
             keypoints = _column(rows, "keypoints", 3 * len(index.skeleton.names)).reshape(len(rows), -1, 3)
             columns |= {"keypoints": keypoints} | ({} if boxes else {"boxes": extents(keypoints)})
@@ -231,8 +243,6 @@ def _column(rows: Sequence[Mapping[str, Any]], key: str, length: int = 0) -> np.
 
 def _fault(row: Any, number: int, key: str, length: int) -> str | None:
     """What is wrong with the value of a row, or None."""
-    if not isinstance(row, Mapping):
-        return f"Result {number} must be an object with image_id, category_id, bbox and score, got {row!r:.100}."
     if key not in row:
         return f"Result {number} has no '{key}'. Every result needs image_id, category_id, bbox and score."
     value = row[key]
@@ -241,7 +251,7 @@ def _fault(row: Any, number: int, key: str, length: int) -> str | None:
     if plain and len(numbers) == (length or 1):
         return None
     what = f"{length} finite numbers" if length else "a finite number"
-    return f"'{key}' of result {number} must be {what}, got {value!r:.100}."
+    return f"'{key}' of result {number} must be {what}, got {describe(value)}."
 
 
 def _ids(rows: Sequence[Mapping[str, Any]], key: str) -> np.ndarray:
@@ -249,7 +259,7 @@ def _ids(rows: Sequence[Mapping[str, Any]], key: str) -> np.ndarray:
     broken = np.flatnonzero((numbers != np.floor(numbers)) | (np.abs(numbers) >= _MAX_ID))
     if broken.size:
         number = int(broken[0])
-        raise DataError(f"'{key}' of result {number} must be a whole number, got {rows[number][key]!r:.100}.")
+        raise DataError(f"'{key}' of result {number} must be a whole number, got {describe(rows[number][key])}.")
     # Not by way of float64, which holds integers up to 2^53 only.
     return np.array([row[key] for row in rows], dtype=np.int64)
 
@@ -257,14 +267,59 @@ def _ids(rows: Sequence[Mapping[str, Any]], key: str) -> np.ndarray:
 def _rle(index: CocoIndex, row: Mapping[str, Any], number: int) -> Mapping[str, Any]:
     """The mask of a row as a compressed run-length code."""
     code = row["segmentation"]
-    if isinstance(code, Mapping) and isinstance(code.get("counts"), str | bytes) and "size" in code:
-        return code
-    size = index.image_size(int(row["image_id"]))
     try:
+        if isinstance(code, Mapping) and isinstance(code["counts"], str | bytes):
+            height, width = code["size"]
+            return {"size": [int(height), int(width)], "counts": code["counts"]}
+        size = index.image_size(int(row["image_id"]))
         if isinstance(code, Mapping):
             return coco_mask.frPyObjects({"size": list(code["size"]), "counts": list(code["counts"])}, *code["size"])
-        return coco_mask.merge(coco_mask.frPyObjects([list(map(float, polygon)) for polygon in code], *size))
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError):
+        polygons = [list(map(float, polygon)) for polygon in code]
+        if not polygons or min(map(len, polygons)) < 6:
+            raise ValueError("no polygon, or one of fewer than three points")
+        return coco_mask.merge(coco_mask.frPyObjects(polygons, *size))
+    except DataError as error:
+        raise DataError(f"Result {number}: {error}") from None
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError):
+        raise _no_mask(number, code) from None
+
+
+def _no_mask(number: int, code: Any) -> DataError:
+    return DataError(
+        f"'segmentation' of result {number} must be a run-length code or a list of polygons, got {describe(code)}."
+    )
+
+
+def _check_covers(image_ids: np.ndarray, rles: Sequence[Mapping[str, Any]], first: int = 0) -> None:
+    """Check that run-length codes can be read and cover their masks, many at once.
+
+    Args:
+        image_ids: `[K]`, named in messages.
+        rles: K compressed codes.
+        first: number of the first one.
+
+    Raises:
+        DataError: names the first code that is wrong.
+    """
+    if len(rles) > _AT_ONCE:
+        for start in range(0, len(rles), _AT_ONCE):
+            stop = start + _AT_ONCE
+            _check_covers(image_ids[start:stop], rles[start:stop], start)
+        return
+    try:
+        runs, offsets = decode_many([rle["counts"] for rle in rles])
+    except ValueError:
+        if len(rles) == 1:
+            raise _no_mask(first, rles[0]) from None
+        for n in range(len(rles)):
+            _check_covers(image_ids[n : n + 1], rles[n : n + 1], first + n)
+        return
+    pixels = np.array([rle["size"][0] * rle["size"][1] for rle in rles], dtype=np.int64)  # [K]
+    sums, negative = (np.diff(np.append(0, np.cumsum(part))[offsets]) for part in (runs, runs < 0))
+    wrong = np.flatnonzero((sums != pixels) | (negative > 0))
+    if wrong.size:
+        n = int(wrong[0])
+        height, width = rles[n]["size"]
         raise DataError(
-            f"'segmentation' of result {number} must be a run-length code or a list of polygons, got {code!r:.100}."
-        ) from None
+            f"The run lengths of result {first + n} (image {image_ids[n]}) do not cover its {height} x {width} pixels."
+        )

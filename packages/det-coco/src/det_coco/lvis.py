@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from det_coco._describe import describe
 from det_coco._sharing import pack, unpack
 from det_coco.errors import DataError
 
@@ -60,7 +61,7 @@ def read_federation(
         if category.get("frequency") not in FREQUENCIES:
             raise DataError(
                 f"{file}: its images have 'neg_category_ids' as in LVIS, so category {category['id']} must have a "
-                f"'frequency' of r, c or f, but it has {category.get('frequency')!r:.100}."
+                f"'frequency' of r, c or f, but it has {describe(category.get('frequency'))}."
             )
     labels = {category["id"]: label for label, category in enumerate(categories)}
     return Federation(
@@ -75,6 +76,8 @@ def _pairs(file: Path, images: Sequence[dict[str, Any]], key: str, labels: dict[
     for position, image in enumerate(images):
         ids = image.get(key)
         if not isinstance(ids, list) or not all(isinstance(i, int) and i in labels for i in ids):
-            raise DataError(f"{file}: '{key}' of image {image['id']} must be a list of category ids, got {ids!r:.100}.")
+            raise DataError(
+                f"{file}: '{key}' of image {image['id']} must be a list of category ids, got {describe(ids)}."
+            )
         pairs += [(position, labels[i]) for i in ids]
     return np.array(pairs, dtype=np.int64).reshape(-1, 2)

@@ -3,7 +3,7 @@
 `R` runs of one mask, `E` edges. Runs alternate zeros and ones, zeros first, through the image column by column.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,10 +28,6 @@ def decode_rle(rle: Mapping[str, Any]) -> np.ndarray:
 def decode_counts(text: str | bytes) -> np.ndarray:
     """Read COCO's compressed `counts` text.
 
-    Each number takes one or more characters of 6 bits (offset 48): 5 bits of value, lowest first, and a bit that says
-    whether more follow; the highest bit of the last one is the sign. From the fourth number on, the difference to the
-    number before the last is stored (pycocotools, `maskApi.c`, `rleFrString`).
-
     Args:
         text: compressed counts.
 
@@ -41,27 +37,52 @@ def decode_counts(text: str | bytes) -> np.ndarray:
     Raises:
         ValueError: the text has characters outside the code or ends inside a number.
     """
-    raw = text.encode() if isinstance(text, str) else bytes(text)
-    code = np.frombuffer(raw, dtype=np.uint8).astype(np.int64) - 48
+    return decode_many([text])[0]
+
+
+def decode_many(texts: Sequence[str | bytes]) -> tuple[np.ndarray, np.ndarray]:
+    """Read many of COCO's compressed `counts` texts at once.
+
+    Each number takes one or more characters of 6 bits (offset 48): 5 bits of value, lowest first, and a bit that says
+    whether more follow; the highest bit of the last one is the sign. From the fourth number on, the difference to the
+    number before the last is stored (pycocotools, `maskApi.c`, `rleFrString`).
+
+    Args:
+        texts: `T` compressed counts.
+
+    Returns:
+        int64 `[R]` run lengths of all texts, and int64 `[T + 1]`: text t owns runs `[t]:[t + 1]`.
+
+    Raises:
+        ValueError: a text has characters outside the code or ends inside a number.
+    """
+    raw = [text.encode() if isinstance(text, str) else bytes(text) for text in texts]
+    stops = np.cumsum([len(text) for text in raw], dtype=np.int64)  # [T]
+    code = np.frombuffer(b"".join(raw), dtype=np.uint8).astype(np.int64) - 48  # [characters]
     if code.size == 0:
-        return np.zeros(0, dtype=np.int64)
+        return np.zeros(0, dtype=np.int64), np.zeros(len(raw) + 1, dtype=np.int64)
     if code.min() < 0 or code.max() > 63:
         raise ValueError("The counts have characters outside COCO's code.")
     last = (code & 0x20) == 0  # [characters] is the last one of its number
-    if not last[-1]:
+    if not last[stops[stops > 0] - 1].all():
         raise ValueError("The counts end inside a number.")
-    ends = np.flatnonzero(last)
+    ends = np.flatnonzero(last)  # [R]
     starts = np.concatenate(([0], ends[:-1] + 1))
     digits = ends - starts + 1
     if digits.max() > 12:
         raise ValueError("The counts have a number of more than 60 bits.")
     place = np.arange(code.size) - np.repeat(starts, digits)  # [characters] place within its number
     values = np.add.reduceat((code & 0x1F) << (5 * place), starts)
-    values = np.where((code[ends] & 0x10) != 0, values - (np.int64(1) << (5 * digits)), values)
-    # The first three numbers are plain, each later one adds to the second before it.
-    values[1::2] = np.cumsum(values[1::2])
-    values[2::2] = np.cumsum(values[2::2])
-    return values
+    values = np.where((code[ends] & 0x10) != 0, values - (np.int64(1) << (5 * digits)), values)  # [R]
+    offsets = np.concatenate(([0], np.searchsorted(ends, stops)))
+    place = np.arange(values.size) - np.repeat(offsets[:-1], np.diff(offsets))  # [R] place within its text
+    # The first three numbers of a text are plain, each later one adds to the second before it.
+    for chain in (np.flatnonzero(place % 2 == 1), np.flatnonzero((place % 2 == 0) & (place > 0))):
+        sums = np.cumsum(values[chain])
+        first = np.flatnonzero(place[chain] <= 2)
+        before = (sums - values[chain])[first]
+        values[chain] = sums - np.repeat(before, np.diff(np.append(first, chain.size)))
+    return values, offsets
 
 
 def runs_to_edges(runs: np.ndarray, height: int) -> np.ndarray:

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from det_coco._describe import counted, some
 from det_coco.annotations import CocoIndex
-from det_coco.batches import BatchShape, excess_message
+from det_coco.batches import BatchShape
 from det_coco.errors import DataError
 
 _log = logging.getLogger("det_coco")
@@ -128,13 +129,17 @@ def _fit(index: CocoIndex, shape: BatchShape, image: np.ndarray, keep: np.ndarra
         tests.append((index.edge_counts * free, shape.max_edges, "mask edges", "max_edges"))
         tests.append((index.polygon_counts * free, shape.max_polygons, "mask polygons", "max_polygons"))
     over = np.zeros(len(index), dtype=bool)  # [I] has more than fits
+    exceeded = []
     for counts, limit, what, option in tests:
-        sums = np.bincount(image, counts, minlength=len(index)).astype(np.int64)
-        if sums.max(initial=0) > limit and not shape.drop_excess:
-            worst = int(sums.argmax())
-            name = f"Image {index.image_ids[worst]} ({index.file_names[worst]}) of {index.annotation_file}"
-            raise DataError(excess_message(name, int(sums[worst]), limit, what, option))
+        sums = np.bincount(image, counts, minlength=len(index)).astype(np.int64)  # [I]
         over |= sums > limit
+        if sums.max(initial=0) > limit:
+            exceeded.append(_excess(index, sums, limit, what, option))
+    if exceeded and not shape.drop_excess:
+        raise DataError(
+            f"{' '.join(exceeded)} Raise what is too low to these numbers, or set drop_excess (--data.drop-excess "
+            "True) to leave out the smallest objects."
+        )
     kept = keep.copy()
     for position in np.flatnonzero(over):
         rows = np.arange(index.instances(int(position)).start, index.instances(int(position)).stop)
@@ -148,6 +153,15 @@ def _fit(index: CocoIndex, shape: BatchShape, image: np.ndarray, keep: np.ndarra
     dropped = keep & ~kept
     _warn(index, dropped, f"objects in {int(over.sum())} images with more than fits were left out")
     return kept
+
+
+def _excess(index: CocoIndex, sums: np.ndarray, limit: int, what: str, option: str) -> str:
+    """Say which image holds the most, and how many others more than fits."""
+    worst, others = int(sums.argmax()), int((sums > limit).sum()) - 1
+    too = f"; so do {counted(others, 'other image')}" if others > 1 else "; so does one other image" if others else ""
+    name = f"Image {index.image_ids[worst]} ({some([index.file_names[worst]])}) of {index.annotation_file}"
+    allowed = f"more than the {limit} that {option} (--data.{option.replace('_', '-')}) allows"
+    return f"{name} has {sums[worst]} {what}, {allowed}{too}."
 
 
 def _warn(index: CocoIndex, which: np.ndarray, what: str) -> None:
