@@ -54,11 +54,14 @@ def test_shapes(source, missing):
 
 
 def test_what_is_public(tmp_path):
-    (tmp_path / "__init__.py").write_text("from own._parts import made\n")
-    (tmp_path / "_parts.py").write_text("def made(): ...\ndef hidden(): ...\n")
+    package = tmp_path / "own"
+    (package / "backends").mkdir(parents=True)
+    (package / "__init__.py").write_text("from own._parts import made\nfrom own.whole import A\n")
+    (package / "_parts.py").write_text("def made(): ...\ndef hidden(): ...\n")
+    (package / "backends" / "whole.py").write_text("class A: ...\n")
     source = "class A:\n    def f(self): ...\n    def _g(self): ...\n@overload\ndef h(): ...\ndef _k(): ...\n"
-    (tmp_path / "whole.py").write_text(source)
-    assert [name for _, name, _ in public_nodes(tmp_path)] == ["made", "A", "A.f"]
+    (package / "whole.py").write_text(source)
+    assert [name for _, name, _ in public_nodes(package)] == ["made", "A", "A.f"]
 
 
 def test_ruffs_findings_and_the_floors(tmp_path, monkeypatch, capsys):

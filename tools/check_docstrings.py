@@ -44,6 +44,8 @@ SHAPE = re.compile(
 )
 SHAPE_IN_WORDS = re.compile(r"\bscalars?\b|\b(?:any|the same|equal|its|whose|of the) shapes?\b")
 ARRAYS = frozenset(("Tensor", "ndarray", "NDArray"))
+# Folders of definitions and kernels: their arguments are those of the operator, which states the shapes.
+INTERNAL = frozenset(("backends", "reference"))
 BY_NAME = frozenset(("Callable", "Mapping", "MutableMapping", "OrderedDict", "dict"))
 
 
@@ -73,7 +75,7 @@ def public_nodes(package: Path) -> Iterator[tuple[Path, str, Node]]:
     """Files, names and syntax trees: no underscore in the way, or exported by an `__init__.py` all the same."""
     trees = {file: ast.parse(file.read_text(encoding="utf-8")) for file in sorted(package.rglob("*.py"))}
     exported = {
-        ((node.module or "").rpartition(".")[2], alias.name)
+        (node.module, alias.name)
         for file, tree in trees.items()
         if file.name == "__init__.py"
         for node in ast.walk(tree)
@@ -82,9 +84,10 @@ def public_nodes(package: Path) -> Iterator[tuple[Path, str, Node]]:
     }
     for file, tree in trees.items():
         parts = file.relative_to(package).with_suffix("").parts
-        private = any(part.startswith("_") and part != "__init__" for part in parts)
+        private = any((part.startswith("_") and part != "__init__") or part in INTERNAL for part in parts)
+        module = ".".join((package.name, *parts))
         for node in tree.body:
-            if _is_public(node) and (not private or (file.stem, node.name) in exported):
+            if _is_public(node) and (not private or (module, node.name) in exported):
                 yield file, node.name, node
                 members = node.body if isinstance(node, ast.ClassDef) else []
                 yield from ((file, f"{node.name}.{member.name}", member) for member in members if _is_public(member))
