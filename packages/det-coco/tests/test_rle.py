@@ -2,12 +2,19 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from pycocotools import mask as coco_mask
 
-from det_coco.rle import bitmap_to_runs, decode_counts, decode_many, runs_to_bitmap, runs_to_edges
+from det_coco.rle import (
+    bitmap_to_runs,
+    decode_counts,
+    decode_many,
+    measure_codes,
+    runs_to_bitmap,
+    runs_to_edges,
+)
 
 bitmaps = arrays(np.uint8, array_shapes(min_dims=2, max_dims=2, max_side=14), elements=st.integers(0, 1))
 
@@ -68,3 +75,20 @@ def test_full_columns_and_empty_runs():
     edges = runs_to_edges(np.array([0, 3, 0, 9, 4]), 4)
     np.testing.assert_array_equal(edges, [[0, 0, 3, 0], [0, 4, 3, 4]])
     assert runs_to_edges(np.array([12]), 4).shape == (0, 4)
+
+
+@given(st.lists(st.integers(0, 2**32 - 1), max_size=8), st.sampled_from(((1, 1), (13, 7), (70, 200))))
+@settings(deadline=None, max_examples=60)
+def test_masks_measured_without_decoding(seeds, size):
+    masks = []
+    for seed in seeds:
+        random = np.random.default_rng(seed)
+        masks.append(random.random(size) < random.choice((0.0, 0.001, 0.5, 1.0)))
+    counts = [coco_mask.encode(np.asfortranarray(m.astype(np.uint8)))["counts"] for m in masks]
+    broken = [b"5", b"5P", b"", b"\x00"]
+    codes = np.frombuffer(b"".join(counts + broken), dtype=np.uint8)
+    offsets = np.concatenate(([0], np.cumsum([len(c) for c in counts + broken])))
+    with_broken = measure_codes(codes, offsets)
+    whole = measure_codes(codes[: offsets[len(counts)]], offsets[: len(counts) + 1])
+    assert [v.tolist() for v in whole] == [[size[0] * size[1]] * len(masks), [int(m.sum()) for m in masks]]
+    assert with_broken[0].tolist() == [*whole[0].tolist(), 5, -1, 0, -1]

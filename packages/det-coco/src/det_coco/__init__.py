@@ -9,10 +9,12 @@ from det_coco.drawn import Drawn, detections_of, ground_truth_of
 from det_coco.errors import DataError
 from det_coco.evaluation import evaluate
 from det_coco.images import list_images, load_image
+from det_coco.intervals import Interval, confidence_intervals, difference_intervals
 from det_coco.keypoints import Skeleton
 from det_coco.layout import Split, default_splits, find_splits, load_split
 from det_coco.loader import Loader, eval_loader, train_loader
 from det_coco.lvis import Federation
+from det_coco.matches import Matches, match_detections
 from det_coco.pictures import draw, save_picture, side_by_side
 from det_coco.protocol import Protocol
 from det_coco.resize import Resize
@@ -33,8 +35,10 @@ __all__ = [
     "Detections",
     "Drawn",
     "Federation",
+    "Interval",
     "Limits",
     "Loader",
+    "Matches",
     "Protocol",
     "Resize",
     "SSDAugmentation",
@@ -44,10 +48,12 @@ __all__ = [
     "__version__",
     "cache_folder",
     "check_same_categories",
+    "confidence_intervals",
     "decode_rle",
     "default_buckets",
     "default_splits",
     "detections_of",
+    "difference_intervals",
     "draw",
     "eval_loader",
     "evaluate",
@@ -58,6 +64,7 @@ __all__ = [
     "load_image",
     "load_split",
     "make_batch",
+    "match_detections",
     "precision_recall",
     "save_picture",
     "save_results",

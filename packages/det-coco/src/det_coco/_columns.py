@@ -5,14 +5,15 @@ ids are positions in the index plus one, areas are given, and masks are those th
 """
 
 import logging
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from det_coco._coco_api import coco_mask
+from det_coco._column_checks import check_ids, check_keypoints, check_masks
 from det_coco.annotations import CocoIndex
 from det_coco.detections import Detections, extents
 from det_coco.errors import DataError
@@ -37,12 +38,14 @@ class Columns:
         images: positions to evaluate, ascending.
         labels: classes to evaluate, ascending.
         num_classes: C.
+        truth_rows: int64 `[N]` rows in the index.
         truth_images, truth_labels: int64 `[N]`.
         truth_boxes: float64 `[N, 4]` x, y, width, height.
         truth_areas: float64 `[N]`.
         crowd: bool `[N]`.
         truth_masks: N lists of polygons or run-length codes, where masks are compared; else empty.
         truth_keypoints: `[N, J, 3]`, where keypoints are compared.
+        found_rows: int64 `[K]` rows in the `Detections`.
         found_images, found_labels: int64 `[K]`.
         found_boxes: float64 `[K, 4]` x, y, width, height.
         scores: float64 `[K]`.
@@ -59,12 +62,14 @@ class Columns:
     images: np.ndarray
     labels: np.ndarray
     num_classes: int
+    truth_rows: np.ndarray
     truth_images: np.ndarray
     truth_labels: np.ndarray
     truth_boxes: np.ndarray
     truth_areas: np.ndarray
     crowd: np.ndarray
     truth_masks: list[Any] = field(repr=False)
+    found_rows: np.ndarray
     found_images: np.ndarray
     found_labels: np.ndarray
     found_boxes: np.ndarray
@@ -82,6 +87,18 @@ class Columns:
         most = np.bincount(self.found_images).max(initial=0)
         limits = self.protocol.limits(int(most))
         return limits[-1:] if self.iou_type == "keypoints" else limits
+
+    def of(self, labels: np.ndarray) -> "Columns":
+        """The part that is about some classes."""
+        truth = np.flatnonzero(np.isin(self.truth_labels, labels))
+        found = np.flatnonzero(np.isin(self.found_labels, labels))
+        changes: dict[str, Any] = {"labels": labels}
+        for entry in fields(self):
+            value = getattr(self, entry.name)
+            rows = {"truth": truth, "crowd": truth, "found": found, "scores": found}.get(entry.name.partition("_")[0])
+            if rows is not None and value is not None and len(value):
+                changes[entry.name] = [value[n] for n in rows] if isinstance(value, list) else value[rows]
+        return replace(self, **changes)
 
 
 def make_columns(
@@ -114,18 +131,17 @@ def make_columns(
         )
     if protocol.federated and iou_type == "keypoints":
         raise DataError("LVIS has no keypoints: evaluate them by COCO's rules.")
-    images, labels = _check(index, detections)
+    images, labels = check_ids(index, detections)
     masks = iou_type in ("segm", "boundary")
-    if masks:
-        _check_masks(index, detections, images)
+    mask_areas = check_masks(index, detections, images) if masks else None
     rles = detections.rles() if masks else []
     scores = detections.mask_scores if masks and detections.mask_scores is not None else detections.scores
     boxes = detections.boxes
     points: dict[str, Any] = {}
     if iou_type == "keypoints":
-        points = _keypoints(index, detections)
+        points = check_keypoints(index, detections)
         boxes = extents(points["found_keypoints"])
-    areas = _mask_areas(rles) if masks else boxes[:, 2] * boxes[:, 3]
+    areas = boxes[:, 2] * boxes[:, 3] if mask_areas is None else mask_areas
     # Like lvis, which never sees what has no area.
     objects = np.flatnonzero(index.areas > 0) if protocol.federated else np.arange(index.num_instances)
     truth_images = np.repeat(np.arange(len(index)), np.diff(index.image_instances))[objects]
@@ -143,6 +159,7 @@ def make_columns(
         images=_positions(index, image_ids),
         labels=chosen_labels(index, protocol),
         num_classes=index.num_classes,
+        truth_rows=objects,
         truth_images=truth_images,
         truth_labels=index.labels[objects],
         truth_boxes=index.file_boxes[objects],
@@ -150,6 +167,7 @@ def make_columns(
         # LVIS knows no crowds: its evaluation does not look at `iscrowd`.
         crowd=np.zeros(len(objects), dtype=bool) if protocol.federated else index.crowd | _maskless(index, masks),
         truth_masks=[truth_masks[n] for n in objects] if masks else [],
+        found_rows=kept,
         found_images=images[kept],
         found_labels=labels[kept],
         found_boxes=boxes[kept],
@@ -189,57 +207,6 @@ def _positions(index: CocoIndex, image_ids: Iterable[int] | None) -> np.ndarray:
     return np.array([index.position(image_id) for image_id in sorted(set(map(int, image_ids)))], dtype=np.int64)
 
 
-def _check(index: CocoIndex, detections: Detections) -> tuple[np.ndarray, np.ndarray]:
-    """Positions of the images and labels of the classes of the detections."""
-    images, known = _find(index.image_ids, detections.image_ids)
-    if not known.all():
-        first = int(np.flatnonzero(~known)[0])
-        raise DataError(
-            f"{int((~known).sum())} results belong to images that are not in {index.annotation_file}, for example "
-            f"image {detections.image_ids[first]} (result {first}). Evaluate them on the split they were made on."
-        )
-    ids = np.array(index.category_ids, dtype=np.int64)
-    labels, known = _find(ids, detections.category_ids)
-    if not known.all():
-        first = int(np.flatnonzero(~known)[0])
-        some = ", ".join(map(str, ids[:12])) + (", ..." if len(ids) > 12 else "")
-        raise DataError(
-            f"{int((~known).sum())} results have a category id that is not in {index.annotation_file}, for example "
-            f"{detections.category_ids[first]} (result {first}); it has {some}. Results have the ids of the file, not "
-            "positions in it."
-        )
-    for name, values in (("bbox", detections.boxes.sum(axis=1)), ("score", detections.scores)):
-        broken = np.flatnonzero(~np.isfinite(values))
-        if broken.size:
-            raise DataError(f"'{name}' of result {broken[0]} (image {detections.image_ids[broken[0]]}) is not finite.")
-    return images, labels
-
-
-def _find(known: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Positions of values in an ascending array, and whether they are there."""
-    places = np.searchsorted(known, wanted)
-    inside = np.minimum(places, len(known) - 1)
-    return inside, known[inside] == wanted
-
-
-def _check_masks(index: CocoIndex, detections: Detections, images: np.ndarray) -> None:
-    if len(detections) and detections.mask_sizes is None:
-        raise DataError("Results without 'segmentation' cannot be evaluated as masks. Evaluate bbox alone.")
-    if index.num_instances and not index.has_masks:
-        raise DataError(f"{index.annotation_file} has no masks to evaluate masks against. Evaluate bbox alone.")
-    if detections.mask_sizes is None:
-        return
-    sizes = np.stack((index.heights, index.widths), axis=1)[images]
-    other = np.flatnonzero((detections.mask_sizes != sizes).any(axis=1))
-    if other.size:
-        first = int(other[0])
-        raise DataError(
-            f"{len(other)} results have masks of another size than their image, for example result {first} (image "
-            f"{detections.image_ids[first]}): {detections.mask_sizes[first].tolist()} instead of "
-            f"{sizes[first].tolist()} (height, width). Bring masks to the size of the original image."
-        )
-
-
 def _maskless(index: CocoIndex, masks: bool) -> np.ndarray:
     """Tell which objects cannot be compared because they have no mask: bool `[N]`, neither found nor missed."""
     without = (index.polygon_counts == 0) & masks
@@ -249,28 +216,6 @@ def _maskless(index: CocoIndex, masks: bool) -> np.ndarray:
             index.annotation_file, int(without.sum()), len(without),
         )  # fmt: skip
     return without
-
-
-def _keypoints(index: CocoIndex, detections: Detections) -> dict[str, Any]:
-    if index.skeleton is None:
-        raise DataError(f"{index.annotation_file} has no keypoints to evaluate against. Evaluate bbox alone.")
-    count = len(index.skeleton.names)
-    found = detections.keypoints
-    if found is None:
-        if len(detections):
-            raise DataError("Results without 'keypoints' cannot be evaluated as keypoints. Evaluate bbox alone.")
-        found = np.zeros((0, count, 3))
-    if found.shape[1] != count:
-        raise DataError(
-            f"Results have {found.shape[1]} keypoints, but {index.annotation_file} lists {count}. Evaluate bbox alone."
-        )
-    return {"truth_keypoints": index.keypoints, "found_keypoints": found, "sigmas": index.skeleton.sigmas}
-
-
-def _mask_areas(rles: Sequence[dict[str, Any]]) -> np.ndarray:
-    # pycocotools fails on more than 255 codes at a time (it puts their number into 8 bits).
-    parts = [coco_mask.area(rles[k : k + 255]) for k in range(0, len(rles), 255)]
-    return np.concatenate(parts).astype(np.float64) if parts else np.zeros(0)
 
 
 def _truth_masks(index: CocoIndex) -> list[Any]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from det_coco._columns import Columns, make_columns
+from det_coco._columns import Columns, chosen_labels, make_columns
 from det_coco._evaluators import match
 from det_coco.annotations import CocoIndex
 from det_coco.detections import Detections
@@ -103,14 +103,13 @@ def precision_recall(
     evaluator = match(columns)
     evaluator.accumulate()
     arrays = evaluator.eval
-    names = unique_names(index)
     rows = columns.labels
     agnostic = columns.protocol.class_agnostic
     return Curves(
         iou_type=iou_type,
         protocol=columns.protocol,
         limits=columns.limits,
-        class_names=() if agnostic else tuple(names[label] for label in rows),
+        class_names=() if agnostic else tuple(chosen_names(index, columns.protocol).values()),
         frequencies=None if columns.federation is None else columns.federation.frequencies[rows],
         precision=arrays["precision"],
         recall=arrays["recall"],
@@ -118,10 +117,13 @@ def precision_recall(
     )
 
 
-def unique_names(index: CocoIndex) -> tuple[str, ...]:
-    """Class names by label, with the category id behind those that several classes have."""
+def chosen_names(index: CocoIndex, protocol: Protocol) -> dict[int, str]:
+    """Names, by label, of the classes that a protocol tells apart: with the category id where several have one name."""
+    if protocol.class_agnostic:
+        return {0: "all"}
     times = Counter(index.class_names)
-    return tuple(f"{name} ({id_})" if times[name] > 1 else name for id_, name in index.categories.items())
+    names = [f"{name} ({id_})" if times[name] > 1 else name for id_, name in index.categories.items()]
+    return {label: names[label] for label in chosen_labels(index, protocol).tolist()}
 
 
 def _say_if_limited(index: CocoIndex, columns: Columns) -> None:

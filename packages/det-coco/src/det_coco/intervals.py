@@ -1,0 +1,198 @@
+"""Confidence intervals of AP, so that nobody celebrates noise."""
+
+from collections.abc import Iterable
+from statistics import NormalDist
+from typing import NamedTuple
+
+import numpy as np
+
+from det_coco.annotations import CocoIndex
+from det_coco.curves import chosen_names
+from det_coco.detections import Detections
+from det_coco.matches import Matches, match_detections
+from det_coco.protocol import Protocol
+
+_RECALLS = np.linspace(0, 1, 101)
+# Detections times resamplings that are in memory at once.
+_BLOCK = 1 << 22
+
+
+class Interval(NamedTuple):
+    """A metric, or a difference of metrics, and where it may lie.
+
+    Attributes:
+        value: as :func:`evaluate` gives it, or the difference of two such; -1 where there is no object to find.
+        low: lower end; -1 where there is no object to find.
+        high: upper end; -1 where there is no object to find.
+    """
+
+    value: float
+    low: float
+    high: float
+
+
+def confidence_intervals(
+    index: CocoIndex,
+    detections: Detections,
+    iou_type: str = "bbox",
+    *,
+    protocol: Protocol | None = None,
+    level: float = 0.95,
+    samples: int = 200,
+    seed: int = 0,
+) -> dict[str, Interval]:
+    """Estimate how far AP would move with other images of the same kind.
+
+    The images are drawn anew with replacement (bootstrap, Efron 1979). The interval is the metric plus and minus as
+    many standard deviations of the drawn ones as `level` asks for, and not between two of them: drawing an image twice
+    raises AP by itself, because its objects are then found in pairs.
+
+    Args:
+        index: the split.
+        detections: of its images.
+        iou_type: what to compare; see `precision_recall`.
+        protocol: the rules; those of `Protocol.coco` by default.
+        level: share of such intervals that hold the true value.
+        samples: number of drawings.
+        seed: the same intervals for the same seed.
+
+    Returns:
+        intervals of AP, AP50, AP75 and "AP/<class>" for every class.
+
+    Raises:
+        DataError: see `precision_recall`.
+        ValueError: level or samples make no sense, or the IoU type is unknown.
+    """
+    drawn = _drawn(index, [detections], iou_type, protocol or Protocol.coco(iou_type), samples, seed)[0]
+    return {name: _interval(values, level) for name, values in drawn.items()}
+
+
+def difference_intervals(
+    index: CocoIndex,
+    first: Detections,
+    second: Detections,
+    iou_type: str = "bbox",
+    *,
+    protocol: Protocol | None = None,
+    level: float = 0.95,
+    samples: int = 200,
+    seed: int = 0,
+) -> dict[str, Interval]:
+    """Estimate how far the difference of two results would move with other images; both see the same drawings.
+
+    Args:
+        index: the split.
+        first: detections of its images.
+        second: detections of the same images by something else.
+        iou_type: see `confidence_intervals`.
+        protocol: see `confidence_intervals`.
+        level: see `confidence_intervals`.
+        samples: see `confidence_intervals`.
+        seed: see `confidence_intervals`.
+
+    Returns:
+        intervals of the second's metrics less the first's: one that holds 0 says nothing about which is better.
+
+    Raises:
+        DataError: see `precision_recall`.
+        ValueError: level or samples make no sense, or the IoU type is unknown.
+    """
+    one, two = _drawn(index, [first, second], iou_type, protocol or Protocol.coco(iou_type), samples, seed)
+    return {name: _interval(two[name] - values, level, floor=-1) for name, values in one.items()}
+
+
+def _interval(values: np.ndarray, level: float, floor: float = 0.0) -> Interval:
+    """The interval around the first of the values, which is of the images as they are."""
+    if not 0 < level < 1:
+        raise ValueError(f"level must lie between 0 and 1, such as 0.95, got {level}.")
+    if np.isnan(values[0]):
+        return Interval(-1.0, -1.0, -1.0)
+    reach = NormalDist().inv_cdf(0.5 + level / 2) * float(np.nanstd(values[1:]))
+    value = float(values[0])
+    return Interval(value, max(value - reach, floor), min(value + reach, 1.0))
+
+
+def _drawn(
+    index: CocoIndex, results: Iterable[Detections], iou_type: str, protocol: Protocol, samples: int, seed: int
+) -> list[dict[str, np.ndarray]]:
+    """Metrics `[1 + samples]` of results: with the images as they are, then with images drawn anew."""
+    if samples < 2:
+        raise ValueError(f"samples must be at least 2, got {samples}.")
+    random = np.random.default_rng(seed)
+    count = len(index)
+    draws = [np.bincount(random.integers(0, count, count), minlength=count) for _ in range(samples)]
+    weights = np.stack([np.ones(count, dtype=np.int64), *draws], axis=1).astype(np.int32)  # [I, S]
+    found = []
+    for detections in results:
+        matches = match_detections(index, detections, iou_type, protocol=protocol)
+        names = chosen_names(index, protocol)
+        found.append(_metrics(_average_precision(matches, weights, names), names, protocol))
+    return found
+
+
+def _metrics(values: np.ndarray, names: dict[int, str], protocol: Protocol) -> dict[str, np.ndarray]:
+    """Means over the classes and thresholds of average precisions `[T, C, S]`."""
+    thresholds = np.array(protocol.iou_thresholds)
+    metrics = {"AP": _mean(values)}
+    for name, threshold in (("AP50", 0.5), ("AP75", 0.75)):
+        if threshold in thresholds:
+            metrics[name] = _mean(values[thresholds == threshold])
+    if not protocol.class_agnostic:
+        metrics |= {f"AP/{name}": _mean(values[:, [place]]) for place, name in enumerate(names.values())}
+    return metrics
+
+
+def _mean(values: np.ndarray) -> np.ndarray:
+    """Means of those values `[T, C, S]` that are numbers; NaN where none is."""
+    known = ~np.isnan(values)
+    counts = known.sum(axis=(0, 1))
+    return np.where(counts > 0, np.where(known, values, 0).sum(axis=(0, 1)) / np.maximum(counts, 1), np.nan)
+
+
+def _average_precision(matches: Matches, weights: np.ndarray, names: dict[int, str]) -> np.ndarray:
+    """Average precision `[T, C, S]` with each image counted `weights [I, S]` times; NaN without objects."""
+    values = np.full((len(matches.objects), len(names), weights.shape[1]), np.nan)
+    for place, label in enumerate(names):
+        first, last = np.searchsorted(matches.labels, (label, label + 1))
+        images = matches.images[first:last]
+        wanted = weights[matches.truth_images[matches.truth_labels == label]].sum(axis=0)  # [S]
+        block = max(1, _BLOCK // max(last - first, 1))
+        for start in range(0, weights.shape[1] if wanted.any() else 0, block):
+            part = slice(start, start + block)
+            counted = np.cumsum(weights[images, part], axis=0)  # [D, S]
+            for t, (objects, ignored) in enumerate(
+                zip(matches.objects[:, first:last], matches.ignored[:, first:last], strict=True)
+            ):
+                values[t, place, part] = _area(weights[images, part], counted, objects >= 0, ignored, wanted[part])
+    return values
+
+
+def _area(
+    weights: np.ndarray, counted: np.ndarray, found: np.ndarray, ignored: np.ndarray, wanted: np.ndarray
+) -> np.ndarray:
+    """Area `[S]` under COCO's curve of one class at one threshold.
+
+    Precision needs a look only where an object is found: elsewhere it falls, and COCO takes the highest to the right.
+
+    Args:
+        weights: `[D, S]` how often each detection counts, by descending score.
+        counted: `[D, S]` sums of them.
+        found: `[D]` whether the detection found an object.
+        ignored: `[D]` whether it does not count.
+        wanted: `[S]` objects.
+    """
+    rows = np.flatnonzero(found & ~ignored)
+    if not rows.size:
+        return np.where(wanted > 0, 0.0, np.nan)
+    right = np.cumsum(weights[rows], axis=0)  # [H, S]
+    passed = np.flatnonzero(ignored)
+    skipped = np.cumsum(np.vstack((np.zeros_like(weights[:1]), weights[passed])), axis=0)
+    all_ = counted[rows] - skipped[np.searchsorted(passed, rows)]
+    precision = right / (all_ + np.spacing(1))
+    best = np.maximum.accumulate(precision[::-1], axis=0)[::-1]
+    recall = right / np.maximum(wanted, 1)
+    # How many of the 101 levels of recall each row reaches first.
+    reached = np.minimum((recall * 100 + 1e-9).astype(np.int64), 100)
+    reached -= _RECALLS[reached] > recall
+    levels = np.diff(reached + 1, axis=0, prepend=0)
+    return np.where(wanted > 0, (levels * best).sum(axis=0) / len(_RECALLS), np.nan)
