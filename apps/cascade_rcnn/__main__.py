@@ -2,9 +2,13 @@
 
 import sys
 
-from apps.cascade_rcnn.config import RECIPES
-from apps.common.app import App
-from apps.common.main import main
+from apps.process import tune
+
+tune()  # before torch, which these import
+
+from apps.cascade_rcnn.config import RECIPES  # noqa: E402
+from apps.common.app import App  # noqa: E402
+from apps.common.main import main  # noqa: E402
 
 if __name__ == "__main__":
     sys.exit(main(App(name="cascade_rcnn", recipes=RECIPES)))
