@@ -293,7 +293,7 @@ def test_a_damaged_checkpoint(refuse, mask_rcnn_run, shapes, tmp_path):
 
 def test_a_checkpoint_that_another_version_wrote(refuse, mask_rcnn_run, shapes, tmp_path):
     state = checkpoint.load(mask_rcnn_run / "checkpoints" / "best.pt")
-    state["config"]["recipe"]["solver"]["bogus"] = 1
+    state["config"]["model"]["detector"]["bogus"] = 1
     checkpoint.save(tmp_path / "old.pt", state)
     message = refuse(tmp_path / "old.pt", args=("eval", "--weights", tmp_path / "old.pt", "--data", shapes))
     assert "another version" in message

@@ -2,7 +2,7 @@
 
 import sys
 
-from apps.process import tune
+from apps.common.process import tune
 
 tune()  # before torch, which these import
 
