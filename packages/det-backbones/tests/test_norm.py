@@ -19,6 +19,7 @@ from det_backbones import (
     resnet,
 )
 from det_backbones.norm import affine_map, affine_maps
+from testing.comparing import assert_same_gradients
 from testing.operators import Recorder
 
 
@@ -55,13 +56,7 @@ def test_folded_equals_plain_with_gradients(groups, kernel, stride, affine, bias
     expected = unfolded(x, convolution, norm)
     actual = convolve_and_normalize(x, convolution, norm)
     torch.testing.assert_close(actual, expected)
-    upstream = torch.randn_like(expected)
-    for a, b in zip(
-        torch.autograd.grad(actual, variables, upstream),
-        torch.autograd.grad(expected, variables, upstream),
-        strict=True,
-    ):
-        torch.testing.assert_close(a, b)
+    assert_same_gradients(actual, expected, variables)
     torch.testing.assert_close(norm(convolution(x)), expected)
 
 

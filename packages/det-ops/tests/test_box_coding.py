@@ -8,6 +8,7 @@ from torch import Tensor
 from torchvision.models.detection._utils import BoxCoder
 
 import det_ops
+from testing.compiling import assert_compiles_and_exports
 
 WEIGHTS = st.sampled_from([(1.0, 1.0, 1.0, 1.0), (10.0, 10.0, 5.0, 5.0), (10.0, 8.0, 5.0, 4.0)])
 
@@ -98,11 +99,8 @@ def test_wrong_arguments_are_named(deltas: Tensor, anchors: Tensor, weights: tup
 
 
 def test_compile_and_export() -> None:
-    class Module(torch.nn.Module):
-        def forward(self, deltas: Tensor, anchors: Tensor) -> Tensor:
-            return det_ops.decode_boxes(deltas, anchors, (10.0, 8.0, 5.0, 5.0), offset=1.0)
+    def function(deltas: Tensor, anchors: Tensor) -> Tensor:
+        return det_ops.decode_boxes(deltas, anchors, (10.0, 8.0, 5.0, 5.0), offset=1.0)
 
     arguments = torch.randn(5, 4), boxes(5)
-    expected = Module()(*arguments)
-    assert torch.equal(torch.compile(Module(), fullgraph=True, backend="aot_eager")(*arguments), expected)
-    assert torch.equal(torch.export.export(Module(), arguments).module()(*arguments), expected)
+    assert_compiles_and_exports(function, arguments, function(*arguments))

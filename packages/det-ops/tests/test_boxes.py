@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import det_ops
+from testing.compiling import assert_compiles_and_exports
 
 
 def boxes(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -94,13 +95,8 @@ def test_wrong_arguments_are_named(call: Callable[[], Tensor], name: str) -> Non
 
 
 def test_compile_and_export() -> None:
-    class Module(torch.nn.Module):
-        def forward(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-            return det_ops.generalized_box_iou(a, b, offset=1.0), det_ops.clip_boxes(b, b.new_ones(2))
+    def function(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+        return det_ops.generalized_box_iou(a, b, offset=1.0), det_ops.clip_boxes(b, b.new_ones(2))
 
     arguments = boxes(4), boxes(5, seed=1)
-    expected = Module()(*arguments)
-    compiled = torch.compile(Module(), fullgraph=True, backend="aot_eager")(*arguments)
-    exported = torch.export.export(Module(), arguments).module()(*arguments)
-    for found in (compiled, exported):
-        assert all(map(torch.equal, found, expected))
+    assert_compiles_and_exports(function, arguments, function(*arguments))

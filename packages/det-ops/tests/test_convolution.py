@@ -11,6 +11,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 import det_ops
 from det_ops import live_rows
 from det_ops.backends.cpu import winograd
+from testing.comparing import assert_same_gradients
 
 OPERATOR = "det_ops_conv3x3"
 
@@ -107,11 +108,7 @@ def test_gradients(layout: str, threads: int) -> None:
         assert is_filtered(found)
         expected = F.conv2d(*inputs, padding=1)
         torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
-        grad = torch.randn_like(expected)
-        for ours, theirs in zip(
-            torch.autograd.grad(found, inputs, grad), torch.autograd.grad(expected, inputs, grad), strict=True
-        ):
-            torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
+        assert_same_gradients(found, expected, inputs, rtol=1e-9, atol=1e-9)
     finally:
         torch.set_num_threads(before)
 

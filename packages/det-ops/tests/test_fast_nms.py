@@ -8,6 +8,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 import det_ops
 from det_ops.reference.fast_nms import fast_nms as reference
+from testing.compiling import assert_compiles_and_exports
 
 THRESHOLDS = st.sampled_from([-0.5, 0.0, 0.3, 1 / 3, 0.5, 0.7, 1.0])
 
@@ -148,16 +149,10 @@ def test_opcheck(optional: bool) -> None:
 
 @pytest.mark.parametrize("cross_class", [True, False])
 def test_compile_and_export(kernels: str, cross_class: bool) -> None:
-    class Module(torch.nn.Module):
-        def forward(self, boxes: Tensor, scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-            return det_ops.fast_nms(boxes, scores, 0.3, max_output=20, cross_class=cross_class)
+    def function(boxes: Tensor, scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return det_ops.fast_nms(boxes, scores, 0.3, max_output=20, cross_class=cross_class)
 
-    expected = Module()(*scene(30))
-    torch._dynamo.reset()
-    compiled = torch.compile(Module(), fullgraph=True, backend="aot_eager")(*scene(30))
-    exported = torch.export.export(Module(), scene(30)).module()(*scene(30))
-    for found in (compiled, exported):
-        assert all(map(torch.equal, found, expected))
+    assert_compiles_and_exports(function, scene(30), function(*scene(30)))
 
 
 def test_reference_reads_nothing_on_the_host() -> None:

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from det_ops import live_rows
+from testing.comparing import assert_same_gradients
 
 
 def ends(dtype: torch.dtype = torch.float64, *, rows: int = 5) -> tuple[Tensor, ...]:
@@ -29,11 +30,7 @@ def test_mask_logits(kernels: str, monkeypatch: pytest.MonkeyPatch, count: int, 
     found = live_rows.mask_logits_rows(features, weight, bias if biased else None, own, torch.tensor(count))
     expected = logits(features, weight, bias if biased else None, own, count)
     torch.testing.assert_close(found, expected)
-    grad = torch.randn_like(expected)
-    for ours, theirs in zip(
-        torch.autograd.grad(found, inputs, grad), torch.autograd.grad(expected, inputs, grad), strict=True
-    ):
-        torch.testing.assert_close(ours, theirs)
+    assert_same_gradients(found, expected, inputs)
 
 
 @given(

@@ -9,6 +9,7 @@ from torchvision.models.detection._utils import Matcher
 
 import det_ops
 from det_ops.reference.matching import match as reference
+from testing.compiling import assert_compiles_and_exports
 
 
 def boxes(generator: torch.Generator, *shape: int, coarse: bool, extent: float = 20.0) -> Tensor:
@@ -195,17 +196,12 @@ def test_opcheck() -> None:
 
 @pytest.mark.parametrize("kernels", ["auto", "reference"])
 def test_compile_and_export(kernels: str) -> None:
-    class Module(torch.nn.Module):
-        def forward(self, anchors: Tensor, truth: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-            return det_ops.match(anchors, truth, valid, high=0.7, low=0.3, allow_low_quality=True)
+    def function(anchors: Tensor, truth: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+        return det_ops.match(anchors, truth, valid, high=0.7, low=0.3, allow_low_quality=True)
 
-    expected = Module()(*arguments())
+    expected = function(*arguments())
     with det_ops.kernels(kernels):
-        torch._dynamo.reset()
-        compiled = torch.compile(Module(), fullgraph=True, backend="aot_eager")(*arguments())
-        exported = torch.export.export(Module(), arguments()).module()(*arguments())
-    for found in (compiled, exported):
-        assert all(map(torch.equal, found, expected))
+        assert_compiles_and_exports(function, arguments(), expected)
 
 
 def test_reference_reads_nothing_on_the_host() -> None:

@@ -11,6 +11,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 import det_ops
 from det_ops.reference import nms as reference
+from testing.compiling import assert_compiles_and_exports
 from testing.operators import Recorder
 
 THRESHOLDS = st.sampled_from([-0.5, 0.0, 0.3, 1 / 3, 0.5, 0.7, 0.9, 1.0])
@@ -221,17 +222,12 @@ def test_opcheck(optional: bool) -> None:
 @pytest.mark.parametrize("kernels", ["auto", "reference"])
 @pytest.mark.parametrize("most", [1, 20])
 def test_compile_and_export(kernels: str, most: int) -> None:
-    class Module(torch.nn.Module):
-        def forward(self, boxes: Tensor, scores: Tensor, groups: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-            return det_ops.batched_nms(boxes, scores, groups, 0.3, max_output=most, valid=valid)
+    def function(boxes: Tensor, scores: Tensor, groups: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+        return det_ops.batched_nms(boxes, scores, groups, 0.3, max_output=most, valid=valid)
 
-    expected = Module()(*ARGUMENTS)
+    expected = function(*ARGUMENTS)
     with det_ops.kernels(kernels):
-        torch._dynamo.reset()
-        compiled = torch.compile(Module(), fullgraph=True, backend="aot_eager")(*ARGUMENTS)
-        exported = torch.export.export(Module(), ARGUMENTS).module()(*ARGUMENTS)
-    for found in (compiled, exported):
-        assert all(map(torch.equal, found, expected))
+        assert_compiles_and_exports(function, ARGUMENTS, expected)
 
 
 @pytest.mark.parametrize("most", [1, 20])

@@ -10,6 +10,7 @@ from torch import Tensor
 
 import det_ops
 from det_ops.reference import roi_align as reference
+from testing.comparing import assert_same_gradients
 
 FORMATS = (torch.channels_last, torch.contiguous_format)
 VARIANTS = [(a, s, p) for a in (0, 1) for s in (0, -1, 1, 2) for p in (7, 14) if p == 7 or s == 2]
@@ -89,11 +90,7 @@ def test_equals_torchvision(choice: str, problem: dict) -> None:
         expected = peer(**problem)
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
         assert found.is_contiguous(memory_format=problem["memory_format"])
-        grad = torch.randn(found.shape, generator=torch.Generator().manual_seed(0))
-        for ours, theirs in zip(
-            torch.autograd.grad(found, features, grad), torch.autograd.grad(expected, features, grad), strict=True
-        ):
-            torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)
+        assert_same_gradients(found, expected, features, rtol=1e-3, atol=1e-3)
 
 
 def pyramid(dtype: torch.dtype = torch.float32, channels: int = 6) -> dict:

@@ -6,6 +6,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 import det_ops
 from det_ops import live_rows
+from testing.comparing import assert_same_gradients
 
 KINDS = {
     "3x3": ((4, 8, 3, 3), {"padding": 1}),
@@ -39,11 +40,7 @@ def test_values_and_gradients(kernels: str, kind: str, count: int, biased: bool)
     found = live_rows.convolution_rows(images, weight, bias if biased else None, torch.tensor(count), **options)
     expected = definition(images, weight, bias if biased else None, count, options)
     torch.testing.assert_close(found, expected)
-    grad = torch.randn_like(expected)
-    for ours, theirs in zip(
-        torch.autograd.grad(found, inputs, grad), torch.autograd.grad(expected, inputs, grad), strict=True
-    ):
-        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+    assert_same_gradients(found, expected, inputs, rtol=1e-4, atol=1e-4)
 
 
 def test_frozen_parameters_and_inputs(kernels: str) -> None:
@@ -144,13 +141,7 @@ def test_large_maps(relu: bool) -> None:
     found = live_rows.convolution_rows(images, weight, bias, torch.tensor(7), padding=1, relu=relu)
     expected = definition(images, weight, bias, 7, {"padding": 1, "relu": relu})
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
-    grad = torch.randn_like(expected)
-    for ours, theirs in zip(
-        torch.autograd.grad(found, (images, weight, bias), grad),
-        torch.autograd.grad(expected, (images, weight, bias), grad),
-        strict=True,
-    ):
-        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
+    assert_same_gradients(found, expected, (images, weight, bias), rtol=1e-9, atol=1e-9)
 
 
 def test_dense_form_reads_nothing_on_the_host() -> None:

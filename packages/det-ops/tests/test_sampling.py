@@ -7,6 +7,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 import det_ops
 from det_ops.reference.sampling import sample as reference
+from testing.compiling import assert_compiles_and_exports
 
 
 @given(
@@ -78,17 +79,12 @@ def test_opcheck() -> None:
 
 @pytest.mark.parametrize("kernels", ["auto", "reference"])
 def test_compile_and_export(kernels: str) -> None:
-    class Module(torch.nn.Module):
-        def forward(self, labels: Tensor, keys: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-            return det_ops.subsample(labels, keys, 16, 0.5)
+    def function(labels: Tensor, keys: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return det_ops.subsample(labels, keys, 16, 0.5)
 
-    expected = Module()(*arguments())
+    expected = function(*arguments())
     with det_ops.kernels(kernels):
-        torch._dynamo.reset()
-        compiled = torch.compile(Module(), fullgraph=True, backend="aot_eager")(*arguments())
-        exported = torch.export.export(Module(), arguments()).module()(*arguments())
-    for found in (compiled, exported):
-        assert all(map(torch.equal, found, expected))
+        assert_compiles_and_exports(function, arguments(), expected)
 
 
 def test_reference_reads_nothing_on_the_host() -> None:
