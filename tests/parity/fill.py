@@ -56,6 +56,8 @@ GAIN = [
     (r"(box_predictor\.(\d\.)?bbox_pred|box\.predictor\.bbox_pred|fc_reg)\.weight$", 1.2),
     # ---- mask heads ----
     (r"(mask_fcn_logits|mask_head\.predictor|conv_logits)\.weight$", 2.5),
+    # ---- keypoint head ----
+    (r"kps_score_lowres\.weight$", 6.0),
     # ---- YOLACT ----
     (r"upfeature\.0\.weight$", 1.2),
     (r"conf_layer\.weight$", 4.5),
@@ -64,7 +66,7 @@ GAIN = [
     (r"semantic_seg_conv\.weight$", 3.0),
     (r"conv_offset_mask\.weight$", 1.0),
 ]
-TRANSPOSED = r"(conv5_mask|mask_head\.deconv|mask_head\.\d\.upsample|mask_head\.upsample)\.weight$"
+TRANSPOSED = r"(conv5_mask|kps_score_lowres|mask_head\.deconv|mask_head\.\d\.upsample|mask_head\.upsample)\.weight$"
 # last norm of a residual branch: keeps the residual stream from growing
 NORM_GAIN = [
     (r"(\.bn3|\.conv3\.norm)\.weight$", 0.2),
@@ -97,9 +99,9 @@ def fill(name, shape):
         elif name.endswith(".bias"):
             w = (0.2 * u - 0.1) * _rule(BIAS_GAIN, name, 1.0)
             if re.search(r"(cls_score|fc_cls)\.bias$", name):
-                # torchvision (91) and maskrcnn-benchmark ("box.predictor"): background is class 0;
-                # detectron2 / mmdet: background is the last class
-                first = shape[0] == 91 or "box.predictor" in name
+                # torchvision (91, or 2 with keypoints) and maskrcnn-benchmark ("box.predictor"): background is
+                # class 0; detectron2 / mmdet: background is the last class
+                first = shape[0] in (2, 91) or "box.predictor" in name
                 w[0 if first else -1] += BACKGROUND
             elif name.endswith("conf_layer.bias"):
                 w[::YOLACT_CLASSES] += BACKGROUND

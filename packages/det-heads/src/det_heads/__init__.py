@@ -17,6 +17,7 @@ from det_heads.config import (
     RPNConfig,
 )
 from det_heads.detections import select_detections
+from det_heads.keypoint_head import KeypointHead, KeypointHeadConfig
 from det_heads.losses import box_losses, mask_loss, regression_loss, rpn_losses
 from det_heads.mask_head import MaskHead, mask_targets
 from det_heads.matching import GroundTruth, Matches, Samples, ground_truth, label_all, match, subsample
@@ -53,6 +54,8 @@ __all__ = [
     "CascadeMaskHeads",
     "GroundTruth",
     "ImageDetections",
+    "KeypointHead",
+    "KeypointHeadConfig",
     "MaskHead",
     "MaskHeadConfig",
     "MaskIoUConfig",

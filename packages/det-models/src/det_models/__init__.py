@@ -13,6 +13,7 @@ from det_models.conventions import (
     mmdetection_v1_cascade_config,
     mmdetection_v1_config,
     torchvision_config,
+    torchvision_keypoint_config,
     torchvision_v2_config,
 )
 from det_models.description import describe
@@ -62,6 +63,7 @@ __all__ = [
     "mmdetection_v1_config",
     "open_weights",
     "torchvision_config",
+    "torchvision_keypoint_config",
     "torchvision_v2_config",
     "two_stage",
     "yolact",

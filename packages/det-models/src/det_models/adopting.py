@@ -26,7 +26,7 @@ def conventions_of(recipe: DetectorConfig, theirs: DetectorConfig) -> DetectorCo
     Raises:
         CheckpointError: One has a mask head or a cascade, and the other has not.
     """
-    for part, what in (("mask", "masks"), ("cascade", "a cascade")):
+    for part, what in (("mask", "masks"), ("cascade", "a cascade"), ("keypoints", "keypoints")):
         if (getattr(recipe, part) is None) != (getattr(theirs, part) is None):
             holder, other = ("recipe", "checkpoint") if getattr(theirs, part) is None else ("checkpoint", "recipe")
             raise CheckpointError(f"the {holder} has {what} and the {other} has not; choose another recipe")

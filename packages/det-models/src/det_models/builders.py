@@ -11,6 +11,7 @@ from det_heads import (
     BoxHead,
     CascadeBoxHeads,
     CascadeMaskHeads,
+    KeypointHead,
     MaskHead,
     Normalize,
     RegionProposals,
@@ -100,6 +101,8 @@ def region_heads(channels: int, strides: Sequence[int], config: DetectorConfig) 
         heads["mask_heads"] = CascadeMaskHeads(masks)
     elif mask is not None:
         heads["mask_head"] = MaskHead(channels, config.num_classes, mask, **shared)
+    if config.keypoints is not None:
+        heads["keypoint_head"] = KeypointHead(channels, config.keypoints, strides)
     return heads
 
 

@@ -206,6 +206,7 @@ def _modules(model: Detector) -> Iterator[tuple[str, nn.Module]]:
         "rpn": "proposals",
         "box_head": "box head",
         "mask_head": "mask head",
+        "keypoint_head": "keypoint head",
         "head": "predictions",
         "protonet": "prototypes",
     }

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from det_heads import BoxHeadConfig, CascadeConfig, MaskHeadConfig, PixelConfig, RPNConfig
+from det_heads import BoxHeadConfig, CascadeConfig, KeypointHeadConfig, MaskHeadConfig, PixelConfig, RPNConfig
 
 __all__ = ["DetectorConfig"]
 
@@ -18,6 +18,7 @@ class DetectorConfig:
         rpn: First stage.
         box: Second stage.
         mask: Mask branch, or None for Faster R-CNN.
+        keypoints: Keypoint branch (Keypoint R-CNN), or None.
         cascade: Stages of a cascade, or None for one box head.
         offset: 0: a box is as wide as ``x2 - x1`` (d2, tv, mm). 1: coordinates are inclusive pixels, the width is
             ``x2 - x1 + 1`` in areas, IoU, NMS, coding, clipping and level assignment (mrb). The batch and
@@ -31,10 +32,13 @@ class DetectorConfig:
     box: BoxHeadConfig = field(default_factory=BoxHeadConfig)
     mask: MaskHeadConfig | None = field(default_factory=MaskHeadConfig)
     cascade: CascadeConfig | None = None
+    keypoints: KeypointHeadConfig | None = None
     offset: float = 0.0
     init: Literal["detectron2", "torchvision", "maskrcnn_benchmark", "mmdetection"] = "detectron2"
 
     def __post_init__(self) -> None:
+        if self.keypoints is not None and self.offset:
+            raise ValueError("keypoints need boxes that are as wide as x2 - x1: offset must be 0, got 1")
         if self.num_classes < 1:
             raise ValueError(f"num_classes must be positive, got {self.num_classes}")
         if self.offset not in (0.0, 1.0):

@@ -20,6 +20,7 @@ _PARTS = {
     "rpn.": "region proposals",
     "box_head": "box head",
     "mask_head": "mask head",
+    "keypoint_head": "keypoint head",
     "head.": "prediction head",
     "protonet.": "prototypes",
     "semantic.": "semantic loss",

@@ -111,6 +111,15 @@ TORCHVISION = System(
         mask_head.convs.{layer}            roi_heads.mask_head.{layer}.0
         mask_head.deconv                   roi_heads.mask_predictor.conv5_mask
         mask_head.predictor                roi_heads.mask_predictor.mask_fcn_logits  masks
+        keypoint_head.convs.0            roi_heads.keypoint_head.0
+        keypoint_head.convs.1            roi_heads.keypoint_head.2
+        keypoint_head.convs.2            roi_heads.keypoint_head.4
+        keypoint_head.convs.3            roi_heads.keypoint_head.6
+        keypoint_head.convs.4            roi_heads.keypoint_head.8
+        keypoint_head.convs.5            roi_heads.keypoint_head.10
+        keypoint_head.convs.6            roi_heads.keypoint_head.12
+        keypoint_head.convs.7            roi_heads.keypoint_head.14
+        keypoint_head.predictor            roi_heads.keypoint_predictor.kps_score_lowres
 
         backbone.fpn.lateral.{level}       backbone.fpn.inner_blocks.{level}
         backbone.fpn.output.{level}        backbone.fpn.layer_blocks.{level}

@@ -192,7 +192,7 @@ _TORCHVISION = {
 
 def _torchvision_preset(config: DetectorConfig) -> DetectorConfig:
     preset = torchvision_v2_config if config.box.convs else torchvision_config
-    return preset(mask=config.mask is not None)
+    return replace(preset(mask=config.mask is not None), keypoints=config.keypoints)
 
 
 TARGETS: dict[str, Target] = {
@@ -216,6 +216,8 @@ TARGETS: dict[str, Target] = {
 def obstacle(config: DetectorConfig, system: str) -> str | None:
     """Why a detector cannot be expressed in a system at all, or None."""
     cascade, mask = config.cascade, config.mask
+    if config.keypoints is not None and system != "torchvision":
+        return f"{system}'s keypoint head is another one than torchvision's, which this detector has"
     if system == "torchvision":
         if cascade is not None:
             return "torchvision has no cascades"
