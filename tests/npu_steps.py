@@ -24,7 +24,7 @@ def build_step(app: str, device: torch.device, backbone: str = "resnet") -> Call
     recipe = dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, batch=2, workers=0, **bucket))
     data = os.environ.get("SHAPES")
     splits = open_splits(None if data is None else Path(data), recipe.data)
-    recipe = with_classes(recipe, splits.train.num_classes).spelt_out()
+    recipe = with_classes(recipe, splits.train.num_classes).resolved()
     torch.manual_seed(0)
     model = build(recipe.model())
     train = TrainStep(model, recipe.solver, recipe.train, device)

@@ -106,7 +106,7 @@ def narrow(recipe: TwoStageRecipe) -> TwoStageRecipe:
             filter_empty=False,
             workers=0,
         ),
-    ).spelt_out()
+    ).resolved()
 
 
 def narrow_yolact(recipe: YolactRecipe) -> YolactRecipe:
@@ -136,7 +136,7 @@ def narrow_yolact(recipe: YolactRecipe) -> YolactRecipe:
             filter_empty=False,
             workers=0,
         ),
-    ).spelt_out()
+    ).resolved()
 
 
 def write_images(root: Path, objects: list[list[bool]], sizes: list[tuple[int, int]], seed: int) -> CocoIndex:
@@ -267,7 +267,7 @@ def test_the_operators_of_inference_do_not_depend_on_the_data(name, kernels, spl
 )
 def test_a_full_size_step_of_every_recipe_has_shapes_from_the_configuration(name, size):
     """A batch in the largest bucket, without memory or arithmetic: fake tensors know nothing but shapes."""
-    recipe = with_classes(RECIPES[name](), 80).spelt_out()
+    recipe = with_classes(RECIPES[name](), 80).resolved()
     recipe = replace(recipe, data=replace(recipe.data, batch=size))
     shape = recipe.batch_shape()
     height, width = max(shape.buckets)

@@ -71,7 +71,7 @@ def test_backbones():
 
 
 def test_rate_and_steps_follow_the_batch_as_the_original_scales_them():
-    scaled, line = yolact_base().fitted(64)
+    scaled, line = yolact_base().scaled_to_batch(64)
     assert scaled.base_lr == pytest.approx(8e-3)
     assert (scaled.steps, scaled.milestones) == (100_000, (35_000, 75_000, 87_500, 93_750))
     assert (scaled.warmup_steps, scaled.warmup_factor * scaled.base_lr) == (500, pytest.approx(1e-4))
@@ -81,8 +81,8 @@ def test_rate_and_steps_follow_the_batch_as_the_original_scales_them():
 
 def test_batch_norm_is_frozen_where_a_device_has_few_images():
     recipe = yolact_base()
-    assert recipe.spelt_out().backbone.norm == "bn"
-    few = replace(recipe, data=replace(recipe.data, batch=5)).spelt_out()
+    assert recipe.resolved().backbone.norm == "bn"
+    few = replace(recipe, data=replace(recipe.data, batch=5)).resolved()
     assert few.backbone.norm == "frozen_bn"
     assert RECIPES["tiny"]().backbone.freeze_norm_below == 0
 
@@ -104,8 +104,8 @@ def test_images_too_small_for_the_mask_iou_network(name):
 def test_one_small_image_is_too_little_for_batch_norm():
     recipe = RECIPES["tiny"]()
     with pytest.raises(UsageError, match=r"--data\.size"):
-        replace(recipe, data=replace(recipe.data, batch=1, size=32)).spelt_out()
-    assert replace(recipe, data=replace(recipe.data, batch=1, size=33)).spelt_out().backbone.norm == "bn"
+        replace(recipe, data=replace(recipe.data, batch=1, size=32)).resolved()
+    assert replace(recipe, data=replace(recipe.data, batch=1, size=33)).resolved().backbone.norm == "bn"
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

@@ -94,7 +94,7 @@ def _benchmark(app: App, options: BenchmarkOptions, device: torch.device, weight
             f"{options.weights} knows {classes} classes and {splits.root} has {splits.train.num_classes}; "
             "measure on data with at most as many."
         )
-    recipe = with_classes(recipe, classes or splits.train.num_classes).spelt_out()
+    recipe = with_classes(recipe, classes or splits.train.num_classes).resolved()
     seed_all(recipe.train.seed)
     model = app.network(recipe)
     with distributed.main_first():

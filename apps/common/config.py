@@ -102,11 +102,11 @@ class Recipe:
         resize, buckets = self.test_resize(), self.batch_shape().buckets
         return ModelConfig(backbone=self.backbone, detector=self.detector, resize=resize, buckets=buckets)
 
-    def spelt_out(self) -> "Recipe":
+    def resolved(self) -> "Recipe":
         """The recipe with defaults that depend on other fields made explicit."""
         return self
 
-    def fitted(self, batch: int) -> tuple[SolverConfig, str]:
+    def scaled_to_batch(self, batch: int) -> tuple[SolverConfig, str]:
         """The solver for another number of images a step, and a line that says what changed."""
         return scaled_to_batch(self.solver, batch)
 
@@ -134,7 +134,7 @@ class TwoStageRecipe(Recipe):
 
     def batch_shape(self) -> BatchShape:
         """Buckets, and masks in the form the head is trained on."""
-        mask, data = self.detector.mask, self.spelt_out().data
+        mask, data = self.detector.mask, self.resolved().data
         return BatchShape(
             buckets=data.buckets,
             masks="none" if mask is None else "bitmaps" if mask.target == "bitmap" else "polygons",
@@ -157,7 +157,7 @@ class TwoStageRecipe(Recipe):
         """The test size."""
         return Resize(shortest=(self.data.test_size,), longest=self.data.max_size, rule=self.data.rounding)
 
-    def spelt_out(self) -> "TwoStageRecipe":
+    def resolved(self) -> "TwoStageRecipe":
         """The recipe with its buckets: by default one per orientation that hold every resized image."""
         if self.data.buckets:
             return self

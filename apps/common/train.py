@@ -148,7 +148,7 @@ def _open(job: _Job) -> tuple[Splits, Recipe]:
     print(job.line)
     if job.device.type == "cpu" and job.recipe.train.precision == "fp16":
         print("Note: CPUs have no fast fp16 convolutions; --train.precision bf16 is the fast one here.")
-    return splits, with_classes(job.recipe, splits.train.num_classes).spelt_out()
+    return splits, with_classes(job.recipe, splits.train.num_classes).resolved()
 
 
 def _build(app: App, job: _Job, recipe: Recipe, start: Weights | None) -> Detector:
@@ -200,7 +200,7 @@ def _parse(app: App, recipe: Recipe, data: Path | None, args: list[str]) -> tupl
     parsed = options.config
     if parsed.detector.num_classes != recipe.detector.num_classes:
         raise UsageError("The number of classes is that of the data; leave out --detector.num-classes.")
-    fitted, line = recipe.fitted(parsed.data.batch)
+    fitted, line = recipe.scaled_to_batch(parsed.data.batch)
     ratio = recipe.solver.reference_batch / fitted.reference_batch
     settings = dataclasses.replace(
         parsed.train,

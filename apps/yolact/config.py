@@ -87,7 +87,7 @@ class YolactRecipe(Recipe):
         """The square."""
         return Resize(shortest=(self.data.size,), longest=self.data.size, rule="yolact")
 
-    def spelt_out(self) -> "YolactRecipe":
+    def resolved(self) -> "YolactRecipe":
         """The recipe with batch norm frozen where a device has too few images for it."""
         images = self.data.batch // distributed.world_size()
         if self.backbone.norm != "bn":
@@ -101,7 +101,7 @@ class YolactRecipe(Recipe):
             )
         return self
 
-    def fitted(self, batch: int) -> tuple[SolverConfig, str]:
+    def scaled_to_batch(self, batch: int) -> tuple[SolverConfig, str]:
         """The original's autoscale: its warm-up has 500 steps from a rate of 1e-4 whatever the batch."""
         return scaled_to_batch(self.solver, batch, keep_warmup=True)
 

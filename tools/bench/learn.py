@@ -193,7 +193,7 @@ def main(args: list[str] | None = None) -> None:
         )
         recipe = replace(recipe, solver=solver)
     splits = open_splits(options.data, recipe.data)
-    recipe = with_classes(recipe, splits.train.num_classes).spelt_out()
+    recipe = with_classes(recipe, splits.train.num_classes).resolved()
     assert recipe.detector.mask is not None
     bitmaps = replace(recipe.detector, mask=replace(recipe.detector.mask, target="bitmap"))
     makers: dict[str, tuple[Callable[[TwoStageRecipe], Ours | Torchvision], TwoStageRecipe]] = {

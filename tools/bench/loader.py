@@ -29,7 +29,7 @@ def ours(options: argparse.Namespace) -> Iterator[object]:
     data = replace(
         recipe.data, batch=options.batch, train_sizes=(options.size,), workers=options.workers, drop_excess=True
     )
-    recipe = replace(recipe, data=data).spelt_out()
+    recipe = replace(recipe, data=data).resolved()
     return training_batches(recipe, open_splits(options.data, data).train, 0, pin_memory=False)
 
 

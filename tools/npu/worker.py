@@ -78,7 +78,7 @@ def small(recipe: Recipe) -> Recipe:
         size = 96 if recipe.detector.mask_iou is None else 288
         data = replace(recipe.data, batch=2, size=size, expand=False, crop=False, max_instances=8, workers=0)
         detector = replace(recipe.detector, num_classes=3, nms_top_k=30, max_detections=20)
-        return replace(recipe, data=data, detector=detector).spelt_out()
+        return replace(recipe, data=data, detector=detector).resolved()
     assert isinstance(recipe, TwoStageRecipe)
     counts = {"samples": 64, "pre_nms_train": 90, "pre_nms_test": 80, "post_nms_train": 40, "post_nms_test": 30}
     detector = replace(
@@ -91,7 +91,7 @@ def small(recipe: Recipe) -> Recipe:
         recipe.data, batch=2, train_sizes=(96,), test_size=96, max_size=128, buckets=(), max_instances=8,
         max_polygons=8, max_edges=64, workers=0,
     )  # fmt: skip
-    return replace(recipe, data=data, detector=detector).spelt_out()
+    return replace(recipe, data=data, detector=detector).resolved()
 
 
 def write_images(root: Path) -> CocoIndex:

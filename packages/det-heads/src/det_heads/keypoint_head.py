@@ -19,7 +19,7 @@ from det_heads.packing import pack, unpack
 from det_heads.parts import WHOLE, BatchPart
 from det_heads.pooling import RoIPool
 from det_heads.postprocess import Original
-from det_ops import convolution_rows
+from det_ops.live_rows import convolution_rows
 
 __all__ = ["KeypointHead", "KeypointHeadConfig", "decode_heatmaps", "keypoint_loss", "keypoint_targets"]
 
