@@ -1,6 +1,7 @@
 """The Python that pages show, run as it stands there."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,18 @@ def python_blocks(path: Path) -> list[str]:
     return ["\n" * (text.count("\n", 0, block.start()) + 1) + block[1] for block in _BLOCK.finditer(text)]
 
 
-def run_blocks(path: Path) -> dict[str, Any]:
-    """The names that the Python of a page leaves, run from top to bottom; a traceback shows the page's line."""
+def run_blocks(path: Path, shorter: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """The names that the Python of a page leaves, run from top to bottom; a traceback shows the page's line.
+
+    Args:
+        path: The page.
+        shorter: Texts of it, and what stands for them in a test that has less time.
+    """
     names: dict[str, Any] = {"__name__": "page"}
     blocks = python_blocks(path)
     assert blocks, f"{path} shows no Python"
     for block in blocks:
+        for text, other in (shorter or {}).items():
+            block = block.replace(text, other)
         exec(compile(block, str(path), "exec"), names)
     return names

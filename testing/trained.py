@@ -1,10 +1,13 @@
 """Small detectors that find something in any picture, in files of ours and in the layouts of other systems."""
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import nn
 
 from det_coco import Resize, default_buckets
@@ -122,3 +125,19 @@ def write_trained(
         "mmdetection": {"CLASSES": tuple(names.values())},
     }
     return write(path, system, theirs(system, state), **metadata.get(system, {}))
+
+
+def write_example(folder: Path, system: str = "ours") -> None:
+    """What the example of det-models' read-me finds in its folder.
+
+    Args:
+        folder: Gets `detector.pth`, `street.jpg` and `pictures/`.
+        system: Whose file `detector.pth` is, one of :data:`SYSTEMS`.
+    """
+    write_trained(folder / "detector.pth", system)
+    pictures = folder / "pictures"
+    pictures.mkdir()
+    for number in range(3):
+        noise = np.random.default_rng(number).integers(0, 256, (6, 9, 3), dtype=np.uint8)
+        Image.fromarray(noise).resize((144, 96)).save(pictures / f"{number}.jpg")
+    shutil.copyfile(pictures / "0.jpg", folder / "street.jpg")

@@ -2,7 +2,8 @@
 
 Each wheel is built from its source distribution, so that one lacks nothing either, and must hold the licence and the
 marker of type hints. A wheel may pull in only what it declares: siblings come from the same build, everything else from
-the index. The import test also checks that a package brings no undeclared sibling with it.
+the index. The import test also checks that a package brings no undeclared sibling with it. The first example of
+det-models' read-me runs there on a file of each system that it names.
 
 det-ops has compiled code and promises that one wheel serves every PyTorch from 2.10. So its tests run against the wheel
 twice: with the oldest versions it declares (PyTorch, NumPy, torchvision) and with those of the development environment.
@@ -82,6 +83,22 @@ def test_compiled(python: Path, wheel: Path, *options: str, **variables: str) ->
     run(python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *workers, COMPILED / "tests", OMP_NUM_THREADS="1")
 
 
+def run_example(python: Path, temporary: Path) -> None:
+    """Run the first example of det-models' read-me on a file of each system."""
+    sys.path.insert(0, str(ROOT))
+    from testing.readmes import python_blocks
+    from testing.trained import SYSTEMS, write_example
+
+    code = python_blocks(ROOT / "packages" / "det-models" / "README.md")[0]
+    for system in SYSTEMS:
+        folder = temporary / f"example-{system}"
+        folder.mkdir()
+        write_example(folder, system)
+        with contextlib.chdir(folder):
+            run(python, "-I", "-c", code)
+        print(f"det-models: the read-me's example on {system}'s file", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("packages", nargs="*", default=list(SIBLINGS), help="default: all")
@@ -99,6 +116,8 @@ def main() -> None:
             run("uv", "venv", "-q", "--clear", "--python", sys.executable, environment)
             run("uv", "pip", "install", "-q", "--python", python, "--find-links", folder, wheels[package])
             run(python, "-I", "-c", PROBE, package.replace("-", "_"), *sorted(SIBLINGS[package]))
+            if package == "det-models":
+                run_example(python, Path(temporary))
             if package == COMPILED.name:
                 test_compiled(python, wheels[package])
                 run("uv", "venv", "-q", "--clear", "--python", sys.executable, environment)

@@ -318,3 +318,26 @@ def test_labels_without_category_are_never_reported() -> None:
     assert 0 < len(found) < len(everything)
     np.testing.assert_array_equal(found.scores, everything.scores[everything.labels != 0])
     assert set(found.names.tolist()) <= {"square", "triangle"}
+
+
+@pytest.mark.parametrize("family", ["mask_rcnn", "yolact"])
+def test_features(family: str) -> None:
+    """Those of the pyramid end with the image, and those of a detection are what lies under its box."""
+    detector = predictor(family)
+    found = detector.predict(picture(), features=True)
+    assert_same(found, detector.predict(picture()))
+    features = found.features
+    levels = [(-(-64 // stride), -(-96 // stride)) for stride in (4, 8, 16, 32, 64)]
+    if family == "yolact":
+        levels = [(-(-64 // stride), -(-64 // stride)) for stride in (8, 16, 32, 64, 128)]
+    assert [level.shape for level in features.pyramid] == [(16, *level) for level in levels]
+    assert features.regions.shape == (len(found), 16, 7, 7)
+    assert features.scale == pytest.approx((64 / 48, 64 / 48) if family == "mask_rcnn" else (64 / 48, 64 / 72))
+    few = found[:2]
+    np.testing.assert_array_equal(few.features.regions, features.regions[:2])
+    small = np.flatnonzero((found.boxes[:, 2:] - found.boxes[:, :2]).max(1) < 40)
+    x1, y1, x2, y2 = (found.boxes[small[0]] * np.tile(features.scale[::-1], 2) / features.strides[0]).astype(int)
+    below = features.pyramid[0][:, max(y1 - 1, 0) : y2 + 2, max(x1 - 1, 0) : x2 + 2]
+    region = features.regions[small[0]]
+    assert (region.min((1, 2)) >= below.min((1, 2)) - 1e-5).all()
+    assert (region.max((1, 2)) <= below.max((1, 2)) + 1e-5).all()

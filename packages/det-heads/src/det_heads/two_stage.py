@@ -76,20 +76,29 @@ class TwoStageDetector(nn.Module):
             part: In training, which part of a larger batch this is.
         """
         features = self.backbone(self.normalize(batch))  # per level [B, C, H / stride, W / stride]
-        image_shape = (batch["images"].shape[-2], batch["images"].shape[-1])
-        anchors = self.anchors([(f.shape[-2], f.shape[-1]) for f in features], image_shape)  # [N, 4]
         if self.training:
-            return self._losses(batch, features, anchors, part or WHOLE)
-        proposals = self.rpn.propose(features, anchors, batch["image_sizes"])
+            return self._losses(batch, features, part or WHOLE)
+        return self.from_features(features, batch)
+
+    def from_features(self, features: Sequence[Tensor], batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Detect in a pyramid, as :meth:`forward` does in that of its backbone.
+
+        Args:
+            features: Per level [B, C, H / stride, W / stride].
+            batch: As there.
+        """
+        proposals = self.rpn.propose(features, self._anchors(features, batch), batch["image_sizes"])
         detections = self.boxes.detect(features, proposals, batch["image_sizes"])
         for branch in self.branches:
             detections |= branch.detect(features, detections)
         return detections
 
-    def _losses(
-        self, batch: Mapping[str, Tensor], features: Sequence[Tensor], anchors: Tensor, part: BatchPart
-    ) -> dict[str, Tensor]:
-        sizes = batch["image_sizes"]
+    def _anchors(self, features: Sequence[Tensor], batch: Mapping[str, Tensor]) -> Tensor:
+        image_shape = (batch["images"].shape[-2], batch["images"].shape[-1])
+        return self.anchors([(f.shape[-2], f.shape[-1]) for f in features], image_shape)  # [N, 4]
+
+    def _losses(self, batch: Mapping[str, Tensor], features: Sequence[Tensor], part: BatchPart) -> dict[str, Tensor]:
+        sizes, anchors = batch["image_sizes"], self._anchors(features, batch)
         truth = ground_truth(batch, self.rpn.coder.offset)
         losses = self.rpn.losses(features, anchors, truth, sizes, part)
         proposals = self.rpn.propose(features, anchors, sizes)

@@ -14,9 +14,26 @@ from det_coco import detections_of, draw, to_results
 from det_coco.rle import decode_rle
 from det_models.errors import OptionError
 
-__all__ = ["Detections", "Part"]
+__all__ = ["Detections", "Features", "Part"]
 
 Part = Literal["masks", "boxes", "scores"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Features:
+    """Feature maps of an image, in NumPy and float32.
+
+    Attributes:
+        pyramid: Per level [C, h, w], finest first, of the image without padding.
+        strides: Pixels of the resized image per cell, of each level.
+        scale: (y, x), resized / original size of the image.
+        regions: [K, C, P, P] of the detections, with 7 cells along a side: RoIAlign of the level that fits the box.
+    """
+
+    pyramid: tuple[np.ndarray, ...]
+    strides: tuple[int, ...]
+    scale: tuple[float, float]
+    regions: np.ndarray
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -37,6 +54,8 @@ class Detections:
         mask_scores: float32 [K] of the masks, where they have other scores than the boxes (YOLACT++), or None.
         image: uint8 [H, W, 3] RGB, or None where the detector was handed a batch.
         source: The image's file, or an empty text.
+        extra: What further heads found, by name, an entry for each detection, such as ``keypoint_scores`` [K, J].
+        features: Of the image and of each detection, where they were asked for.
     """
 
     boxes: np.ndarray
@@ -49,6 +68,13 @@ class Detections:
     mask_scores: np.ndarray | None = None
     image: np.ndarray | None = field(default=None, repr=False)
     source: str = ""
+    extra: Mapping[str, np.ndarray] = field(default_factory=dict)
+    features: Features | None = field(default=None, repr=False)
+
+    @property
+    def keypoints(self) -> np.ndarray | None:
+        """Keypoints, float32 [K, J, 3], x and y in pixels of the original image and 1; None without keypoints."""
+        return self.extra.get("keypoints")
 
     @property
     def names(self) -> np.ndarray:
@@ -69,8 +95,11 @@ class Detections:
 
     def __getitem__(self, index: Any) -> "Detections":
         rows = np.atleast_1d(np.arange(len(self))[index])
+        features = self.features
         return replace(
             self,
+            extra={name: values[rows] for name, values in self.extra.items()},
+            features=None if features is None else replace(features, regions=features.regions[rows]),
             boxes=self.boxes[rows],
             scores=self.scores[rows],
             labels=self.labels[rows],
@@ -93,7 +122,16 @@ class Detections:
         """
         ids = tuple(self.categories)
         labels = np.array([ids.index(int(identifier)) for identifier in self.category_ids], dtype=np.int64)
-        return to_results(ids, image_id, self.boxes, self.scores, labels, self.rle, mask_scores=self.mask_scores)
+        return to_results(
+            ids,
+            image_id,
+            self.boxes,
+            self.scores,
+            labels,
+            self.rle,
+            keypoints=self.keypoints,
+            mask_scores=self.mask_scores,
+        )
 
     def draw(
         self,

@@ -3,19 +3,20 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from det_coco import Batch, BatchShape, list_images
-from det_heads import ImageDetections, YolactConfig
+from det_heads import ImageDetections, PoolConfig, YolactConfig
+from det_heads.pooling import RoIPool
 from det_models.background import background
 from det_models.builders import Detector
 from det_models.changes import labels_of
 from det_models.config import ModelConfig
-from det_models.detections import Detections
+from det_models.detections import Detections, Features
 from det_models.errors import OptionError
 from det_models.images import Loaded, batches_of, is_image
 from det_models.inference import optimize_for_inference
@@ -25,6 +26,18 @@ __all__ = ["PRECISIONS", "Predictor"]
 
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 """Number formats of the forward pass, and what autocast computes convolutions and products in."""
+
+
+class Output(NamedTuple):
+    """What a network says of a batch.
+
+    Attributes:
+        detections: By name, see :class:`det_heads.TwoStageDetector` and :class:`det_heads.Yolact`.
+        pyramid: Per level [B, C, H, W], or nothing.
+    """
+
+    detections: dict[str, Tensor]
+    pyramid: tuple[Tensor, ...]
 
 
 class Predictor:
@@ -88,7 +101,9 @@ class Predictor:
         """Whether it finds masks, not only boxes."""
         return isinstance(self.config.detector, YolactConfig) or self.config.detector.mask is not None
 
-    def predict(self, images: Any, *, min_score: float = 0.0, batch_size: int | None = None) -> Any:
+    def predict(
+        self, images: Any, *, min_score: float = 0.0, batch_size: int | None = None, features: bool = False
+    ) -> Any:
         """Detect objects.
 
         Args:
@@ -97,6 +112,8 @@ class Predictor:
                 iterable, which is read ahead by a few batches in a thread.
             min_score: Leave out what has a lower score.
             batch_size: Images at a time; by default the predictor's.
+            features: Add the feature maps of the pyramid and those of each detection, see
+                :class:`~det_models.detections.Features`.
 
         Returns:
             :class:`Detections` of one image; a list of them for a list or tuple; for a folder or an iterable an
@@ -113,16 +130,16 @@ class Predictor:
             raise OptionError(f"batch_size must be at least 1, got {count}.")
         if is_image(images):
             ((loaded, batch),) = batches_of([images], self.config.resize, self.shape, 1)
-            return self._finish(loaded, batch, self.forward(batch), min_score)[0]
+            return self._finish(loaded, batch, self.forward(batch, features=features), min_score)[0]
         if isinstance(images, str | Path):
-            return self._stream(list_images(images), count, min_score)
+            return self._stream(list_images(images), count, min_score, features)
         if isinstance(images, list | tuple):
-            return list(self._stream(images, count, min_score))
+            return list(self._stream(images, count, min_score, features))
         if not isinstance(images, Iterable):
             raise OptionError(
                 f"An image must be a path, a PIL image, an array or a tensor, got {type(images).__name__}."
             )
-        return self._stream(images, count, min_score)
+        return self._stream(images, count, min_score, features)
 
     def detect(self, batch: Batch, sizes: Sequence[tuple[int, int]]) -> list[Detections]:
         """The detections of a batch that a loader of det_coco made.
@@ -131,34 +148,44 @@ class Predictor:
             batch: ``images`` [B, 3, H, W], ``image_sizes`` [B, 2] and ``scales`` [B, 2].
             sizes: B original (height, width).
         """
-        return self._results(self.forward(batch), batch["scales"], sizes)
+        return self._results(self.forward(batch), batch, sizes, 0.0)
 
-    def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """What the network says of a batch, ``images`` [B, 3, H, W] and ``image_sizes`` [B, 2], on its device."""
+    def forward(self, batch: Mapping[str, Tensor], *, features: bool = False) -> Output:
+        """What the network says of a batch.
+
+        Args:
+            batch: ``images`` [B, 3, H, W] and ``image_sizes`` [B, 2], on any device.
+            features: Keep the pyramid.
+        """
         inputs = {name: batch[name].to(self.device, non_blocking=True) for name in ("images", "image_sizes")}
         dtype = PRECISIONS[self.precision]
         with torch.inference_mode(), torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None):
-            return self.network(inputs)
+            pyramid = self.network.backbone(self.network.normalize(inputs))
+            return Output(self.network.from_features(pyramid, inputs), tuple(pyramid) if features else ())
 
-    def _stream(self, images: Iterable[Any], batch_size: int, min_score: float) -> Iterator[Detections]:
+    def _stream(self, images: Iterable[Any], batch_size: int, min_score: float, features: bool) -> Iterator[Detections]:
         """Reading, the network, and masks with whatever the caller does, each in a thread of its own."""
         batches = background(batches_of(images, self.config.resize, self.shape, batch_size))
-        outputs = background((loaded, batch, self.forward(batch)) for loaded, batch in batches)
+        outputs = background((loaded, batch, self.forward(batch, features=features)) for loaded, batch in batches)
         for loaded, batch, output in outputs:
             yield from self._finish(loaded, batch, output, min_score)
 
-    def _finish(
-        self, loaded: Sequence[Loaded], batch: Batch, output: Mapping[str, Tensor], min_score: float
-    ) -> list[Detections]:
-        found = self._results(output, batch["scales"], [image.size for image in loaded], min_score)
+    def _finish(self, loaded: Sequence[Loaded], batch: Batch, output: Output, min_score: float) -> list[Detections]:
+        found = self._results(output, batch, [image.size for image in loaded], min_score)
         return [replace(one, image=image.pixels, source=image.source) for one, image in zip(found, loaded, strict=True)]
 
     def _results(
-        self, output: Mapping[str, Tensor], scales: Tensor, sizes: Sequence[tuple[int, int]], min_score: float = 0.0
+        self, output: Output, batch: Batch, sizes: Sequence[tuple[int, int]], min_score: float
     ) -> list[Detections]:
         with torch.inference_mode():
-            found = self.network.to_image(output, scales, sizes)
-        return [self._reported(one, size, min_score) for one, size in zip(found, sizes, strict=True)]
+            found = self.network.to_image(output.detections, batch["scales"], sizes)
+        results = [self._reported(one, size, min_score) for one, size in zip(found, sizes, strict=True)]
+        if not output.pyramid:
+            return results
+        return [
+            replace(one, features=self._features(one, output.pyramid, batch, number))
+            for number, one in enumerate(results)
+        ]
 
     def _reported(self, found: ImageDetections, size: tuple[int, int], min_score: float) -> Detections:
         scores, labels = found.scores.numpy(), found.labels.numpy()
@@ -172,6 +199,27 @@ class Predictor:
             size=size,
             rle=None if found.masks is None else [found.masks[row] for row in rows],
             mask_scores=None if found.mask_scores is None else found.mask_scores.numpy()[rows],
+            extra={name: np.asarray(values)[rows] for name, values in found.extra.items()},
+        )
+
+    def _features(self, found: Detections, pyramid: Sequence[Tensor], batch: Batch, number: int) -> Features:
+        """The features of the image of that number in the batch."""
+        strides = tuple(int(stride) for stride in self.network.backbone.strides)  # type: ignore[union-attr]
+        height, width = batch["image_sizes"][number].tolist()
+        y, x = batch["scales"][number].tolist()
+        levels = [level[number : number + 1].float() for level in pyramid]  # [1, C, H, W]
+        boxes = torch.from_numpy(found.boxes).to(self.device) * torch.tensor([x, y, x, y], device=self.device)
+        with torch.inference_mode():
+            first = torch.zeros(len(boxes), dtype=torch.int64, device=self.device)
+            regions = RoIPool(PoolConfig(), strides)(levels, boxes, first, first == 0)
+        return Features(
+            pyramid=tuple(
+                level[0, :, : -(-height // stride), : -(-width // stride)].cpu().numpy()
+                for level, stride in zip(levels, strides, strict=True)
+            ),
+            strides=strides,
+            scale=(y, x),
+            regions=regions.cpu().numpy(),
         )
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -86,11 +86,20 @@ class Yolact(nn.Module):
             part: In training, which part of a larger batch this is.
         """
         features = self.backbone(self.normalize(batch))
-        image_shape = (batch["images"].shape[-2], batch["images"].shape[-1])
-        outputs = self.outputs(features, image_shape)
         if self.training:
+            outputs = self.outputs(features, (batch["images"].shape[-2], batch["images"].shape[-1]))
             return self.losses(batch, outputs, self.semantic(features[0]), part or WHOLE)
-        return self.detect(outputs, image_shape)
+        return self.from_features(features, batch)
+
+    def from_features(self, features: Sequence[Tensor], batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Detect in a pyramid, as :meth:`forward` does in that of its backbone.
+
+        Args:
+            features: Per level [B, C, H / stride, W / stride].
+            batch: As there.
+        """
+        image_shape = (batch["images"].shape[-2], batch["images"].shape[-1])
+        return self.detect(self.outputs(features, image_shape), image_shape)
 
     def batch_part(self, index: int, count: int, mean: Callable[[Tensor], Tensor]) -> BatchPart:
         """What :meth:`forward` takes as `part`; this and :meth:`layer_groups` are what `det_engine` asks a model."""

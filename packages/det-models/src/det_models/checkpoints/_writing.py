@@ -150,7 +150,11 @@ def with_leftover(content: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> 
 
 
 def refuse_existing(path: Path) -> None:
-    """Raise CheckpointError where there is something at `path`: nothing is written over."""
+    """Refuse a path at which there is something: nothing is written over.
+
+    Raises:
+        CheckpointError: There is.
+    """
     if path.exists():
         raise CheckpointError(f"{path} exists already; name another file, or remove it first")
 
