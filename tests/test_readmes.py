@@ -12,7 +12,7 @@ from testing.trained import SYSTEMS, write_example
 
 # det-engine's example is tested, with its output, in its own package; that of det-models wants files.
 APART = ("det-engine", "det-models")
-READMES = [ROOT / "README.md", *(p for p in sorted(ROOT.glob("packages/*/README.md")) if p.parent.name not in APART)]
+READMES = [p for p in sorted(ROOT.glob("packages/*/README.md")) if p.parent.name not in APART]
 MODELS = ROOT / "packages" / "det-models" / "README.md"
 # A training of two steps on twelve pictures.
 SHORTER = {
@@ -26,6 +26,13 @@ SHORTER = {
 def test_its_python_runs(path, tmp_path, monkeypatch, torchvision_is_restored):
     monkeypatch.chdir(tmp_path)
     run_blocks(path)
+
+
+def test_the_first_page(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_example(tmp_path)
+    run_blocks(ROOT / "README.md", {'"runs/mask_rcnn/NAME"': '"detector.pth"'})
+    assert (tmp_path / "street.png").exists()
 
 
 @pytest.mark.parametrize("system", SYSTEMS)
