@@ -103,6 +103,9 @@ def _as_polygons(record: dict[str, Any], segmentation: list[Any]) -> list[Any]:
     Returns:
         polygons as COCO writes them, each a flat list x, y, x, y, ...; what is in no known form as it is.
     """
+    first = segmentation[0] if segmentation else None
+    if len(segmentation) == 1 and isinstance(first, list) and len(first) >= 6 and not isinstance(first[0], list):
+        return segmentation  # by far the most
     if not segmentation or not all(isinstance(polygon, list) for polygon in segmentation):
         return segmentation
     if all(polygon and isinstance(polygon[0], list) for polygon in segmentation):

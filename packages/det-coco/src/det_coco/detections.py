@@ -12,12 +12,9 @@ from det_coco._coco_api import coco_mask
 from det_coco._describe import describe
 from det_coco.annotations import CocoIndex
 from det_coco.errors import DataError
-from det_coco.rle import decode_many
 
 _NUMBERS = (int, float, np.integer, np.floating)
 _MAX_ID = 1 << 62
-# Masks whose run lengths are decoded together; more at once leave the cache.
-_AT_ONCE = 256
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -119,7 +116,6 @@ class Detections:
         if rows and all("segmentation" in row for row in rows):
             rles = [_rle(index, row, number) for number, row in enumerate(rows)]
             columns |= _pack(rles)
-            _check_covers(columns["image_ids"], rles)
             columns |= {} if boxes else {"boxes": coco_mask.toBbox(rles)}
         if index.skeleton is not None and rows and all("keypoints" in row for row in rows):
             keypoints = _column(rows, "keypoints", 3 * len(index.skeleton.names)).reshape(len(rows), -1, 3)
@@ -288,38 +284,3 @@ def _no_mask(number: int, code: Any) -> DataError:
     return DataError(
         f"'segmentation' of result {number} must be a run-length code or a list of polygons, got {describe(code)}."
     )
-
-
-def _check_covers(image_ids: np.ndarray, rles: Sequence[Mapping[str, Any]], first: int = 0) -> None:
-    """Check that run-length codes can be read and cover their masks, many at once.
-
-    Args:
-        image_ids: `[K]`, named in messages.
-        rles: K compressed codes.
-        first: number of the first one.
-
-    Raises:
-        DataError: names the first code that is wrong.
-    """
-    if len(rles) > _AT_ONCE:
-        for start in range(0, len(rles), _AT_ONCE):
-            stop = start + _AT_ONCE
-            _check_covers(image_ids[start:stop], rles[start:stop], start)
-        return
-    try:
-        runs, offsets = decode_many([rle["counts"] for rle in rles])
-    except ValueError:
-        if len(rles) == 1:
-            raise _no_mask(first, rles[0]) from None
-        for n in range(len(rles)):
-            _check_covers(image_ids[n : n + 1], rles[n : n + 1], first + n)
-        return
-    pixels = np.array([rle["size"][0] * rle["size"][1] for rle in rles], dtype=np.int64)  # [K]
-    sums, negative = (np.diff(np.append(0, np.cumsum(part))[offsets]) for part in (runs, runs < 0))
-    wrong = np.flatnonzero((sums != pixels) | (negative > 0))
-    if wrong.size:
-        n = int(wrong[0])
-        height, width = rles[n]["size"]
-        raise DataError(
-            f"The run lengths of result {first + n} (image {image_ids[n]}) do not cover its {height} x {width} pixels."
-        )
