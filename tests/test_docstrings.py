@@ -38,6 +38,8 @@ def shapes(source: str) -> str | None:
         ('def f(a: Tensor) -> Tensor:\n    """Area `[N]` of boxes `[N, 4]`."""', None),
         ('def f(a: "Tensor | None", n: int) -> int:\n    """Number in [0, 1]."""', "a"),
         ('def f(a: torch.Tensor) -> float:\n    """Mean.\n\n    Args:\n        a: of any shape.\n    """', None),
+        ('def f(a: Tensor) -> Tensor:\n    """Makes `[h, w, 3]` of `[O, H\', W\']`."""', None),
+        ('def f(a: Tensor) -> int:\n    """Side of `[height, width]`."""', "a"),
         ('def f(a: Tensor) -> Tensor:\n    """Area.\n\n    Args:\n        a: `[..., 4]`.\n    """', "the result"),
         (
             'def f(a: Tensor, b: Tensor):\n    """`[N]`.\n\n    Args:\n        a: left.\n        b: `[N]`.\n    """',

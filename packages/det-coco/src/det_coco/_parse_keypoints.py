@@ -67,10 +67,10 @@ def pack_keypoints(file: Path, records: list[dict[str, Any]], skeleton: Skeleton
     Args:
         file: named in messages.
         records: N annotations.
-        skeleton: the K keypoints they may have; None packs none.
+        skeleton: the J keypoints they may have; None packs none.
 
     Returns:
-        float32 `[N, K, 3]` x, y in original pixels as in the file, and visibility: 0 not labelled, 1 labelled but
+        float32 `[N, J, 3]` x, y in original pixels as in the file, and visibility: 0 not labelled, 1 labelled but
         hidden, 2 visible. All 0 where an annotation has no keypoints.
 
     Raises:

@@ -20,8 +20,8 @@ class Thing:
     Attributes:
         category: category id.
         polygon: float64 `[P, 2]` x, y outline in pixels, rounded to hundredths.
-        visible: bool `[height, width]` pixels nothing covers.
-        full: bool `[height, width]` pixels of the whole shape inside the image.
+        visible: bool `[h, w]` pixels that nothing covers.
+        full: bool `[h, w]` pixels of the whole shape inside the image.
         whole: nothing covers it and it lies inside the image, so that the polygon is its mask.
     """
 
@@ -37,9 +37,9 @@ class Scene:
     """A picture and what is in it.
 
     Attributes:
-        image: uint8 `[height, width, 3]` RGB.
+        image: uint8 `[h, w, 3]` RGB.
         things: shapes, back to front.
-        crowd: bool `[height, width]` pixels of a crowd of discs, or None.
+        crowd: bool `[h, w]` pixels of a crowd of discs, or None.
     """
 
     image: np.ndarray
@@ -92,7 +92,7 @@ def draw_scene(height: int, width: int, random: np.random.Generator, *, objects:
 
 
 def rasterize(outline: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Bitmap of a polygon, as pycocotools draws it: bool `[height, width]`."""
+    """Bitmap of a polygon, as pycocotools draws it: bool `[h, w]`."""
     return coco_mask.decode(coco_mask.frPyObjects([outline.reshape(-1).tolist()], height, width))[:, :, 0].astype(bool)
 
 

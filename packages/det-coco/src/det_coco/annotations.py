@@ -37,12 +37,12 @@ class CocoIndex:
         boxes: float32 `[N, 4]` x1, y1, x2, y2 in original pixels, clipped to the image, never empty.
         labels: int64 `[N]` contiguous classes 0 .. C - 1.
         crowd: bool `[N]` crowd regions, and objects that the file marks `ignore`: neither learnt nor to be found.
-        areas: float64 `[N]` square pixels: the file's own, measured where it is missing or no area.
+        areas: float64 `[N]` square pixels: the file's own; measured where that is missing or cannot be an area.
         file_boxes: float64 `[N, 4]` x, y, width, height as in the file, not clipped: what metrics compare.
         masks: polygons and runs.
-        keypoints: float32 `[N, K, 3]` x, y in original pixels as in the file, and visibility: 0 not labelled, 1
-            labelled but hidden, 2 visible; K is 0 without a skeleton.
-        skeleton: the K keypoints of the categories that have some, or None.
+        keypoints: float32 `[N, J, 3]` x, y in original pixels as in the file, and visibility: 0 not labelled, 1
+            labelled but hidden, 2 visible; J is 0 without a skeleton.
+        skeleton: the J keypoints of the categories that have some, or None.
         federation: which classes each image was searched for, in LVIS; None elsewhere.
     """
 
@@ -81,7 +81,7 @@ class CocoIndex:
         Args:
             annotation_file: COCO `instances_*.json`.
             image_folder: folder the file names are relative to.
-            check_images: look whether every picture is there.
+            check_images: check that every picture exists.
             require_objects: refuse a file without a single usable object.
 
         Returns:

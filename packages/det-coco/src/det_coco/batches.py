@@ -1,6 +1,6 @@
 """Static batches: every shape follows from configuration.
 
-`B` images, `H x W` bucket, `M` instance slots, `V` line segments, `Q` polygons, `K` keypoints.
+`B` images, `H x W` bucket, `M` instance slots, `V` line segments, `Q` polygons, `J` keypoints.
 """
 
 import math
@@ -32,7 +32,7 @@ class BatchShape:
         max_polygons: Q, polygons per image over all its masks.
         bitmap_sizes: (height, width) that bitmaps are reduced to, for detectors that learn masks of the whole image at
             sizes of their own, a fraction of the image's; none: bitmaps as large as the bucket.
-        keypoints: K, keypoints per instance; 0 for detectors without them.
+        keypoints: J, keypoints per instance; 0 for detectors without them.
         drop_excess: leave out the smallest instances of an image that has more than fits, and say how many, instead
             of refusing the data.
     """
@@ -102,18 +102,19 @@ def default_buckets(resize: Resize, divisor: int = 32) -> tuple[tuple[int, int],
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sample:
-    """One image with its ground truth, before padding.
+    """One image with its ground truth, before padding: `M` objects, as many as the image has; `h, w` its resized size.
 
     Attributes:
-        image: uint8 or float32 `[3, h, w]` RGB, 0..255.
+        image: uint8 or float32 `[3, h, w]`, RGB, 0..255.
         image_id: the data set's own id.
         scale: (y, x) resized / original size.
-        boxes: float32 `[m, 4]` x1, y1, x2, y2 in resized pixels.
-        labels: int64 `[m]`.
-        crowd: bool `[m]`.
+        boxes: float32 `[M, 4]` x1, y1, x2, y2 in resized pixels.
+        labels: int64 `[M]`, contiguous classes 0 .. C - 1.
+        crowd: bool `[M]`, which objects are crowd regions.
         edges: masks as outlines, or None.
-        bitmaps: masks as uint8 `[m, h, w]`, for each of `bitmap_names`, none where there is no mask; or None.
-        keypoints: float32 `[m, K, 3]` x, y in resized pixels, and visibility (0 not labelled, 1 hidden, 2 visible); or
+        bitmaps: masks as uint8 `[M, h, w]` of 0 and 1, under each of `bitmap_names`, of that bitmap's size `h, w`;
+            empty where no object has a mask; or None.
+        keypoints: float32 `[M, J, 3]` x, y in resized pixels, and visibility (0 not labelled, 1 hidden, 2 visible); or
             None.
     """
 
@@ -140,11 +141,12 @@ def make_batch(
         ground_truth: include ground truth.
 
     Returns:
-        the batch: `images` uint8 or float32 `[B, 3, H, W]`, `image_sizes` int32 `[B, 2]`, `scales` float32 `[B, 2]`,
-        `image_ids` int64 `[B]`; with ground truth `boxes` float32 `[B, M, 4]`, `labels` int64 `[B, M]`, `valid` and
-        `crowd` bool `[B, M]`, and what was asked for of `mask_edges` float32 `[B, V, 4]`, `mask_polygons` int32
-        `[B, Q + 1]`, `mask_instances` int32 `[B, M + 1]`; `mask_bitmaps` uint8 `[B, M, H, W]`, or one
-        `mask_bitmaps_<h>x<w>` uint8 `[B, M, h, w]` per reduced size; `keypoints` float32 `[B, M, K, 3]`.
+        the batch: `images` uint8 or float32 `[B, 3, H, W]`, `image_sizes` int32 `[B, 2]` height, width, `scales`
+        float32 `[B, 2]` y, x, `image_ids` int64 `[B]`; with ground truth `boxes` float32 `[B, M, 4]` x1, y1, x2, y2 in
+        resized pixels, `labels` int64 `[B, M]`, `valid` and `crowd` bool `[B, M]`, and what was asked for of
+        `mask_edges` float32 `[B, V, 4]`, `mask_polygons` int32 `[B, Q + 1]`, `mask_instances` int32 `[B, M + 1]`;
+        `mask_bitmaps` uint8 `[B, M, H, W]`, or one `mask_bitmaps_<h>x<w>` uint8 `[B, M, h, w]` per reduced size;
+        `keypoints` float32 `[B, M, J, 3]`.
 
     Raises:
         DataError: an image does not fit the shapes.
@@ -230,7 +232,7 @@ def _bitmaps(samples: Sequence[Sample], shape: BatchShape, size: int, bucket: tu
 
 
 def _keypoints(samples: Sequence[Sample], shape: BatchShape, size: int) -> torch.Tensor:
-    keypoints = torch.zeros((size, shape.max_instances, shape.keypoints, 3), dtype=torch.float32)  # [B, M, K, 3]
+    keypoints = torch.zeros((size, shape.max_instances, shape.keypoints, 3), dtype=torch.float32)  # [B, M, J, 3]
     for b, sample in enumerate(samples):
         if sample.keypoints is None:
             raise ValueError("Keypoints were asked for, but a sample has none.")

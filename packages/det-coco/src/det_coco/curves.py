@@ -71,7 +71,7 @@ class Curves:
 
 
 def mean(values: np.ndarray) -> float:
-    """The mean of those values that are no -1; -1 if there are none."""
+    """Mean of the values that are not -1, in an array of any shape; -1 if there are none."""
     values = values[values > -1]
     return float(values.mean()) if values.size else -1.0
 

@@ -17,7 +17,7 @@ from det_coco.transforms import Transform
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BatchKey:
-    """Which images make a batch.
+    """The images that make a batch.
 
     Attributes:
         number: the batch's number, from 0.

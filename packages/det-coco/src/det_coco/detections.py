@@ -24,14 +24,14 @@ class Detections:
     `K` detections in any order; those of equal score rank in this order.
 
     Attributes:
-        image_ids: int64 `[K]` the data set's own ids.
-        category_ids: int64 `[K]` the data set's own ids.
+        image_ids: int64 `[K]`, the data set's own ids.
+        category_ids: int64 `[K]`, the data set's own ids.
         boxes: float64 `[K, 4]` x, y, width, height in original pixels.
         scores: float64 `[K]`.
         keypoints: float64 `[K, J, 3]` x, y in original pixels and a third number that no metric reads, or None.
-        mask_scores: float64 `[K]` scores of the masks where they are others than the boxes' (YOLACT++), or None.
+        mask_scores: float64 `[K]` scores of the masks where they differ from those of the boxes (YOLACT++), or None.
         mask_sizes: int64 `[K, 2]` height, width of the masks, or None without masks.
-        mask_codes: uint8 `[B]` the compressed run-length codes one after the other, or None without masks.
+        mask_codes: uint8 `[B]`, here B bytes: the compressed run-length codes, one after the other; None without masks.
         mask_offsets: int64 `[K + 1]`; detection k owns codes `[k]:[k + 1]`, or None without masks.
     """
 

@@ -12,15 +12,15 @@ from det_coco.mask_codec import instance_bitmap
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Drawn:
-    """What to draw on one picture: `N` objects, `K` keypoints each.
+    """What to draw on one picture: `N` objects, `J` keypoints each.
 
     Attributes:
         boxes: `[N, 4]` x1, y1, x2, y2 in the picture's pixels.
-        labels: `[N]` contiguous classes.
+        labels: `[N]` contiguous classes 0 .. C - 1.
         scores: `[N]`, or None for ground truth.
         masks: bool `[N, height, width]`, or N COCO run-length codes, which are decoded one at a time; or None.
         crowd: bool `[N]`, or None where nothing is crowd.
-        keypoints: `[N, K, 3]` x, y in the picture's pixels, and a third number that is above 0 where there is something
+        keypoints: `[N, J, 3]` x, y in the picture's pixels, and a third number that is above 0 where there is something
             to draw; or None.
         limbs: pairs of keypoints to join, as in `Skeleton`.
     """

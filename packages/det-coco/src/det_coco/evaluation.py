@@ -22,8 +22,8 @@ def evaluate(
     Boxes and masks are evaluated independently of each other: the size of a mask is its own, whatever its box.
 
     Args:
-        index: the split, which is the truth; objects that its reading dropped count no longer.
-        results: detections of all images: arrays, or rows as `to_results` gives them; none is all right.
+        index: the split, which is the truth; objects that were dropped when it was read do not count.
+        results: detections of all images: arrays, or rows as `to_results` gives them; there may be none.
         iou_types: one or more of "bbox", "segm", "boundary" (boundary IoU of masks) and "keypoints" (by the sigmas of
             `index.skeleton`); masks rank by `mask_score` where there is one.
         protocol: limits, thresholds, sizes and classes; those of `Protocol.coco` by default, `Protocol.lvis()` for

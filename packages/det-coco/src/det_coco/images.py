@@ -46,7 +46,7 @@ def load_image(path: str | Path, *, size: tuple[int, int] | None = None) -> np.n
         size: (height, width) in pixels that the picture must have.
 
     Returns:
-        uint8 `[height, width, 3]`.
+        uint8 `[h, w, 3]` RGB.
 
     Raises:
         DataError: the file is missing, is no picture, is truncated, has values of unknown range or does not have
@@ -71,11 +71,11 @@ def upright_rgb(image: Image.Image, path: str | Path = "given") -> np.ndarray:
     """Give the pixels of an opened picture as `load_image` does.
 
     Args:
-        image: of any mode; stays as it is.
-        path: its file, named in messages.
+        image: of any mode; it is not changed.
+        path: its file, which messages name.
 
     Returns:
-        uint8 `[height, width, 3]`, turned upright as its EXIF orientation says.
+        uint8 `[h, w, 3]` RGB, turned upright as its EXIF orientation says.
 
     Raises:
         DataError: its values are of unknown range.
@@ -169,10 +169,10 @@ def _to_8_bits(path: Path, values: np.ndarray) -> np.ndarray:
 
     Args:
         path: the file.
-        values: integer or floating-point `[height, width]`.
+        values: integer or floating-point `[h, w]`.
 
     Returns:
-        uint8 `[height, width]`.
+        uint8 `[h, w]`.
 
     Raises:
         DataError: values are negative, not finite or too large.

@@ -44,8 +44,8 @@ def confidence_intervals(
     """Estimate how far AP would move with other images of the same kind.
 
     The images are drawn anew with replacement (bootstrap, Efron 1979). The interval is the metric plus and minus as
-    many standard deviations of the drawn ones as `level` asks for, and not between two of them: drawing an image twice
-    raises AP by itself, because its objects are then found in pairs.
+    many standard deviations of the drawn metrics as `level` asks for, not the range between two quantiles:
+    drawing an image twice raises AP by itself, because its objects are then found in pairs.
 
     Args:
         index: the split.
@@ -78,7 +78,7 @@ def difference_intervals(
     samples: int = 200,
     seed: int = 0,
 ) -> dict[str, Interval]:
-    """Estimate how far the difference of two results would move with other images; both see the same drawings.
+    """Estimate how far the difference of two results would move with other images, drawn alike for both.
 
     Args:
         index: the split.

@@ -1,6 +1,6 @@
 """What the keypoints of a data set are: their names, limbs, mirror images and tolerances.
 
-`K` keypoints an instance.
+`J` keypoints an instance.
 """
 
 import re
@@ -27,10 +27,10 @@ class Skeleton:
     replaced: `dataclasses.replace(index, skeleton=dataclasses.replace(index.skeleton, sigmas=...))`.
 
     Attributes:
-        names: K names, in the order of the annotations.
+        names: J names, in the order of the annotations.
         limbs: pairs of keypoint numbers, from 0, that a line joins in pictures.
-        flip_indices: K numbers; keypoint k of a mirrored picture is keypoint `flip_indices[k]` of the original.
-        sigmas: K tolerances of the object keypoint similarity, as fractions of the root of an object's area.
+        flip_indices: J numbers; keypoint j of a mirrored picture is keypoint `flip_indices[j]` of the original.
+        sigmas: J tolerances of the object keypoint similarity, as fractions of the root of an object's area.
     """
 
     names: tuple[str, ...]
@@ -58,14 +58,14 @@ class Skeleton:
         have COCO's sigmas, all others 0.067, the mean of COCO's seventeen.
 
         Args:
-            names: K names.
+            names: J names.
             limbs: pairs of keypoint numbers, from 0.
 
         Returns:
             the skeleton.
 
         Raises:
-            ValueError: two keypoints have one name, or a limb joins what is none.
+            ValueError: two keypoints have the same name, or a limb joins a number that no keypoint has.
         """
         place = {name.casefold(): k for k, name in enumerate(names)}
         return Skeleton(

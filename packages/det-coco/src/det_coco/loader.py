@@ -108,7 +108,7 @@ def train_loader(
         start_batch: number of the first batch, for a resumed training.
         workers: worker processes; 0 loads in this one.
         pin_memory: put batches into page-locked memory, for copies to an accelerator.
-        filter_empty: leave out images without an object in use that is no crowd region.
+        filter_empty: leave out images in which no object but crowd regions is in use.
         min_keypoints: leave out images with fewer labelled keypoints, counted over all objects in use (1 in detectron2,
             10 in torchvision's references).
         grouping: which images may share a batch, see `group_images`.
@@ -167,7 +167,7 @@ def eval_loader(
         pin_memory: put batches into page-locked memory.
         ground_truth: include ground truth, for a loss on held-out images.
         legacy: coordinate rule of the ground truth, see `Augmentation`.
-        limit: only this many images, the first ones.
+        limit: use only this many images, the first ones; None: all.
         grouping: which images may share a batch, see `group_images`.
         start_method: how worker processes start.
 

@@ -127,7 +127,7 @@ def instance_bitmap(index: CocoIndex, row: int, height: int, width: int) -> np.n
         width: original width of its image.
 
     Returns:
-        uint8 `[height, width]` of 0 and 1; all 0 where the instance has no mask.
+        uint8 `[h, w]` of 0 and 1, at the original size; all 0 where the instance has no mask.
     """
     m = index.masks
     runs = m.runs[m.instance_runs[row] : m.instance_runs[row + 1]]

@@ -29,8 +29,8 @@ def draw(
     is legible.
 
     Args:
-        image: uint8 `[height, width, 3]` RGB.
-        drawn: the objects.
+        image: uint8 `[h, w, 3]` RGB.
+        drawn: the objects, in the pixels of `image`.
         class_names: names by contiguous label, or category id -> name in the same order, as `CocoIndex.categories`. A
             name in a script for which there is no font is replaced by its id (or label).
         min_side: the longer side is enlarged by a whole factor to at least this many pixels.
@@ -79,9 +79,9 @@ def side_by_side(
     """Draw the ground truth at the left and the prediction at the right of one picture.
 
     Args:
-        image: uint8 `[height, width, 3]` RGB.
-        ground_truth: left.
-        prediction: right.
+        image: uint8 `[h, w, 3]` RGB.
+        ground_truth: what to draw at the left, in the pixels of `image`.
+        prediction: what to draw at the right.
         class_names: as for `draw`.
         min_side: as for `draw`.
 
@@ -158,7 +158,7 @@ def _draw_skeleton(
 
     Args:
         pen: draws on the picture.
-        keypoints: `[K, 3]` x, y in the picture's pixels, and visibility.
+        keypoints: `[J, 3]` x, y in the picture's pixels, and visibility.
         limbs: pairs of keypoints.
         colour: of the object.
         radius: of a joint in pixels.

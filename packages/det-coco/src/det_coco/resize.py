@@ -71,12 +71,12 @@ class Resize:
         `torch.nn.functional.interpolate` without antialiasing.
 
         Args:
-            image: uint8 `[h, w, 3]`.
-            height: new height.
-            width: new width.
+            image: uint8 `[h, w, 3]` RGB.
+            height: H, new height in pixels.
+            width: W, new width in pixels.
 
         Returns:
-            `[3, height, width]` of `dtype`, 0..255.
+            `[3, H, W]` of `dtype`, 0..255.
         """
         tensor = torch.from_numpy(image).permute(2, 0, 1).to(self.dtype)
         if image.shape[:2] == (height, width):

@@ -24,26 +24,26 @@ def to_results(
 ) -> list[dict[str, Any]]:
     """Write the detections of one image as rows of a COCO results file.
 
-    `N` detections, `K` keypoints each.
+    `K` detections, `J` keypoints each.
 
     Args:
         index_or_ids: an index, or the category ids by contiguous label.
         image_id: the data set's own id.
-        boxes: `[N, 4]` x1, y1, x2, y2 in original pixels.
-        scores: `[N]`.
-        labels: `[N]` contiguous classes 0 .. C - 1.
-        rles: N compressed run-length codes `{"size": [h, w], "counts": text}`, or None.
-        keypoints: `[N, K, 3]` x, y in original pixels and a third number that the metrics do not read (1 in
+        boxes: `[K, 4]` x1, y1, x2, y2 in original pixels.
+        scores: `[K]`.
+        labels: `[K]` contiguous classes 0 .. C - 1.
+        rles: K compressed run-length codes `{"size": [h, w], "counts": text}`, or None.
+        keypoints: `[K, J, 3]` x, y in original pixels and a third number that the metrics do not read (1 in
             torchvision, the keypoint's own score in detectron2), or None.
-        mask_scores: `[N]` scores of the masks, where they are others than the boxes' (YOLACT++), or None.
+        mask_scores: `[K]` scores of the masks, where they differ from those of the boxes (YOLACT++), or None.
         offset: 1 where boxes are inclusive (legacy), so that width is x2 - x1 + 1.
 
     Returns:
-        N rows with image_id, category_id, bbox [x, y, width, height] and score; where given also segmentation,
-        keypoints (3 K numbers) and mask_score. Plain Python values, ready for JSON.
+        K rows with image_id, category_id, bbox [x, y, width, height] and score; where given also segmentation,
+        keypoints (3 J numbers) and mask_score. Plain Python values, ready for JSON.
 
     Raises:
-        ValueError: the arguments are not of one length.
+        ValueError: the arguments differ in length.
     """
     categories = index_or_ids.category_ids if isinstance(index_or_ids, CocoIndex) else tuple(index_or_ids)
     boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)

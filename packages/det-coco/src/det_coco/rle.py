@@ -19,10 +19,10 @@ def decode_rle(rle: Mapping[str, Any]) -> np.ndarray:
     """Decode a mask of a results or an annotation file.
 
     Args:
-        rle: `size` [height, width] and `counts`, compressed or a list of run lengths.
+        rle: `size`, which is height and width in pixels, and `counts`, compressed or a list of run lengths.
 
     Returns:
-        bool `[height, width]`.
+        bool `[h, w]`, true inside.
     """
     if isinstance(rle["counts"], list):
         return runs_to_bitmap(np.array(rle["counts"], dtype=np.int64), *rle["size"]).astype(bool)
@@ -139,11 +139,11 @@ def runs_to_bitmap(runs: np.ndarray, height: int, width: int) -> np.ndarray:
 
     Args:
         runs: integer `[R]` run lengths that sum to height * width.
-        height: image height.
-        width: image width.
+        height: h, image height in pixels.
+        width: w, image width in pixels.
 
     Returns:
-        uint8 `[height, width]` of 0 and 1.
+        uint8 `[h, w]` of 0 and 1.
     """
     bits = np.repeat((np.arange(len(runs)) & 1).astype(np.uint8), runs)
     return np.ascontiguousarray(bits.reshape(width, height).T)
@@ -153,7 +153,7 @@ def bitmap_to_runs(bitmap: np.ndarray) -> np.ndarray:
     """Encode a bitmap as run lengths, column by column, zeros first.
 
     Args:
-        bitmap: `[height, width]`, zero outside and non-zero inside.
+        bitmap: `[h, w]` of any dtype, zero outside and non-zero inside.
 
     Returns:
         int64 `[R]` run lengths that sum to height * width.
@@ -173,7 +173,7 @@ def measure_codes(codes: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, n
     A code holds differences of runs (see `decode_counts`), so a run counts once for each later run of its colour.
 
     Args:
-        codes: uint8 `[B]` compressed `counts` of K masks, one after the other.
+        codes: uint8 `[B]`, here B bytes: compressed `counts` of K masks, one after the other.
         offsets: int64 `[K + 1]`; mask k owns codes `[k]:[k + 1]`.
 
     Returns:

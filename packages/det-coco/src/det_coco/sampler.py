@@ -160,17 +160,18 @@ def group_images(
 
     Args:
         index: the data.
-        positions: images in use.
-        resize: their resize.
-        shape: the buckets.
+        positions: integers `[I]`, positions in the index of the I images in use.
+        resize: how they are resized.
+        shape: has the buckets.
         grouping: by orientation (wider than high, or not: the reference systems' aspect grouping), by the smallest
             bucket that always holds the image, or not at all.
 
     Returns:
-        int64, one group number per image.
+        int64 `[I]`, group number of each image.
 
     Raises:
-        DataError: images that may meet in a batch have no common bucket; names one and the option.
+        DataError: images that may meet in a batch have no common bucket; names one of them, or the grouping.
+        ValueError: the grouping is unknown.
     """
     positions = np.asarray(positions, dtype=np.int64)
     sizes = np.stack((index.heights[positions], index.widths[positions]), axis=1)  # [images, 2]

@@ -33,7 +33,7 @@ class Selection:
     """Instances in use, grouped by image, crowd regions last.
 
     Attributes:
-        rows: int64 `[K]` rows of the index.
+        rows: int64 `[K]`, the K instances in use, as rows of the index.
         image_rows: int64 `[I + 1]`; image i uses `rows[image_rows[i]:image_rows[i + 1]]`.
     """
 
@@ -41,7 +41,7 @@ class Selection:
     image_rows: np.ndarray
 
     def of(self, position: int) -> np.ndarray:
-        """Rows in use of the image at a position: int64 `[m]`."""
+        """Rows of the index that are in use of the image at a position: int64 `[M]`, crowd regions last."""
         return self.rows[self.image_rows[position] : self.image_rows[position + 1]]
 
 

@@ -56,11 +56,11 @@ class SSDAugmentation:
         """Draw what is done to one image.
 
         Args:
-            height: original height.
-            width: original width.
+            height: original height in pixels.
+            width: original width in pixels.
             random: source of randomness; None leaves the picture whole and unchanged.
             boxes: `[N, 4]` x1, y1, x2, y2 of its objects in original pixels.
-            crowd: bool `[N]`.
+            crowd: bool `[N]`, which of them are crowd regions.
 
         Returns:
             the window and what happens to it.

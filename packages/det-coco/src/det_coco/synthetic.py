@@ -41,8 +41,8 @@ def synthetic_dataset(
     shape is visible and run-length masks of the visible part where not; a crowd region, an image without objects,
     both orientations, category and image ids with gaps. Splits `train` and `val`, with `instances_*.json` and, as COCO
     has it, a `person_keypoints_*.json` of the same objects: the middle and the four extreme points of each shape. The
-    same arguments give the same annotations, byte for byte. It appears all at once, and is made anew where a file is
-    damaged or missing.
+    same arguments give the same annotations, byte for byte. The folder appears all at once, and is made anew where a
+    file is damaged or missing.
 
     Args:
         root: folder of the data set; by default one named after the arguments in the user's cache (`$DET_CACHE`, or

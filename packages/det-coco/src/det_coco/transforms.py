@@ -43,7 +43,7 @@ class View(Protocol):
         ...
 
     def keypoints(self, keypoints: np.ndarray, flip_indices: Sequence[int]) -> np.ndarray:
-        """Carry keypoints along: float32 `[N, K, 3]` x, y, visibility from `[N, K, 3]` in original pixels."""
+        """Carry keypoints along: float32 `[N, J, 3]` x, y, visibility from `[N, J, 3]` in original pixels."""
         ...
 
     def bitmap(self, mask: np.ndarray) -> torch.Tensor:
@@ -74,7 +74,7 @@ class Transform(Protocol):
             width: original width in pixels.
             random: source of randomness, or None.
             boxes: `[N, 4]` x1, y1, x2, y2 of its objects in original pixels.
-            crowd: bool `[N]`.
+            crowd: bool `[N]`, which of them are crowd regions.
 
         Returns:
             the view.
@@ -112,11 +112,11 @@ class Augmentation:
         """Draw the geometry of one image.
 
         Args:
-            height: original height.
-            width: original width.
+            height: original height in pixels.
+            width: original width in pixels.
             random: source of randomness; None gives the last size and no flip, as evaluation wants.
-            boxes: its objects, which make no difference here.
-            crowd: which of them are crowd regions.
+            boxes: `[N, 4]` x1, y1, x2, y2 of its objects in original pixels, which make no difference here.
+            crowd: bool `[N]`, which of them are crowd regions.
 
         Returns:
             what to do with the picture, its boxes and its masks.
@@ -141,7 +141,7 @@ class Augmentation:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Geometry:
-    """A drawn resize and flip.
+    """A drawn resize and flip: from pictures of `h, w` pixels to `H, W`, which are `height` and `width`.
 
     Attributes:
         height: new height in pixels.
@@ -172,7 +172,7 @@ class Geometry:
             pixels: uint8 `[h, w, 3]` RGB.
 
         Returns:
-            `[3, height, width]` of `resize.dtype`.
+            `[3, H, W]` of `resize.dtype`, 0..255.
         """
         image = self.resize.apply(pixels, self.height, self.width)
         return image.flip(-1) if self.flip else image
@@ -184,7 +184,7 @@ class Geometry:
             mask: uint8 `[h, w]` of 0 and 1.
 
         Returns:
-            bool `[height, width]`.
+            bool `[H, W]`.
         """
         height, width = mask.shape
         y = np.arange(self.height) * height // self.height
@@ -234,26 +234,26 @@ class Geometry:
         COCO's are indices of pixels.)
 
         Args:
-            keypoints: `[N, K, 3]` x, y in original pixels, and visibility.
+            keypoints: `[N, J, 3]` x, y in original pixels, and visibility.
             flip_indices: as in `Skeleton`.
 
         Returns:
-            float32 `[N, K, 3]` x, y in resized pixels, and visibility; all 0 where a keypoint is not labelled.
+            float32 `[N, J, 3]` x, y in resized pixels, and visibility; all 0 where a keypoint is not labelled.
         """
-        points = self.edges(keypoints[..., [0, 1, 0, 1]].reshape(-1, 4))[:, :2]  # [N * K, 2]
+        points = self.edges(keypoints[..., [0, 1, 0, 1]].reshape(-1, 4))[:, :2]  # [N * J, 2]
         return with_points(keypoints, points, flip_indices if self.flip else None)
 
 
 def with_points(keypoints: np.ndarray, points: np.ndarray, flip_indices: Sequence[int] | None) -> np.ndarray:
-    """Give keypoints other coordinates, and in a mirror also other numbers: what was a left eye is a right one.
+    """Give keypoints new coordinates and, in a mirror, new places: what was a left eye is a right one.
 
     Args:
-        keypoints: `[N, K, 3]` x, y, visibility.
-        points: `[N * K, 2]` the new x, y.
+        keypoints: `[N, J, 3]` x, y, visibility.
+        points: `[N * J, 2]`, the new x, y.
         flip_indices: as in `Skeleton`; None without a mirror.
 
     Returns:
-        float32 `[N, K, 3]`, all 0 where a keypoint is not labelled.
+        float32 `[N, J, 3]`, all 0 where a keypoint is not labelled.
     """
     out = keypoints.astype(np.float32)
     out[..., :2] = points.reshape(*keypoints.shape[:2], 2)

@@ -20,18 +20,20 @@ FILL = (123.68, 116.78, 103.94)
 class Window:
     """A rectangle of a picture, or reaching beyond it, stretched to a size: a drawn SSD augmentation.
 
+    It leads from pictures of `h, w` pixels to `H, W`, which are `height` and `width`.
+
     Attributes:
         picture: (height, width) of the picture.
         left: first column in original pixels; negative where filling comes first.
         top: first row.
-        right: behind the last column.
-        bottom: behind the last row.
+        right: the column behind the last one.
+        bottom: the row behind the last one.
         height: new height in pixels.
         width: new width in pixels.
         flip: mirror left and right.
         distortion: change of colours.
         chosen: bool `[N]` objects whose centre is inside.
-        min_side: boxes that are not larger than this are dropped.
+        min_side: boxes are dropped unless both sides are longer than this, in resized pixels.
     """
 
     picture: tuple[int, int]
@@ -101,16 +103,16 @@ class Window:
         """Carry keypoints along; those outside the window are no longer labelled.
 
         Args:
-            keypoints: `[N, K, 3]` x, y in original pixels, and visibility.
+            keypoints: `[N, J, 3]` x, y in original pixels, and visibility.
             flip_indices: as in `Skeleton`.
 
         Returns:
-            float32 `[N, K, 3]` x, y in resized pixels, and visibility; all 0 where a keypoint is not labelled.
+            float32 `[N, J, 3]` x, y in resized pixels, and visibility; all 0 where a keypoint is not labelled.
         """
         x, y, visibility = np.moveaxis(keypoints, -1, 0)
         inside = (x >= self.left) & (x <= self.right) & (y >= self.top) & (y <= self.bottom)
         seen = np.stack((x, y, visibility * inside), axis=-1)
-        points = self.edges(keypoints[..., [0, 1, 0, 1]].reshape(-1, 4))[:, :2]  # [N * K, 2]
+        points = self.edges(keypoints[..., [0, 1, 0, 1]].reshape(-1, 4))[:, :2]  # [N * J, 2]
         return with_points(seen, points, flip_indices if self.flip else None)
 
     def image(self, pixels: np.ndarray) -> Tensor:
@@ -120,7 +122,7 @@ class Window:
             pixels: uint8 `[h, w, 3]` RGB.
 
         Returns:
-            float32 `[3, height, width]`, the mean colour beyond the picture.
+            float32 `[3, H, W]` RGB, the mean colour beyond the picture; the values may leave 0..255.
         """
         seen = torch.from_numpy(pixels[self._seen]).permute(2, 0, 1).float()
         mean = torch.tensor(FILL)[:, None, None]
@@ -134,13 +136,13 @@ class Window:
             mask: uint8 `[h, w]` of 0 and 1.
 
         Returns:
-            bool `[height, width]`, nothing beyond the picture.
+            bool `[H, W]`, false beyond the picture.
         """
         # A half is inside, as OpenCV rounds it, also where the position of the sample is a little off.
         return self._sample(torch.from_numpy(mask[self._seen]).float()[None])[0] >= 0.5 - 1 / 4096
 
     def _sample(self, planes: Tensor) -> Tensor:
-        """Sample the seen part of planes `[C, h, w]` bilinearly, 0 beyond the picture: `[C, height, width]`."""
+        """Sample the seen part of planes `[C, h, w]` bilinearly, 0 beyond the picture: `[C, H, W]`."""
         return F.grid_sample(planes[None], self._grid, align_corners=False)[0]
 
     @cached_property
@@ -151,7 +153,7 @@ class Window:
 
     @cached_property
     def _grid(self) -> Tensor:
-        """Where in the seen part the samples lie: float32 `[1, height, width, 2]` x, y, -1 to 1 from edge to edge."""
+        """Where in the seen part the samples lie: float32 `[1, H, W, 2]` x, y, -1 to 1 from edge to edge."""
         axes = []
         for seen, first, last, count in zip(
             self._seen, (self.top, self.left), (self.bottom, self.right), (self.height, self.width), strict=True

@@ -5,7 +5,7 @@ from torch import Tensor
 
 
 def describe(value: object) -> str:
-    """Short text for a value in a message: `float32[2, 3] on cpu` for tensors, the type and value else."""
+    """Short text for a value in a message: `float32[2, 3] on cpu` for tensors, else the type and value."""
     if isinstance(value, Tensor):
         return f"{str(value.dtype).removeprefix('torch.')}{list(value.shape)} on {value.device.type}"
     return f"{type(value).__name__} {value!r}"

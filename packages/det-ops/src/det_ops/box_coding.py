@@ -51,17 +51,17 @@ def _centres_and_sides(boxes: Tensor, offset: float) -> tuple[Tensor, Tensor]:
 def encode_boxes(
     boxes: Tensor, anchors: Tensor, weights: Sequence[float] = (1.0, 1.0, 1.0, 1.0), *, offset: float = 0.0
 ) -> Tensor:
-    """Deltas that turn `anchors` into `boxes`.
+    """Deltas that turn `anchors` into `boxes`, the reverse of :func:`decode_boxes`.
 
     Args:
-        boxes: `[..., 4]`, the boxes to express.
-        anchors: `[..., 4]`, where they are expressed from; broadcast against `boxes`.
+        boxes: `[..., 4]`, floating, `x1, y1, x2, y2` in pixels.
+        anchors: `[..., 4]`, floating, the boxes that the deltas are relative to; broadcast against `boxes`.
         weights: Factors of dx, dy, dw, dh.
         offset: 1.0 for the legacy inclusive convention.
 
     Returns:
-        `[..., 4]` dx, dy, dw, dh, float32 or float64. Finite for every finite box: sides below the machine epsilon
-        (padding) count as that, so that a masked row never becomes 0 * inf.
+        `[..., 4]` dx, dy, dw, dh, float32 or float64. Finite for every finite box: sides shorter than the machine
+        epsilon, as padding has, count as that long, so that a masked row never becomes 0 * inf.
 
     Raises:
         ValueError: Wrong shape, dtype, device or weights.
@@ -90,15 +90,15 @@ def decode_boxes(
     """Boxes that `deltas` make of `anchors`.
 
     Args:
-        deltas: `[..., 4]` dx, dy, dw, dh.
-        anchors: `[..., 4]`; broadcast against `deltas`.
+        deltas: `[..., 4]`, floating, dx, dy, dw, dh.
+        anchors: `[..., 4]`, floating, `x1, y1, x2, y2` in pixels; broadcast against `deltas`.
         weights: What dx, dy, dw, dh were multiplied by.
         offset: 1.0 for the legacy inclusive convention.
         max_log_scale: Upper bound of dw and dh after division by their weights.
         clamp_below: Also bound them by `-max_log_scale` (mmdetection).
 
     Returns:
-        `[..., 4]` boxes, float32 or float64.
+        `[..., 4]` boxes `x1, y1, x2, y2` in pixels, float32 or float64; not clipped to the image.
 
     Raises:
         ValueError: Wrong shape, dtype, device or weights.

@@ -16,7 +16,10 @@ elementwise("box_area", "box_iou", "clip_boxes", "generalized_box_iou")
 
 
 def upcast(boxes: Tensor) -> Tensor:
-    """Half precision to float32; everything else as it is. (bfloat16 holds coordinates above 256 to 2 pixels.)"""
+    """Boxes or deltas, of any shape, in float32 where they are in half precision, else as they are.
+
+    bfloat16 cannot tell coordinates apart that are less than 2 pixels from each other beyond 256.
+    """
     return boxes.float() if boxes.dtype in (torch.bfloat16, torch.float16) else boxes
 
 
@@ -24,11 +27,11 @@ def box_area(boxes: Tensor, *, offset: float = 0.0) -> Tensor:
     """Area of each box.
 
     Args:
-        boxes: `[..., 4]`, floating.
+        boxes: `[..., 4]`, floating, `x1, y1, x2, y2` in pixels.
         offset: 1.0 for the legacy inclusive convention.
 
     Returns:
-        `[...]`, pixels squared; negative for a box turned inside out in one direction.
+        `[...]` in square pixels, float32 or float64; negative for a box whose corners are swapped in one direction.
 
     Raises:
         ValueError: Wrong shape or dtype.
@@ -38,7 +41,7 @@ def box_area(boxes: Tensor, *, offset: float = 0.0) -> Tensor:
 
 
 def area(boxes: Tensor, offset: float) -> Tensor:
-    """`box_area` without checks."""
+    """Areas `[...]` of boxes `[..., 4]`, as `box_area`; nothing is checked."""
     x1, y1, x2, y2 = boxes.unbind(-1)
     if offset:
         return (x2 - x1 + offset) * (y2 - y1 + offset)
@@ -46,18 +49,18 @@ def area(boxes: Tensor, offset: float) -> Tensor:
 
 
 def intersection_and_union(a: Tensor, b: Tensor, offset: float) -> tuple[Tensor, Tensor]:
-    """Pairwise areas `[..., N, M]` of boxes `[..., N, 4]` and `[..., M, 4]`, nothing checked."""
+    """Pairwise areas `[..., N, M]` of boxes `[..., N, 4]` and `[..., M, 4]`; nothing is checked."""
     a_left, b_left = a.unsqueeze(-2), b.unsqueeze(-3)
     sides = torch.minimum(a_left[..., 2:], b_left[..., 2:]) - torch.maximum(a_left[..., :2], b_left[..., :2])
     if offset:
         sides = sides + offset
-    width, height = sides.clamp(min=0).unbind(-1)
+    width, height = sides.clamp(min=0).unbind(-1)  # [..., N, M]
     intersection = width * height
     return intersection, area(a, offset).unsqueeze(-1) + area(b, offset).unsqueeze(-2) - intersection
 
 
 def iou(a: Tensor, b: Tensor, offset: float) -> Tensor:
-    """`box_iou` without checks."""
+    """Pairwise IoU `[..., N, M]` of boxes `[..., N, 4]` and `[..., M, 4]`, as `box_iou`; nothing is checked."""
     intersection, union = intersection_and_union(a, b, offset)
     # Not a division by a clamped union: boxes without extent get exactly 0, and so does the gradient.
     return intersection / torch.where(intersection > 0, union, 1)
@@ -76,13 +79,13 @@ def box_iou(a: Tensor, b: Tensor, *, offset: float = 0.0) -> Tensor:
     """Intersection over union of every pair of boxes.
 
     Args:
-        a: `[..., N, 4]`, floating.
+        a: `[..., N, 4]`, floating, `x1, y1, x2, y2` in pixels.
         b: `[..., M, 4]`, floating; leading dimensions broadcast against those of `a`.
         offset: 1.0 for the legacy inclusive convention.
 
     Returns:
-        `[..., N, M]` in [0, 1]; 0 for boxes that do not meet, boxes without extent included (detectron2; torchvision
-        gives NaN where both have none).
+        `[..., N, M]` in [0, 1], float32 or float64; 0 for boxes that do not meet, and for those without extent, as in
+        detectron2 (torchvision gives NaN where both have none).
 
     Raises:
         ValueError: Wrong shape, dtype or device.
@@ -94,12 +97,12 @@ def generalized_box_iou(a: Tensor, b: Tensor, *, offset: float = 0.0) -> Tensor:
     """Generalized IoU of every pair of boxes (Rezatofighi et al. 2019): IoU less the empty share of the hull.
 
     Args:
-        a: `[..., N, 4]`, floating.
+        a: `[..., N, 4]`, floating, `x1, y1, x2, y2` in pixels.
         b: `[..., M, 4]`, floating; leading dimensions broadcast against those of `a`.
         offset: 1.0 for the legacy inclusive convention.
 
     Returns:
-        `[..., N, M]` in (-1, 1].
+        `[..., N, M]` in (-1, 1], float32 or float64.
 
     Raises:
         ValueError: Wrong shape, dtype or device.
@@ -117,7 +120,7 @@ def clip_boxes(boxes: Tensor, sizes: Tensor, *, offset: float = 0.0) -> Tensor:
     """Move box corners outside the image onto its border.
 
     Args:
-        boxes: `[..., N, 4]`, floating.
+        boxes: `[..., N, 4]`, floating, `x1, y1, x2, y2` in pixels.
         sizes: `[..., 2]`, height and width of each image, integer or floating; leading dimensions broadcast.
         offset: 1.0 for the legacy inclusive convention, whose last coordinates are width - 1 and height - 1.
 

@@ -37,16 +37,17 @@ def conv2d(
 
     Args:
         input: `[B, C, H, W]` floating; channels-last memory is read without a copy.
-        weight: `[O, C / groups, k_h, k_w]`.
-        bias: `[O]` or None.
+        weight: `[O, C / groups, k_h, k_w]`, dtype of `input`.
+        bias: `[O]`, dtype of `input`, or None.
         stride: Of rows and columns, or of both.
         padding: Zeros around the map, of rows and columns, or of both; or "same" or "valid".
         dilation: Distance of taps, of rows and columns, or of both.
         groups: Groups of channels.
 
     Returns:
-        `[B, O, H', W']`, channels-last in memory where filtered, and then differentiable once. A value that is not
-        finite makes all outputs of the tiles that read it, four by four pixels each, not finite.
+        `[B, O, H', W']`, dtype of `input` (autocast's under autocast). Where Winograd's filtering computed it, it is
+        channels-last in memory and differentiable once, and an input that is not finite makes all outputs of the
+        tiles that read it, four by four pixels each, not finite.
 
     Raises:
         RuntimeError: Shapes or dtypes do not go together (PyTorch's own message); a second derivative is asked for.
@@ -91,13 +92,13 @@ class Conv2d(nn.Conv2d):
     def prepack(cls, module: nn.Module) -> nn.Module:
         """Transform the weights of a network for inference once, instead of at every call.
 
-        It costs four times the memory of the weights that are served, those of 3x3 convolutions of stride 1 in float32
-        or float64 on the CPU, and saves up to a tenth of the time. Functions of this package that are handed such a
-        weight use it too.
+        This serves the weights of 3x3 convolutions of stride 1 in float32 or float64 on the CPU; it costs four times
+        their memory and saves up to a tenth of the time. Functions of this package that are given such a weight use
+        the transformed one too.
 
-        The network is for inference from then on. A weight that was trained, loaded or moved since is transformed at
-        every call again, but writes that PyTorch does not count (through `.data`, or NumPy) go unnoticed: to change the
-        network, change a copy that is not prepacked, such as the one that `copy.deepcopy` makes.
+        The network is for inference from then on. A weight that is trained, loaded or moved afterwards is transformed
+        at every call again, but writes that PyTorch does not count (through `.data`, or NumPy) go unnoticed. To change
+        the network, change a copy that is not prepacked, such as the one that `copy.deepcopy` makes.
 
         Args:
             module: Any network, after :meth:`convert`. Its convolutions of this class are made constant

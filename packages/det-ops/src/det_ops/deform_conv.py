@@ -26,13 +26,13 @@ def deform_conv2d(
 ) -> Tensor:
     """Deformable convolution, as `torchvision.ops.deform_conv2d`; modulated (v2) if there is a mask.
 
-    Sampling is bilinear with zeros around the map. Nothing is kept for the backward pass but the arguments: it samples
-    again, so that it needs no memory for the samples of a whole batch.
+    Sampling is bilinear with zeros around the map. Only the arguments are kept for the backward pass, which samples
+    again instead of keeping the samples in memory.
 
     Args:
         input: `[B, C, H, W]` floating; channels-last memory is read without a copy.
-        offset: `[B, 2 * D * k_h * k_w, H', W']` floating: for each group, then for each tap, rows and columns of the
-            map to add to the place of the tap. The number of groups D follows from it.
+        offset: `[B, 2 * D * k_h * k_w, H', W']` floating: for each group and then each tap, the rows and the columns
+            of the map by which the tap is moved. The number of groups D follows from it.
         weight: `[O, C / G, k_h, k_w]`, dtype of `input`. The number of groups G follows from it.
         bias: `[O]`, dtype of `input`, or None.
         stride: Of rows and columns, or of both.

@@ -31,20 +31,20 @@ def fast_nms(
     whether or not it is suppressed itself. Of equal scores the lower class goes first, then the lower index.
 
     Args:
-        boxes: `[*, N, 4]`, floating, `x1, y1, x2, y2`, the same for all classes.
-        scores: `[*, C, N]`, floating, without a class for background. Any strides: `[*, N, C]` turned is not copied.
-            A score of -inf or NaN takes a box out of a class.
-        iou_threshold: A box goes where a better one has an IoU greater than this with it. 0 / 0 is not greater.
-        max_output: At most so many are kept of all classes together, the best ones.
-        top_k: Only so many of the best boxes of each class are looked at; they alone suppress.
-        cross_class: Give every box its best class alone (of equal ones the first), and suppress across classes; `top_k`
+        boxes: `[*, N, 4]`, floating, `x1, y1, x2, y2` in pixels, the same for all classes.
+        scores: `[*, C, N]`, floating, without a class for background. Any strides: a transposed `[*, N, C]` is not
+            copied. A score of -inf or NaN takes a box out of a class.
+        iou_threshold: A box is dropped where its IoU with a better one is greater than this. 0 / 0 is not greater.
+        max_output: How many boxes are kept at most, of all classes together: the best ones.
+        top_k: How many of the best boxes of each class are looked at; they alone suppress.
+        cross_class: Give every box only its best class (of equal ones the first), and suppress across classes; `top_k`
             then counts boxes of all classes.
         valid: `[*, N]` bool; other boxes neither stay nor suppress.
 
     Returns:
-        `indices [*, K]` int64 into the boxes by falling score, `labels [*, K]` int64, and `valid [*, K]` bool, where
-        padding has index and label 0. K = min(max_output, C * min(top_k, N)), and C = 1 for `cross_class`. The scores
-        are `scores.flatten(-2).gather(-1, labels * N + indices)`.
+        `indices [*, K]` int64 into the boxes by falling score, `labels [*, K]` int64, and `valid [*, K]` bool, false
+        for padding, whose index and label are 0. K = min(max_output, C * min(top_k, N)), and C = 1 for `cross_class`.
+        The scores are `scores.flatten(-2).gather(-1, labels * N + indices)`.
 
     Raises:
         ValueError: Wrong shape, dtype or device.

@@ -39,9 +39,9 @@ def fpn_levels(
         min_level: Name of the finest level (2 for P2).
         canonical_level: Level of a box of `canonical_size`.
         canonical_size: Side of that box in pixels.
-        epsilon: Added inside the logarithm, or after it.
-        epsilon_inside_log: Where `epsilon` is added.
-        offset: Added to widths and heights: 0 modern, 1 legacy inclusive pixels.
+        epsilon: Small constant that is added.
+        epsilon_inside_log: Add it to the argument of the logarithm, rather than to the logarithm.
+        offset: 1.0 for the legacy inclusive convention: added to widths and heights.
 
     Returns:
         `[...]` int64, index of the level counted from the finest: 0 .. num_levels - 1.

@@ -1,8 +1,8 @@
 """Convolutions of the first rows of a padded batch. For the packages of this repository: nothing here is promised.
 
-A mask head has room for every region that may be positive, and most often few are. The shapes stay static; the number
-of live rows is a tensor, and on the CPU the kernel reads it and computes those rows alone. Elsewhere all rows are
-computed, and masked.
+A mask head has room for every region that may be positive, but most often few are. The shapes stay static; the number
+of live rows is a tensor, which the CPU's kernel reads, to compute those rows alone. Elsewhere all rows are computed,
+and masked.
 
 `R` rows, one a region; `C` channels in, `O` or `D` channels out, `k` side of a kernel, `H, W` map, `H', W'` output.
 """
@@ -38,15 +38,16 @@ def convolution_rows(
         input: `[R, C, H, W]` floating.
         weight: `[O, C, k, k]`.
         bias: `[O]` or None.
-        count: `[]` int64, number of live rows (values beyond 0..R are clamped).
+        count: int64 scalar `[]`, number of live rows (values outside 0..R are clamped).
         stride: Stride in both directions.
         padding: Zero padding on all sides.
-        relu: Follow it by a rectifier, which would else touch the dead rows too.
+        relu: Apply a rectifier to the live rows of the result.
 
     Returns:
-        `[R, O, H', W']`, of autocast's dtype under autocast. Dead rows get and give no gradient; on devices other
-        than the CPU they are computed and masked, so their input must be finite. Small maps may be filtered together,
-        see :func:`~det_ops.conv2d`: then how a row is rounded, and whether it is finite, depends on its neighbours too.
+        `[R, O, H', W']`, dtype of `input` (autocast's under autocast). Dead rows get and give no gradient; on devices
+        other than the CPU they are computed and masked, so their input must be finite. Small maps may be filtered
+        together (see :func:`~det_ops.conv2d`): then a row's rounding, and whether it is finite, depend on the rows
+        beside it too.
 
     Raises:
         ValueError: An argument has the wrong shape, dtype or device.
@@ -114,22 +115,23 @@ def mask_logits_rows(
     own: Tensor,
     count: Tensor,
 ) -> Tensor:
-    """The end of a mask head for the class of each region: upsampling by 2, rectifier, inner product with its weights.
+    """Last layers of a mask head, for the class of each region: upsampling by 2, rectifier, inner product with weights.
 
-    That is `conv_transpose2d(input, weight, bias, stride=2).relu()` and a 1x1 convolution to one channel with weights
-    of its own in every row. Of the first `count` rows; the other rows of the result are zero. On the CPU the upsampled
-    features, the largest maps of a detector, stay in the cache; the backward pass computes them again.
+    They are `conv_transpose2d(input, weight, bias, stride=2).relu()`, and a 1x1 convolution to one channel with other
+    weights in every row. The first `count` rows are computed; the other rows of the result are zero. On the CPU the
+    upsampled features, the largest maps of a detector, stay in the cache; the backward pass computes them again.
 
     Args:
         input: `[R, C, H, W]` floating.
         weight: `[C, D, 2, 2]` of the transposed convolution.
         bias: `[D]` or None.
         own: `[R, D]`, the predictor's weights of each row's class.
-        count: `[]` int64, number of live rows (values beyond 0..R are clamped).
+        count: int64 scalar `[]`, number of live rows (values outside 0..R are clamped).
 
     Returns:
-        `[R, 2H, 2W]`, of autocast's dtype under autocast. Dead rows get and give no gradient; on devices other than the
-        CPU they are computed and masked, so they must be finite. Source: Mask R-CNN (He et al., 2017), figure 4 right.
+        `[R, 2H, 2W]`, dtype of `input` (autocast's under autocast). Dead rows get and give no gradient; on devices
+        other than the CPU they are computed and masked, so they must be finite. Source: Mask R-CNN (He et al., 2017),
+        figure 4 right.
 
     Raises:
         ValueError: An argument has the wrong shape, dtype or device.

@@ -27,9 +27,10 @@ def rasterize_polygons(
 ) -> Tensor:
     """Polygons of one instance per region, moved and scaled to the region and rasterised by COCO's rules.
 
-    Equal, pixel for pixel, to `pycocotools.mask.frPyObjects` and `merge` of the transformed polygons: inside is the
-    parity of crossings, and an instance is the union of its polygons. Only crossings of pixel-centre columns matter,
-    so vertical edges may be left out, and an RLE mask is one polygon of the horizontal edges of its runs.
+    Equal, pixel for pixel, to `pycocotools.mask.frPyObjects` and `merge` of the transformed polygons: a pixel is inside
+    a polygon by the parity of crossings, and an instance is the union of its polygons. Only where edges cross the
+    middles of pixel columns matters, so vertical edges may be left out, and an RLE mask is given as one polygon, of the
+    horizontal edges of its runs.
 
     Args:
         mask_edges: `[B, V, 4]` float32, line segments `x1, y1, x2, y2` in image pixels; polygons are closed.
@@ -38,7 +39,7 @@ def rasterize_polygons(
         image_index: `[R]` int64, image of each region.
         instance: `[R]` int64, slot of each region; negative: no instance, zeros.
         boxes: `[R, 4]` floating, `x1, y1, x2, y2` in image pixels.
-        size: Side of the targets.
+        size: Side of the targets in pixels.
         legacy: Crop and round as maskrcnn-benchmark does (float32, boxes of at least one pixel) rather than as
             detectron2 does (float64, at least 0.1 pixel).
 
@@ -76,7 +77,7 @@ def bitmap_targets(
 ) -> Tensor:
     """RoIAlign (adaptive sampling) of one instance bitmap per region.
 
-    torchvision: `aligned=False, threshold=None`; detectron2 and mmdetection with bitmaps: `aligned=True,
+    torchvision has `aligned=False, threshold=None`; detectron2 and mmdetection have, with bitmaps, `aligned=True,
     threshold=0.5`.
 
     Args:
@@ -84,7 +85,7 @@ def bitmap_targets(
         image_index: `[R]` int64, image of each region.
         instance: `[R]` int64, slot of each region; negative: no instance, zeros.
         boxes: `[R, 4]` floating, `x1, y1, x2, y2` in image pixels.
-        size: Side of the targets.
+        size: Side of the targets in pixels.
         aligned: As in `roi_align`.
         threshold: Values at least this become 1, others 0; None keeps the averages.
 

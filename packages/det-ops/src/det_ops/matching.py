@@ -23,16 +23,16 @@ def match(
     reassign_low_quality: bool = False,
     offset: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
-    """Find the best truth for every anchor and label the anchor by its IoU with it.
+    """Find the best truth for every anchor, and label the anchor by its IoU with it.
 
-    As `Matcher` of detectron2, torchvision and maskrcnn-benchmark on the valid truths alone: among equal IoUs the first
-    truth wins; a low-quality match keeps the anchor's own best truth. A truth that meets no anchor has the maximum 0,
-    shared by all anchors, and so makes all of them positive where low-quality matches are allowed: theirs do that too.
-    With `low_quality_iou` and `reassign_low_quality` as `MaxIoUAssigner` of mmdetection.
+    The result is that of `Matcher` in detectron2, torchvision and maskrcnn-benchmark on the valid truths alone: among
+    equal IoUs the first truth wins, and a low-quality match keeps the anchor's own best truth. As there, a truth that
+    meets no anchor makes all anchors positive where low-quality matches are allowed: its maximum is 0, which they all
+    share. `low_quality_iou` and `reassign_low_quality` make it that of `MaxIoUAssigner` in mmdetection.
 
     Args:
-        anchors: `[N, 4]`, the same for all images, or `[B, N, 4]`.
-        truth: `[B, M, 4]`.
+        anchors: `[N, 4]`, the same for all images, or `[B, N, 4]`; floating, `x1, y1, x2, y2` in pixels.
+        truth: `[B, M, 4]`, floating, in the same coordinates.
         valid: `[B, M]` bool; other truths never match.
         high: IoU from which an anchor is positive.
         low: IoU below which an anchor is negative.

@@ -48,17 +48,17 @@ def nms(
     """Keep the best boxes, none of which overlaps a better kept one by more than a threshold.
 
     Args:
-        boxes: `[*, N, 4]`, floating.
+        boxes: `[*, N, 4]`, floating, `x1, y1, x2, y2` in pixels.
         scores: `[*, N]`, floating. Equal scores: the lower index goes first. NaN counts as the largest score.
         iou_threshold: A box is dropped where its IoU with a better kept box is greater than this.
-        max_output: At most so many boxes are kept (and no more are looked for).
+        max_output: How many boxes are kept at most; no more are looked for.
         valid: `[*, N]` bool; other boxes neither stay nor suppress.
         offset: 1.0 for the legacy inclusive box convention.
 
     Returns:
         `indices [*, K]` int64 by falling score, padded with 0, and `valid [*, K]` bool, with K = min(max_output, N),
-        or N without `max_output`. A single set of boxes `[N, 4]` without `max_output` gives what `torchvision.ops.nms`
-        gives instead: the kept indices `[n]` alone. That length depends on the data: it works eagerly only.
+        or N without `max_output`. A single set of boxes `[N, 4]` without `max_output` gives the kept indices alone
+        instead, as `torchvision.ops.nms` does; their number depends on the data, so that this works eagerly only.
 
     Raises:
         ValueError: Wrong shape, dtype or device.
@@ -104,17 +104,17 @@ def batched_nms(
     does with the usual trick of adding a multiple of the largest one.
 
     Args:
-        boxes: `[*, N, 4]`, floating.
-        scores: `[*, N]`, floating.
+        boxes: `[*, N, 4]`, floating, `x1, y1, x2, y2` in pixels.
+        scores: `[*, N]`, floating, as for `nms`.
         groups: `[*, N]` int64, any values; or the lengths of groups that lie one behind the other, such as levels,
-            N together: references then go through all groups at once.
+            which add up to N: the reference then goes through all groups at once.
         iou_threshold: As for `nms`.
-        max_output: At most so many boxes are kept of all groups together, the best ones.
+        max_output: How many boxes are kept at most, of all groups together: the best ones.
         valid: `[*, N]` bool; other boxes neither stay nor suppress.
         offset: 1.0 for the legacy inclusive box convention.
 
     Returns:
-        As `nms`, all groups together by falling score.
+        `indices [*, K]` and `valid [*, K]`, or the kept indices alone, as `nms`: all groups together by falling score.
 
     Raises:
         ValueError: Wrong shape, dtype or device.

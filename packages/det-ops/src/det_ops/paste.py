@@ -35,9 +35,9 @@ def paste_masks(
     Args:
         masks: `[K, S, S]` floating, probabilities.
         boxes: `[K, 4]` floating, `x1, y1, x2, y2` in pixels of the image.
-        height: Height of the image.
-        width: Width of the image.
-        threshold: Probability from which on a pixel is inside; None returns the probabilities.
+        height: Height of the image in pixels.
+        width: Width of the image in pixels.
+        threshold: Probability from which a pixel is inside; None returns the probabilities.
         mode: `"grid_sample"` or `"expanded"`.
 
     Returns:
@@ -61,14 +61,14 @@ def paste_to_rle(
     threshold: float = 0.5,
     mode: str = "grid_sample",
 ) -> list[RLE]:
-    """`encode_rle(paste_masks(...))` without the image of each mask.
+    """Result of `encode_rle(paste_masks(...))`, without holding all pasted masks in memory at once.
 
     Args:
         masks: `[K, S, S]` floating, probabilities.
         boxes: `[K, 4]` floating, `x1, y1, x2, y2` in pixels of the image.
-        height: Height of the image.
-        width: Width of the image.
-        threshold: Probability from which on a pixel is inside.
+        height: Height of the image in pixels.
+        width: Width of the image in pixels.
+        threshold: Probability from which a pixel is inside.
         mode: As in `paste_masks`.
 
     Returns:

@@ -30,7 +30,8 @@ def roi_align(
 
     Args:
         input: `[B, C, H, W]` floating; channels-last memory is read without a copy.
-        rois: `[R, 5]`, `image, x1, y1, x2, y2`, or one `[R_b, 4]` per image; times `spatial_scale` in feature pixels.
+        rois: `[R, 5]`, `image, x1, y1, x2, y2`, or one `[R_b, 4]` per image; multiplied by `spatial_scale` they are in
+            feature pixels.
         output_size: Pooled side, or height and width.
         spatial_scale: Feature pixels per box pixel.
         sampling_ratio: Samples per cell and direction; 0 or less: `ceil(region / pooled)` per region.
@@ -83,15 +84,15 @@ def multilevel_roi_align(
     Args:
         features: One `[B, C, H_l, W_l]` floating map per level; channels-last memory is read without a copy.
         boxes: `[R, 4]` floating, `x1, y1, x2, y2` in image pixels.
-        image_index: `[R]` int64, image of each region. On accelerators, which do not look, the nearest image of the
-            batch stands for one outside it.
+        image_index: `[R]` int64, image of each region. Accelerators do not check it: they take the nearest image of the
+            batch for one outside it.
         levels: `[R]` int64, index into `features`; -1 is padding: its output is zero and costs nothing.
         output_size: Pooled side, or height and width.
         scales: Feature pixels per image pixel of each level (1/4, 1/8, ...).
         sampling_ratio: Samples per cell and direction; 0 or less: `ceil(region / pooled)` per region.
         aligned: Shift by half a pixel, and do not enlarge regions to one feature pixel.
-        memory_format: Of the result: `torch.channels_last`, as convolutions read it, or `torch.contiguous_format`,
-            whose `flatten(1)`, as linear layers read it, is no copy.
+        memory_format: Of the result: `torch.channels_last`, for convolutions, or `torch.contiguous_format`, for linear
+            layers, since its `flatten(1)` is no copy.
 
     Returns:
         `[R, C, P, P]` of the features' dtype. bfloat16 and float16 are accumulated in float32. Gradient with respect to

@@ -33,7 +33,11 @@ class NpuCheckError(ValueError):
 
 
 class SimulatedTensor(Tensor):
-    """A tensor of the simulated device."""
+    """A tensor of the simulated device.
+
+    Attributes:
+        held: its values, a tensor on the CPU of the same shape, strides and dtype.
+    """
 
     held: Tensor
 
@@ -60,7 +64,7 @@ class SimulatedTensor(Tensor):
 
     @property
     def data(self) -> Tensor:
-        """The tensor without its history."""
+        """The tensor, of the same shape and memory, without its history."""
         return _DATA.__get__(self)
 
     @data.setter
@@ -70,7 +74,7 @@ class SimulatedTensor(Tensor):
             self.held = value.held
 
     def tolist(self) -> Any:
-        """Numbers, read by the host."""
+        """The numbers as Python's, read by the host."""
         return self.cpu().tolist()
 
     def __repr__(self, **_: Any) -> str:
@@ -99,7 +103,7 @@ def leaves(value: Any) -> Iterator[Any]:
 
 
 def tensors(value: Any) -> list[Tensor]:
-    """The tensors among the arguments of an operator."""
+    """The tensors, of any shape, among the arguments of an operator."""
     return [leaf for leaf in leaves(value) if isinstance(leaf, Tensor)]
 
 
@@ -169,7 +173,7 @@ def _held(value: Any) -> Any:
 
 
 class Simulation(TorchDispatchMode):
-    """While it is active, tensors can be made on the device."""
+    """A mode in which tensors can be made on the device, and operators on them run."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}

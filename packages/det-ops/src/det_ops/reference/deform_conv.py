@@ -79,12 +79,13 @@ def deform_conv2d(
 
 
 def convolve(sampling: Sampling, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:  # noqa: A002
-    """The convolution by the samples of a kernel, or these."""
+    """The convolution `[B, O, H', W']`, dtype of `input`, by the samples of a kernel or by those of this module."""
     g = sampling.geometry
     matrix = _matrix(weight, g).to(sampling.dtype)
     batch, outputs = len(input), weight.shape[0]
     # Views are of this tensor, not this a view of others, whose result autograd would not let be changed in place.
     out = empty_nhwc(input, batch, outputs, *g.out, dtype=sampling.dtype)
+    # [G, B * P, O / G]
     rows = out.permute(0, 2, 3, 1).view(batch * g.pixels, g.groups, outputs // g.groups).transpose(0, 1)
     for part in sampling.parts():
         sampling.rows_of(part, rows).copy_(torch.bmm(sampling.columns(part), matrix))
@@ -118,10 +119,11 @@ def convolve_backward(
     weight: Tensor,
     needed: list[bool],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gradients by the samples of a kernel, or these."""
+    """Gradients of input, offset, mask and weight, by the samples of a kernel or by those of this module."""
     g = sampling.geometry
     matrix = _matrix(weight, g).to(sampling.dtype)
     outputs = weight.shape[0] // g.groups
+    # [G, B * P, O / G]
     rows = nhwc(grad).reshape(len(input) * g.pixels, g.groups, outputs).transpose(0, 1).to(sampling.dtype)
     sampling.start_backward(needed)
     grad_matrix = torch.zeros_like(matrix)

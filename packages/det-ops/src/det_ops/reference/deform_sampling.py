@@ -35,7 +35,7 @@ class Geometry:
         padding: list[int],
         dilation: list[int],
     ) -> "Geometry":
-        """That of valid arguments."""
+        """Sizes of the arguments of `det_ops.deform_conv2d`, which are not checked here."""
         height, width = weight.shape[2:]
         return cls(
             channels=input.shape[1],
@@ -72,7 +72,7 @@ class _Corner:
 
 
 def _corners(g: Geometry, offset: Tensor) -> Iterator[_Corner]:
-    """Pixels beyond the border of the map have no weight; neither have those of samples that are not finite."""
+    """The four pixels around all samples; those beyond the map, or around what is not finite, have no weight."""
     batch, device = offset.shape[0], offset.device
     parts = offset.reshape(batch, g.offset_groups, *g.kernel, 2, *g.out)
     sides = []
@@ -102,8 +102,8 @@ def columns(g: Geometry, input: Tensor, offset: Tensor, mask: Tensor | None) -> 
     `offset` is `[B, 2 * D * T, ...]`, `mask` `[B, D * T, ...]`, both over the output pixels; of one dtype.
     """
     batch = len(input)
-    flat = input.reshape(-1, g.channels // g.offset_groups)
-    out = flat.new_zeros((batch, g.offset_groups, g.taps, g.pixels, flat.shape[1]))
+    flat = input.reshape(-1, g.channels // g.offset_groups)  # [B * H * W * D, C / D]
+    out = flat.new_zeros((batch, g.offset_groups, g.taps, g.pixels, flat.shape[1]))  # [B, D, T, P, C / D]
     for corner in _corners(g, offset):
         out = out + (corner.weight_y * corner.weight_x)[..., None] * flat[corner.index]
     if mask is not None:
@@ -130,7 +130,7 @@ def columns_backward(
     grad_input = torch.zeros_like(flat)
     by_y, by_x, by_mask = (values.new_zeros(values.shape[:-1]) for _ in range(3))
     for corner in _corners(g, offset):
-        dot = (flat[corner.index] * values).sum(-1)
+        dot = (flat[corner.index] * values).sum(-1)  # [B, D, T, P]
         weight = corner.weight_y * corner.weight_x
         by_y, by_x = by_y + corner.slope_y * corner.weight_x * dot, by_x + corner.weight_y * corner.slope_x * dot
         by_mask = by_mask + weight * dot

@@ -1,4 +1,7 @@
-"""Fast NMS in plain PyTorch. `B` images, `N` boxes, `C` classes, `K` slots of the result, `*` leading dimensions."""
+"""Fast NMS in plain PyTorch. `B` images, `N` boxes, `C` classes, `K` slots of the result, `*` leading dimensions.
+
+`T` best boxes of each class are looked at.
+"""
 
 import math
 
@@ -26,10 +29,10 @@ def fast_nms(
     scores, order = torch.where(candidate, scores, -math.inf).sort(dim=-1, descending=True, stable=True)
     scores, order = scores[..., :top_k], order[..., :top_k]  # [B, C, T]
     best = boxes.gather(1, order.flatten(1).unsqueeze(-1).expand(-1, -1, 4)).reshape(-1, classes, top_k, 4)
-    intersection, union = intersection_and_union(best, best, 0.0)
-    suppressed = (intersection / union > threshold).triu(1).any(-2)
+    intersection, union = intersection_and_union(best, best, 0.0)  # [B, C, T, T]
+    suppressed = (intersection / union > threshold).triu(1).any(-2)  # [B, C, T]
     scores, place = torch.where(suppressed, -math.inf, scores).flatten(1).sort(dim=-1, descending=True, stable=True)
-    place, kept = place[:, :max_output], scores[:, :max_output] > -math.inf
+    place, kept = place[:, :max_output], scores[:, :max_output] > -math.inf  # [B, K]
     indices = torch.where(kept, order.flatten(1).gather(1, place), 0)
     labels = torch.where(kept, place // top_k, 0)
     indices, labels, kept = (part.reshape(*lead, max_output) for part in (indices, labels, kept))

@@ -85,10 +85,11 @@ def rasterize_polygons(
         last = bounds.gather(1, mask_instances[image, slot_known + 1].to(torch.int64)[:, None])
         mine = (number >= first) & (number < last) & (slot >= 0)[:, None]  # [r, V]
         rows, crosses = toggles(to_mask_pixels(mask_edges[image], box, size, legacy), size)  # [r, V, size]
+        # [r, V, size], flat places in [Q, size + 1, size]; the last row takes what crosses below the mask.
         cell = (owner[image][..., None] * (size + 1) + rows) * size + torch.arange(size, device=boxes.device)
         counts = torch.zeros((len(box), polygons * (size + 1) * size), device=boxes.device, dtype=torch.int32)
         counts.scatter_add_(1, cell.flatten(1), (crosses & mine[..., None]).flatten(1).to(torch.int32))
-        inside = counts.view(-1, polygons, size + 1, size)[:, :, :size].cumsum(2) % 2
+        inside = counts.view(-1, polygons, size + 1, size)[:, :, :size].cumsum(2) % 2  # [r, Q, size, size]
         parts.append(inside.amax(1))
     return torch.cat(parts).to(torch.float32)
 
@@ -118,16 +119,16 @@ def bitmap_targets(
     """`[R, size, size]` float32 averages; see `det_ops.bitmap_targets`."""
     batch, slots, height, width = bitmaps.shape
     live = (instance >= 0) & (image_index >= 0) & (instance < slots) & (image_index < batch)
-    base = (image_index.clamp(0, batch - 1) * slots + instance.clamp(0, slots - 1)) * (height * width)
+    base = (image_index.clamp(0, batch - 1) * slots + instance.clamp(0, slots - 1)) * (height * width)  # [R]
     corners = boxes.to(torch.float32) - (0.5 if aligned else 0.0)
     rows, row_weights = taps(corners[:, 1], corners[:, 3], torch.full_like(base, height), height, size, -1, aligned)
     columns, column_weights = taps(corners[:, 0], corners[:, 2], torch.full_like(base, width), width, size, -1, aligned)
     flat = bitmaps.reshape(-1)
     out = torch.zeros((len(boxes), size, size), device=boxes.device)
     for i in range(rows.shape[2]):
-        row = base[:, None] + rows[..., i] * width
+        row = base[:, None] + rows[..., i] * width  # [R, size]
         for j in range(columns.shape[2]):
-            weight = row_weights[:, :, None, i] * column_weights[:, None, :, j]
+            weight = row_weights[:, :, None, i] * column_weights[:, None, :, j]  # [R, size, size]
             out = out + weight * flat[row[:, :, None] + columns[:, None, :, j]]
     for region in long_regions.marked(row_weights, column_weights):
         by_row, by_column = long_regions.weights(corners[region], (height, width), (size, size), aligned)

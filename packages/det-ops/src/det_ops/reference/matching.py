@@ -1,4 +1,4 @@
-"""Matching in plain PyTorch. `B` images, `N` anchors, `M` slots for truth."""
+"""Matching in plain PyTorch. `B` images, `N` anchors, `M` slots for truth, `T` of them at a time."""
 
 import torch
 from torch import Tensor
@@ -23,19 +23,19 @@ def match(
     """A running maximum over slices of the IoU matrix."""
     anchors, truth = upcast(anchors), upcast(truth)
     n, (b, m) = anchors.shape[-2], truth.shape[:2]
-    best = truth.new_full((b, n), -1.0)
+    best = truth.new_full((b, n), -1.0)  # [B, N]
     index = torch.zeros((b, n), dtype=torch.int64, device=truth.device)
     forced = torch.full_like(index, -1)  # the last truth whose best anchor it is
     for start in range(0, m if n else 0, TRUTHS_AT_ONCE):
         some = slice(start, start + TRUTHS_AT_ONCE)
         quality = torch.where(valid[:, some, None], iou(truth[:, some], anchors, offset), -1)  # [B, T, N]
         # Not max(dim): which of equal values it returns is not defined; argmax returns the first.
-        largest, first = quality.amax(1), quality.argmax(1)
+        largest, first = quality.amax(1), quality.argmax(1)  # [B, N]
         better = largest > best
         best = torch.where(better, largest, best)
         index = torch.where(better, first + start, index)
         if allow_low_quality:
-            top = quality.amax(2, keepdim=True)
+            top = quality.amax(2, keepdim=True)  # [B, T, 1]
             enough = valid[:, some, None] & (top >= low_quality_iou)
             slots = torch.arange(start, start + quality.shape[1], device=truth.device)[:, None]
             forced = forced.maximum(torch.where((quality == top) & enough, slots, -1).amax(1))

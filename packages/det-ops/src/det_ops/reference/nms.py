@@ -57,14 +57,14 @@ def nms(
     boxes, scores = upcast(boxes).reshape(-1, n, 4).to(dtype), scores.reshape(-1, n).to(dtype)
     threshold = float32_floor(iou_threshold) if dtype == torch.float32 else iou_threshold
     order = scores.sort(dim=1, descending=True, stable=True).indices
-    boxes = boxes.gather(1, order.unsqueeze(-1).expand(-1, -1, 4))
+    boxes = boxes.gather(1, order.unsqueeze(-1).expand(-1, -1, 4))  # [B, N, 4]
     alive = torch.ones_like(order, dtype=torch.bool) if valid is None else valid.reshape(-1, n).gather(1, order)
     groups = None if groups is None else groups.reshape(-1, n).gather(1, order)
     if OPERATORS_PER_ROUND * max_output < OPERATORS_PER_ROWS * math.ceil(n / ROWS_AT_ONCE):
         place, kept = _by_rounds(boxes, groups, alive, threshold, max_output, offset)
     else:
         place, kept = _by_scan(boxes, groups, alive, threshold, max_output, offset)
-    indices = torch.where(kept, order.gather(1, place), 0)
+    indices = torch.where(kept, order.gather(1, place), 0)  # [B, K]
     return indices.reshape(*lead, max_output), kept.reshape(*lead, max_output)
 
 
@@ -113,6 +113,7 @@ def best_of(indices: Tensor, kept: Tensor, scores: Tensor, max_output: int) -> t
     """
     order = scores.sort(dim=-1, descending=True, stable=True).indices
     position = torch.arange(order.shape[-1], device=order.device)
+    # [*, N]: the place of each box in that order.
     rank = torch.empty_like(order).scatter_(-1, order, position.expand_as(order))
     place, kept = _best_first(kept, rank.gather(-1, indices), order.shape[-1], max_output)
     return torch.where(kept, indices.gather(-1, place), 0), kept
@@ -159,7 +160,7 @@ def _by_scan(
     settled = []
     for start in range(0, n + filling, ROWS_AT_ONCE):
         rows = slice(start, min(start + ROWS_AT_ONCE, n + filling))
-        strikes = _suppresses(boxes[:, rows], boxes[:, start:], threshold, offset)
+        strikes = _suppresses(boxes[:, rows], boxes[:, start:], threshold, offset)  # [B, R, N - start]
         strikes = strikes & (position[start:] > position[rows, None])
         if groups is not None:
             strikes = strikes & (groups[:, rows, None] == groups[:, None, start:])
@@ -168,7 +169,7 @@ def _by_scan(
         with torch.autocast(boxes.device.type, enabled=False):  # which would copy the factors of each product
             table = _staying(strikes[:, :, : rows.stop - start].unflatten(2, (steps, STEP)), patterns)
             for step, of_step in enumerate(strikes.split(STEP, 1)):
-                number = (later[:, STEP * step : STEP * (step + 1)] @ weights).long()
+                number = (later[:, STEP * step : STEP * (step + 1)] @ weights).long()  # [B]
                 stay = table[:, step].gather(1, number[:, None, None].expand(-1, 1, STEP))  # [B, 1, 8]
                 later = torch.baddbmm(later[:, None], stay, of_step, alpha=-1).clamp_(min=0)[:, 0]
         settled.append(later[:, : rows.stop - start])
@@ -207,7 +208,7 @@ def _by_rounds(
         found = first < n
         place = first.clamp(max=n - 1)
         best = boxes.gather(1, place.unsqueeze(-1).expand(-1, -1, 4))
-        strike = _suppresses(best, boxes, threshold, offset)[:, 0]
+        strike = _suppresses(best, boxes, threshold, offset)[:, 0]  # [B, N]
         if groups is not None:
             strike = strike & (groups == groups.gather(1, place))
         # Where none is alive there is nothing left to strike out.

@@ -40,8 +40,8 @@ def paste_masks(
     finite = boxes.isfinite().all(1)
     boxes = torch.where(finite[:, None], boxes, 0.0)
     weights = _expanded_weights if expanded else _grid_sample_weights
-    rows = weights(boxes[:, 1], boxes[:, 3], masks.shape[1], height)
-    columns = weights(boxes[:, 0], boxes[:, 2], masks.shape[2], width)
+    rows = weights(boxes[:, 1], boxes[:, 3], masks.shape[1], height)  # [K, h, S]
+    columns = weights(boxes[:, 0], boxes[:, 2], masks.shape[2], width)  # [K, w, S]
     values = rows @ masks.to(torch.float32) @ columns.mT  # [K, h, w]
     values = torch.where(finite[:, None, None], values, 0.0)
     if threshold is None:

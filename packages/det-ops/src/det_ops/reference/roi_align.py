@@ -126,7 +126,7 @@ def multilevel_roi_align(
         row = base[:, None] + rows[..., i] * width[:, None]  # [R, P]
         for j in range(columns.shape[2]):
             index = row[:, :, None] + columns[:, None, :, j]  # [R, P, P]
-            weight = row_weights[:, :, None, i] * column_weights[:, None, :, j]
+            weight = row_weights[:, :, None, i] * column_weights[:, None, :, j]  # [R, P, P]
             pooled_values = pooled_values + weight[..., None] * flat[index].to(compute)
     for region in long_regions.marked(row_weights, column_weights):
         level, image = int(levels[region]), int(image_index[region])
@@ -187,9 +187,9 @@ def _corners(boxes: Tensor, scale: float | Tensor, aligned: bool) -> Tensor:
 
 
 def check_images(image_index: Tensor, levels: Tensor, num_levels: int, batch: int) -> None:
-    """Raise ValueError where a region that is not padding is of an image outside the batch; on the CPU alone.
+    """Raise ValueError if a region that is not padding names an image outside the batch; on the CPU only.
 
-    Elsewhere the host would wait to look: there the nearest image of the batch is taken.
+    Elsewhere the host would have to wait for the device: there the nearest image of the batch is taken.
     """
     if image_index.device.type != "cpu":
         return

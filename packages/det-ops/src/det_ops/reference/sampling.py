@@ -13,7 +13,7 @@ def sample(labels: Tensor, keys: Tensor, num: int, max_positive: int) -> tuple[T
     negative_keys, negative_index = torch.where(labels == 0, keys, -1).topk(slots, dim=1)
     positives = (positive_keys >= 0).sum(1, keepdim=True)  # [B, 1]
     negatives = (negative_keys >= 0).sum(1, keepdim=True)
-    slot = torch.arange(slots, device=labels.device).expand(labels.shape[0], slots)
+    slot = torch.arange(slots, device=labels.device).expand(labels.shape[0], slots)  # [B, K]
     positive = slot < positives
     valid = slot < positives + negatives
     # Slot s holds the s-th positive, then the (s - positives)-th negative: one gather from both lists in a row.
