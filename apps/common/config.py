@@ -29,6 +29,8 @@ class LoadingConfig:
     drop_excess: bool = False
     filter_empty: bool = True
     """Leave images without a usable object out of training."""
+    min_keypoints: int = 0
+    """Leave images with fewer labelled keypoints out of training."""
     workers: int = 2
     train_split: str | None = None
     """Name of the split to train on; by default train2017, else train."""
@@ -36,7 +38,7 @@ class LoadingConfig:
     """Name of the split to evaluate on; by default val2017, else val."""
 
     def __post_init__(self) -> None:
-        _at_least(self, batch=1, max_instances=1, workers=0)
+        _at_least(self, batch=1, max_instances=1, min_keypoints=0, workers=0)
         if not 0 <= self.flip <= 1:
             raise ValueError(f"flip must be a probability between 0 and 1, got {self.flip}")
 
@@ -142,6 +144,7 @@ class TwoStageRecipe(Recipe):
             max_edges=data.max_edges,
             max_polygons=data.max_polygons,
             drop_excess=data.drop_excess,
+            keypoints=0 if self.detector.keypoints is None else self.detector.keypoints.num_keypoints,
         )
 
     def training_transform(self) -> Augmentation:

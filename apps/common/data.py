@@ -37,8 +37,8 @@ def data_root(data: Path | None) -> Path:
     return synthetic_dataset() if data is None else data
 
 
-def open_splits(data: Path | None, config: LoadingConfig) -> Splits:
-    """Index the training and the held-out split.
+def open_splits(data: Path | None, config: LoadingConfig, *, keypoints: bool = False) -> Splits:
+    """Index the training and the held-out split, with keypoints for detectors of them.
 
     Raises:
         DataError: anything wrong with the folder, the annotation files or their categories.
@@ -46,8 +46,9 @@ def open_splits(data: Path | None, config: LoadingConfig) -> Splits:
     root = data_root(data)
     names = (config.train_split, config.val_split)
     if None in names:
-        names = tuple(given or found for given, found in zip(names, default_splits(root), strict=True))
-    train, val = (load_split(root, str(name)) for name in names)
+        default = default_splits(root, keypoints=keypoints)
+        names = tuple(given or found for given, found in zip(names, default, strict=True))
+    train, val = (load_split(root, str(name), keypoints=keypoints) for name in names)
     check_same_categories(train, val)
     return Splits(root=root, train=train, val=val)
 
@@ -67,6 +68,7 @@ def training_batches(recipe: Recipe, index: CocoIndex, start: int, *, pin_memory
         workers=data.workers,
         pin_memory=pin_memory,
         filter_empty=data.filter_empty,
+        min_keypoints=data.min_keypoints,
         grouping=grouping(transform.resize, recipe.batch_shape().buckets),
     )
     return iter(loader)

@@ -59,9 +59,8 @@ class Evaluator:
             return {}
         # In an order that does not depend on who detected what.
         self.rows = sorted((row for part in gathered for row in part), key=lambda row: row["image_id"])
-        tasks = ("bbox", "segm") if detector.has_masks else ("bbox",)
         chosen = None if detector.categories == self.index.categories else tuple(detector.categories)
-        self.metrics = coco_evaluate(self.index, self.rows, tasks, protocol=Protocol(classes=chosen))
+        self.metrics = coco_evaluate(self.index, self.rows, detector.tasks, protocol=Protocol(classes=chosen))
         return self.metrics
 
     def _rows(self, detector: Predictor) -> Any:
@@ -109,7 +108,9 @@ def _evaluate(app: App, options: EvalOptions, device: torch.device) -> None:
     weights = open_options(app, options)
     with distributed.main_first():
         root = data_root(options.data)
-    index = load_split(root, options.split or default_splits(root)[1])
+    keypoints = "keypoints" in weights.network().tasks
+    split = options.split or default_splits(root, keypoints=keypoints)[1]
+    index = load_split(root, split, keypoints=keypoints)
     batch, workers = loading_of(weights)
     detector = predictor(on_categories(weights, index), options, device, batch)
     say_what_was_read(weights)

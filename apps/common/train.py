@@ -140,7 +140,7 @@ def _read(app: App, args: list[str]) -> tuple[_Job, Weights | None]:
 def _open(job: _Job) -> tuple[Splits, Recipe]:
     """The data, and the recipe for their classes."""
     with distributed.main_first():
-        splits = open_splits(job.options.data, job.recipe.data)
+        splits = open_splits(job.options.data, job.recipe.data, keypoints=job.recipe.batch_shape().keypoints > 0)
     print(
         f"Data: {splits.root}: {len(splits.train)} training and {len(splits.val)} held-out images, "
         f"{splits.train.num_classes} classes."

@@ -1,7 +1,9 @@
-"""The recipes of Mask R-CNN, each a function that returns the whole configuration of a run."""
+"""The recipes of Mask and Keypoint R-CNN, each a function that returns the whole configuration of a run."""
 
 from apps.common import recipes
-from apps.common.config import TwoStageRecipe
+from apps.common.config import DataConfig, TwoStageRecipe
+from det_engine import SolverConfig, TrainSettings
+from det_models import BackboneConfig, torchvision_keypoint_config
 
 
 def tiny() -> TwoStageRecipe:
@@ -45,6 +47,29 @@ def mask_rcnn_r50_fpn_1x_mlperf() -> TwoStageRecipe:
     )
 
 
+def keypoint_rcnn_r50_fpn() -> TwoStageRecipe:
+    """Keypoint R-CNN as torchvision's references/detection train it: 54.6 box AP, 65.0 keypoint AP."""
+    epoch = 3500  # steps of 16 of about 56 thousand images with ten labelled keypoints
+    return TwoStageRecipe(
+        name="keypoint_rcnn_r50_fpn",
+        summary="torchvision, 46 epochs: 54.6 box / 65.0 keypoint AP",
+        backbone=BackboneConfig(stride_in_1x1=False, freeze_at=2, weights="resnet50-0676ba61.pth"),
+        detector=torchvision_keypoint_config(),
+        data=DataConfig(batch=16, rounding="torchvision", min_keypoints=10),
+        solver=SolverConfig(
+            base_lr=0.02,
+            reference_batch=16,
+            weight_decay=1e-4,
+            norm_weight_decay=None,
+            warmup_steps=1000,
+            warmup_factor=1 / 1000,
+            milestones=(36 * epoch, 43 * epoch),
+            steps=46 * epoch,
+        ),
+        train=TrainSettings(log_interval=20, checkpoint_interval=epoch, evaluation_interval=epoch),
+    )
+
+
 RECIPES = {
     recipe.__name__: recipe
     for recipe in (
@@ -55,5 +80,6 @@ RECIPES = {
         mask_rcnn_r101_fpn_1x,
         mask_rcnn_r101_fpn_3x,
         mask_rcnn_r50_fpn_1x_mlperf,
+        keypoint_rcnn_r50_fpn,
     )
 }

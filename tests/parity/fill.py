@@ -57,7 +57,7 @@ GAIN = [
     # ---- mask heads ----
     (r"(mask_fcn_logits|mask_head\.predictor|conv_logits)\.weight$", 2.5),
     # ---- keypoint head ----
-    (r"kps_score_lowres\.weight$", 6.0),
+    (r"kps_score_lowres\.weight$", 2.5),
     # ---- YOLACT ----
     (r"upfeature\.0\.weight$", 1.2),
     (r"conf_layer\.weight$", 4.5),

@@ -94,7 +94,7 @@ class Case:
     def app(self) -> App:
         """The app that a user runs such a model with."""
         heads = self.recipe.detector
-        name = "mask_rcnn" if heads.mask is not None else "faster_rcnn"
+        name = "faster_rcnn" if heads.mask is None and heads.keypoints is None else "mask_rcnn"
         return APPS["cascade_rcnn" if heads.cascade is not None else name]
 
     @contextmanager

@@ -54,7 +54,10 @@ def test_losses(step: test_training.Step) -> None:
 
 
 def test_gradients(step: test_training.Step) -> None:
-    test_training.test_gradients(step)
+    # torchvision without oneDNN differs from itself with it by 7e-4 and 4e-3. What all cells of a heatmap share
+    # changes no softmax, so the last bias has no gradient.
+    zero = "roi_heads.keypoint_predictor.kps_score_lowres.bias"
+    test_training.assert_gradients(step, norm_limit=2e-3, entry_limit=1e-2, zero=zero)
 
 
 @pytest.fixture(scope="module")

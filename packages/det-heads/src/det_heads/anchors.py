@@ -63,7 +63,7 @@ def _legacy_cell_anchors(sizes: Sequence[float], ratios: Sequence[float], stride
 
 
 def inside_image(anchors: Tensor, image_sizes: Tensor, straddle: float) -> Tensor:
-    """Which anchors stay within an image, allowing ``straddle`` pixels.
+    """Tell which anchors stay within an image, allowing ``straddle`` pixels.
 
     Args:
         anchors: [N, 4].

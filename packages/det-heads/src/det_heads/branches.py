@@ -17,7 +17,7 @@ class Branch(Protocol):
 
     A :class:`~det_heads.TwoStageDetector` takes any number of them, each under a name of its own. In a step the shapes
     of all tensors follow from the configuration, never from the data, and nothing is read back to the host.
-    Shapes: `B` images, `S` samples, `K` detections, `n` detections of one image.
+    Shapes: `B` images, `S` samples, `K` detections, `N` detections of one image.
     """
 
     def losses(
@@ -53,8 +53,8 @@ class Branch(Protocol):
         """Bring what was found in one image to its original pixels; runs on the host, after the static program.
 
         Args:
-            found: All tensors of the detections, [n, ...] on the CPU, floating ones in float32.
-            boxes: [n, 4] in original pixels, in the detector's width convention.
+            found: All tensors of the detections, [N, ...] on the CPU, floating ones in float32.
+            boxes: [N, 4] in original pixels, in the detector's width convention.
             original: The image before it was resized.
 
         Returns:

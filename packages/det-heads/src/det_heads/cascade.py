@@ -53,8 +53,8 @@ class CascadeBoxHeads(nn.ModuleList):
     ) -> dict[str, Tensor]:
         """Compute the losses of all stages, each with the samples that the one before it has refined.
 
-        Arguments as :meth:`BoxHead.losses`. A branch learns from the samples of the first stage, but
-        :class:`CascadeMaskHeads` have a head for each.
+        Arguments as :meth:`BoxHead.losses`, features per level [B, C, H, W]. A branch learns from the samples of the
+        first stage, but :class:`CascadeMaskHeads` have a head for each.
 
         Returns:
             ``loss_cls_stage0``, ``loss_box_stage0``, ``loss_cls_stage1``, ..., and the branches' losses.
@@ -100,7 +100,13 @@ class CascadeBoxHeads(nn.ModuleList):
         return label_all(boxes, head.match(boxes, valid, truth), truth, num_classes=head.num_classes)
 
     def detect(self, features: Sequence[Tensor], proposals: Proposals, image_sizes: Tensor) -> dict[str, Tensor]:
-        """Detect as :meth:`BoxHead.detect` does: boxes of the last stage, scores of all stages."""
+        """Detect as :meth:`BoxHead.detect` does: boxes of the last stage, scores of all stages.
+
+        Args:
+            features: Per level [B, C, H, W].
+            proposals: Of the first stage.
+            image_sizes: [B, 2] (height, width).
+        """
         boxes, valid = proposals.boxes, proposals.valid
         *before, last = self
         scores: list[Tensor] = []
@@ -139,7 +145,7 @@ class CascadeMaskHeads(nn.ModuleList):
         return detect_masks(list(cast("Iterable[MaskHead]", self)), features, detections)
 
     def to_image(self, found: Mapping[str, Tensor], boxes: Tensor, original: Original) -> dict[str, Any]:
-        """Paste the masks, as :meth:`MaskHead.to_image`."""
+        """Paste the masks at their boxes [N, 4], as :meth:`MaskHead.to_image`."""
         return self.stage(0).to_image(found, boxes, original)
 
 

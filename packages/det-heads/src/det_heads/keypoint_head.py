@@ -1,6 +1,6 @@
 """The keypoint head: a heatmap for each keypoint of a box (Mask R-CNN, section 5; Keypoint R-CNN of torchvision).
 
-Shapes: `B` images, `S` samples, `K` detections, `n` detections of an image, `R` pooled boxes, `J` keypoints.
+Shapes: `B` images, `S` samples, `K` detections, `N` detections of an image, `R` pooled boxes, `J` keypoints.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -93,7 +93,7 @@ class KeypointHead(nn.Module):
     def losses(
         self, batch: Mapping[str, Tensor], features: Sequence[Tensor], samples: Samples, part: BatchPart = WHOLE
     ) -> dict[str, Tensor]:
-        """Compute ``loss_keypoint`` of the positive samples; see :class:`~det_heads.Branch`.
+        """Compute ``loss_keypoint``, a scalar, of positive samples of features [B, C, H, W]; see :class:`Branch`.
 
         Raises:
             ValueError: The batch has no keypoints, or not as many as the head.
@@ -120,7 +120,7 @@ class KeypointHead(nn.Module):
         return {"heatmaps": unpack(logits, packing, (valid.shape[0], valid.shape[1]))}
 
     def to_image(self, found: Mapping[str, Tensor], boxes: Tensor, original: Original) -> dict[str, Any]:  # noqa: ARG002
-        """Decode the heatmaps into ``keypoints`` [n, J, 3] and ``keypoint_scores`` [n, J]; see :class:`Branch`.
+        """Decode the heatmaps into ``keypoints`` [N, J, 3] and ``keypoint_scores`` [N, J]; see :class:`Branch`.
 
         A keypoint is x, y in original pixels and 1; a score is a logit.
         """
@@ -159,7 +159,7 @@ def keypoint_loss(logits: Tensor, cells: Tensor, valid: Tensor, part: BatchPart 
         part: Which part of a larger batch this is.
 
     Returns:
-        Scalar float32, zero where no keypoint is valid.
+        A scalar, float32, zero where no keypoint is valid.
     """
     loss = F.cross_entropy(logits.float().flatten(0, 1).flatten(1), cells.flatten(), reduction="none")  # [RJ]
     return (loss * valid.flatten()).sum() / part.normalizer(valid.sum())
@@ -169,11 +169,11 @@ def decode_heatmaps(heatmaps: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
     """Find the maximum of each heatmap, enlarged to the pixels of its box; runs on the host.
 
     Args:
-        heatmaps: [n, J, H, W] logits.
-        boxes: [n, 4] in the pixels wanted.
+        heatmaps: [N, J, H, W] logits.
+        boxes: [N, 4] in the pixels wanted.
 
     Returns:
-        [n, J, 3] float32: x, y and 1; and [n, J] float32, the logit there.
+        [N, J, 3] float32: x, y and 1; and [N, J] float32, the logit there.
         Source: torchvision roi_heads.py, ``heatmaps_to_keypoints``.
     """
     points = torch.ones(*heatmaps.shape[:2], 3)

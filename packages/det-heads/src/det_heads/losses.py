@@ -22,7 +22,7 @@ def regression_loss(deltas: Tensor, samples: Samples, coder: BoxCoder, *, beta: 
         beta: Where the loss becomes linear; 0: L1.
 
     Returns:
-        Scalar float32, not normalised.
+        A scalar, float32, not normalised.
     """
     positive = samples.positive[..., None]
     targets = coder.encode(samples.truth_boxes, samples.boxes)  # [B, S, 4]
@@ -99,7 +99,7 @@ def mask_loss(logits: Tensor, targets: Tensor, used: Tensor, part: BatchPart = W
         part: Which part of a larger batch this is.
 
     Returns:
-        Scalar float32, zero where no row is used.
+        A scalar, float32, zero where no row is used.
     """
     loss = F.binary_cross_entropy_with_logits(logits.float(), targets, reduction="none").mean(dim=(1, 2))
     return (loss * used).sum() / part.normalizer(used.sum())

@@ -88,7 +88,7 @@ class MaskHead(nn.Module):
     def losses(
         self, batch: Mapping[str, Tensor], features: Sequence[Tensor], samples: Samples, part: BatchPart = WHOLE
     ) -> dict[str, Tensor]:
-        """Compute ``loss_mask`` of the positive samples; see :meth:`Branch.losses <det_heads.Branch.losses>`."""
+        """Compute ``loss_mask``, a scalar, of positive samples of features [B, C, H, W]; see :class:`Branch`."""
         slots = samples.max_positives
         boxes, labels = samples.boxes[:, :slots], samples.labels[:, :slots]
         packing = pack(samples.positive[:, :slots])
@@ -105,7 +105,7 @@ class MaskHead(nn.Module):
         return detect_masks([self], features, detections)
 
     def to_image(self, found: Mapping[str, Tensor], boxes: Tensor, original: Original) -> dict[str, Any]:
-        """Paste the masks into the original image as ``masks``, COCO run lengths; see :class:`Branch`."""
+        """Paste the masks at boxes [N, 4] of the original image as ``masks``, COCO run lengths; see :class:`Branch`."""
         config = self.config
         size = (original.height, original.width)
         masks = paste_to_rle(found["masks"], boxes, *size, threshold=config.paste_threshold, mode=config.paste)

@@ -17,7 +17,7 @@ class RowBatchNorm2d(nn.BatchNorm2d):
     """
 
     def forward(self, input: Tensor, used: Tensor | None = None) -> Tensor:  # noqa: A002 - torch's name
-        """Normalised rows.
+        """Normalise rows; the result has the same shape.
 
         Args:
             input: [R, C, H, W].

@@ -37,17 +37,17 @@ class BatchPart:
         return number if self._mean is None else self._mean(number)
 
     def at_least_one(self, mean: Tensor) -> Tensor:
-        """A :meth:`mean`, but not less than that of one thing in all parts together."""
+        """Raise a :meth:`mean`, a scalar, to at least that of one thing in all parts together."""
         return mean.clamp(min=1 if self.count == 1 else 1 / self.count)
 
     def normalizer(self, number: Tensor) -> Tensor:
-        """What a sum over `number` things of this part is divided by so that the parts' mean is that of all things.
+        """Return what a sum over `number` things of this part is divided by so that the parts' mean is that of all.
 
         Args:
-            number: Scalar, what this part counted.
+            number: A scalar, what this part counted.
 
         Returns:
-            Scalar; of the whole batch `number` itself, but at least 1.
+            A scalar; of the whole batch `number` itself, but at least 1.
         """
         return self.at_least_one(self.mean(number))
 
@@ -60,7 +60,7 @@ class BatchPart:
             device: Where they are needed.
 
         Returns:
-            [rows, columns] in [0, 1): this part's rows of what is drawn for all parts together.
+            [B, N], that is [rows, columns], in [0, 1): this part's rows of what is drawn for all parts together.
         """
         shape = (rows * self.count, columns)
         keys = torch.rand(shape, device=device) if self._draw is None else self._draw(shape, device)

@@ -18,11 +18,11 @@ class ImageDetections:
     """Detections of one image, on the CPU, best first.
 
     Attributes:
-        boxes: [n, 4] float32, x1, y1, x2, y2 in pixels of the original image, no +1.
-        scores: [n] float32.
-        labels: [n] int64, 0..C-1.
-        masks: n COCO run-length encodings ``{"size": [h, w], "counts": str}``, or None for a box detector.
-        mask_scores: [n] float32, scores of the masks where the detector gives them other ones than its boxes.
+        boxes: [N, 4] float32, x1, y1, x2, y2 in pixels of the original image, no +1.
+        scores: [N] float32.
+        labels: [N] int64, 0..C-1.
+        masks: N COCO run-length encodings ``{"size": [h, w], "counts": str}``, or None for a box detector.
+        mask_scores: [N] float32, scores of the masks where the detector gives them other ones than its boxes.
         extra: What further branches found, by name, an entry for each detection.
     """
 

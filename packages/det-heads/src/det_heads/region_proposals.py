@@ -94,7 +94,8 @@ class RegionProposals(RPNHead):
 
         In training this is the second time that the head runs. The losses see a few hundred of some 200 000 anchors,
         so they compute the head at these alone (:meth:`RPNHead.at`), and this pass over all of them needs no gradient.
-        Losses of the dense outputs instead would save it and cost the dense backward pass, which is twice as much.
+        Losses of the dense outputs instead would save it and cost the dense backward pass: forward and backward, 3.6 s
+        instead of 1.1 s on a CPU core for an image of 800 x 1344 pixels.
 
         Args:
             features: Per level [B, C, H, W].

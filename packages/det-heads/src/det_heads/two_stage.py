@@ -120,6 +120,6 @@ class TwoStageDetector(nn.Module):
     def to_image(
         self, detections: Mapping[str, Tensor], scales: Tensor, original_sizes: Sequence[tuple[int, int]]
     ) -> list[ImageDetections]:
-        """Bring detections to the pixels of the original images, see :func:`det_heads.to_image`."""
+        """Bring detections to the pixels of the original images, resized by `scales` [B, 2]; see :func:`to_image`."""
         branches = [branch.to_image for branch in self.branches]
         return to_image(detections, scales, original_sizes, offset=self.rpn.coder.offset, branches=branches)

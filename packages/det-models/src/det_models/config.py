@@ -77,3 +77,11 @@ class ModelConfig:
     detector: DetectorConfig | YolactConfig
     resize: Resize
     buckets: tuple[tuple[int, int], ...]
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """What it finds, as COCO's evaluation calls it: `bbox`, and perhaps `segm` and `keypoints`."""
+        if isinstance(self.detector, YolactConfig):
+            return ("bbox", "segm")
+        found = {"bbox": True, "segm": self.detector.mask, "keypoints": self.detector.keypoints}
+        return tuple(task for task, head in found.items() if head)

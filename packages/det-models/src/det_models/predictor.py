@@ -97,9 +97,9 @@ class Predictor:
         return {self.ids[label]: str(self.names[label]) for label in self.labels}
 
     @property
-    def has_masks(self) -> bool:
-        """Whether it finds masks, not only boxes."""
-        return isinstance(self.config.detector, YolactConfig) or self.config.detector.mask is not None
+    def tasks(self) -> tuple[str, ...]:
+        """What it finds, see :attr:`ModelConfig.tasks`."""
+        return self.config.tasks
 
     def predict(
         self, images: Any, *, min_score: float = 0.0, batch_size: int | None = None, features: bool = False
@@ -245,6 +245,8 @@ def kind_of(config: ModelConfig) -> str:
     if isinstance(detector, YolactConfig):
         return "YOLACT" if detector.mask_iou is None else "YOLACT++"
     kind = "Faster R-CNN" if detector.mask is None else "Mask R-CNN"
+    if detector.keypoints is not None:
+        kind = kind.replace("Faster", "Keypoint")
     return kind if detector.cascade is None else kind.replace("Faster ", "").join(("Cascade ", ""))
 
 

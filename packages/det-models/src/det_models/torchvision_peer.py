@@ -8,10 +8,11 @@ import torch
 import torchvision
 from torch import Tensor, nn
 from torchvision.models import resnet
-from torchvision.models.detection import FasterRCNN, MaskRCNN
+from torchvision.models.detection import FasterRCNN, KeypointRCNN, MaskRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead, FastRCNNPredictor, TwoMLPHead
+from torchvision.models.detection.keypoint_rcnn import KeypointRCNNHeads, KeypointRCNNPredictor
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.models.detection.rpn import RPNHead
 from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign
@@ -19,7 +20,7 @@ from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign
 from det_backbones import Norm, make_norm
 from det_backbones.resnet import BLOCKS
 from det_coco import Batch
-from det_heads import BoxHeadConfig, MaskHeadConfig
+from det_heads import BoxHeadConfig, KeypointHeadConfig, MaskHeadConfig
 from det_heads.config import PoolConfig
 from det_models.certificate import Detections, Outputs
 from det_models.config import ModelConfig
@@ -79,6 +80,9 @@ def torchvision_network(model: ModelConfig, state: Mapping[str, Tensor]) -> Fast
     if config.mask is not None:
         kind = MaskRCNN
         options |= _mask_options(channels, config.mask, outputs)
+    if config.keypoints is not None:
+        kind = KeypointRCNN
+        options |= _keypoint_options(channels, config.keypoints)
     network = kind(pyramid, **options)
     network.load_state_dict(dict(state))
     return network.eval()
@@ -117,6 +121,14 @@ def _mask_options(channels: int, config: MaskHeadConfig, outputs: int) -> dict[s
     }
 
 
+def _keypoint_options(channels: int, config: KeypointHeadConfig) -> dict[str, Any]:
+    return {
+        "keypoint_roi_pool": _pool(config.pool),
+        "keypoint_head": KeypointRCNNHeads(channels, [config.channels] * config.convs),
+        "keypoint_predictor": KeypointRCNNPredictor(config.channels, config.num_keypoints),
+    }
+
+
 class TorchvisionOutputs(Outputs):
     """What torchvision computes.
 
@@ -147,6 +159,11 @@ class TorchvisionOutputs(Outputs):
             logits, deltas = heads.box_predictor(heads.box_head(inputs[0]))
             order = torch.cat((self.labels, self.labels.new_zeros(1)))  # background last
             return logits[:, order], deltas.unflatten(1, (-1, 4))[:, self.labels].flatten(1)
+        if kind == "keypoint":
+            pooled, count = inputs
+            logits = heads.keypoint_predictor(heads.keypoint_head(pooled))  # [R, J, 4P, 4P]
+            used = (torch.arange(len(pooled)) < count)[:, None, None, None]
+            return torch.where(used, logits, heads.keypoint_predictor.kps_score_lowres.bias[:, None, None])
         pooled, labels, count = inputs
         logits = heads.mask_predictor(heads.mask_head(pooled))[torch.arange(len(pooled)), self.labels[labels]]
         # Beyond `count` are rows without a box, of which ours says nothing.

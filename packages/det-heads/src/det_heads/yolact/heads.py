@@ -42,13 +42,13 @@ class PredictionHead(nn.Module):
         init_xavier(self)
 
     def forward(self, features: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """From the levels [B, channels, H, W]: deltas [B, N, 4], logits [B, N, C + 1], coefficients [B, N, K]."""
+        """Compute of the levels [B, channels, H, W] deltas [B, N, 4], logits [B, N, C + 1], coefficients [B, N, K]."""
         parts = [self.level(feature) for feature in features]
         deltas, logits, coefficients = (torch.cat(part, 1) for part in zip(*parts, strict=True))
         return deltas, logits, coefficients
 
     def level(self, feature: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The same of one level."""
+        """Compute the same of one level [B, channels, H, W]."""
         hidden = F.relu_(self.feature(feature))
         outputs = (self.boxes(hidden), self.classes(hidden), self.coefficients(hidden))
         deltas, logits, coefficients = (
@@ -93,7 +93,7 @@ class MaskIoUNet(nn.Module):
 
         Args:
             masks: [R, H, W] probabilities, cropped.
-            count: [] int64.
+            count: A scalar, int64.
 
         Returns:
             [R, C] float32, not negative; zero in the other rows.

@@ -36,7 +36,7 @@ _CLAMPED = 100.0
 
 
 def box_loss(deltas: Tensor, priors: Tensor, boxes: Tensor, match: PriorMatch) -> Tensor:
-    """Smooth L1, the sum over the positive priors.
+    """Compute smooth L1, a scalar: the sum over the positive priors.
 
     Args:
         deltas: [B, N, 4].
@@ -51,7 +51,7 @@ def box_loss(deltas: Tensor, priors: Tensor, boxes: Tensor, match: PriorMatch) -
 
 
 def classification_loss(logits: Tensor, labels: Tensor, match: PriorMatch, negatives: int) -> Tensor:
-    """Cross entropy, the sum over the positive priors and the hardest negatives.
+    """Compute cross entropy, a scalar: the sum over the positive priors and the hardest negatives.
 
     Negatives are ranked by how far their background is from certain; an image has `negatives` times as many of them as
     positives.
@@ -92,7 +92,7 @@ class MaskSamples(NamedTuple):
 
 @torch.no_grad()
 def sample_masks(match: PriorMatch, keys: Tensor, count: int) -> MaskSamples:
-    """At most `count` positives of each image: those with the largest keys [B, N] in [0, 1)."""
+    """Choose at most `count` positives of each image: those with the largest keys [B, N] in [0, 1)."""
     keys, prior = torch.where(match.positive, keys, -1.0).topk(min(count, keys.shape[1]), 1)
     used = keys >= 0
     weight = match.positive.sum(1) / used.sum(1).clamp(min=1)
@@ -138,7 +138,7 @@ def mask_losses(
 def mask_iou_loss(
     net: MaskIoUNet, masks: Tensor, truth: Tensor, labels: Tensor, used: Tensor, config: MaskIoUConfig
 ) -> Tensor:
-    """Smooth L1 between the estimated and the actual IoU of predicted masks, the sum over masks that are large enough.
+    """Compute smooth L1 between estimated and actual IoU of masks, a scalar: the sum over those that are large enough.
 
     Args:
         net: The network.
@@ -160,7 +160,7 @@ def mask_iou_loss(
 
 
 def semantic_loss(logits: Tensor, bitmaps: Tensor, labels: Tensor, usable: Tensor) -> Tensor:
-    """Binary cross entropy of each class' pixels, the sum over classes and images, the mean over pixels.
+    """Compute binary cross entropy of classes' pixels, a scalar: the sum over classes and images, the mean over pixels.
 
     Args:
         logits: [B, C, H3, W3].

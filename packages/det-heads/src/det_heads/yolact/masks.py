@@ -66,12 +66,12 @@ def masks_to_image(found: Mapping[str, Tensor], boxes: Tensor, original: Origina
     Bilinear, and each only around its box, since it is zero elsewhere.
 
     Args:
-        found: ``masks`` [n, h, w], and perhaps ``mask_scores`` [n].
-        boxes: [n, 4] in original pixels.
+        found: ``masks`` [N, h, w], and perhaps ``mask_scores`` [N].
+        boxes: [N, 4] in original pixels.
         original: The image before it was resized.
 
     Returns:
-        ``masks``, n COCO run lengths, and perhaps ``mask_scores``.
+        ``masks``, N COCO run lengths, and perhaps ``mask_scores``.
     """
     masks, size = found["masks"], (original.height, original.width)
     height, width = masks.shape[1:]

@@ -124,14 +124,14 @@ class Yolact(nn.Module):
         return self.pixels(batch["images"], batch["image_sizes"])
 
     def outputs(self, features: Sequence[Tensor], image_shape: tuple[int, int]) -> Outputs:
-        """The heads' outputs for a pyramid P3, ..., P7."""
+        """Compute the heads' outputs for a pyramid P3, ..., P7 of [B, C, H, W] each."""
         shapes = [(feature.shape[-2], feature.shape[-1]) for feature in features]
         priors = self.priors(shapes, image_shape, features[0].device)
         deltas, logits, coefficients = self.head(features)
         return Outputs(priors, deltas, logits, coefficients, self.protonet(features[0]))
 
     def match(self, priors: Tensor, batch: Mapping[str, Tensor]) -> PriorMatch:
-        """Which priors are which objects."""
+        """Match priors [N, 4] with objects."""
         return match_priors(priors, _boxes(batch), batch["valid"], batch["crowd"], self.config.loss)
 
     def losses(
@@ -197,7 +197,11 @@ class Yolact(nn.Module):
         return crop(assemble(prototypes, coefficients).sigmoid_(), scale(boxes, image_shape, back=True))
 
     def estimate_iou(self, masks: Tensor, labels: Tensor) -> Tensor:
-        """The IoU [B, K] that masks [B, K, h, w] of classes [B, K] probably have with their objects."""
+        """Estimate the IoU [B, K] that masks [B, K, h, w] of classes [B, K] have with their objects.
+
+        Raises:
+            ValueError: There is no mask-IoU network.
+        """
         if self.mask_iou is None:
             raise ValueError("this YOLACT has no mask-IoU network; build it with a mask_iou configuration")
         rows = torch.full((), labels.numel(), dtype=torch.int64, device=labels.device)
@@ -207,7 +211,7 @@ class Yolact(nn.Module):
     def to_image(
         self, detections: Mapping[str, Tensor], scales: Tensor, original_sizes: Sequence[tuple[int, int]]
     ) -> list[ImageDetections]:
-        """Detections in pixels of the original images, see :func:`det_heads.to_image`."""
+        """Bring detections to the pixels of the original images, resized by `scales` [B, 2]; see :func:`to_image`."""
         return to_image(detections, scales, original_sizes, branches=[masks_to_image])
 
 

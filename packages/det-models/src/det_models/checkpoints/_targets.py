@@ -221,6 +221,8 @@ def obstacle(config: DetectorConfig, system: str) -> str | None:
     if system == "torchvision":
         if cascade is not None:
             return "torchvision has no cascades"
+        if mask is not None and config.keypoints is not None:
+            return "torchvision has no detector of masks and keypoints"
         if config.box.class_agnostic:
             return "torchvision's box head has a box for every class, and this one has one for all"
         heads = (config.rpn.convs > 1, config.box.convs, config.box.layers, config.box.norm)
