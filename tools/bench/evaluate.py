@@ -14,6 +14,7 @@ import json
 import multiprocessing
 import os
 import pickle
+import re
 import resource
 import tempfile
 import time
@@ -140,11 +141,21 @@ def measure(side: Side, *arguments: Any) -> tuple[float, float, list[float]]:
 def _measured(side: Side, folder: Path, *arguments: Any) -> tuple[float, float, Any]:
     with contextlib.redirect_stdout(io.StringIO()):
         run = side(folder / "instances.json", pickle.loads((folder / "results.pickle").read_bytes()), *arguments)
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        before = _peak(reset=True)
         began = time.process_time()
         numbers = run()
         seconds = time.process_time() - began
-    return seconds, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024, numbers
+    return seconds, _peak() - before, numbers
+
+
+def _peak(*, reset: bool = False) -> float:
+    """The most memory that this process had, in MiB; since the last reset, where the system can (Linux)."""
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    if reset:
+        Path("/proc/self/clear_refs").write_text("5")
+    return int(re.findall(r"VmHWM:\s+(\d+)", status.read_text())[0]) / 1024
 
 
 def compare(folder: Path, options: argparse.Namespace) -> list[dict[str, Any]]:

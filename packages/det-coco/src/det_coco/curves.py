@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from det_coco._columns import Columns, chosen_labels, make_columns
-from det_coco._evaluators import match
+from det_coco._evaluators import match, without_collection
 from det_coco.annotations import CocoIndex
 from det_coco.detections import Detections
 from det_coco.lvis import FREQUENCIES
@@ -98,10 +98,11 @@ def precision_recall(
         DataError: the detections do not fit the split, or one side lacks what is compared.
         ValueError: the IoU type is unknown.
     """
-    columns = make_columns(index, detections, iou_type, protocol or Protocol.coco(iou_type), image_ids)
-    _say_if_limited(index, columns)
-    evaluator = match(columns)
-    evaluator.accumulate()
+    with without_collection():
+        columns = make_columns(index, detections, iou_type, protocol or Protocol.coco(iou_type), image_ids)
+        _say_if_limited(index, columns)
+        evaluator = match(columns)
+        evaluator.accumulate()
     arrays = evaluator.eval
     rows = columns.labels
     agnostic = columns.protocol.class_agnostic

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from det_coco._columns import Columns, make_columns
-from det_coco._evaluators import match
+from det_coco._evaluators import match, without_collection
 from det_coco.annotations import CocoIndex
 from det_coco.detections import Detections
 from det_coco.protocol import Protocol
@@ -66,8 +66,9 @@ def match_detections(
         ValueError: the IoU type is unknown.
     """
     protocol = replace(protocol or Protocol.coco(iou_type), area_ranges={})
-    columns = make_columns(index, detections, iou_type, protocol, image_ids)
-    parts = [_match(part) for part in _parts(columns)]
+    with without_collection():
+        columns = make_columns(index, detections, iou_type, protocol, image_ids)
+        parts = [_match(part) for part in _parts(columns)]
     joined = {
         field.name: np.concatenate([getattr(part, field.name) for part in parts], axis=-1) for field in fields(Matches)
     }
