@@ -59,9 +59,8 @@ class Evaluator:
             return {}
         # In an order that does not depend on who detected what.
         self.rows = sorted((row for part in gathered for row in part), key=lambda row: row["image_id"])
-        tasks = ("bbox", "segm") if detector.has_masks else ("bbox",)
         chosen = None if detector.categories == self.index.categories else tuple(detector.categories)
-        self.metrics = coco_evaluate(self.index, self.rows, tasks, protocol=Protocol(classes=chosen))
+        self.metrics = coco_evaluate(self.index, self.rows, detector.tasks, protocol=Protocol(classes=chosen))
         return self.metrics
 
     def _rows(self, detector: Predictor) -> Any:

@@ -97,9 +97,13 @@ class Predictor:
         return {self.ids[label]: str(self.names[label]) for label in self.labels}
 
     @property
-    def has_masks(self) -> bool:
-        """Whether it finds masks, not only boxes."""
-        return isinstance(self.config.detector, YolactConfig) or self.config.detector.mask is not None
+    def tasks(self) -> tuple[str, ...]:
+        """What of its detections can be evaluated: `bbox`, and where it finds them `segm` and `keypoints`."""
+        detector = self.config.detector
+        if isinstance(detector, YolactConfig):
+            return "bbox", "segm"
+        parts = {"segm": detector.mask, "keypoints": detector.keypoints}
+        return "bbox", *(task for task, part in parts.items() if part is not None)
 
     def predict(
         self, images: Any, *, min_score: float = 0.0, batch_size: int | None = None, features: bool = False
@@ -245,6 +249,7 @@ def kind_of(config: ModelConfig) -> str:
     if isinstance(detector, YolactConfig):
         return "YOLACT" if detector.mask_iou is None else "YOLACT++"
     kind = "Faster R-CNN" if detector.mask is None else "Mask R-CNN"
+    kind = kind if detector.keypoints is None else "Keypoint R-CNN"
     return kind if detector.cascade is None else kind.replace("Faster ", "").join(("Cascade ", ""))
 
 
