@@ -25,6 +25,7 @@ from det_models import (
     maskrcnn_benchmark_config,
     mmdetection_config,
     torchvision_config,
+    torchvision_keypoint_config,
 )
 from testing.foreign_files import CLASSES, theirs, write
 
@@ -42,13 +43,16 @@ _PRESETS = {
 }
 
 
-def small_model(system: str = "ours", *, mask: bool = True, cascade: bool = False) -> ModelConfig:
+def small_model(
+    system: str = "ours", *, mask: bool = True, cascade: bool = False, keypoints: bool = False
+) -> ModelConfig:
     """A network of a few hundred thousand parameters on images of about 64 pixels.
 
     Args:
         system: Whose conventions, one of :data:`SYSTEMS`, `maskrcnn-benchmark` or `yolact++`.
         mask: Whether it has a mask head.
         cascade: Whether it has three stages.
+        keypoints: Whether it finds keypoints, and no masks.
     """
     if system.startswith("yolact"):
         return _small_yolact(plus=system.endswith("++"))
@@ -62,11 +66,13 @@ def small_model(system: str = "ours", *, mask: bool = True, cascade: bool = Fals
         freeze_at=0 if system == "ours" else 2,
         pyramid_channels=16,
     )
-    preset = detectron2_cascade_config if cascade else _PRESETS.get(system, detectron2_config)
     resize = Resize(shortest=(64,), longest=96)
-    return ModelConfig(
-        backbone=backbone, detector=_narrow(preset(3, mask=mask)), resize=resize, buckets=default_buckets(resize)
-    )
+    if keypoints:
+        detector = torchvision_keypoint_config(3)
+    else:
+        preset = detectron2_cascade_config if cascade else _PRESETS.get(system, detectron2_config)
+        detector = preset(3, mask=mask)
+    return ModelConfig(backbone=backbone, detector=_narrow(detector), resize=resize, buckets=default_buckets(resize))
 
 
 def _narrow(config: DetectorConfig) -> DetectorConfig:

@@ -17,6 +17,7 @@ FAMILIES = {
     "mask_rcnn": ("ours", {}),
     "faster_rcnn": ("ours", {"mask": False}),
     "cascade_rcnn": ("ours", {"cascade": True}),
+    "keypoint_rcnn": ("ours", {"keypoints": True}),
     "legacy": ("maskrcnn-benchmark", {}),
     "yolact": ("yolact", {}),
     "yolact++": ("yolact++", {}),
@@ -62,7 +63,11 @@ def test_what_is_found(family: str) -> None:
     assert (np.diff(found.scores) <= 0).all()
     assert found.names.tolist() == [NAMES[label + 1] for label in found.labels]
     assert found.size == (48, 72)
-    if family == "faster_rcnn":
+    if family == "keypoint_rcnn":
+        assert (found.keypoints.dtype, found.keypoints.shape) == (np.float32, (count, 17, 3))
+        assert found[:2].extra["keypoint_scores"].shape == (2, 17)
+        assert len(found.to_coco(1)[0]["keypoints"]) == 51
+    if family in ("faster_rcnn", "keypoint_rcnn"):
         assert found.masks is None
         assert found.rle is None
     else:

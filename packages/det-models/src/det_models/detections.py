@@ -12,6 +12,7 @@ from PIL import Image
 
 from det_coco import detections_of, draw, to_results
 from det_coco.rle import decode_rle
+from det_models.categories import COCO_KEYPOINTS, COCO_LIMBS
 from det_models.errors import OptionError
 
 __all__ = ["Detections", "Features", "Part"]
@@ -160,6 +161,8 @@ class Detections:
             drawn = replace(drawn, masks=None)
         if "scores" not in show:
             drawn = replace(drawn, scores=None)
+        if drawn.keypoints is not None and drawn.keypoints.shape[1] == COCO_KEYPOINTS:
+            drawn = replace(drawn, limbs=COCO_LIMBS)
         return draw(pixels, drawn, self.categories, min_side=min_side, boxes="boxes" in show)
 
     def __repr__(self) -> str:
