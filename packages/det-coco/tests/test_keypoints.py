@@ -20,6 +20,7 @@ from det_coco import (
     CocoIndex,
     DataError,
     Drawn,
+    Protocol,
     Resize,
     Skeleton,
     SSDAugmentation,
@@ -322,6 +323,8 @@ def test_metrics_equal_pycocotools(people, write, tmp_path):
     assert list(numbers.values()) == reference.stats.tolist()
     assert 0.2 < ours["AP"] < 0.95
     assert ours["AP/person"] == ours["AP"]
+    of_person = evaluate(index, rows, ["keypoints"], protocol=Protocol(classes=("person",)))["keypoints"]
+    assert of_person == {name: value for name, value in ours.items() if name != "AP/dog"}
     assert ours["AP/dog"] == -1
 
 

@@ -18,7 +18,7 @@ from det_coco.annotations import CocoIndex
 from det_coco.detections import Detections, extents
 from det_coco.errors import DataError
 from det_coco.lvis import Federation
-from det_coco.protocol import Protocol
+from det_coco.protocol import Protocol, ResolvedProtocol
 
 _log = logging.getLogger("det_coco")
 
@@ -57,7 +57,7 @@ class Columns:
     """
 
     iou_type: str
-    protocol: Protocol
+    protocol: ResolvedProtocol
     sizes: np.ndarray
     images: np.ndarray
     labels: np.ndarray
@@ -124,6 +124,7 @@ def make_columns(
     """
     if iou_type not in IOU_TYPES:
         raise ValueError(f"iou_types must be {', '.join(IOU_TYPES)} or several of them, got {iou_type!r}.")
+    rules = protocol.resolved(iou_type)
     if protocol.federated and index.federation is None:
         raise DataError(
             f"{index.annotation_file} has no 'neg_category_ids', so it cannot be evaluated by LVIS's rules. "
@@ -149,12 +150,12 @@ def make_columns(
     if protocol.federated and index.federation is not None:
         pairs = np.stack((truth_images, index.labels[objects]), axis=1)
         searched = np.concatenate((pairs, index.federation.negative))
-        kept = _federated(images, labels, scores, searched, protocol.max_detections)
+        kept = _federated(images, labels, scores, searched, rules.max_detections)
         kept = kept[areas[kept] > 0]
     truth_masks = _truth_masks(index) if masks else []
     return Columns(
         iou_type=iou_type,
-        protocol=protocol,
+        protocol=rules,
         sizes=np.stack((index.heights, index.widths), axis=1).astype(np.int64),
         images=_positions(index, image_ids),
         labels=chosen_labels(index, protocol),

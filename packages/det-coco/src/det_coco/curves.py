@@ -12,7 +12,7 @@ from det_coco._evaluators import match, without_collection
 from det_coco.annotations import CocoIndex
 from det_coco.detections import Detections
 from det_coco.lvis import FREQUENCIES
-from det_coco.protocol import Protocol
+from det_coco.protocol import Protocol, ResolvedProtocol
 
 _log = logging.getLogger("det_coco")
 
@@ -36,7 +36,7 @@ class Curves:
     """
 
     iou_type: str
-    protocol: Protocol
+    protocol: ResolvedProtocol
     limits: tuple[int, ...]
     class_names: tuple[str, ...]
     frequencies: np.ndarray | None
@@ -91,7 +91,7 @@ def precision_recall(
         detections: of all its images; of equal scores the first ranks first.
         iou_type: "bbox", "segm", "boundary" (the lower of the IoU of two masks and that of their boundaries) or
             "keypoints".
-        protocol: the rules; those of `Protocol.coco` by default.
+        protocol: the rules; COCO's by default.
         image_ids: evaluate on these images only.
 
     Raises:
@@ -99,7 +99,7 @@ def precision_recall(
         ValueError: the IoU type is unknown.
     """
     with without_collection():
-        columns = make_columns(index, detections, iou_type, protocol or Protocol.coco(iou_type), image_ids)
+        columns = make_columns(index, detections, iou_type, protocol or Protocol(), image_ids)
         _say_if_limited(index, columns)
         evaluator = match(columns)
         evaluator.accumulate()

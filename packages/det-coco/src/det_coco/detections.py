@@ -103,7 +103,8 @@ class Detections:
         if isinstance(rows, Mapping | str) or not isinstance(rows, Iterable):
             raise DataError(f"Results must be a list of rows, one for each detection, got {describe(rows)}.")
         rows = rows if isinstance(rows, list | tuple) else list(rows)
-        for number, row in enumerate(rows):
+        mappings = all(issubclass(kind, Mapping) for kind in set(map(type, rows)))
+        for number, row in enumerate(() if mappings else rows):
             if not isinstance(row, Mapping):
                 what = "an object with image_id, category_id, bbox and score"
                 raise DataError(f"Result {number} must be {what}, got {describe(row)}.")
@@ -114,7 +115,9 @@ class Detections:
         }
         boxes = any("bbox" in row for row in rows)
         if rows and all("segmentation" in row for row in rows):
-            rles = [_rle(index, row, number) for number, row in enumerate(rows)]
+            rles = [row["segmentation"] for row in rows]
+            if not _compressed(rles):
+                rles = [_rle(index, row, number) for number, row in enumerate(rows)]
             columns |= _pack(rles)
             columns |= {} if boxes else {"boxes": coco_mask.toBbox(rles)}
         if index.skeleton is not None and rows and all("keypoints" in row for row in rows):
@@ -211,12 +214,26 @@ def _offsets(lengths: np.ndarray) -> np.ndarray:
 
 def _pack(rles: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
     counts = [rle["counts"] for rle in rles]
-    codes = [text.encode("ascii") if isinstance(text, str) else text for text in counts]
+    if set(map(type, counts)) == {str}:
+        codes = "".join(counts).encode("latin-1", "replace")  # a byte a letter; strange ones are found when measured
+    else:
+        counts = [text.encode("latin-1", "replace") if isinstance(text, str) else text for text in counts]
+        codes = b"".join(counts)
     return {
         "mask_sizes": np.array([rle["size"] for rle in rles], dtype=np.int64).reshape(-1, 2),
-        "mask_codes": np.frombuffer(b"".join(codes), dtype=np.uint8),
-        "mask_offsets": _offsets(np.fromiter(map(len, codes), dtype=np.int64, count=len(codes))),
+        "mask_codes": np.frombuffer(codes, dtype=np.uint8),
+        "mask_offsets": _offsets(np.fromiter(map(len, counts), dtype=np.int64, count=len(counts))),
     }
+
+
+def _compressed(codes: Sequence[Any]) -> bool:
+    """Whether all masks are compressed run-length codes, as they nearly always are, without a look at each alone."""
+    try:
+        sizes = np.array([code["size"] for code in codes])
+        texts = set(map(type, [code["counts"] for code in codes])) <= {str, bytes}
+    except (KeyError, TypeError, ValueError, IndexError):
+        return False
+    return texts and sizes.shape == (len(codes), 2) and sizes.dtype.kind == "i"
 
 
 def _column(rows: Sequence[Mapping[str, Any]], key: str, length: int = 0) -> np.ndarray:
@@ -251,6 +268,9 @@ def _fault(row: Any, number: int, key: str, length: int) -> str | None:
 
 
 def _ids(rows: Sequence[Mapping[str, Any]], key: str) -> np.ndarray:
+    values: list[Any] = [row.get(key) for row in rows]
+    if set(map(type, values)) == {int} and max(map(abs, values)) < _MAX_ID:
+        return np.array(values, dtype=np.int64)
     numbers = _column(rows, key)
     broken = np.flatnonzero((numbers != np.floor(numbers)) | (np.abs(numbers) >= _MAX_ID))
     if broken.size:

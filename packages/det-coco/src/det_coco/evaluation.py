@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from det_coco._evaluators import without_collection
 from det_coco.annotations import CocoIndex
 from det_coco.curves import precision_recall
 from det_coco.detections import Detections
@@ -26,8 +27,7 @@ def evaluate(
         results: detections of all images: arrays, or rows as `to_results` gives them; there may be none.
         iou_types: one or more of "bbox", "segm", "boundary" (boundary IoU of masks) and "keypoints" (by the sigmas of
             `index.skeleton`); masks rank by `mask_score` where there is one.
-        protocol: limits, thresholds, sizes and classes; those of `Protocol.coco` by default, `Protocol.lvis()` for
-            LVIS.
+        protocol: limits, thresholds, sizes and classes; COCO's by default, `Protocol.lvis()` for LVIS.
         image_ids: evaluate on these images only.
 
     Returns:
@@ -41,8 +41,9 @@ def evaluate(
             evaluated; names it. Or the split lacks what is to be evaluated.
         ValueError: an IoU type is unknown.
     """
-    detections = results if isinstance(results, Detections) else Detections.from_rows(index, results)
-    return {
-        iou_type: precision_recall(index, detections, iou_type, protocol=protocol, image_ids=image_ids).metrics()
-        for iou_type in tuple(iou_types)
-    }
+    with without_collection():
+        detections = results if isinstance(results, Detections) else Detections.from_rows(index, results)
+        return {
+            iou_type: precision_recall(index, detections, iou_type, protocol=protocol, image_ids=image_ids).metrics()
+            for iou_type in tuple(iou_types)
+        }

@@ -51,7 +51,7 @@ def confidence_intervals(
         index: the split.
         detections: of its images.
         iou_type: what to compare; see `precision_recall`.
-        protocol: the rules; those of `Protocol.coco` by default.
+        protocol: the rules; COCO's by default.
         level: share of such intervals that hold the true value.
         samples: number of drawings.
         seed: the same intervals for the same seed.
@@ -63,7 +63,7 @@ def confidence_intervals(
         DataError: see `precision_recall`.
         ValueError: level or samples make no sense, or the IoU type is unknown.
     """
-    drawn = _drawn(index, [detections], iou_type, protocol or Protocol.coco(iou_type), samples, seed)[0]
+    drawn = _drawn(index, [detections], iou_type, protocol or Protocol(), samples, seed)[0]
     return {name: _interval(values, level) for name, values in drawn.items()}
 
 
@@ -97,7 +97,7 @@ def difference_intervals(
         DataError: see `precision_recall`.
         ValueError: level or samples make no sense, or the IoU type is unknown.
     """
-    one, two = _drawn(index, [first, second], iou_type, protocol or Protocol.coco(iou_type), samples, seed)
+    one, two = _drawn(index, [first, second], iou_type, protocol or Protocol(), samples, seed)
     return {name: _interval(two[name] - values, level, floor=-1) for name, values in one.items()}
 
 

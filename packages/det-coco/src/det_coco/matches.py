@@ -58,14 +58,14 @@ def match_detections(
         index: the split.
         detections: of its images.
         iou_type: what to compare; see `precision_recall`.
-        protocol: the rules; those of `Protocol.coco` by default.
+        protocol: the rules; COCO's by default.
         image_ids: match in these images only.
 
     Raises:
         DataError: see `precision_recall`.
         ValueError: the IoU type is unknown.
     """
-    protocol = replace(protocol or Protocol.coco(iou_type), area_ranges={})
+    protocol = replace(protocol or Protocol(), area_ranges={})
     with without_collection():
         columns = make_columns(index, detections, iou_type, protocol, image_ids)
         parts = [_match(part) for part in _parts(columns)]

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 
@@ -17,14 +18,14 @@ def _coco_thresholds() -> tuple[float, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class Protocol:
-    """The rules of an evaluation; COCO's for boxes and masks by default.
+    """The rules of an evaluation; COCO's by default.
 
     Attributes:
         max_detections: detections that count, those of highest score: of each class in an image (COCO), or of all
-            classes in an image where `federated` (LVIS); None: all of them.
+            classes in an image where `federated` (LVIS); None: all of them; "coco": 100, and 20 for keypoints.
         iou_thresholds: overlaps from which a detection has found an object, ascending; AP is their mean.
         area_ranges: name of a size -> smallest and largest area in square pixels, both included; the size `s` gives the
-            metrics `APs` and `ARs`.
+            metrics `APs` and `ARs`; None: COCO's s, m and l, and no s for keypoints.
         classes: names or category ids to evaluate; None: all.
         class_agnostic: whether a detection may find an object of any class.
         federated: whether only the classes that an image was searched for count in it (Gupta et al., "LVIS", 2019,
@@ -34,15 +35,15 @@ class Protocol:
         ValueError: a limit, threshold or range makes no sense.
     """
 
-    max_detections: int | None = 100
+    max_detections: int | Literal["coco"] | None = "coco"
     iou_thresholds: tuple[float, ...] = field(default_factory=_coco_thresholds)
-    area_ranges: Mapping[str, tuple[float, float]] = field(default_factory=lambda: dict(_COCO_AREAS))
+    area_ranges: Mapping[str, tuple[float, float]] | None = None
     classes: tuple[str | int, ...] | None = None
     class_agnostic: bool = False
     federated: bool = False
 
     def __post_init__(self) -> None:
-        if self.max_detections is not None and self.max_detections < 1:
+        if isinstance(self.max_detections, int) and self.max_detections < 1:
             raise ValueError(f"max_detections must be at least 1, or None for no limit, got {self.max_detections}.")
         thresholds = self.iou_thresholds
         if (
@@ -51,7 +52,7 @@ class Protocol:
             or not 0 < thresholds[0] <= thresholds[-1] <= 1
         ):
             raise ValueError(f"iou_thresholds must ascend and lie above 0 and up to 1, got {thresholds}.")
-        for name, (smallest, largest) in self.area_ranges.items():
+        for name, (smallest, largest) in (self.area_ranges or {}).items():
             if not 0 <= smallest <= largest:
                 raise ValueError(
                     f"area_ranges must have a smallest and a largest area, got {name!r}: {smallest, largest}."
@@ -62,16 +63,34 @@ class Protocol:
             raise ValueError("class_agnostic and federated exclude each other: federated rules are about classes.")
 
     @staticmethod
-    def coco(iou_type: str) -> "Protocol":
-        """The rules of COCO for an IoU type: for keypoints 20 detections an image, and no small objects."""
-        if iou_type != "keypoints":
-            return Protocol()
-        return Protocol(max_detections=20, area_ranges={name: _COCO_AREAS[name] for name in "ml"})
-
-    @staticmethod
     def lvis() -> "Protocol":
         """The rules of LVIS: 300 detections an image, federated."""
         return Protocol(max_detections=300, federated=True)
+
+    def resolved(self, iou_type: str) -> "ResolvedProtocol":
+        """The rules with what COCO says about an IoU type filled in."""
+        keypoints = iou_type == "keypoints"
+        limit, areas = self.max_detections, self.area_ranges
+        if limit == "coco":
+            limit = 20 if keypoints else 100
+        if areas is None:
+            areas = {name: area for name, area in _COCO_AREAS.items() if not (keypoints and name == "s")}
+        return ResolvedProtocol(
+            max_detections=limit,
+            iou_thresholds=self.iou_thresholds,
+            area_ranges=areas,
+            classes=self.classes,
+            class_agnostic=self.class_agnostic,
+            federated=self.federated,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResolvedProtocol(Protocol):
+    """A protocol that leaves nothing to COCO."""
+
+    max_detections: int | None
+    area_ranges: Mapping[str, tuple[float, float]]
 
     @property
     def areas(self) -> dict[str, tuple[float, float]]:
