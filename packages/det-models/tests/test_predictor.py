@@ -1,6 +1,7 @@
 """Three lines of Python: `load`, `predict`, and what is found."""
 
 import copy
+import io
 import pickle
 import threading
 from pathlib import Path
@@ -99,6 +100,21 @@ def test_some_of_the_detections() -> None:
     assert repr(found[:1]).startswith("1 detection in an image of 72 x 48 pixels (1 ")
 
 
+def test_drawing_on_another_image(tmp_path: Path) -> None:
+    """On what a detector takes too, of the same size; and only what there is to draw."""
+    found, pixels = predictor().predict(picture()), picture(seed=1)
+    path = tmp_path / "other.png"
+    Image.fromarray(pixels).save(path)
+    drawn = np.asarray(found.draw(pixels))
+    for image in (path, Image.open(path), torch.from_numpy(pixels.copy()).permute(2, 0, 1)):
+        np.testing.assert_array_equal(np.asarray(found.draw(image)), drawn)
+    with pytest.raises(OptionError, match="of an image of 72 x 48 pixels, the one to draw on has 48 x 72"):
+        found.draw(picture(72, 48))
+    np.testing.assert_array_equal(np.asarray(found.draw(show="masks")), np.asarray(found.draw(show=["masks"])))
+    with pytest.raises(OptionError, match="show must name some of masks, boxes, scores, got 'mask'"):
+        found.draw(show=["mask"])
+
+
 def test_every_kind_of_image(tmp_path: Path) -> None:
     detector, pixels = predictor(), picture()
     path = tmp_path / "street.png"
@@ -154,7 +170,14 @@ def test_several_images_in_batches_and_lazily(tmp_path: Path) -> None:
         (np.zeros((8, 8, 3)), r"uint8 \[H, W, 3\], got float64 \[8, 8, 3\]"),
         (np.zeros((2, 8, 8, 3), dtype=np.uint8), "Give several images as a list"),
         (torch.zeros(8, 8, 3, dtype=torch.uint8), r"uint8 \[3, H, W\], got uint8 \[8, 8, 3\]"),
+        (np.zeros((8, 8), dtype=np.uint8), "Image.fromarray"),
+        (np.zeros((0, 8, 3), dtype=np.uint8), "must have pixels, got one of height 0 and width 8"),
+        (torch.zeros(3, 8, 0, dtype=torch.uint8), "must have pixels, got one of height 8 and width 0"),
+        (Image.new("RGB", (0, 8)), "must have pixels"),
         (7, "got int"),
+        (b"content of a file", "got bytes"),
+        ({"street": "street.jpg"}, "got dict"),
+        (io.BytesIO(b"content of a file"), "got BytesIO"),
     ],
 )
 def test_what_is_no_image(image: object, says: str) -> None:
@@ -271,24 +294,32 @@ def test_limits_and_classes(tmp_path: Path) -> None:
         ({"classes": ["sqare"]}, "knows no class 'sqare'. Did you mean 'square'\\? It knows disc, square, triangle"),
         ({"classes": [9]}, "knows no class 9"),
         ({"classes": []}, "at least one class"),
-        ({"max_detections": 0}, "max_detections must be between 1 and "),
+        ({"max_detections": 0}, "max_detections must be at least 1, got 0"),
+        ({"max_detections": 1.5}, "max_detections must be a whole number, got 1.5"),
         ({"max_detections": 10**9}, "which this network can give, got 1000000000"),
         ({"nms_iou": 1.5}, "nms_iou must be above 0 and at most 1, got 1.5"),
         ({"size": (96, 64)}, "the shorter side first"),
-        ({"size": 0}, "size must be positive"),
+        ({"size": 0}, "size must be at least 1, got 0"),
+        ({"size": "64"}, "size must be a whole number, got '64'"),
+        ({"size": (64, 96, 96)}, "size must be one length or two"),
         ({"batch_size": 0}, "batch_size must be at least 1"),
+        ({"batch_size": 1.5}, "batch_size must be a whole number, got 1.5"),
+        ({"device": "gpu"}, "device 'gpu' cannot be used: .* Give auto, cpu, cuda or npu"),
+        ({"device": "meta"}, "device 'meta' cannot be used: "),
     ],
 )
 def test_options_that_cannot_be(options: dict[str, object], says: str, tmp_path: Path) -> None:
     path = write_trained(tmp_path / "best.pt")
     with pytest.raises(OptionError, match=says):
-        load(path, device="cpu", **options)
+        load(path, **{"device": "cpu", **options})
 
 
 def test_sizes(tmp_path: Path) -> None:
     ours = open_weights(write_trained(tmp_path / "best.pt"))
     detector = ours.predictor(device="cpu", size=128)
     assert (detector.config.resize.shortest, detector.config.resize.longest) == ((128,), 192)
+    assert ours.predictor(device="cpu", size=np.int64(128)).config == detector.config
+    assert ours.predictor(device="cpu", size=(128,)).config == detector.config
     detector = ours.predictor(device="cpu", size=(128, 160))
     assert detector.config.buckets == ((128, 160), (160, 128))
     yolact = open_weights(write_trained(tmp_path / "yolact.pth", "yolact"))

@@ -2,7 +2,7 @@
 
 import difflib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +10,7 @@ from det_coco import Resize, default_buckets
 from det_heads import Yolact, YolactConfig
 from det_models.config import ModelConfig
 from det_models.detector_config import DetectorConfig
-from det_models.errors import OptionError
+from det_models.errors import OptionError, whole_number
 
 __all__ = ["labels_of", "with_limits", "with_size"]
 
@@ -27,9 +27,14 @@ def with_size(model: ModelConfig, size: int | tuple[int, int], *, scale_priors: 
     Raises:
         OptionError: A length is not positive, or too small for the network.
     """
-    shortest, longest = (size, None) if isinstance(size, int) else size
-    if shortest < 1 or (longest is not None and longest < shortest):
-        raise OptionError(f"size must be positive, the shorter side first, got {size}.")
+    lengths = tuple(size) if isinstance(size, Sequence) and not isinstance(size, str) else (size,)
+    if len(lengths) not in (1, 2):
+        raise OptionError(f"size must be one length or two, got {size}.")
+    shortest, longest = whole_number("size", lengths[0]), None
+    if len(lengths) == 2:
+        longest = whole_number("size", lengths[1])
+        if longest < shortest:
+            raise OptionError(f"size must have the shorter side first, got {size}.")
     old = model.resize
     if isinstance(model.detector, YolactConfig):
         if longest not in (None, shortest):
@@ -79,10 +84,10 @@ def with_limits(
     if nms_iou is not None:
         changed["nms_threshold"] = nms_iou
     if max_detections is not None:
-        most = _candidates(detector)
-        if not 1 <= max_detections <= most:
+        max_detections, most = whole_number("max_detections", max_detections), _candidates(detector)
+        if max_detections > most:
             raise OptionError(
-                f"max_detections must be between 1 and {most}, which this network can give, got {max_detections}."
+                f"max_detections must be at most {most}, which this network can give, got {max_detections}."
             )
         changed["max_detections"] = max(max_detections, own.max_detections if raise_only else 0)
     if isinstance(detector, YolactConfig):

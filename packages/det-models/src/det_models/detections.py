@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from PIL import Image
@@ -14,6 +14,7 @@ from det_coco import detections_of, draw, to_results
 from det_coco.rle import decode_rle
 from det_models.categories import COCO_KEYPOINTS, COCO_LIMBS
 from det_models.errors import OptionError
+from det_models.images import load
 
 __all__ = ["Detections", "Features", "Part"]
 
@@ -136,26 +137,37 @@ class Detections:
 
     def draw(
         self,
-        image: np.ndarray | None = None,
+        image: Any = None,
         *,
         min_score: float = 0.0,
-        show: Collection[Part] = ("masks", "boxes", "scores"),
+        show: Part | Collection[Part] = ("masks", "boxes", "scores"),
         min_side: int = 480,
     ) -> Image.Image:
         """A picture of the detections.
 
         Args:
-            image: uint8 [H, W, 3] RGB to draw on; by default the image that was looked at.
+            image: What to draw on, an image of any kind that a detector takes and of the same size; by default the
+                one that was looked at.
             min_score: Leave out what has a lower score.
             show: What to draw of each; its name in any case.
             min_side: Smaller images are enlarged by a whole factor, so that text is legible.
 
         Raises:
-            OptionError: There is no image to draw on.
+            DataError: The file to draw on is no picture.
+            OptionError: There is no image to draw on, or it has another size; or `show` names something else.
         """
-        pixels = self.image if image is None else image
+        pixels = self.image if image is None else load(image).pixels
         if pixels is None:
             raise OptionError("These detections are of a batch, and have no image to draw on; give draw one.")
+        if pixels.shape[:2] != tuple(self.size):
+            raise OptionError(
+                f"These detections are of an image of {self.size[1]} x {self.size[0]} pixels, the one to draw on has "
+                f"{pixels.shape[1]} x {pixels.shape[0]}."
+            )
+        show = (show,) if isinstance(show, str) else show
+        unknown = [part for part in show if part not in get_args(Part)]
+        if unknown:
+            raise OptionError(f"show must name some of {', '.join(get_args(Part))}, got {unknown[0]!r}.")
         drawn = detections_of(tuple(self.categories), self.to_coco(0), min_score=min_score)
         if "masks" not in show:
             drawn = replace(drawn, masks=None)

@@ -1,5 +1,23 @@
 """What a caller did wrong."""
 
+import operator
+from typing import Any
+
 
 class OptionError(ValueError):
     """A value that this detector cannot be given, or an image that is none; the message says what to give instead."""
+
+
+def whole_number(name: str, value: Any, least: int = 1) -> int:
+    """The value of an argument that counts something, of any type of integers.
+
+    Raises:
+        OptionError: It is no whole number, or smaller than `least`.
+    """
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise OptionError(f"{name} must be a whole number, got {value!r}.") from None
+    if number < least:
+        raise OptionError(f"{name} must be at least {least}, got {number}.")
+    return number

@@ -13,7 +13,7 @@ from det_coco import Batch, BatchShape, Resize, Sample, load_image, make_batch
 from det_coco.images import upright_rgb
 from det_models.errors import OptionError
 
-__all__ = ["Loaded", "batches_of", "is_image", "load", "sample_of"]
+__all__ = ["Loaded", "batches_of", "is_image", "load", "sample_of", "unknown_kind"]
 
 NO_OBJECTS: dict[str, Any] = {
     "boxes": np.zeros((0, 4), dtype=np.float32),
@@ -56,29 +56,45 @@ def load(value: Any) -> Loaded:
 
     Raises:
         DataError: The file is no picture.
-        OptionError: It is something else, or of another type or shape.
+        OptionError: It is something else, or of another type or shape, or has no pixels.
     """
+    loaded = _load(value)
+    if not loaded.pixels.size:
+        raise OptionError(f"An image must have pixels, got one of height {loaded.size[0]} and width {loaded.size[1]}.")
+    return loaded
+
+
+def unknown_kind(value: object) -> OptionError:
+    """The error for what is no image."""
+    return OptionError(f"An image must be a path, a PIL image, an array or a tensor, got {type(value).__name__}.")
+
+
+def _load(value: Any) -> Loaded:
     if isinstance(value, str | Path):
         return Loaded(load_image(value), str(value))
     if isinstance(value, Image.Image):
         return Loaded(upright_rgb(value), str(getattr(value, "filename", "")))
     if isinstance(value, torch.Tensor):
         if value.dtype != torch.uint8 or value.ndim != 3 or value.shape[0] != 3:
-            raise OptionError(f"An image as a tensor must be uint8 [3, H, W], got {_form(value)}.{_several(value)}")
+            raise OptionError(f"An image as a tensor must be uint8 [3, H, W], got {_form(value)}. {_advice(value)}")
         return Loaded(np.ascontiguousarray(value.detach().cpu().permute(1, 2, 0).numpy()))
     if isinstance(value, np.ndarray):
         if value.dtype != np.uint8 or value.ndim != 3 or value.shape[2] != 3:
-            raise OptionError(f"An image as an array must be uint8 [H, W, 3], got {_form(value)}.{_several(value)}")
+            raise OptionError(f"An image as an array must be uint8 [H, W, 3], got {_form(value)}. {_advice(value)}")
         return Loaded(np.ascontiguousarray(value))
-    raise OptionError(f"An image must be a path, a PIL image, an array or a tensor, got {type(value).__name__}.")
+    raise unknown_kind(value)
 
 
 def _form(value: Any) -> str:
     return f"{str(value.dtype).removeprefix('torch.')} {list(value.shape)}"
 
 
-def _several(value: Any) -> str:
-    return " Give several images as a list." if value.ndim == 4 else ""
+def _advice(value: np.ndarray | torch.Tensor) -> str:
+    if value.ndim == 4:
+        return "Give several images as a list."
+    if str(value.dtype).removeprefix("torch.") != "uint8":
+        return "Scale its values to whole numbers from 0 to 255, and convert them to uint8."
+    return "Turn its axes, or make a picture of it that Pillow turns into RGB: Image.fromarray(array)."
 
 
 def sample_of(pixels: np.ndarray, resize: Resize) -> Sample:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from io import IOBase
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,8 +18,8 @@ from det_models.builders import Detector
 from det_models.changes import labels_of
 from det_models.config import ModelConfig
 from det_models.detections import Detections, Features
-from det_models.errors import OptionError
-from det_models.images import Loaded, batches_of, is_image
+from det_models.errors import OptionError, whole_number
+from det_models.images import Loaded, batches_of, is_image, unknown_kind
 from det_models.inference import optimize_for_inference
 from det_ops import Conv2d
 
@@ -76,14 +77,12 @@ class Predictor:
     ) -> None:
         if precision not in PRECISIONS:
             raise OptionError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}.")
-        if batch_size < 1:
-            raise OptionError(f"batch_size must be at least 1, got {batch_size}.")
         self.device = _device(device)
         self.network = optimize_for_inference(network, self.device)
         self.config = config
         self.precision = precision
-        self.batch_size = batch_size
-        self.max_detections = max_detections
+        self.batch_size = whole_number("batch_size", batch_size)
+        self.max_detections = None if max_detections is None else whole_number("max_detections", max_detections)
         self.source = source
         self.names = tuple(categories.values())
         self.ids = tuple(categories)
@@ -125,9 +124,7 @@ class Predictor:
         """
         if not 0 <= min_score <= 1:
             raise OptionError(f"min_score must be between 0 and 1, got {min_score:g}.")
-        count = self.batch_size if batch_size is None else batch_size
-        if count < 1:
-            raise OptionError(f"batch_size must be at least 1, got {count}.")
+        count = self.batch_size if batch_size is None else whole_number("batch_size", batch_size)
         if is_image(images):
             ((loaded, batch),) = batches_of([images], self.config.resize, self.shape, 1)
             return self._finish(loaded, batch, self.forward(batch, features=features), min_score)[0]
@@ -135,10 +132,8 @@ class Predictor:
             return self._stream(list_images(images), count, min_score, features)
         if isinstance(images, list | tuple):
             return list(self._stream(images, count, min_score, features))
-        if not isinstance(images, Iterable):
-            raise OptionError(
-                f"An image must be a path, a PIL image, an array or a tensor, got {type(images).__name__}."
-            )
+        if not isinstance(images, Iterable) or isinstance(images, bytes | bytearray | Mapping | IOBase):
+            raise unknown_kind(images)
         return self._stream(images, count, min_score, features)
 
     def detect(self, batch: Batch, sizes: Sequence[tuple[int, int]]) -> list[Detections]:
@@ -251,7 +246,13 @@ def kind_of(config: ModelConfig) -> str:
 
 
 def _device(name: str | torch.device) -> torch.device:
-    if name != "auto":
-        return torch.device(name)
-    accelerator = torch.accelerator.current_accelerator(check_available=True)
-    return torch.device("cpu") if accelerator is None else accelerator
+    if name == "auto":
+        accelerator = torch.accelerator.current_accelerator(check_available=True)
+        return torch.device("cpu") if accelerator is None else accelerator
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device).cpu()  # a device may have a name here without being there
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
+        reason = str(error).strip().splitlines()[0].rstrip(".")
+        raise OptionError(f"device {str(name)!r} cannot be used: {reason}. Give auto, cpu, cuda or npu.") from error
+    return device
