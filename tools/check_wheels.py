@@ -47,7 +47,7 @@ import sys, numpy, torch, det_ops
 from det_ops import _table, backends
 assert det_ops.__file__.startswith(sys.prefix), f"{det_ops.__file__} is not the installed wheel"
 served = [row.function for row in _table.table() if (row.device, row.kernel) == ("cpu", "C++")]
-assert "nms" in served, f"the extension does not serve the CPU: {backends.BACKENDS["cpu"].missing}"
+assert "nms" in served, "the extension does not serve the CPU: " + str(backends.BACKENDS["cpu"].missing)
 print(f"det-ops with torch {torch.__version__}, NumPy {numpy.__version__}: C++ serves {', '.join(served)}", flush=True)
 """
 # Libraries of PyTorch and OpenMP, paths of the machine that built it, names of source files.
