@@ -98,6 +98,7 @@ def test_spellings(spelling):
         ("--solver.clip-norm high", "Option --solver.clip-norm takes a number or None, got 'high'."),
         ("--solver.milestones 3 b", "Option --solver.milestones takes whole numbers, got '3 b'."),
         ("--solver.base-lr -1", "Option --solver.base-lr must not be negative, got -1.0. See app train --help."),
+        ("--norm gm picture.jpg", "Option --norm takes one of bn, gn, got 'gm'."),
         ("--deep yes", "Option --deep takes True or False, got 'yes'."),
         ("--weights 1", "Option --weights takes 2 numbers, got '1'."),
     ],

@@ -83,6 +83,17 @@ def test_what_is_found(family: str) -> None:
     assert found._repr_png_().startswith(b"\x89PNG")
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_an_image_in_which_nothing_is_found(family: str) -> None:
+    nothing = predictor(family).predict(picture(), min_score=1, features=True)
+    assert len(nothing) == 0
+    assert nothing.to_coco(1) == []
+    assert nothing.draw().size == (504, 336)
+    assert nothing.features.regions.shape[0] == 0
+    assert repr(nothing) == "0 detections in an image of 72 x 48 pixels"
+    assert len(pickle.loads(pickle.dumps(nothing))) == 0
+
+
 def test_some_of_the_detections() -> None:
     found = predictor().predict(picture())
     best = found[0]

@@ -17,7 +17,7 @@ _WORDS: dict[Any, tuple[str, str]] = {
 _OF_AN_OPTION = re.compile(
     r"(?:error parsing|missing value for argument|invalid choice .* for argument) '?(--[\w.-]+)", re.IGNORECASE
 )
-_MISSING = re.compile(r"Missing from .*?: (--[\w.-]+)", re.IGNORECASE)
+_MISSING = re.compile(r"Missing from .*?: (--[\w.-]+|[A-Z]+)", re.IGNORECASE)
 _OF_A_CLASS = re.compile(r"Error parsing ([\w.-]+): (\w[\w.]*) (.*)", re.IGNORECASE)
 
 
@@ -32,13 +32,13 @@ def sentence(box: str, args: Sequence[str], hints: Mapping[str, Any], prog: str)
     """
     text = _text(box)
     if (found := _OF_AN_OPTION.match(text)) and found[1] in hints:
-        return f"Option {found[1]} takes {takes(hints[found[1]])}, got {_given(found[1], args)}."
+        return f"Option {found[1]} takes {takes(hints[found[1]])}, got {_given(found[1], hints[found[1]], args)}."
     if found := _MISSING.match(text):
-        return f"Option {found[1]} is missing, without which {prog} cannot begin."
+        what = f"Option {found[1]}" if found[1].startswith("--") else found[1]
+        return f"{what} is missing, without which {prog} cannot begin."
     if found := _OF_A_CLASS.match(text):
         within, field, rest = found.groups()
-        names = [f"--{part}{field}".replace("_", "-") for part in (f"{within}.", "")]
-        name = next((name for name in names if name in hints), None)
+        name = _named(within.split("."), field, hints)
         text = f"{field} {rest}" if name is None else f"Option {name} {rest}"
     text = text[:1].upper() + text[1:]
     return text if text.endswith(".") else f"{text}."
@@ -57,8 +57,18 @@ def takes(hint: Any) -> str:
     return _WORDS[hint][0] if hint in _WORDS else "a value of another kind"
 
 
-def _given(name: str, args: Sequence[str]) -> str:
+def _named(sections: list[str], field: str, hints: Mapping[str, Any]) -> str | None:
+    """The option of a field of some section, which the message may name from an inner or an outer section on."""
+    count = len(sections)
+    parts = [sections[begin:end] for begin in range(count + 1) for end in range(count, begin - 1, -1)]
+    names = ("--" + ".".join([*part, field]).replace("_", "-") for part in parts)
+    return next((name for name in names if name in hints), None)
+
+
+def _given(name: str, hint: Any, args: Sequence[str]) -> str:
     """The values of an option, as they were typed; of the last where it was given several times."""
+    several = get_args(hint) if get_origin(hint) is tuple else (hint,)
+    most = len(args) if Ellipsis in several else len(several)  # what follows belongs to no option
     values: list[str] = []
     taking = False
     for argument in args:
@@ -68,7 +78,7 @@ def _given(name: str, args: Sequence[str]) -> str:
             values = ([value] if equals else []) if taking else values
         elif taking:
             values.append(argument)
-    return repr(" ".join(values)) if values else "nothing"
+    return repr(" ".join(values[:most])) if values else "nothing"
 
 
 def _text(box: str) -> str:
