@@ -252,6 +252,19 @@ def test_nothing_of_the_process_changes() -> None:
         assert_same(detector.predict(picture()), found)
 
 
+def test_the_callers_default_device_and_type_do_not_matter(tmp_path: Path) -> None:
+    path = write_trained(tmp_path / "best.pt")
+    found = load(path, device="cpu").predict(picture(), features=True)
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.device("meta"):  # as torch.set_default_device, which lasts
+            detector = load(path, device="cpu")
+            for one in (detector.predict(picture(), features=True), *detector.predict([picture()])):
+                assert_same(one, found)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
 def test_bf16_finds_nearly_the_same() -> None:
     found, other = predictor().predict(picture()), predictor(precision="bf16").predict(picture())
     assert abs(found.scores[0] - other.scores[0]) < 0.1

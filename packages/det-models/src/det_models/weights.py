@@ -25,6 +25,7 @@ from det_models.checkpoints import (
 )
 from det_models.config import ModelConfig
 from det_models.description import read_description
+from det_models.inference import plain_tensors
 from det_models.predictor import Predictor
 
 __all__ = ["Weights", "open_weights"]
@@ -122,7 +123,8 @@ class Weights:
             CheckpointError: The file holds no detector, or one that cannot be built here.
         """
         try:
-            network = build(self.network())
+            with plain_tensors():
+                network = build(self.network()).float()
         except CheckpointError:
             raise
         except ValueError as error:
