@@ -32,6 +32,8 @@ __all__ = ["Weights", "open_weights"]
 
 RUN_FORMAT = "det-engine checkpoint"
 """What the checkpoints of `det_engine` call their format."""
+_OUR_BODY = "backbone.body."
+"""How names of a state dict of ours begin, and where no other system's rules fit, of nobody else's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,8 +77,9 @@ class Weights:
         self._tensors()
         if self.model is None:
             raise CheckpointError(
-                f"{self.path} does not say which network its weights are of. Give det_engine.train "
-                "config=det_models.describe(model, categories), and train again or build the network yourself."
+                f"{self.path} does not say which network its weights are of. Build that network, and fill it: "
+                "det_models.open_weights(path).fill(network). What det_engine.train writes says so where it is given "
+                "config=det_models.describe(model, categories)."
             )
         return self.model
 
@@ -216,6 +219,8 @@ def _foreign(path: Path, file: WeightsFile) -> Weights:
     try:
         system = detect_system(file.arrays)
     except CheckpointError:
+        if any(name.startswith(_OUR_BODY) for name in file.arrays):
+            return _run(path, file)
         return Weights(path=path, kind="backbone", file=file, categories={})
     found = read(file.arrays, file.metadata, system)
     described = file.metadata.get("det")
