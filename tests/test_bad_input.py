@@ -334,20 +334,23 @@ def test_unknown_options_and_values(args, says, refuse):
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ("--detector.rpn.samples 0", "rpn.samples must be positive"),
-        ("--detector.mask.channels 0", "mask.channels must be positive"),
+        ("--detector.rpn.samples 0", "Option --detector.rpn.samples must be positive, got 0"),
+        ("--detector.mask.channels 0", "Option --detector.mask.channels must be positive"),
         ("--detector.pixels.std 0 1 1", "pixels.std"),
-        ("--data.train-sizes 0", "train_sizes"),
+        ("--data.train-sizes 0", "Option --data.train-sizes must hold"),
         ("--data.flip 2", "flip"),
-        ("--data.max-instances 0", "max_instances must be at least 1"),
+        ("--data.max-instances 0", "--data.max-instances must be at least 1"),
         ("--data.buckets 32 32", "Add one of at least 96 x 96"),
         ("--backbone.width 0", "width must be positive"),
-        ("--backbone.pyramid-channels 0", "pyramid_channels must be at least 1"),
+        ("--backbone.pyramid-channels 0", "--backbone.pyramid-channels must be at least 1"),
         ("--backbone.freeze-at 9", "freeze_at"),
         ("--train.seed -1", "Setting seed must be at least 0"),
         ("--train.log-interval 0", "Setting log_interval must be at least 1"),
         ("--train.precision tf32", "use fp32 or bf16 on the CPU"),
         ("--data.val-split nope", "has no split 'nope'"),
+        ("--data.batch 0", "Option --data.batch must be at least 1, got 0"),
+        ("--solver.steps 0", "solver.steps must be at least 1, got 0"),
+        ("--solver.milestones 9 3", "solver.milestones must be steps in rising order, got (9, 3)"),
     ],
 )
 def test_values_that_make_no_sense(options, says, refuse, shapes, tmp_path):

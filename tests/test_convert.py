@@ -152,6 +152,20 @@ def test_references_there_and_back(case: Case, system: str, tmp_path: Path) -> N
     assert_same(state, torch.load(back, weights_only=True)[key])
 
 
+@pytest.mark.parametrize("system", ["ours", "detectron2", "mmdetection", "torchvision"])
+def test_safetensors_by_their_suffix(system: str, tmp_path: Path) -> None:
+    """They say as much of the network as the other container, and hold the same tensors."""
+    source = run_of(tmp_path / "run.pt")
+    plain, safe = tmp_path / "x.pth", tmp_path / "new" / "x.safetensors"
+    for out in (plain, safe):
+        assert call("mask_rcnn", "convert", "--weights", source, "--to", system, out) == 0
+    assert safe.read_bytes()[8:9] == b"{"
+    one, other = open_weights(plain), open_weights(safe)
+    assert (other.kind, other.model, other.categories) == (one.kind, one.model, one.categories)
+    assert_same(one.build().state_dict(), other.build().state_dict())
+    assert call("mask_rcnn", "convert", "--weights", safe, "--to", "ours", tmp_path / "back.pt") == 0
+
+
 def test_refusals(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = run_of(tmp_path / "run.pt")
     there = tmp_path / "there.pth"

@@ -65,7 +65,9 @@ def test_options_of_eval(mask_rcnn_run: Path, shapes: Path, tmp_path: Path) -> N
         (("--nms-iou", 2), "nms_iou must be above 0 and at most 1, got 2"),
         (("--size", 1, 2, 3), "size takes one length or two, got 3"),
         (("--size", 96, 64), "the shorter side first"),
-        (("--batch", 0), "batch must be at least 1, got 0"),
+        (("--batch", 0), "Option --batch must be at least 1, got 0"),
+        (("--batch", "many"), "Option --batch takes a whole number or None, got 'many'"),
+        (("--min-score", 50), "Option --min-score must be between 0 and 1, got 50"),
     ],
 )
 def test_what_an_option_cannot_be(command, options, says, mask_rcnn_run, shapes, tmp_path, capsys) -> None:

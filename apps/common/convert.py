@@ -23,7 +23,8 @@ class ConvertOptions:
     """Options of `convert`."""
 
     out: tyro.conf.Positional[Path]
-    """The file to write; nothing is written over. With detectron2, `.pkl` makes a pickle as in its model zoo."""
+    """The file to write; nothing is written over. `.safetensors` makes a file of that format; with
+    detectron2, `.pkl` makes a pickle as in its model zoo."""
     weights: Path
     """A run's checkpoint, or a detector of another system."""
     to: Literal["ours", "detectron2", "mmdetection", "torchvision"]
@@ -39,7 +40,7 @@ def convert(app: App, args: list[str]) -> None:
     refuse_existing(options.out)
     pictures = [] if options.certify is None else list_images(options.certify)
     converted = convert_to(open_detector(app, options.weights), options.to)
-    if options.to == "ours":
+    if options.to == "ours" and options.out.suffix != ".safetensors":
         checkpoint.save(options.out, converted.content)
     else:
         converted.write(options.out)

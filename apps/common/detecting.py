@@ -45,6 +45,16 @@ class DetectorOptions:
             raise ValueError(f"size takes one length or two, got {len(self.size)}")
 
 
+def check_score(min_score: float) -> None:
+    """Refuse a least score that no detection, or every one, has.
+
+    Raises:
+        ValueError: it is not between 0 and 1.
+    """
+    if not 0 <= min_score <= 1:
+        raise ValueError(f"min_score must be between 0 and 1, got {min_score:g}")
+
+
 def open_options(app: App, options: DetectorOptions) -> Weights:
     """The file that `--weights` names.
 

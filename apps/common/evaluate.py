@@ -13,6 +13,7 @@ from apps.common.app import App
 from apps.common.data import data_root, evaluation_loader
 from apps.common.detecting import (
     DetectorOptions,
+    check_score,
     loading_of,
     on_categories,
     open_options,
@@ -93,6 +94,10 @@ class EvalOptions(DetectorOptions):
     """Processes on this machine that share the images, each with its own device."""
     pictures: int = 8
     """Images drawn beside the truth."""
+
+    def __post_init__(self) -> None:
+        DetectorOptions.__post_init__(self)
+        check_score(self.min_score)
 
 
 def evaluate(app: App, args: list[str]) -> None:

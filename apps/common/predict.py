@@ -18,7 +18,7 @@ import tyro
 from PIL import Image
 
 from apps.common.app import App
-from apps.common.detecting import DetectorOptions, open_options, predictor, say_what_was_read
+from apps.common.detecting import DetectorOptions, check_score, open_options, predictor, say_what_was_read
 from apps.common.options import PACKAGES, default_output
 from apps.common.pictures import write_corner
 from apps.common.video import VideoFile, VideoWriter, is_video
@@ -41,6 +41,10 @@ class PredictOptions(DetectorOptions):
     """Detections below it are written but not drawn."""
     show: tuple[Literal["masks", "boxes", "scores", "fps"], ...] = ("masks", "boxes", "scores", "fps")
     """What is drawn; fps, the frames per second of the whole pipeline, on videos alone."""
+
+    def __post_init__(self) -> None:
+        DetectorOptions.__post_init__(self)
+        check_score(self.min_score)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

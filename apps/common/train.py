@@ -18,7 +18,16 @@ from apps.common.detecting import autocast_name
 from apps.common.evaluate import Evaluator, print_final, print_metrics
 from apps.common.options import default_output, new_run, take_recipe
 from apps.common.weights import adopt, describe, initialize, open_start, read_config
-from det_engine import RunDirectory, TrainResult, checkpoint, distributed, draw_curves, resolve_device, seed_all
+from det_engine import (
+    RunDirectory,
+    TrainResult,
+    check_solver,
+    checkpoint,
+    distributed,
+    draw_curves,
+    resolve_device,
+    seed_all,
+)
 from det_engine.cli import UsageError, take_option
 from det_engine.options import keep_explicit, override
 from det_models import Detector, Predictor, Weights
@@ -210,6 +219,7 @@ def _parse(app: App, recipe: Recipe, data: Path | None, args: list[str]) -> tupl
     solver = keep_explicit(fitted, parsed.solver, "solver", args)
     if solver != fitted:
         line += f" Set by options instead: learning rate {solver.base_lr:g}, {solver.steps} steps."
+    check_solver(solver)  # before anything is read or written
     train = keep_explicit(settings, parsed.train, "train", args)
     return options, dataclasses.replace(parsed, solver=solver, train=train), line
 

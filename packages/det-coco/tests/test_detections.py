@@ -34,6 +34,12 @@ def test_of_an_image_as_rows_of_an_image(case, tmp_path):
     save_results(rows, tmp_path / "rows.json")
 
 
+def test_nothing_found_by_a_detector_of_keypoints_is_no_rows():
+    nothing = ((3, 9), 7, np.zeros((0, 4)), np.zeros(0), np.zeros(0, np.int64))
+    assert to_results(*nothing, keypoints=np.zeros((0, 17, 3))) == []
+    assert Detections.of_image(*nothing, keypoints=np.zeros((0, 17, 3))).rows() == []
+
+
 def test_labels_without_a_category_are_left_out():
     found = Detections.of_image((3, None, 9), 7, np.eye(4)[:3], [0.1, 0.2, 0.3], [2, 1, 0])
     assert found.category_ids.tolist() == [9, 3]

@@ -28,6 +28,10 @@ class Solver:
     milestones: tuple[int, ...] = (60, 80)
     clip_norm: float | None = None
 
+    def __post_init__(self) -> None:
+        if self.base_lr < 0:
+            raise ValueError(f"base_lr must not be negative, got {self.base_lr}")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Mask:
@@ -87,10 +91,16 @@ def test_spellings(spelling):
         ("--solvr.milestones=3", "Unknown option --solvr.milestones. Did you mean --solver.milestones? See app"),
         ("--xyzzyq 1", "Unknown option --xyzzyq. See app train --help."),
         ("picture.jpg", "Unexpected argument 'picture.jpg'. Options begin with --; see app train --help."),
-        ("--norm gm", "Invalid choice 'gm' for argument '--norm'. Expected one of ('bn', 'gn'). See app train --help."),
-        ("--solver.base-lr fast", "Error parsing --solver.base-lr: could not convert string to float: 'fast'."),
-        ("--solver.base-lr", "Missing value for argument '--solver.base-lr'."),
-        ("--weights 1", "Missing value for argument '--weights'. Expected 2 values."),
+        ("--norm gm", "Option --norm takes one of bn, gn, got 'gm'. See app train --help."),
+        ("--solver.base-lr fast", "Option --solver.base-lr takes a number, got 'fast'."),
+        ("--solver.base_lr=fast", "Option --solver.base-lr takes a number, got 'fast'."),
+        ("--solver.base-lr", "Option --solver.base-lr takes a number, got nothing."),
+        ("--solver.clip-norm high", "Option --solver.clip-norm takes a number or None, got 'high'."),
+        ("--solver.milestones 3 b", "Option --solver.milestones takes whole numbers, got '3 b'."),
+        ("--solver.base-lr -1", "Option --solver.base-lr must not be negative, got -1.0. See app train --help."),
+        ("--norm gm picture.jpg", "Option --norm takes one of bn, gn, got 'gm'."),
+        ("--deep yes", "Option --deep takes True or False, got 'yes'."),
+        ("--weights 1", "Option --weights takes 2 numbers, got '1'."),
     ],
 )
 @pytest.mark.parametrize("drawn", [False, True])

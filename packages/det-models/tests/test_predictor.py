@@ -83,6 +83,17 @@ def test_what_is_found(family: str) -> None:
     assert found._repr_png_().startswith(b"\x89PNG")
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_an_image_in_which_nothing_is_found(family: str) -> None:
+    nothing = predictor(family).predict(picture(), min_score=1, features=True)
+    assert len(nothing) == 0
+    assert nothing.to_coco(1) == []
+    assert nothing.draw().size == (504, 336)
+    assert nothing.features.regions.shape[0] == 0
+    assert repr(nothing) == "0 detections in an image of 72 x 48 pixels"
+    assert len(pickle.loads(pickle.dumps(nothing))) == 0
+
+
 def test_some_of_the_detections() -> None:
     found = predictor().predict(picture())
     best = found[0]
@@ -239,6 +250,19 @@ def test_nothing_of_the_process_changes() -> None:
         assert_same(detector.predict(picture()), found)
     with torch.inference_mode():
         assert_same(detector.predict(picture()), found)
+
+
+def test_the_callers_default_device_and_type_do_not_matter(tmp_path: Path) -> None:
+    path = write_trained(tmp_path / "best.pt")
+    found = load(path, device="cpu").predict(picture(), features=True)
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.device("meta"):  # as torch.set_default_device, which lasts
+            detector = load(path, device="cpu")
+            for one in (detector.predict(picture(), features=True), *detector.predict([picture()])):
+                assert_same(one, found)
+    finally:
+        torch.set_default_dtype(torch.float32)
 
 
 def test_bf16_finds_nearly_the_same() -> None:

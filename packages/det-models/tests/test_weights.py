@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from det_backbones import WeightsError, load_imagenet_weights, resnet
-from det_models import CheckpointError, describe, load, open_weights
+from det_models import CheckpointError, build, describe, load, open_weights
 from det_models.description import read_description
 from testing.trained import NAMES, SYSTEMS, random_network, small_model, write_trained
 
@@ -91,6 +91,23 @@ def test_a_run_that_does_not_say_what_it_is(tmp_path: Path) -> None:
         load(path)
     with pytest.raises(WeightsError, match="cannot be read"):
         load(tmp_path / "none.pt")
+
+
+@pytest.mark.parametrize("system", ["ours", "yolact"])
+def test_a_bare_state_dict_of_ours(system: str, tmp_path: Path) -> None:
+    """It says nothing of its network, which the caller builds."""
+    path = tmp_path / "state.pth"
+    model = small_model(system)
+    state = random_network(model).state_dict()
+    torch.save(state, path)
+    if system == "ours":
+        with pytest.raises(
+            CheckpointError, match=r"does not say which network .*open_weights\(path\).fill\(network\)"
+        ):
+            load(path)
+    network = build(model)
+    open_weights(path).fill(network)
+    assert all(torch.equal(state[name], tensor) for name, tensor in network.state_dict().items())
 
 
 @pytest.mark.parametrize("system", ["ours", "detectron2", "yolact", "yolact++"])

@@ -40,7 +40,7 @@ class WeightsFile:
     Attributes:
         arrays: On the CPU, under the file's own names, without what wraps them (:mod:`det_backbones.wrapping`).
         metadata: What lies beside the dictionary of the arrays (mmdetection's "meta", an optimiser's state): plain
-            values; objects are empty stand-ins. Of safetensors, its text by name.
+            values; objects are empty stand-ins. Of safetensors, its texts by name, those in JSON as what they say.
         unwrapped: What was stripped from around the arrays, such as "module." before their names; one phrase each.
     """
 
@@ -153,9 +153,20 @@ def _read_safetensors(file: BinaryIO, path: Path) -> Any:
     content = file.read()
     try:
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-        return header.get("__metadata__", {}) | {"state_dict": safetensors.torch.load(content)}
+        metadata = {name: _plain(text) for name, text in header.get("__metadata__", {}).items()}
+        return metadata | {"state_dict": safetensors.torch.load(content)}
     except Exception as error:
         raise WeightsError(_damaged(path, error)) from error
+
+
+def _plain(text: str) -> Any:
+    """What a text of safetensors' metadata says, where that is more than a text."""
+    if text[:1] not in ("{", "[", '"'):
+        return text
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 def _read_pickle(file: BinaryIO, path: Path) -> Any:

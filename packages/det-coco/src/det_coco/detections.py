@@ -194,7 +194,9 @@ class Detections:
         for row, rle in zip(rows, self.rles(), strict=False):
             row["segmentation"] = {"size": rle["size"], "counts": rle["counts"].decode("ascii")}
         if self.keypoints is not None:
-            for row, numbers in zip(rows, self.keypoints.reshape(len(rows), -1).tolist(), strict=True):
+            for row, numbers in zip(
+                rows, self.keypoints.reshape(-1, 3 * self.keypoints.shape[1]).tolist(), strict=True
+            ):
                 row["keypoints"] = numbers
         if self.mask_scores is not None:
             for row, score in zip(rows, self.mask_scores.tolist(), strict=True):

@@ -57,7 +57,7 @@ def to_results(
     if rles is not None:
         more["segmentation"] = [_plain_rle(rle) for rle in rles]
     if keypoints is not None:
-        more["keypoints"] = np.asarray(keypoints, dtype=np.float64).reshape(len(boxes), -1).tolist()
+        more["keypoints"] = [one.ravel().tolist() for one in np.asarray(keypoints, dtype=np.float64)]
     if mask_scores is not None:
         more["mask_score"] = np.asarray(mask_scores).tolist()
     for name, values in more.items():

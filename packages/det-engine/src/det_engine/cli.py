@@ -70,7 +70,8 @@ def _status_of(error: BaseException, errors: tuple[type[Exception], ...]) -> int
     if isinstance(error, errors):
         if os.environ.get(DEBUG_VARIABLE):
             traceback.print_exception(error)
-        _report(str(error))
+        message = str(error)
+        _report(message if message.endswith((".", "?", "!")) else f"{message}.")
         return 2
     if isinstance(error, OSError) and error.errno in _FULL:
         _report(f"Cannot write {error.filename or 'a file'}: {error.strerror}.")

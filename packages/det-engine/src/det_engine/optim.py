@@ -91,8 +91,7 @@ def _layers(model: nn.Module, config: SolverConfig) -> Sequence[tuple[str, ...]]
     trainable = as_trainable(model)
     if trainable is None:
         raise EngineError(
-            "Solver field layer_decay needs a model that names its layers: one with the methods of "
-            "det_engine.TrainableModel."
+            "solver.layer_decay needs a model that names its layers: one with the methods of det_engine.TrainableModel."
         )
     return trainable.layer_groups()
 

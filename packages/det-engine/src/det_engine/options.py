@@ -6,12 +6,12 @@ tyro does the reading and the printing; it comes with `det-engine[cli]`.
 import contextlib
 import dataclasses
 import io
-import re
 from collections.abc import Iterator, Sequence
 from types import ModuleType
 from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 from det_engine.cli import UsageError, nearest, unknown
+from det_engine.complaints import sentence
 from det_engine.errors import EngineError
 
 T = TypeVar("T")
@@ -25,6 +25,7 @@ class _Option:
     name: str
     section: str
     kind: type
+    hint: Any
     aliases: tuple[str, ...]
 
 
@@ -70,7 +71,8 @@ def override(
         misspelt = next((a for a in args if a.startswith("--") and _name(a) not in names), None)
         if misspelt is not None:
             raise _unknown_option(misspelt, names, prog) from None
-        raise UsageError(f"{_sentence(complaints.getvalue())} See {prog} --help.") from None
+        hints = {option.name: option.hint for option in options}
+        raise UsageError(f"{sentence(complaints.getvalue(), args, hints, prog)} See {prog} --help.") from None
     if not rest:
         return result
     wrong = next((argument for argument in rest if argument.startswith("-")), None)
@@ -103,8 +105,10 @@ def _options(value: Any, prefix: str = "") -> Iterator[_Option]:
             sections.append((current, prefix + _part(field.name, marks)))
         elif not (current is None and any(map(dataclasses.is_dataclass, get_args(hint)))):
             aliases = tuple(field.metadata.get("aliases", ()))
-            for name in _names(f"--{prefix}{field.name}".replace("_", "-"), hint, current):
-                yield _Option(name, prefix.rstrip(".") or _GENERAL, type(value), aliases)
+            flag = f"--{prefix}{field.name}".replace("_", "-")
+            for name in _names(flag, hint, current):
+                own = hint if name == flag else get_args(hint)[0]
+                yield _Option(name, prefix.rstrip(".") or _GENERAL, type(value), own, aliases)
     for current, inner in sections:
         yield from _options(current, inner)
 
@@ -224,19 +228,3 @@ def _unknown_option(argument: str, names: Sequence[str], prog: str) -> UsageErro
     name = argument.partition("=")[0]
     near = nearest(name, names)
     return UsageError(f"Unknown option {name}.{f' Did you mean {near}?' if near else ''} See {prog} --help.")
-
-
-def _sentence(box: str) -> str:
-    """The message inside tyro's box, in one line; the box is drawn with lines or, where the output has none, dashes."""
-    lines = [line.strip("│ ") for line in box.splitlines() if not line.startswith(("╭", "╰"))]
-    sections: list[list[str]] = [[]]
-    for line in lines:
-        if re.fullmatch("─+|-+", line):
-            sections.append([])
-        elif line:
-            sections[-1].append(line)
-    # In a box of lines the title is part of the border, in one of dashes it is a section of its own.
-    message = sections[0] if "╭" in box or len(sections) == 1 else sections[1]
-    text = " ".join(message)
-    text = text[:1].upper() + text[1:]
-    return text if text.endswith(".") else f"{text}."

@@ -65,27 +65,27 @@ def check_solver(config: SolverConfig) -> None:
         EngineError: one makes no sense; names the first.
     """
     rules = {
-        "base_lr": config.base_lr > 0,
-        "reference_batch": config.reference_batch >= 1,
-        "momentum": 0 <= config.momentum < 1,
-        "weight_decay": config.weight_decay >= 0,
-        "warmup_steps": config.warmup_steps >= 0,
-        "warmup_factor": 0 <= config.warmup_factor <= 1,
-        "milestones": list(config.milestones) == sorted(config.milestones),
-        "gamma": config.gamma > 0,
-        "steps": config.steps >= 1,
-        "clip_norm": config.clip_norm is None or config.clip_norm > 0,
-        "optimizer": config.optimizer in ("sgd", "adamw"),
-        "betas": all(0 <= beta < 1 for beta in config.betas),
-        "layer_decay": 0 < config.layer_decay <= 1,
-        "schedule": config.schedule in ("multistep", "cosine"),
-        "final_factor": 0 <= config.final_factor <= 1,
-        "ema_decay": config.ema_decay is None or 0 <= config.ema_decay < 1,
+        "base_lr": (config.base_lr > 0, "positive"),
+        "reference_batch": (config.reference_batch >= 1, "at least 1"),
+        "momentum": (0 <= config.momentum < 1, "at least 0 and below 1"),
+        "weight_decay": (config.weight_decay >= 0, "at least 0"),
+        "warmup_steps": (config.warmup_steps >= 0, "at least 0"),
+        "warmup_factor": (0 <= config.warmup_factor <= 1, "between 0 and 1"),
+        "milestones": (list(config.milestones) == sorted(config.milestones), "steps in rising order"),
+        "gamma": (config.gamma > 0, "positive"),
+        "steps": (config.steps >= 1, "at least 1"),
+        "clip_norm": (config.clip_norm is None or config.clip_norm > 0, "positive or None"),
+        "optimizer": (config.optimizer in ("sgd", "adamw"), "sgd or adamw"),
+        "betas": (all(0 <= beta < 1 for beta in config.betas), "at least 0 and below 1"),
+        "layer_decay": (0 < config.layer_decay <= 1, "above 0 and at most 1"),
+        "schedule": (config.schedule in ("multistep", "cosine"), "multistep or cosine"),
+        "final_factor": (0 <= config.final_factor <= 1, "between 0 and 1"),
+        "ema_decay": (config.ema_decay is None or 0 <= config.ema_decay < 1, "at least 0 and below 1, or None"),
     }
-    for name, holds in rules.items():
+    for name, (holds, allowed) in rules.items():
         # A NaN fails every comparison, so it ends here too.
         if not holds:
-            raise EngineError(f"Solver field {name} cannot be {getattr(config, name)!r}.")
+            raise EngineError(f"solver.{name} must be {allowed}, got {getattr(config, name)!r}.")
 
 
 def scaled_to_batch(config: SolverConfig, batch: int, *, keep_warmup: bool = False) -> tuple[SolverConfig, str]:

@@ -104,6 +104,8 @@ def convert(source: Weights, system: str) -> Conversion:
         return Conversion(source=source, network=network, system=system, model=model, content=content)
     if system not in TARGETS:
         raise CheckpointError(f"system must be ours, {' or '.join(TARGETS)}, got {system!r}")
+    if model.backbone.name.startswith("timm/"):
+        raise CheckpointError(f"a network of timm can be written as ours alone: {system} has no {model.backbone.name}")
     if isinstance(model.detector, YolactConfig):
         raise CheckpointError(f"YOLACT can be written as ours alone: {system} has no such detector")
     content = _content(source, state, system)

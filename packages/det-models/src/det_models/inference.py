@@ -1,6 +1,7 @@
 """From a model in training to one for inference."""
 
 import copy
+from contextlib import AbstractContextManager, nullcontext
 from typing import TypeVar
 
 import torch
@@ -20,3 +21,8 @@ def optimize_for_inference(model: D, device: torch.device) -> D:
     made = copy.deepcopy(model).to(device).eval().requires_grad_(False)
     Conv2d.prepack(fold_norms(made))
     return made
+
+
+def plain_tensors() -> AbstractContextManager[object]:
+    """Within it, new tensors are on the CPU, where the caller has made another device the default."""
+    return nullcontext() if torch.get_default_device().type == "cpu" else torch.device("cpu")

@@ -45,7 +45,8 @@ def load(
     """
     weights = open_weights(path)
     if weights.file.unwrapped:
-        print(f"{weights.path} ({weights}): read without what wraps it, {', '.join(weights.file.unwrapped)}.")
+        wrapping = ", ".join(weights.file.unwrapped).removesuffix(".")
+        print(f"{weights.path} ({weights}): read without what wraps it, {wrapping}.")
     return weights.predictor(
         device=device,
         precision=precision,

@@ -20,7 +20,7 @@ from det_models.config import ModelConfig
 from det_models.detections import Detections, Features
 from det_models.errors import OptionError, whole_number
 from det_models.images import Loaded, batches_of, is_image, unknown_kind
-from det_models.inference import optimize_for_inference
+from det_models.inference import optimize_for_inference, plain_tensors
 from det_ops import Conv2d
 
 __all__ = ["PRECISIONS", "Predictor"]
@@ -78,7 +78,8 @@ class Predictor:
         if precision not in PRECISIONS:
             raise OptionError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}.")
         self.device = _device(device)
-        self.network = optimize_for_inference(network, self.device)
+        with plain_tensors():
+            self.network = optimize_for_inference(network, self.device)
         self.config = config
         self.precision = precision
         self.batch_size = whole_number("batch_size", batch_size)
@@ -126,7 +127,8 @@ class Predictor:
             raise OptionError(f"min_score must be between 0 and 1, got {min_score:g}.")
         count = self.batch_size if batch_size is None else whole_number("batch_size", batch_size)
         if is_image(images):
-            ((loaded, batch),) = batches_of([images], self.config.resize, self.shape, 1)
+            with plain_tensors():
+                ((loaded, batch),) = batches_of([images], self.config.resize, self.shape, 1)
             return self._finish(loaded, batch, self.forward(batch, features=features), min_score)[0]
         if isinstance(images, str | Path):
             return self._stream(list_images(images), count, min_score, features)
@@ -154,7 +156,8 @@ class Predictor:
         """
         inputs = {name: batch[name].to(self.device, non_blocking=True) for name in ("images", "image_sizes")}
         dtype = PRECISIONS[self.precision]
-        with torch.inference_mode(), torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None):
+        autocast = torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None)
+        with torch.inference_mode(), plain_tensors(), autocast:
             pyramid = self.network.backbone(self.network.normalize(inputs))
             return Output(self.network.from_features(pyramid, inputs), tuple(pyramid) if features else ())
 
@@ -172,7 +175,7 @@ class Predictor:
     def _results(
         self, output: Output, batch: Batch, sizes: Sequence[tuple[int, int]], min_score: float
     ) -> list[Detections]:
-        with torch.inference_mode():
+        with torch.inference_mode(), plain_tensors():
             found = self.network.to_image(output.detections, batch["scales"], sizes)
         results = [self._reported(one, size, min_score) for one, size in zip(found, sizes, strict=True)]
         if not output.pyramid:

@@ -25,12 +25,15 @@ from det_models.checkpoints import (
 )
 from det_models.config import ModelConfig
 from det_models.description import read_description
+from det_models.inference import plain_tensors
 from det_models.predictor import Predictor
 
 __all__ = ["Weights", "open_weights"]
 
 RUN_FORMAT = "det-engine checkpoint"
 """What the checkpoints of `det_engine` call their format."""
+_OUR_BODY = "backbone.body."
+"""How names of a state dict of ours begin, and where no other system's rules fit, of nobody else's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,8 +77,9 @@ class Weights:
         self._tensors()
         if self.model is None:
             raise CheckpointError(
-                f"{self.path} does not say which network its weights are of. Give det_engine.train "
-                "config=det_models.describe(model, categories), and train again or build the network yourself."
+                f"{self.path} does not say which network its weights are of. Build that network, and fill it: "
+                "det_models.open_weights(path).fill(network). What det_engine.train writes says so where it is given "
+                "config=det_models.describe(model, categories)."
             )
         return self.model
 
@@ -122,7 +126,8 @@ class Weights:
             CheckpointError: The file holds no detector, or one that cannot be built here.
         """
         try:
-            network = build(self.network())
+            with plain_tensors():
+                network = build(self.network()).float()
         except CheckpointError:
             raise
         except ValueError as error:
@@ -214,6 +219,8 @@ def _foreign(path: Path, file: WeightsFile) -> Weights:
     try:
         system = detect_system(file.arrays)
     except CheckpointError:
+        if any(name.startswith(_OUR_BODY) for name in file.arrays):
+            return _run(path, file)
         return Weights(path=path, kind="backbone", file=file, categories={})
     found = read(file.arrays, file.metadata, system)
     described = file.metadata.get("det")

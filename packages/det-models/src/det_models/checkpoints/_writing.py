@@ -1,6 +1,7 @@
 """Checkpoints of other systems, written as their own loaders expect them."""
 
 import contextlib
+import json
 import os
 import pickle
 import re
@@ -11,6 +12,7 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
+from det_backbones import WeightsError, write_weights
 from det_heads.__about__ import __version__
 from det_models.checkpoints._exchange import CheckpointError, to_reference
 from det_models.checkpoints._gaps import spread, torchvision_labels
@@ -86,13 +88,18 @@ def write_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
     """Write a file whole or not at all, and never over another.
 
     Args:
-        path: The file; with detectron2's content and the suffix `.pkl` a pickle of arrays, as in its model zoo.
+        path: The file; with detectron2's content and the suffix `.pkl` a pickle of arrays, as in its model zoo; with
+            the suffix `.safetensors` a file of that format, whose metadata are what lies beside the tensors, in JSON.
         content: From :func:`to_checkpoint`.
 
     Raises:
-        CheckpointError: There is such a file, or the disk does not take it.
+        CheckpointError: There is such a file, or the disk or the format does not take it.
     """
     path = Path(path)
+    refuse_existing(path)
+    if path.suffix == ".safetensors":
+        _write_safetensors(path, content)
+        return
     pickled = path.suffix == ".pkl"
     if pickled and "__author__" not in content:
         raise CheckpointError(f"{path} must not end in .pkl: only detectron2 reads pickles; use .pth")
@@ -104,8 +111,21 @@ def write_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
         else:
             torch.save(dict(content), file)
 
-    refuse_existing(path)
     _write_whole(path, put)
+
+
+def _write_safetensors(path: Path, content: Mapping[str, Any]) -> None:
+    tensors = tensors_in(content)
+    beside = {name: value for name, value in content.items() if name not in tensors and value is not tensors}
+    try:
+        texts = {name: json.dumps(value) for name, value in beside.items()}
+    except TypeError:
+        raise CheckpointError(f"{path} cannot be of safetensors, which holds one set of tensors; use .pth") from None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_weights(path, tensors, texts)
+    except (OSError, WeightsError) as error:
+        raise CheckpointError(f"{path} cannot be written: {error}") from error
 
 
 def tensors_in(content: Mapping[str, Any]) -> Mapping[str, Tensor]:
