@@ -101,9 +101,7 @@ def test_a_bare_state_dict_of_ours(system: str, tmp_path: Path) -> None:
     state = random_network(model).state_dict()
     torch.save(state, path)
     if system == "ours":
-        with pytest.raises(
-            CheckpointError, match=r"does not say which network .*open_weights\(path\).fill\(network\)"
-        ):
+        with pytest.raises(CheckpointError, match=r"does not say which network .*open_weights\(path\).fill\(network\)"):
             load(path)
     network = build(model)
     open_weights(path).fill(network)
