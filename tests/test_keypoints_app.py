@@ -1,11 +1,12 @@
 """Keypoint R-CNN by the commands: training, evaluation, and pictures of what it finds."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from det_coco import synthetic_dataset
+from det_coco import load_split, synthetic_dataset
 from det_models import load
 from testing.command_line import NETWORK, SIZES, STEPS, call, read
 
@@ -43,4 +44,9 @@ def test_train_and_evaluate(data: Path, tmp_path: Path) -> None:
     assert found.keypoints.shape == (len(found), 5, 3)
     assert np.isfinite(found.keypoints).all()
     assert len(found.to_coco(1)[0]["keypoints"]) == 15
-    assert found.draw().size[0] > 0
+    limbs = ((0, 1), (0, 2), (0, 3), (0, 4))  # of the data, which are not COCO's
+    assert found.limbs == load_split(data, "val", keypoints=True).skeleton.limbs == limbs
+    joined = np.asarray(found.draw())
+    points = np.asarray(replace(found, limbs=()).draw())
+    assert len(found) > 0
+    assert (joined != points).any()

@@ -100,7 +100,9 @@ def train(app: App, args: list[str]) -> None:
         splits, recipe = _open(job)
         model = _build(app, job, recipe, start)
         del start  # whose tensors the model has
-        config = {**describe(app, recipe, splits.train.categories), "data": _text(job.options.data)}
+        skeleton = splits.train.skeleton if recipe.batch_shape().keypoints else None
+        description = describe(app, recipe, splits.train.categories, skeleton.limbs if skeleton else ())
+        config = {**description, "data": _text(job.options.data)}
         run = job.run or new_run(job.options.output or default_output(app, recipe.name), config, job.device)
         print(f"Run: {run}", flush=True)
         evaluator = _evaluator(model, recipe, splits, job.device)

@@ -1,6 +1,6 @@
 """Whatever `--weights` names, for an app: the networks that it trains, and what a training starts from."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,9 +17,11 @@ from det_models.adopting import changes
 from det_models.checkpoints import Checkpoint, ClassCountError
 
 
-def describe(app: App, recipe: Recipe, categories: Mapping[int, str | None]) -> dict[str, Any]:
+def describe(
+    app: App, recipe: Recipe, categories: Mapping[int, str | None], limbs: Iterable[tuple[int, int]] = ()
+) -> dict[str, Any]:
     """What a checkpoint says of itself: enough to build its network again, and how it was trained."""
-    return {"app": app.name, "recipe": to_dict(recipe), **det_models.describe(recipe.model(), categories)}
+    return {"app": app.name, "recipe": to_dict(recipe), **det_models.describe(recipe.model(), categories, limbs)}
 
 
 def read_config(app: App, state: Mapping[str, Any], path: Path) -> tuple[Recipe, dict[str, Any]]:

@@ -71,7 +71,7 @@ GREY = np.arange(0, 256, 4).reshape(8, 8)
 @pytest.mark.parametrize(
     ("values", "expected", "said"),
     [
-        (GREY.astype(np.uint16), GREY, "8 bits in a wider format, which are divided by 1"),
+        (GREY.astype(np.uint16), GREY, "8 bits in a wider format, which stay as they are"),
         ((GREY * 16 + 7).astype(np.uint16), GREY, "12 bits in a wider format, which are divided by 16"),
         ((GREY * 256 + 99).astype(np.uint16), GREY, "16 bits in a wider format, which are divided by 256"),
         ((GREY * 16).astype(np.int32), GREY, "12 bits"),

@@ -139,6 +139,13 @@ def test_every_kind_of_image(tmp_path: Path) -> None:
     detector.predict(mirrored)
 
 
+def test_an_opened_picture_is_named_by_its_file(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "deep.png"
+    Image.fromarray(np.full((8, 8), 40000, dtype=np.uint16)).save(path)
+    predictor().predict(Image.open(path))
+    assert str(tmp_path) in caplog.text
+
+
 def test_a_picture_that_lies_on_its_side() -> None:
     """EXIF's orientation holds for an opened picture as for its file."""
     upright = picture()

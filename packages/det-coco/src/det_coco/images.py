@@ -188,7 +188,8 @@ def _to_8_bits(path: Path, values: np.ndarray) -> np.ndarray:
         return (values * 255 + 0.5).astype(np.uint8)
     bits = next(bits for bits in (8, 12, 16) if high < 1 << bits)
     factor = 1 << (bits - 8)
-    _say_once(path.parent, f"values of {bits} bits in a wider format, which are divided by {factor}")
+    done = f"are divided by {factor}" if factor > 1 else "stay as they are"
+    _say_once(path.parent, f"values of {bits} bits in a wider format, which {done}")
     return (values / factor).astype(np.uint8)
 
 

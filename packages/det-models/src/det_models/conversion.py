@@ -132,7 +132,7 @@ def _content(source: Weights, state: Mapping[str, Tensor], system: str) -> dict[
 
 def _described(source: Weights, model: ModelConfig) -> dict[str, Any]:
     """Our description, with the recipe that the weights were trained by, if they were trained here."""
-    kept = {key: value for key, value in source.description.items() if key in ("app", "recipe")}
+    kept = {key: value for key, value in source.description.items() if key in ("app", "recipe", "limbs")}
     return kept | describe(model, source.categories)
 
 

@@ -1,6 +1,6 @@
 """What a checkpoint says of its network in plain values: enough to build it again, and to name what it finds."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any, Literal, TypeVar, cast
 
@@ -19,18 +19,22 @@ T = TypeVar("T")
 _CONVERTER = cattrs.Converter(forbid_extra_keys=True)
 
 
-def describe(model: ModelConfig, categories: Mapping[int, str | None]) -> dict[str, Any]:
+def describe(
+    model: ModelConfig, categories: Mapping[int, str | None], limbs: Iterable[tuple[int, int]] = ()
+) -> dict[str, Any]:
     """The values to save with the weights of a detector, such as `config` of :func:`det_engine.train`.
 
     Args:
         model: The network and the images that it gets.
         categories: Name by id, in the order of the labels; None for a label that is never reported.
+        limbs: Pairs of keypoints that pictures join, counted from 0, such as ``index.skeleton.limbs``.
 
     Returns:
-        ``model`` and ``categories``, of numbers, texts, tuples, lists and dictionaries alone.
+        ``model``, ``categories`` and perhaps ``limbs``, of numbers, texts, tuples, lists and dictionaries alone.
     """
     named = [{"id": identifier, "name": name} for identifier, name in categories.items()]
-    return {"model": asdict(model), "categories": named}
+    joined = [list(limb) for limb in limbs]
+    return {"model": asdict(model), "categories": named} | ({"limbs": joined} if joined else {})
 
 
 def read_description(values: Mapping[str, Any]) -> tuple[ModelConfig, Categories]:

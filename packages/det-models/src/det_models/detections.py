@@ -58,6 +58,7 @@ class Detections:
         source: The image's file, or an empty text.
         extra: What further heads found, by name, an entry for each detection, such as ``keypoint_scores`` [K, J].
         features: Of the image and of each detection, where they were asked for.
+        limbs: Pairs of keypoints that pictures join, counted from 0; by default COCO's, if as many.
     """
 
     boxes: np.ndarray
@@ -72,6 +73,7 @@ class Detections:
     source: str = ""
     extra: Mapping[str, np.ndarray] = field(default_factory=dict)
     features: Features | None = field(default=None, repr=False)
+    limbs: tuple[tuple[int, int], ...] = ()
 
     @property
     def keypoints(self) -> np.ndarray | None:
@@ -173,8 +175,9 @@ class Detections:
             drawn = replace(drawn, masks=None)
         if "scores" not in show:
             drawn = replace(drawn, scores=None)
-        if drawn.keypoints is not None and drawn.keypoints.shape[1] == COCO_KEYPOINTS:
-            drawn = replace(drawn, limbs=COCO_LIMBS)
+        if drawn.keypoints is not None:
+            usual = COCO_LIMBS if drawn.keypoints.shape[1] == COCO_KEYPOINTS else ()
+            drawn = replace(drawn, limbs=self.limbs or usual)
         return draw(pixels, drawn, self.categories, min_side=min_side, boxes="boxes" in show)
 
     def __repr__(self) -> str:

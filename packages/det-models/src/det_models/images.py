@@ -73,7 +73,8 @@ def _load(value: Any) -> Loaded:
     if isinstance(value, str | Path):
         return Loaded(load_image(value), str(value))
     if isinstance(value, Image.Image):
-        return Loaded(upright_rgb(value), str(getattr(value, "filename", "")))
+        source = str(getattr(value, "filename", ""))
+        return Loaded(upright_rgb(value, source or "given"), source)
     if isinstance(value, torch.Tensor):
         if value.dtype != torch.uint8 or value.ndim != 3 or value.shape[0] != 3:
             raise OptionError(f"An image as a tensor must be uint8 [3, H, W], got {_form(value)}. {_advice(value)}")

@@ -56,6 +56,7 @@ class Predictor:
         batch_size: Images at a time, where several are given.
         max_detections: The most detections of an image, after the choice of classes.
         classes: Names or ids of the categories to report; all by default.
+        limbs: Pairs of keypoints that pictures join, counted from 0; by default COCO's, where there are as many.
         source: Where the weights are from, for `repr`.
 
     Raises:
@@ -73,6 +74,7 @@ class Predictor:
         batch_size: int = 1,
         max_detections: int | None = None,
         classes: Iterable[str | int] | None = None,
+        limbs: Sequence[tuple[int, int]] = (),
         source: str = "",
     ) -> None:
         if precision not in PRECISIONS:
@@ -84,6 +86,7 @@ class Predictor:
         self.precision = precision
         self.batch_size = whole_number("batch_size", batch_size)
         self.max_detections = None if max_detections is None else whole_number("max_detections", max_detections)
+        self.limbs = tuple(limbs)
         self.source = source
         self.names = tuple(categories.values())
         self.ids = tuple(categories)
@@ -198,6 +201,7 @@ class Predictor:
             rle=None if found.masks is None else [found.masks[row] for row in rows],
             mask_scores=None if found.mask_scores is None else found.mask_scores.numpy()[rows],
             extra={name: np.asarray(values)[rows] for name, values in found.extra.items()},
+            limbs=self.limbs,
         )
 
     def _features(self, found: Detections, pyramid: Sequence[Tensor], batch: Batch, number: int) -> Features:

@@ -68,6 +68,11 @@ class Weights:
         """What we wrote of the network into the file, if we wrote it: see :func:`det_models.describe`."""
         return self.file.metadata.get("config" if self.kind == "run" else "det") or {}
 
+    @property
+    def limbs(self) -> tuple[tuple[int, int], ...]:
+        """Pairs of keypoints that pictures join, counted from 0, where the file says so."""
+        return tuple((a, b) for a, b in self.description.get("limbs", ()))
+
     def network(self) -> ModelConfig:
         """The model.
 
@@ -169,6 +174,7 @@ class Weights:
             batch_size=batch_size,
             max_detections=max_detections,
             classes=classes,
+            limbs=self.limbs,
             source=str(self.path),
         )
 
