@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from det_heads.norm import RowBatchNorm2d, make_row_norm, normalize
+from det_heads.norm import RowBatchNorm2d, apply_norm, make_row_norm
 
 
 def rows(count=6):
@@ -41,6 +41,6 @@ def test_no_used_row_changes_nothing():
 def test_group_norm_looks_at_each_row_alone():
     norm = make_row_norm("gn", 4).double()
     x = rows()
-    torch.testing.assert_close(normalize(norm, x, None)[2:3], normalize(norm, x[2:3], None))
+    torch.testing.assert_close(apply_norm(norm, x, None)[2:3], apply_norm(norm, x[2:3], None))
     with pytest.raises(ValueError, match="norm must be bn or gn, got 'ln'"):
         make_row_norm("ln", 4)

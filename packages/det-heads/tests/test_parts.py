@@ -4,17 +4,17 @@ from det_heads.parts import WHOLE, BatchPart
 
 
 def test_of_the_whole_batch_a_count_is_at_least_one():
-    assert WHOLE.normalizer(torch.tensor(0)) == 1
-    assert WHOLE.normalizer(torch.tensor(7)) == 7
+    assert WHOLE.denominator(torch.tensor(0)) == 1
+    assert WHOLE.denominator(torch.tensor(7)) == 7
 
 
 def test_the_mean_of_the_parts_is_that_of_the_whole():
     sums, counts = torch.tensor([3.0, 0.0, 5.0, 1.0]), torch.tensor([2, 0, 4, 1])
     parts = [BatchPart(index, 4, lambda _: counts.float().mean()) for index in range(4)]
-    losses = [sums[part.index] / part.normalizer(counts[part.index]) for part in parts]
+    losses = [sums[part.index] / part.denominator(counts[part.index]) for part in parts]
     torch.testing.assert_close(torch.stack(losses).mean(), sums.sum() / counts.sum())
     # One thing at least in all parts together.
-    assert BatchPart(0, 4, lambda number: number.float()).normalizer(torch.tensor(0)) == 1 / 4
+    assert BatchPart(0, 4, lambda number: number.float()).denominator(torch.tensor(0)) == 1 / 4
 
 
 def test_each_part_takes_its_rows():

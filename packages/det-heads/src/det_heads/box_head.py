@@ -14,7 +14,7 @@ from det_heads.detections import select_detections
 from det_heads.initialization import init_box_head
 from det_heads.losses import box_losses
 from det_heads.matching import GroundTruth, Matches, Samples, match, subsample
-from det_heads.norm import make_row_norm, normalize
+from det_heads.norm import apply_norm, make_row_norm
 from det_heads.parts import WHOLE, BatchPart
 from det_heads.pooling import RoIPool
 from det_heads.proposals import Proposals
@@ -71,7 +71,7 @@ class BoxHead(nn.Module):
         x = pooled
         for index, conv in enumerate(self.convs):
             x = conv(x)
-            x = F.relu_(normalize(self.norms[index], x, used) if len(self.norms) else x)
+            x = F.relu_(apply_norm(self.norms[index], x, used) if len(self.norms) else x)
         x = x.flatten(1)
         for number in range(1, self.config.layers + 1):
             x = F.relu_(self.get_submodule(f"fc{number}")(x))

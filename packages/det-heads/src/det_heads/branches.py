@@ -30,7 +30,7 @@ class Branch(Protocol):
             features: The pyramid, per level [B, C, H, W].
             samples: The boxes that train the (first) box head, [B, S]; ``truth_index`` is the slot of the object in
                 the batch, and only the first ``max_positives`` slots of an image can be positive.
-            part: Which part of a larger batch this is; its ``normalizer`` divides sums over what was counted.
+            part: Which part of a larger batch this is; its ``denominator`` divides sums over what was counted.
 
         Returns:
             float32 scalars; their names begin with ``loss_`` and are this branch's alone.

@@ -162,7 +162,7 @@ def keypoint_loss(logits: Tensor, cells: Tensor, valid: Tensor, part: BatchPart 
         A scalar, float32, zero where no keypoint is valid.
     """
     loss = F.cross_entropy(logits.float().flatten(0, 1).flatten(1), cells.flatten(), reduction="none")  # [RJ]
-    return (loss * valid.flatten()).sum() / part.normalizer(valid.sum())
+    return (loss * valid.flatten()).sum() / part.denominator(valid.sum())
 
 
 def decode_heatmaps(heatmaps: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:

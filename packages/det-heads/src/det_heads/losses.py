@@ -49,12 +49,12 @@ def rpn_losses(
         Two float32 scalars.
     """
     if config.normalizer == "configured":
-        normalizer: Tensor | int = config.samples * logits.shape[0]
+        denominator: Tensor | int = config.samples * logits.shape[0]
     else:
-        normalizer = part.normalizer(samples.valid.sum())
+        denominator = part.denominator(samples.valid.sum())
     objectness = F.binary_cross_entropy_with_logits(logits.float(), samples.positive.float(), reduction="none")
     regression = regression_loss(deltas, samples, coder, beta=config.beta)
-    return (objectness * samples.valid).sum() / normalizer, regression / normalizer
+    return (objectness * samples.valid).sum() / denominator, regression / denominator
 
 
 def box_losses(
@@ -74,19 +74,19 @@ def box_losses(
         Two float32 scalars.
     """
     batch, count, classes = logits.shape
-    normalizer = part.normalizer(samples.valid.sum())
+    denominator = part.denominator(samples.valid.sum())
     classification = F.cross_entropy(
         logits.float().flatten(0, 1),
         samples.labels.flatten(),
         reduction="none",
         label_smoothing=config.label_smoothing,
     )
-    classification = (classification * samples.valid.flatten()).sum() / normalizer
+    classification = (classification * samples.valid.flatten()).sum() / denominator
     if not config.class_agnostic:
         own_class = samples.labels.clamp(max=classes - 2)[..., None, None].expand(-1, -1, 1, 4)
         deltas = deltas.reshape(batch, count, classes - 1, 4).gather(2, own_class).squeeze(2)
     regression = regression_loss(deltas, samples, coder, beta=config.beta)
-    return classification, regression / normalizer
+    return classification, regression / denominator
 
 
 def mask_loss(logits: Tensor, targets: Tensor, used: Tensor, part: BatchPart = WHOLE) -> Tensor:
@@ -102,4 +102,4 @@ def mask_loss(logits: Tensor, targets: Tensor, used: Tensor, part: BatchPart = W
         A scalar, float32, zero where no row is used.
     """
     loss = F.binary_cross_entropy_with_logits(logits.float(), targets, reduction="none").mean(dim=(1, 2))
-    return (loss * used).sum() / part.normalizer(used.sum())
+    return (loss * used).sum() / part.denominator(used.sum())

@@ -12,7 +12,7 @@ from det_heads.config import MaskHeadConfig
 from det_heads.initialization import init_mask_head
 from det_heads.losses import mask_loss
 from det_heads.matching import Samples
-from det_heads.norm import make_row_norm, normalize
+from det_heads.norm import apply_norm, make_row_norm
 from det_heads.packing import pack, unpack
 from det_heads.parts import WHOLE, BatchPart
 from det_heads.pooling import RoIPool
@@ -80,7 +80,7 @@ class MaskHead(nn.Module):
         for index, conv in enumerate(cast("Iterable[nn.Conv2d]", self.convs)):
             hidden = convolution_rows(hidden, conv.weight, conv.bias, count, padding=1, relu=not len(self.norms))
             if len(self.norms):
-                hidden = F.relu_(normalize(self.norms[index], hidden, used))
+                hidden = F.relu_(apply_norm(self.norms[index], hidden, used))
         own = self.predictor.weight.flatten(1)[labels]  # [R, channels]
         logits = mask_logits_rows(hidden, self.deconv.weight, self.deconv.bias, own, count)
         return logits if self.predictor.bias is None else logits + self.predictor.bias[labels][:, None, None]

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from det_backbones import make_norm
 
-__all__ = ["RowBatchNorm2d", "make_row_norm", "normalize"]
+__all__ = ["RowBatchNorm2d", "apply_norm", "make_row_norm"]
 
 
 class RowBatchNorm2d(nn.BatchNorm2d):
@@ -64,6 +64,6 @@ def make_row_norm(kind: Literal["bn", "gn"], channels: int) -> nn.Module:
     raise ValueError(f"norm must be bn or gn, got {kind!r}")
 
 
-def normalize(norm: nn.Module, rows: Tensor, used: Tensor | None) -> Tensor:
+def apply_norm(norm: nn.Module, rows: Tensor, used: Tensor | None) -> Tensor:
     """Rows [R, C, H, W] normalised, of which those `used` [R] bool count; group normalisation looks at each alone."""
     return norm(rows, used) if isinstance(norm, RowBatchNorm2d) else norm(rows)

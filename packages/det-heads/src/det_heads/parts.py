@@ -40,7 +40,7 @@ class BatchPart:
         """Raise a :meth:`mean`, a scalar, to at least that of one thing in all parts together."""
         return mean.clamp(min=1 if self.count == 1 else 1 / self.count)
 
-    def normalizer(self, number: Tensor) -> Tensor:
+    def denominator(self, number: Tensor) -> Tensor:
         """Return what a sum over `number` things of this part is divided by so that the parts' mean is that of all.
 
         Args:
