@@ -72,7 +72,7 @@ fi
 [ "$command" = eval ] || options+=(--recipe "$recipe")
 
 has_packages() {
-    "$1" -c 'import importlib.util as u, sys; sys.exit(not all(map(u.find_spec, ("torch", "det_engine"))))' 2> /dev/null
+    "$1" -c 'import importlib.util as u, sys; sys.exit(not all(map(u.find_spec, ("torch", "det_engine", "tyro"))))' 2> /dev/null
 }
 for python in "${PYTHON:-}" python python3 "$root/.hatch/default/bin/python" ''; do
     [ -z "$python" ] || ! has_packages "$python" || break

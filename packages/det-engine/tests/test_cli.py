@@ -201,6 +201,27 @@ def test_a_reader_that_has_left_is_no_error(command):
     assert (done.returncode, done.stderr) == (141, "")
 
 
+@pytest.mark.parametrize(
+    ("error", "status", "says"),
+    [("EngineError('The disk is full.')", 2, "The disk is full."), ("Interrupted(15, 3, None)", 143, "step 3")],
+)
+def test_what_went_wrong_is_said_though_the_reader_has_left(error, status, says):
+    code = (
+        "import sys; from det_engine.cli import run_main; from det_engine.errors import EngineError, Interrupted\n"
+        f"def main():\n    print('much')\n    raise {error}\n"
+        "sys.exit(run_main(main))"
+    )
+    reading, writing = os.pipe()
+    os.close(reading)
+    environment = {**os.environ, "PYTHONUNBUFFERED": ""}  # else printing itself fails
+    done = subprocess.run(
+        [sys.executable, "-c", code], stdout=writing, stderr=subprocess.PIPE, text=True, env=environment
+    )
+    os.close(writing)
+    assert done.returncode == status
+    assert says in done.stderr
+
+
 @dataclass(frozen=True, kw_only=True)
 class Options:
     data: str = "coco"

@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from det_coco import DataError
 from det_models import Detections, OptionError, Predictor, build, load, open_weights
 from testing.trained import NAMES, SYSTEMS, random_network, small_model, write_trained
 
@@ -180,6 +181,44 @@ def test_several_images_in_batches_and_lazily(tmp_path: Path) -> None:
     folder = detector.predict(tmp_path)
     assert iter(folder) is folder
     assert [Path(one.source).name for one in folder] == [f"{number}.png" for number in range(5)]
+
+
+def test_a_caller_may_fill_one_array_again_and_again() -> None:
+    """As video libraries do; images are read ahead."""
+    detector = predictor()
+    images = [picture(64, 96, seed=seed) for seed in range(4)]
+    frame = np.empty_like(images[0])
+
+    def frames():
+        for image in images:
+            frame[:] = image
+            yield frame
+
+    for found, image in zip(detector.predict(frames(), batch_size=2), images, strict=True):
+        np.testing.assert_array_equal(found.image, image)
+        assert_alike(found, detector.predict(image))
+
+
+def test_what_comes_before_a_broken_picture_is_found(tmp_path: Path) -> None:
+    for number in range(2):
+        Image.fromarray(picture(seed=number)).save(tmp_path / f"{number}.png")
+    (tmp_path / "2.png").write_bytes(b"no picture")
+    stream = predictor().predict(tmp_path, batch_size=4)
+    assert [Path(next(stream).source).name for _ in range(2)] == ["0.png", "1.png"]
+    with pytest.raises(DataError, match=r"2\.png"):
+        next(stream)
+
+
+def test_hooks_of_the_network_see_every_batch() -> None:
+    """By which a training knows that its evaluation works."""
+    model = small_model("ours")
+    network = random_network(model)
+    seen: list[None] = []
+    network.register_forward_pre_hook(lambda *_: seen.append(None))
+    detector = Predictor(network, model, NAMES, device="cpu")
+    for _ in range(2):
+        detector.predict(picture())
+    assert len(seen) == 2
 
 
 @pytest.mark.parametrize(

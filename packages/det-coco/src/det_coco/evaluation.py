@@ -18,7 +18,10 @@ def evaluate(
     protocol: Protocol | None = None,
     image_ids: Iterable[int] | None = None,
 ) -> dict[str, dict[str, float]]:
-    """Compute COCO or LVIS metrics, to the last bit those of pycocotools and lvis.
+    """Compute COCO or LVIS metrics, to the last bit those of pycocotools and lvis on the objects of the index.
+
+    An object whose box has no area inside its image is dropped when the file is read, which says so; the others would
+    count it as missed.
 
     Boxes and masks are evaluated independently of each other: the size of a mask is its own, whatever its box.
 

@@ -51,14 +51,16 @@ def run_main(main: Callable[[], int | None], errors: tuple[type[Exception], ...]
             raise
         status = found
     else:
-        status = _UNREAD if _reader_is_gone() else status
+        status = _UNREAD if _reader_is_gone() and not status else status
     distributed.leave(status)
     return status
 
 
 def _status_of(error: BaseException, errors: tuple[type[Exception], ...]) -> int | None:
     """Say what happened; the status, or None if the error is to be raised."""
-    if _reader_is_gone(error):
+    # What else went wrong, or which signal came, is said on stderr, which others may read.
+    ended = isinstance(error, BrokenPipeError) or (isinstance(error, SystemExit) and not error.code)
+    if _reader_is_gone(error) and ended:
         return _UNREAD
     if isinstance(error, Interrupted):
         if distributed.is_main():

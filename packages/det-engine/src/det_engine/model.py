@@ -89,10 +89,13 @@ def as_trainable(model: object) -> TrainableModel | None:
     """Return the model if it is a `TrainableModel`, None if it is a plain module.
 
     Raises:
-        EngineError: it has one of the two methods only.
+        EngineError: it has one of the two methods only, or methods of an earlier version.
     """
     if isinstance(model, TrainableModel):
         return model
+    for old, now in (("as_part", "batch_part"), ("layer_prefixes", "layer_groups")):
+        if hasattr(model, old):
+            raise EngineError(f"{type(model).__name__} has {old}, which is {now} of det_engine.TrainableModel now.")
     for name, other in (("batch_part", "layer_groups"), ("layer_groups", "batch_part")):
         if hasattr(model, name):
             raise EngineError(

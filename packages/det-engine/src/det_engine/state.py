@@ -133,7 +133,10 @@ class TrainingState:
         notes.append(f"resumed from {path} at step {self.step}")
         old, new = _dotted(state.get("config")), _dotted(self.config)
         changed = [
-            f"{name} {old.get(name)} -> {new.get(name)}" for name in {**old, **new} if old.get(name) != new.get(name)
+            # What the checkpoint does not name came with a later version, and what is gone went with one.
+            f"{name} {value} -> {new[name]}"
+            for name, value in old.items()
+            if name in new and new[name] != value
         ]
         if changed:
             notes.append(f"changed since that checkpoint: {', '.join(changed)}")

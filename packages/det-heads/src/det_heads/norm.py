@@ -47,7 +47,7 @@ class RowBatchNorm2d(nn.BatchNorm2d):
 
 
 def make_row_norm(kind: Literal["bn", "gn"], channels: int) -> nn.Module:
-    """A layer that normalises rows of `channels` channels, for :func:`normalize`.
+    """A layer that normalises rows of `channels` channels, for :func:`apply_norm`.
 
     Args:
         kind: "bn", :class:`RowBatchNorm2d`; or "gn", group normalisation of 32 groups as every system has in its heads,

@@ -32,9 +32,11 @@ def conventions_of(recipe: DetectorConfig, theirs: DetectorConfig) -> DetectorCo
             raise CheckpointError(f"the {holder} has {what} and the {other} has not; choose another recipe")
     mine = recipe.rpn
     straddle = {name: getattr(mine.anchors, name) for name in ("straddle", "match_straddling")}
-    mask, cascade = recipe.mask, recipe.cascade
+    mask, cascade, keypoints = recipe.mask, recipe.cascade, recipe.keypoints
     if mask is not None and theirs.mask is not None:
         mask = _with(mask, theirs.mask, "pool", "norm", "paste", "paste_threshold")
+    if keypoints is not None and theirs.keypoints is not None:
+        keypoints = _with(keypoints, theirs.keypoints, "pool")
     if cascade is not None and theirs.cascade is not None:
         # A mask head per stage learns from that stage's samples.
         cascade = _with(cascade, theirs.cascade, "positive_ious", "coding_weights", "scores", "mask_heads", "resample")
@@ -50,6 +52,7 @@ def conventions_of(recipe: DetectorConfig, theirs: DetectorConfig) -> DetectorCo
         box=_with(recipe.box, theirs.box, "pool", "coding", "convs", "norm", "layers", "class_agnostic", "min_size"),
         mask=mask,
         cascade=cascade,
+        keypoints=keypoints,
         offset=theirs.offset,
     )
 

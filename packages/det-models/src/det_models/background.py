@@ -59,4 +59,5 @@ def background(items: Iterable[T], ahead: int = 4) -> Iterator[T]:
             yield entry[0]
     finally:
         stopped.set()
-        thread.join()
+        # One that waits for its source, such as a camera, ends with the next item.
+        thread.join(timeout=5)

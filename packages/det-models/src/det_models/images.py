@@ -78,11 +78,13 @@ def _load(value: Any) -> Loaded:
     if isinstance(value, torch.Tensor):
         if value.dtype != torch.uint8 or value.ndim != 3 or value.shape[0] != 3:
             raise OptionError(f"An image as a tensor must be uint8 [3, H, W], got {_form(value)}. {_advice(value)}")
-        return Loaded(np.ascontiguousarray(value.detach().cpu().permute(1, 2, 0).numpy()))
+        return Loaded(np.array(value.detach().cpu().permute(1, 2, 0).numpy(), order="C"))
     if isinstance(value, np.ndarray):
         if value.dtype != np.uint8 or value.ndim != 3 or value.shape[2] != 3:
             raise OptionError(f"An image as an array must be uint8 [H, W, 3], got {_form(value)}. {_advice(value)}")
-        return Loaded(np.ascontiguousarray(value))
+        return Loaded(
+            np.array(value, order="C")
+        )  # a copy: images are read ahead, and a caller may fill one array again
     raise unknown_kind(value)
 
 
@@ -124,9 +126,17 @@ def batches_of(
     """
     waiting: list[tuple[Loaded, Sample]] = []
     bucket = (0, 0)
-    for value in images:
-        loaded = load(value)
-        sample = sample_of(loaded.pixels, resize)
+    iterator = iter(images)
+    while True:
+        try:
+            loaded = load(next(iterator))
+            sample = sample_of(loaded.pixels, resize)
+        except StopIteration:
+            break
+        except Exception:
+            if waiting:  # what came before the one that cannot be read
+                yield _batch(waiting, shape)
+            raise
         own = shape.bucket(*sample.image.shape[1:])
         if waiting and own != bucket:
             yield _batch(waiting, shape)

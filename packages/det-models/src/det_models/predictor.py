@@ -161,8 +161,10 @@ class Predictor:
         dtype = PRECISIONS[self.precision]
         autocast = torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None)
         with torch.inference_mode(), plain_tensors(), autocast:
+            if not features:  # called as a whole, which hooks see: a training's watchdog is one
+                return Output(self.network(inputs), ())
             pyramid = self.network.backbone(self.network.normalize(inputs))
-            return Output(self.network.from_features(pyramid, inputs), tuple(pyramid) if features else ())
+            return Output(self.network.from_features(pyramid, inputs), tuple(pyramid))
 
     def _stream(self, images: Iterable[Any], batch_size: int, min_score: float, features: bool) -> Iterator[Detections]:
         """Reading, the network, and masks with whatever the caller does, each in a thread of its own."""
@@ -255,11 +257,11 @@ def kind_of(config: ModelConfig) -> str:
 def _device(name: str | torch.device) -> torch.device:
     if name == "auto":
         accelerator = torch.accelerator.current_accelerator(check_available=True)
-        return torch.device("cpu") if accelerator is None else accelerator
+        return torch.device("cpu") if accelerator is None else torch.zeros(1, device=accelerator).device
     try:
-        device = torch.device(name)
-        torch.zeros(1, device=device).cpu()  # a device may have a name here without being there
+        probe = torch.zeros(1, device=torch.device(name))
+        probe.cpu()  # a device may have a name here without being there
     except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
         reason = str(error).strip().splitlines()[0].rstrip(".")
         raise OptionError(f"device {str(name)!r} cannot be used: {reason}. Give auto, cpu, cuda or npu.") from error
-    return device
+    return probe.device  # with its index: every thread has a current device of its own
