@@ -82,9 +82,8 @@ def _load(value: Any) -> Loaded:
     if isinstance(value, np.ndarray):
         if value.dtype != np.uint8 or value.ndim != 3 or value.shape[2] != 3:
             raise OptionError(f"An image as an array must be uint8 [H, W, 3], got {_form(value)}. {_advice(value)}")
-        return Loaded(
-            np.array(value, order="C")
-        )  # a copy: images are read ahead, and a caller may fill one array again
+        # A copy: images are read ahead, and a caller may fill one array again.
+        return Loaded(np.array(value, order="C"))
     raise unknown_kind(value)
 
 
