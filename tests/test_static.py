@@ -288,6 +288,7 @@ def test_a_full_size_step_of_every_recipe_has_shapes_from_the_configuration(name
             "mask_edges": torch.zeros(size, shape.max_edges, 4),
             "mask_polygons": torch.zeros(size, shape.max_polygons + 1, dtype=torch.int32),
             "mask_instances": torch.zeros(size, m + 1, dtype=torch.int32),
+            "keypoints": torch.zeros(size, m, shape.keypoints, 3),
         }
         if recipe.detector.mask is not None and recipe.detector.mask.target == "bitmap":
             batch["mask_bitmaps"] = torch.zeros(size, m, height, width, dtype=torch.uint8)
@@ -302,6 +303,8 @@ def test_a_full_size_step_of_every_recipe_has_shapes_from_the_configuration(name
     shapes = {"boxes": (size, k, 4), "scores": (size, k), "labels": (size, k), "valid": (size, k)}
     if recipe.detector.mask is not None:
         shapes["masks"] = (size, k, 28, 28)
+    if recipe.detector.keypoints is not None:
+        shapes["heatmaps"] = (size, k, shape.keypoints, 56, 56)
     assert {key: tuple(value.shape) for key, value in found.items()} == shapes
 
 
