@@ -205,8 +205,8 @@ def test_another_number_of_classes():
 
 def test_unknown_names():
     theirs = to_reference(our_state(), "torchvision")
-    with pytest.raises(CheckpointError, match=r"torchvision has no roi_heads\.keypoint_head\.0\.weight"):
-        from_reference(theirs | {"roi_heads.keypoint_head.0.weight": torch.zeros(1)})
+    with pytest.raises(CheckpointError, match=r"torchvision has no roi_heads\.depth_head\.0\.weight"):
+        from_reference(theirs | {"roi_heads.depth_head.0.weight": torch.zeros(1)})
     with pytest.raises(CheckpointError, match=r"no counterpart of neck\.weight"):
         to_reference({"neck.weight": torch.zeros(1)}, "detectron2")
     with pytest.raises(CheckpointError, match=r"its tensors are fc.weight, fc.bias"):
