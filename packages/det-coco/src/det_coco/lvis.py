@@ -48,13 +48,14 @@ class Federation:
 
 
 def read_federation(
-    file: Path, images: Sequence[dict[str, Any]], categories: Sequence[dict[str, Any]]
+    file: Path, image_ids: np.ndarray, images: Sequence[dict[str, Any]], categories: Sequence[dict[str, Any]]
 ) -> Federation | None:
     """Read the federated part of an annotation file.
 
     Args:
         file: named in messages.
-        images: records of the images, in the order of the index.
+        image_ids: `[I]`, in the order of the index.
+        images: records of the images, in the same order.
         categories: records of the categories, checked to have unique ids.
 
     Returns:
@@ -75,18 +76,20 @@ def read_federation(
     labels = {category["id"]: label for label, category in enumerate(categories)}
     return Federation(
         frequencies=np.array([category["frequency"] for category in categories], dtype="U1"),
-        negative=_pairs(file, images, "neg_category_ids", labels),
-        not_exhaustive=_pairs(file, images, "not_exhaustive_category_ids", labels),
+        negative=_pairs(file, image_ids, images, "neg_category_ids", labels),
+        not_exhaustive=_pairs(file, image_ids, images, "not_exhaustive_category_ids", labels),
     )
 
 
-def _pairs(file: Path, images: Sequence[dict[str, Any]], key: str, labels: dict[int, int]) -> np.ndarray:
+def _pairs(
+    file: Path, image_ids: np.ndarray, images: Sequence[dict[str, Any]], key: str, labels: dict[int, int]
+) -> np.ndarray:
     pairs = []
     for position, image in enumerate(images):
         ids = image.get(key)
-        if not isinstance(ids, list) or not all(isinstance(i, int) and i in labels for i in ids):
+        if not isinstance(ids, list) or not all(type(i) is int and i in labels for i in ids):
             raise DataError(
-                f"{file}: '{key}' of image {image['id']} must be a list of category ids, got {describe(ids)}."
+                f"{file}: '{key}' of image {image_ids[position]} must be a list of category ids, got {describe(ids)}."
             )
         pairs += [(position, labels[i]) for i in ids]
     return np.array(pairs, dtype=np.int64).reshape(-1, 2)

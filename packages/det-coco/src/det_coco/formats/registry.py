@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from det_coco._parse import read_json
+from det_coco._json import read_json
 from det_coco.annotations import CocoIndex
 from det_coco.errors import DataError
 from det_coco.layout import find_splits
