@@ -4,11 +4,9 @@ import json
 import random
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from det_coco import CocoIndex, DataError, evaluate, find_splits, ground_truth_of, hold_out, load_split, write_split
-from det_coco.holdout import take_images
+from det_coco import CocoIndex, DataError, find_splits, hold_out, load_split, write_split
 
 
 def index_of(tmp_path: Path, names: list[str], label=lambda name: 1) -> CocoIndex:
@@ -16,8 +14,8 @@ def index_of(tmp_path: Path, names: list[str], label=lambda name: 1) -> CocoInde
     images = [{"id": 10 * i, "file_name": name, "height": 12, "width": 16} for i, name in enumerate(names, 1)]
     forms = [[], [[1, 1, 5, 1, 5, 5], [6, 6, 9, 6, 9, 9 + 1]], {"size": [12, 16], "counts": [20, 30, 142]}]
     objects = [
-        {"id": i, "image_id": 10 * i, "category_id": label(name), "bbox": [i % 3, 1, 8, 9], "segmentation": forms[i % 3],
-         "iscrowd": 0}
+        {"id": i, "image_id": 10 * i, "category_id": label(name), "bbox": [i % 3, 1, 8, 9],
+         "segmentation": forms[i % 3], "iscrowd": 0}
         for i, name in enumerate(names, 1)
     ]  # fmt: skip
     categories = [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}]
@@ -28,27 +26,6 @@ def index_of(tmp_path: Path, names: list[str], label=lambda name: 1) -> CocoInde
 
 def names(index: CocoIndex) -> set[str]:
     return set(index.file_names.tolist())
-
-
-def test_parts_have_the_records_of_their_images(tmp_path):
-    index = index_of(tmp_path, [f"{word}.png" for word in "abcdefghij"])
-    part = take_images(index, np.array([1, 2, 5, 7]))
-    content = json.loads((tmp_path / "all.json").read_text())
-    kept = [20, 30, 60, 80]
-    content["images"] = [image for image in content["images"] if image["id"] in kept]
-    content["annotations"] = [one for one in content["annotations"] if one["image_id"] in kept]
-    (tmp_path / "part.json").write_text(json.dumps(content))
-    alone = CocoIndex.load(tmp_path / "part.json", tmp_path, check_images=False)
-    assert part.fingerprint == alone.fingerprint
-    np.testing.assert_array_equal(part.areas, alone.areas)
-    np.testing.assert_array_equal(part.file_boxes, alone.file_boxes)
-    np.testing.assert_array_equal(part.edge_counts, alone.edge_counts)
-    truth = ground_truth_of(part, 60)
-    np.testing.assert_array_equal(truth.boxes, ground_truth_of(index, 60).boxes)
-    rows = [
-        {"image_id": i, "category_id": 1, "bbox": part.file_boxes[n].tolist(), "score": 0.9} for n, i in enumerate(kept)
-    ]
-    assert evaluate(part, rows, ["bbox"])["bbox"]["AP"] == 1
 
 
 def test_a_fifth_is_held_out_whatever_the_order(tmp_path):

@@ -16,8 +16,11 @@ from det_coco import (
     default_split,
     default_splits,
     find_splits,
+    hold_out,
     load_split,
+    write_split,
 )
+from det_coco.formats import Format, SplitSource, register
 
 BOX = {"category_id": 1, "bbox": [54, 19, 54, 46], "area": 2484, "iscrowd": 0}
 POLYGON = {"segmentation": [[54, 19, 108, 19, 108, 65, 54, 65]]}
@@ -292,3 +295,25 @@ def test_other_files_are_named_as_what_they_are(name, put):
     for path in (root, file):
         with pytest.raises(DataError, match=f"instances_val.json is {kind}"):
             load_split(path, "val")
+
+
+def test_a_registered_format_is_asked_where_there_is_no_coco_file(put):
+    root = put({}, ["a.png", "b.png"])
+
+    def read() -> dict[str, Any]:
+        return content(["a.png", "b.png"])
+
+    def splits(path: Path) -> dict[str, SplitSource]:
+        return {"train": SplitSource(source=path / "cats.txt", image_folder=path, read=read)}
+
+    with pytest.raises(DataError, match="is not a COCO data set"):
+        find_splits(root)
+    (root / "cats.txt").touch()
+    register(Format(name="cats", recognises=lambda path: (path / "cats.txt").is_file(), splits=splits))
+    index = load_split(root, "train")
+    assert index.num_instances == 2
+    held = hold_out(index)
+    write_split(root / "split.json", held, root, "train")
+    assert load_split(root / "split.json", "val").fingerprint == held.val.fingerprint
+    put({"farm.json": content(["a.png"])})
+    assert list(find_splits(root)) == ["farm"]

@@ -2,8 +2,8 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection
+from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import PurePosixPath
 
@@ -11,8 +11,6 @@ import numpy as np
 
 from det_coco.annotations import CocoIndex
 from det_coco.errors import DataError
-from det_coco.lvis import Federation
-from det_coco.polygons import Polygons
 
 SHARE, MOST = 0.2, 5000
 """Share of the images that is held out, and the most images, as many as COCO's val2017 has."""
@@ -74,32 +72,8 @@ def hold_out(index: CocoIndex) -> HeldOut:
     else:
         chosen = np.zeros(len(names), dtype=bool)
         chosen[list(held)] = True
-    train, val = (take_images(index, np.flatnonzero(part)) for part in (~chosen, chosen))
+    train, val = (index.of_images(index.image_ids[part].tolist()) for part in (~chosen, chosen))
     return HeldOut(train=train, val=val, rule=rule)
-
-
-def take_images(index: CocoIndex, positions: np.ndarray) -> CocoIndex:
-    """Take some images of a split, with all that belongs to them.
-
-    Args:
-        index: the split.
-        positions: int64 `[K]`, ascending.
-
-    Returns:
-        a split of K images.
-    """
-    starts, ends = index.image_instances[:-1][positions], index.image_instances[1:][positions]
-    rows = _ranges(starts, ends)
-    per_instance = ("annotation_ids", "boxes", "labels", "crowd", "areas", "file_boxes", "keypoints")
-    per_image = ("image_ids", "heights", "widths", "file_names")
-    return replace(
-        index,
-        image_instances=_offsets(ends - starts),
-        masks=_take_masks(index.masks, rows),
-        federation=None if index.federation is None else _take_federation(index.federation, positions),
-        **{name: getattr(index, name)[rows] for name in per_instance},
-        **{name: getattr(index, name)[positions] for name in per_image},
-    )
 
 
 def _series(name: str) -> str:
@@ -127,38 +101,7 @@ def _whole_series(index: CocoIndex, series: dict[str, list[int]], wanted: int) -
             held += series[name]
     if len(held) < wanted / 2:
         return None
-    left = np.setdiff1d(np.arange(len(index)), held)
-    classes = [set(take_images(index, np.sort(part)).labels.tolist()) for part in (left, np.array(held))]
-    return held if classes[1] <= classes[0] and len(classes[1]) > len(classes[0]) / 2 else None
-
-
-def _take_masks(masks: Polygons, rows: np.ndarray) -> Polygons:
-    polygons = _ranges(masks.instance_polygons[:-1][rows], masks.instance_polygons[1:][rows])
-    points = _ranges(masks.polygon_points[:-1][polygons], masks.polygon_points[1:][polygons])
-    runs = _ranges(masks.instance_runs[:-1][rows], masks.instance_runs[1:][rows])
-    return Polygons(
-        instance_polygons=_offsets(np.diff(masks.instance_polygons)[rows]),
-        polygon_points=_offsets(np.diff(masks.polygon_points)[polygons]),
-        points=masks.points[points],
-        instance_runs=_offsets(np.diff(masks.instance_runs)[rows]),
-        runs=masks.runs[runs],
-    )
-
-
-def _take_federation(federation: Federation, positions: np.ndarray) -> Federation:
-    pairs = []
-    for known in (federation.negative, federation.not_exhaustive):
-        kept = known[np.isin(known[:, 0], positions)]
-        pairs.append(np.stack((np.searchsorted(positions, kept[:, 0]), kept[:, 1]), axis=1))
-    return replace(federation, negative=pairs[0], not_exhaustive=pairs[1])
-
-
-def _ranges(starts: Sequence[int] | np.ndarray, ends: np.ndarray) -> np.ndarray:
-    """Numbers of several ranges, one after the other: int64."""
-    counts = ends - np.asarray(starts)
-    before = np.cumsum(counts) - counts
-    return np.arange(counts.sum()) + np.repeat(np.asarray(starts) - before, counts)
-
-
-def _offsets(counts: np.ndarray) -> np.ndarray:
-    return np.concatenate(([0], np.cumsum(counts))).astype(np.int64)
+    image_of = np.repeat(np.arange(len(index)), np.diff(index.image_instances))
+    is_held = np.isin(image_of, held)
+    learnt, tested = (set(index.labels[part].tolist()) for part in (~is_held, is_held))
+    return held if tested <= learnt and len(tested) > len(learnt) / 2 else None

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Literal
 
+from det_coco import formats
 from det_coco._coco_splits import Split, coco_splits, refusal
 from det_coco.annotations import CocoIndex
 from det_coco.errors import DataError
@@ -42,9 +43,12 @@ def find_splits(path: str | Path, *, keypoints: bool = False) -> dict[str, Split
         raise DataError(f"The data directory {path} does not exist.")
     written = written_parts(path, lambda data: find_splits(data, keypoints=keypoints)) if path.is_file() else None
     found = written or coco_splits(path, keypoints=keypoints)
-    if not found:
+    if found:
+        return dict(found)
+    other = formats.find(path)
+    if other is None:
         raise refusal(path)
-    return dict(found)
+    return dict(other.splits(path))
 
 
 def default_split(splits: Mapping[str, SplitSource], role: Role) -> str | None:

@@ -11,7 +11,7 @@ import numpy as np
 from det_coco._describe import some
 from det_coco.annotations import CocoIndex
 from det_coco.errors import DataError
-from det_coco.holdout import HeldOut, take_images
+from det_coco.holdout import HeldOut
 
 
 class SplitSource(Protocol):
@@ -57,7 +57,8 @@ class WrittenPart:
                 f"{self.file} names {len(missing)} images that {index.annotation_file} no longer has "
                 f"({some(missing)}). Split the data again: name the data set itself instead of this file."
             )
-        return take_images(index, np.flatnonzero([name in self.file_names for name in names]))
+        mine = np.array([name in self.file_names for name in names], dtype=bool)
+        return index.of_images(index.image_ids[mine].tolist())
 
 
 def write_split(file: str | Path, held: HeldOut, data: str | Path, split: str) -> None:
