@@ -11,8 +11,8 @@ import numpy as np
 from PIL import Image
 
 from det_coco import detections_of, draw, to_results
+from det_coco.keypoints import usual_limbs
 from det_coco.rle import decode_rle
-from det_models.categories import COCO_KEYPOINTS, COCO_LIMBS
 from det_models.errors import OptionError
 from det_models.images import load
 
@@ -122,11 +122,11 @@ class Detections:
             image_id: The data set's own id of the image.
 
         Returns:
-            K dictionaries of plain values, see :func:`det_coco.to_results`.
+            K dictionaries of plain values, see :func:`det_coco.to_results`, and what else is in :attr:`extra`.
         """
         ids = tuple(self.categories)
         labels = np.array([ids.index(int(identifier)) for identifier in self.category_ids], dtype=np.int64)
-        return to_results(
+        rows = to_results(
             ids,
             image_id,
             self.boxes,
@@ -136,6 +136,8 @@ class Detections:
             keypoints=self.keypoints,
             mask_scores=self.mask_scores,
         )
+        further = {name: np.asarray(values).tolist() for name, values in self.extra.items() if name != "keypoints"}
+        return [row | {name: values[k] for name, values in further.items()} for k, row in enumerate(rows)]
 
     def draw(
         self,
@@ -176,8 +178,7 @@ class Detections:
         if "scores" not in show:
             drawn = replace(drawn, scores=None)
         if drawn.keypoints is not None:
-            usual = COCO_LIMBS if drawn.keypoints.shape[1] == COCO_KEYPOINTS else ()
-            drawn = replace(drawn, limbs=self.limbs or usual)
+            drawn = replace(drawn, limbs=self.limbs or usual_limbs(drawn.keypoints.shape[1]))
         return draw(pixels, drawn, self.categories, min_side=min_side, boxes="boxes" in show)
 
     def __repr__(self) -> str:
