@@ -84,3 +84,9 @@ class ModelConfig:
         if isinstance(self.detector, YolactConfig):
             return ("bbox", "segm")
         return ("bbox", *(branch.task for branch in self.detector.branches.values() if branch.task))
+
+    @property
+    def max_detections(self) -> int:
+        """The most detections of an image."""
+        detector = self.detector
+        return (detector if isinstance(detector, YolactConfig) else detector.box).max_detections
