@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from PIL import Image, ImageDraw, ImageFont
 
-from det_coco import CocoIndex, detections_of, ground_truth_of, load_image, save_picture, side_by_side
+from det_coco import CocoIndex, detections_of, ground_truth_of, save_picture, side_by_side
 
 MIN_SCORE = 0.5
 Part = Literal["masks", "boxes", "scores", "fps"]
@@ -27,7 +27,7 @@ def draw_beside_truth(index: CocoIndex, rows: Sequence[Mapping[str, Any]], folde
         by_image[row["image_id"]].append(row)
     for position in range(min(count, len(index))):
         image_id = int(index.image_ids[position])
-        image = load_image(index.path(position))
+        image = index.image(position)
         picture = side_by_side(
             image,
             ground_truth_of(index, image_id),

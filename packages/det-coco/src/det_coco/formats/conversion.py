@@ -4,14 +4,17 @@ import argparse
 import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Literal, get_args
 
+from det_coco._parse import read_json
 from det_coco.annotations import CocoIndex, check_same_categories
 from det_coco.errors import DataError
-from det_coco.formats.registry import SplitSource, find_sources
+from det_coco.formats.registry import SplitSource, find
 from det_coco.formats.write_coco import write_coco
 from det_coco.formats.write_yolo import write_data_yaml, write_yolo
+from det_coco.layout import find_splits
 
 Target = Literal["coco", "yolo"]
 Pictures = Literal["link", "copy", "none"]
@@ -96,6 +99,31 @@ def convert_data(
     return lost
 
 
+def find_sources(path: str | Path) -> dict[str, SplitSource]:
+    """Find the splits of a data set of any known format, COCO's JSON among them.
+
+    Args:
+        path: a folder or a file.
+
+    Returns:
+        split name -> where and how it is read.
+
+    Raises:
+        DataError: the path does not exist, or is no data set.
+    """
+    found = find(path)
+    if found is not None:
+        return dict(found.splits(Path(path)))
+    return {
+        name: SplitSource(
+            source=split.annotation_file,
+            image_folder=split.image_folder,
+            read=partial(read_json, split.annotation_file),
+        )
+        for name, split in find_splits(path).items()
+    }
+
+
 def _inside(file_name: str) -> str:
     """Name of a picture below the folder that it is written to."""
     parts = [part for part in PurePosixPath(file_name).parts if part not in ("..", "/")]
@@ -121,7 +149,10 @@ def _place(index: CocoIndex, names: Sequence[str], folder: Path, how: Pictures) 
     for position, name in enumerate(names):
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        if how == "link":
+        held = None if index.pictures is None else index.pictures.file(position)
+        if held is not None:
+            target.write_bytes(held)
+        elif how == "link":
             target.symlink_to(index.path(position).resolve())
         else:
             shutil.copyfile(index.path(position), target)
