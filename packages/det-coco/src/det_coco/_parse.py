@@ -217,7 +217,8 @@ def _crowd(file: Path, records: list[dict[str, Any]], ids: np.ndarray, remarks: 
     if crowd.sum() > max(2, _USUAL_CROWD * len(records)):
         message = (
             f"{crowd.sum()} of {len(records)} objects are marked 'iscrowd', so that they are not learnt. Some "
-            "exporters mark all masks with holes or of several parts so; if that is the case here, set their 'iscrowd' to 0."
+            "exporters mark all masks with holes or of several parts so; if that is the case here, set their "
+            "'iscrowd' to 0."
         )
         remarks.append(Remark("crowd_share", message, tuple(ids[crowd].tolist())))
     return crowd | ignored

@@ -1,13 +1,15 @@
 """COCO annotations packed into a few arrays."""
 
 import hashlib
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from det_coco._groups import take_groups
 from det_coco._parse import parse, read_json
 from det_coco._sharing import pack, unpack
 from det_coco.errors import DataError
@@ -197,6 +199,28 @@ class CocoIndex:
         """
         position = self.position(image_id)
         return int(self.heights[position]), int(self.widths[position])
+
+    def of_images(self, image_ids: Iterable[int]) -> "CocoIndex":
+        """Take some of the images, with their objects and all categories.
+
+        Args:
+            image_ids: the data set's own ids, in any order.
+
+        Raises:
+            DataError: no image has one of the ids.
+        """
+        positions = np.array([self.position(i) for i in sorted(set(image_ids))], dtype=np.int64)
+        rows, image_instances = take_groups(self.image_instances, positions)
+        by_image = ("image_ids", "heights", "widths", "file_names")
+        by_row = ("annotation_ids", "boxes", "labels", "crowd", "areas", "file_boxes", "masks", "keypoints")
+        return replace(
+            self,
+            image_instances=image_instances,
+            federation=None if self.federation is None else self.federation.of_images(positions),
+            remarks=(),  # which are about the whole
+            **{name: getattr(self, name)[positions] for name in by_image},
+            **{name: getattr(self, name)[rows] for name in by_row},
+        )
 
     @cached_property
     def edge_counts(self) -> np.ndarray:
