@@ -73,7 +73,9 @@ class TaskReport:
         outcomes: what became of each detection and object.
         counts: mistakes by kind, as TIDE counts them: of any score.
         costs: how much AP50 each kind of mistake costs.
-        curve: precision and recall by least score, of all classes together.
+        precision: float64 `[T, 101]` at levels of recall from 0 to 1, mean over the classes; NaN without objects.
+        iou_thresholds: the T thresholds.
+        curve: precision and recall by least score at an IoU of 0.5, of all classes together.
         best: the working point, if anything is found.
         precise: the least score with the wished precision, if there is one.
         wished_precision: that precision.
@@ -90,6 +92,8 @@ class TaskReport:
     outcomes: Outcomes
     counts: dict[str, int]
     costs: dict[str, float]
+    precision: np.ndarray
+    iou_thresholds: tuple[float, ...]
     curve: ScoreCurve
     best: Threshold | None
     precise: Threshold | None
@@ -114,6 +118,11 @@ class TaskReport:
             "mistakes": {kind: {"count": self.counts[kind], "cost": self.costs[kind]} for kind in self.costs},
             "best_f1": as_numbers(self.best),
             "precise": {"wished": self.wished_precision, "threshold": as_numbers(self.precise)},
+            "precision_at_recall": {
+                f"{threshold:.2f}": np.nan_to_num(values, nan=-1.0).tolist()
+                for threshold, values in zip(self.iou_thresholds, self.precision, strict=True)
+            },
+            "by_score": self.curve.numbers(),
             "calibration": {
                 "error": self.calibration.error,
                 **{name: getattr(self.calibration, name).tolist() for name in ("counts", "scores", "shares")},
@@ -179,6 +188,8 @@ def _analyse(
         outcomes=became,
         counts=became.counts(),
         costs=became.costs(),
+        precision=_mean_precision(curves),
+        iou_thresholds=curves.protocol.iou_thresholds,
         curve=curve,
         best=best,
         precise=curve.at_precision(wished),
@@ -186,6 +197,13 @@ def _analyse(
         calibration=calibration(became),
         confusion=None if protocol.class_agnostic else confusion(columns, became, min_score),
     )
+
+
+def _mean_precision(curves: Curves) -> np.ndarray:
+    values = curves.precision[:, :, :, 0, -1]  # [T, R, C]
+    known = values > -1
+    counts = known.sum(axis=-1)
+    return np.where(counts > 0, np.where(known, values, 0).sum(axis=-1) / np.maximum(counts, 1), np.nan)
 
 
 def _at_half(columns: Columns, matches: Matches) -> Matches:

@@ -59,6 +59,19 @@ class ScoreCurve:
         rows = np.flatnonzero((self.precision >= wished) & (self.recall > 0))
         return self._at(int(rows[-1])) if rows.size else None
 
+    def thinned(self, most: int = 200) -> "ScoreCurve":
+        """The curve with fewer points, evenly spread over the scores' ranks, to be drawn."""
+        rows = (
+            np.unique(np.linspace(0, len(self.scores) - 1, most).round().astype(np.int64)) if len(self.scores) else []
+        )
+        rows = np.asarray(rows, dtype=np.int64)
+        return ScoreCurve(scores=self.scores[rows], precision=self.precision[rows], recall=self.recall[rows])
+
+    def numbers(self) -> dict[str, list[float]]:
+        """A thinned curve for JSON."""
+        thin = self.thinned()
+        return {name: getattr(thin, name).tolist() for name in ("scores", "precision", "recall", "f1")}
+
     def _at(self, row: int) -> Threshold:
         below = self.scores[row + 1] if row + 1 < len(self.scores) else -np.inf
         score = _shortest(below, self.scores[row])
