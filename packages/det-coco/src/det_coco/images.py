@@ -106,10 +106,10 @@ def list_images(path: str | Path) -> list[Path]:
     path = Path(path)
     if path.is_dir():
         files = sorted(p for p in path.iterdir() if p.name[0] != "." and p.is_file())
-        found = [file for file in files if file.suffix.lower() in _suffixes()]
+        found = [file for file in files if file.suffix.lower() in picture_suffixes()]
         if not found:
-            raise DataError(f"The folder {path} holds no picture ({', '.join(sorted(_suffixes()))}).")
-        skipped = [file.name for file in files if file.suffix.lower() not in _suffixes()]
+            raise DataError(f"The folder {path} holds no picture ({', '.join(sorted(picture_suffixes()))}).")
+        skipped = [file.name for file in files if file.suffix.lower() not in picture_suffixes()]
         if skipped:
             _log.warning("%s: %s no picture and skipped (%s).", path, _files_are(len(skipped)), some(skipped))
         return found
@@ -119,7 +119,8 @@ def list_images(path: str | Path) -> list[Path]:
 
 
 @lru_cache(maxsize=1)
-def _suffixes() -> frozenset[str]:
+def picture_suffixes() -> frozenset[str]:
+    """Suffixes, with their dot, of the formats that Pillow reads here."""
     Image.init()
     readable = set(Image.OPEN) - _NO_PICTURES
     return frozenset(suffix for suffix, kind in Image.registered_extensions().items() if kind in readable)

@@ -6,10 +6,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from det_coco._coco_splits import coco_splits
 from det_coco._parse import read_json
 from det_coco.annotations import CocoIndex
 from det_coco.errors import DataError
-from det_coco.layout import find_splits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +113,7 @@ def find_sources(path: str | Path) -> dict[str, SplitSource]:
             image_folder=split.image_folder,
             read=partial(read_json, split.annotation_file),
         )
-        for name, split in find_splits(path).items()
+        for name, split in coco_splits(Path(path)).items()
     }
 
 
