@@ -279,7 +279,7 @@ def test_eval_reproduces_the_metrics_of_the_run(app, request, shapes, tmp_path, 
     tasks = ("bbox",) if app == "faster_rcnn" else ("bbox", "segm")
     for task in tasks:
         assert here[task] == there[task]
-        assert f"{task:<5}  AP {here[task]['AP']:.3f}" in out
+        assert f"\n{task} {here[task]['AP']:.3f} {here[task]['AP50']:.3f}" in out
     assert read(tmp_path / "eval" / "predictions.json") == read(run / "predictions.json")
     assert len(list((tmp_path / "eval" / "pictures").iterdir())) == 4
     # On the other split, one image at a time.

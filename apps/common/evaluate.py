@@ -1,10 +1,10 @@
 """``eval``, and the evaluation within a training."""
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import tyro
@@ -22,11 +22,16 @@ from apps.common.detecting import (
 )
 from apps.common.options import default_output, new_run
 from apps.common.pictures import draw_beside_truth
-from det_coco import CocoIndex, Protocol, default_splits, load_split
+from apps.common.printing import print_classes, print_final, print_metrics, print_places
+from det_coco import CocoIndex, Detections, Protocol, default_splits, load_split, save_results
 from det_coco import evaluate as coco_evaluate
 from det_engine import RunDirectory, distributed, resolve_device
 from det_engine.options import override
+from det_engine.stages import stage
 from det_models import Predictor
+
+_COCO_LIMIT, _LVIS_LIMIT = 100, 300
+"""Detections of an image that count."""
 
 
 class Evaluator:
@@ -39,43 +44,90 @@ class Evaluator:
         index: the split, whose categories are the detector's.
         workers: processes that load images.
         min_score: leave out what has a lower score.
+        protocol: thresholds and sizes; the classes are the detector's, and so is the limit of detections that count
+            where it gives more than 100.
 
     Attributes:
-        rows: detections in COCO's result format.
+        protocol: the rules of the last call, classes and limit included.
+        detections: of all images, by ascending image id.
         metrics: {"bbox": {"AP": ...}, "segm": {...}}, fractions.
     """
 
     def __init__(
-        self, detector: Callable[[], Predictor], index: CocoIndex, *, workers: int, min_score: float = 0.0
+        self,
+        detector: Callable[[], Predictor],
+        index: CocoIndex,
+        *,
+        workers: int,
+        min_score: float = 0.0,
+        protocol: Protocol | None = None,
     ) -> None:
         self.detector, self.index, self.workers, self.min_score = detector, index, workers, min_score
-        self.rows: list[dict[str, Any]] = []
+        self.rules = self.protocol = protocol or Protocol()
+        self.detections = Detections.concatenate(())
         self.metrics: dict[str, dict[str, float]] = {}
 
     def __call__(self) -> Mapping[str, Mapping[str, float]]:
         """Evaluate the detector as it is now and return `metrics`."""
         detector = self.detector()
-        gathered = distributed.gather_object(list(self._rows(detector)))
+        gathered = distributed.gather_object(Detections.concatenate(list(self._detect(detector))))
         if gathered is None:
             return {}
-        # In an order that does not depend on who detected what.
-        self.rows = sorted((row for part in gathered for row in part), key=lambda row: row["image_id"])
-        chosen = None if detector.categories == self.index.categories else tuple(detector.categories)
-        self.metrics = coco_evaluate(self.index, self.rows, detector.tasks, protocol=Protocol(classes=chosen))
+        self.detections = Detections.concatenate(gathered).sorted()
+        with stage("evaluating"):
+            tasks = comparable(self.index, detector.tasks)
+            self.protocol = protocol_of(detector, self.index, self.rules)
+            self.metrics = coco_evaluate(self.index, self.detections, tasks, protocol=self.protocol)
         return self.metrics
 
-    def _rows(self, detector: Predictor) -> Any:
-        for batch in evaluation_loader(detector.config, self.index, batch=detector.batch_size, workers=self.workers):
-            identifiers = batch["image_ids"].tolist()
-            sizes = [self.index.image_size(i) if i >= 0 else (1, 1) for i in identifiers]
-            for identifier, found in zip(identifiers, detector.detect(batch, sizes), strict=True):
-                if identifier >= 0:  # the others fill up the last batch
-                    yield from found[found.scores >= self.min_score].to_coco(identifier)
+    def _detect(self, detector: Predictor) -> Iterator[Detections]:
+        """Detections of this process's images, image by image."""
+        batches = evaluation_loader(detector.config, self.index, batch=detector.batch_size, workers=self.workers)
+        with stage("detecting", len(self.index)) as advance:
+            for batch in batches:
+                identifiers = batch["image_ids"].tolist()
+                sizes = [self.index.image_size(i) if i >= 0 else (1, 1) for i in identifiers]
+                for identifier, found in zip(identifiers, detector.detect(batch, sizes), strict=True):
+                    if identifier >= 0:  # the others fill up the last batch
+                        yield found[found.scores >= self.min_score].to_arrays(identifier)
+                advance(distributed.world_size() * sum(i >= 0 for i in identifiers))
 
     def write(self, run: RunDirectory, *, pictures: int) -> None:
         """Write predictions.json and the first pictures of predictions beside the truth."""
-        run.write_json(run.predictions, self.rows)
-        draw_beside_truth(self.index, self.rows, run.pictures, pictures)
+        with stage("writing predictions"):
+            save_results(self.detections, run.predictions)
+        draw_beside_truth(self.index, self.detections, run.pictures, pictures)
+
+
+def comparable(index: CocoIndex, tasks: Sequence[str]) -> tuple[str, ...]:
+    """The tasks for which a split has truth, and a line about those for which it has none.
+
+    Args:
+        index: the split.
+        tasks: IoU types of a detector, such as `bbox` and `segm`.
+    """
+    missing = {"segm": not index.has_masks, "keypoints": index.skeleton is None}
+    names = {"segm": "masks ('segmentation')", "keypoints": "keypoints"}
+    for task in tasks:
+        if missing.get(task):
+            print(f"{index.annotation_file} has no {names[task]}, so there is no {task} AP.")
+    return tuple(task for task in tasks if not missing.get(task))
+
+
+def protocol_of(detector: Predictor, index: CocoIndex, rules: Protocol) -> Protocol:
+    """The rules of a detector's evaluation: LVIS's on federated data, its own classes, and all that it finds counts.
+
+    Args:
+        detector: what is evaluated.
+        index: on what.
+        rules: thresholds and sizes.
+    """
+    federated = index.federation is not None
+    usual = _LVIS_LIMIT if federated else _COCO_LIMIT
+    most = detector.max_detections or detector.config.max_detections
+    limit: int | Literal["coco"] = most if most > usual else usual if federated else "coco"
+    chosen = None if detector.categories == index.categories else tuple(detector.categories)
+    return replace(rules, max_detections=limit, classes=chosen, federated=federated)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +136,18 @@ class EvalOptions(DetectorOptions):
 
     min_score: float = 0.0
     """Leave out detections with a lower score, which lowers AP: it counts all of them, best first."""
+    max_detections: int | None = None
+    """The most detections of an image, all of which the metrics count; by default as many as in the run, or in the
+    other system. Metrics count 100 at least, of a class, as COCO's do."""
+    iou_thresholds: tuple[float, ...] = ()
+    """Overlaps that AP is the mean of; by default COCO's, 0.5 to 0.95."""
+    area_ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
+    """Sizes that have an AP of their own, as name, smallest and largest area in square pixels, such as
+    `tiny 0 256 rest 256 1e10`; by default COCO's s, m and l."""
+    images: tuple[int, ...] = ()
+    """Ids of the images to evaluate on; by default all of the split."""
+    per_class: bool = False
+    """Print the AP of each class too."""
     data: Path | None = None
     """Data set in the COCO layout; by default the embedded synthetic one."""
     split: str | None = None
@@ -98,6 +162,16 @@ class EvalOptions(DetectorOptions):
     def __post_init__(self) -> None:
         DetectorOptions.__post_init__(self)
         check_score(self.min_score)
+        self.protocol()
+
+    def protocol(self) -> Protocol:
+        """Thresholds and sizes.
+
+        Raises:
+            ValueError: they make no sense.
+        """
+        given: dict[str, Any] = {"area_ranges": self.area_ranges, "iou_thresholds": self.iou_thresholds}
+        return Protocol(**{name: value for name, value in given.items() if value})
 
 
 def evaluate(app: App, args: list[str]) -> None:
@@ -115,12 +189,17 @@ def _evaluate(app: App, options: EvalOptions, device: torch.device) -> None:
         root = data_root(options.data)
     keypoints = "keypoints" in weights.network().tasks
     split = options.split or default_splits(root, keypoints=keypoints)[1]
-    index = load_split(root, split, keypoints=keypoints)
+    with stage("reading annotations"):
+        index = load_split(root, split, keypoints=keypoints)
+    if options.images:
+        index = index.of_images(options.images)
     batch, workers = loading_of(weights)
     detector = predictor(on_categories(weights, index), options, device, batch)
     say_what_was_read(weights)
     run = new_run(options.output or default_output(app, "eval"), options, device, replace=True)
-    evaluator = Evaluator(lambda: detector, index, workers=workers, min_score=options.min_score)
+    evaluator = Evaluator(
+        lambda: detector, index, workers=workers, min_score=options.min_score, protocol=options.protocol()
+    )
     began = time.perf_counter()
     evaluator()
     speed = len(index) / (time.perf_counter() - began)
@@ -129,20 +208,8 @@ def _evaluate(app: App, options: EvalOptions, device: torch.device) -> None:
     run.write_json(run.results, {**evaluator.metrics, "images_per_second": speed})
     evaluator.write(run, pictures=options.pictures)
     print_metrics(evaluator.metrics)
-    print(f"{speed:.1f} images/s, loading and evaluation included. Results and pictures: {run}")
-    print_final(speed, evaluator)
-
-
-def print_final(images_per_second: float, evaluator: Evaluator) -> None:
-    """Print the lines that the tools of Ascend's model zoo look for."""
-    task = "segm" if "segm" in evaluator.metrics else "bbox"
-    print("------------------ Final result ------------------")
-    print(f"Final Performance images/sec : {images_per_second:.2f}")
-    print(f"Final Train Accuracy : {evaluator.metrics[task]['AP']:.4f}")
-
-
-def print_metrics(metrics: Mapping[str, Mapping[str, float]]) -> None:
-    """Print one line per task, without the classes' own figures."""
-    for task, values in metrics.items():
-        overall = {name: value for name, value in values.items() if "/" not in name}
-        print(f"{task:<5}" + "".join(f"  {name} {value:.3f}" for name, value in overall.items()))
+    if options.per_class:
+        print_classes(index, evaluator.protocol, evaluator.metrics)
+    print(f"{speed:.1f} images/s, loading and evaluation included.")
+    print_places(run)
+    print_final(speed, evaluator.metrics)

@@ -1,37 +1,32 @@
 """Drawings of detections, alone or beside the truth."""
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from PIL import Image, ImageDraw, ImageFont
 
-from det_coco import CocoIndex, detections_of, ground_truth_of, load_image, save_picture, side_by_side
+from det_coco import CocoIndex, Detections, detections_of, ground_truth_of, load_image, save_picture, side_by_side
 
 MIN_SCORE = 0.5
 Part = Literal["masks", "boxes", "scores", "fps"]
 
 
-def draw_beside_truth(index: CocoIndex, rows: Sequence[Mapping[str, Any]], folder: Path, count: int) -> None:
+def draw_beside_truth(index: CocoIndex, detections: Detections, folder: Path, count: int) -> None:
     """Draw the first images of a split, truth at the left, detections of score 0.5 and better at the right.
 
     Args:
         index: the split.
-        rows: detections in COCO's result format.
+        detections: of the split.
         folder: where the pictures go.
         count: how many, at most all.
     """
-    by_image = defaultdict(list)
-    for row in rows:
-        by_image[row["image_id"]].append(row)
     for position in range(min(count, len(index))):
         image_id = int(index.image_ids[position])
         image = load_image(index.path(position))
         picture = side_by_side(
             image,
             ground_truth_of(index, image_id),
-            detections_of(index, by_image[image_id], min_score=MIN_SCORE),
+            detections_of(index, detections[detections.image_ids == image_id].rows(), min_score=MIN_SCORE),
             index.categories,
         )
         save_picture(picture, folder / f"{image_id:012d}.png")

@@ -15,8 +15,9 @@ from apps.common.app import App, with_classes
 from apps.common.config import Recipe
 from apps.common.data import Splits, open_splits, training_batches, validation_loader
 from apps.common.detecting import autocast_name
-from apps.common.evaluate import Evaluator, print_final, print_metrics
+from apps.common.evaluate import Evaluator
 from apps.common.options import default_output, new_run, take_recipe
+from apps.common.printing import print_final, print_metrics, print_places
 from apps.common.weights import adopt, describe, initialize, open_start, read_config
 from det_engine import (
     RunDirectory,
@@ -196,8 +197,10 @@ def _report(run: RunDirectory, evaluator: Evaluator, result: TrainResult, pictur
         evaluator.write(run, pictures=pictures)
         draw_curves(run, [f"{task}/{name}" for task in evaluator.metrics for name in ("AP", "AP50", "AP75")])
         print_metrics(evaluator.metrics)
-        print(f"{result.images_per_second:.1f} images/s in training. Checkpoints, results and pictures: {run}")
-        print_final(result.images_per_second, evaluator)
+        print(f"{result.images_per_second:.1f} images/s in training.")
+        print_places(run)
+        print(f"Loss and AP over the steps: {run.curves}\nCheckpoints: {run.checkpoints}")
+        print_final(result.images_per_second, evaluator.metrics)
 
 
 def _text(path: Path | None) -> str | None:

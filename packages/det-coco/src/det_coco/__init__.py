@@ -17,6 +17,7 @@ from det_coco.lvis import Federation
 from det_coco.matches import Matches, match_detections
 from det_coco.pictures import draw, save_picture, side_by_side
 from det_coco.protocol import Protocol
+from det_coco.remarks import Remark
 from det_coco.resize import Resize
 from det_coco.results import save_results, to_results
 from det_coco.rle import decode_rle
@@ -40,6 +41,7 @@ __all__ = [
     "Loader",
     "Matches",
     "Protocol",
+    "Remark",
     "Resize",
     "SSDAugmentation",
     "Sample",

@@ -1,7 +1,6 @@
 """From the text of a COCO annotation file to arrays, checking everything on the way."""
 
 import json
-import logging
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -18,8 +17,7 @@ from det_coco._parse_masks import is_area, measured_area, pack_masks
 from det_coco.errors import DataError
 from det_coco.keypoints import Skeleton
 from det_coco.lvis import read_federation
-
-_log = logging.getLogger("det_coco")
+from det_coco.remarks import Remark
 
 # Boxes narrower than this have no usable width (detectron2 `Boxes.nonempty`).
 _MIN_SIDE = 1e-5
@@ -29,11 +27,14 @@ _MAX_ID = 1 << 62
 _USUAL_CROWD = 0.2
 
 
-def parse(file: Path, folder: Path, check_images: bool, require_objects: bool) -> dict[str, Any]:
-    """Read, check and pack an annotation file.
+def parse(
+    content: dict[str, Any], file: Path, folder: Path, check_images: bool, require_objects: bool
+) -> dict[str, Any]:
+    """Check and pack the content of an annotation file.
 
     Args:
-        file: the annotation file.
+        content: the content.
+        file: the annotation file, named in messages.
         folder: folder that the file names are relative to.
         check_images: look whether every picture is there.
         require_objects: refuse a file without a single usable object.
@@ -44,17 +45,22 @@ def parse(file: Path, folder: Path, check_images: bool, require_objects: bool) -
     Raises:
         DataError: see `CocoIndex.load`.
     """
-    content = _read_json(file)
+    _check_parts(file, content)
+    remarks: list[Remark] = []
     categories = _categories(file, content["categories"])
     images = _images(file, content["images"], content["categories"])
     if check_images:
-        images["file_names"] = _find_files(file, folder, images["file_names"])
-    objects = _objects(file, content["annotations"], categories, images, read_skeleton(file, content["categories"]))
+        images["file_names"] = _find_files(file, folder, images["file_names"], images["image_ids"], remarks)
+    skeleton = read_skeleton(file, content["categories"], remarks)
+    objects = _objects(file, content["annotations"], categories, images, skeleton, remarks)
     if require_objects and not (~objects["crowd"]).any():
         count = len(content["annotations"])
         what = f"{count} annotations, but none with a usable box that is no crowd" if count else "no annotation"
         raise DataError(f"{file} has no object to learn from or evaluate on: {what}. Check how it was exported.")
-    return {"annotation_file": file, "image_folder": folder, "categories": categories, **images, **objects}
+    return {
+        "annotation_file": file, "image_folder": folder, "categories": categories, **images, **objects,
+        "remarks": tuple(remarks),
+    }  # fmt: skip
 
 
 def _images(file: Path, content: list[Any], categories: list[Any]) -> dict[str, Any]:
@@ -73,21 +79,26 @@ def _images(file: Path, content: list[Any], categories: list[Any]) -> dict[str, 
 
 
 def _objects(
-    file: Path, content: list[Any], categories: dict[int, str], images: dict[str, Any], skeleton: Skeleton | None
+    file: Path,
+    content: list[Any],
+    categories: dict[int, str],
+    images: dict[str, Any],
+    skeleton: Skeleton | None,
+    remarks: list[Remark],
 ) -> dict[str, Any]:
     """Check and pack the annotations that have a usable box, grouped by image, the file's order kept within one."""
     records = _records(file, content, "annotation", {"image_id": int, "category_id": int})
     ids = _annotation_ids(records)
     position = _image_positions(file, records, images["image_ids"])
     labels = _labels(file, records, categories)
-    crowd = _crowd(file, records)
+    crowd = _crowd(file, records, ids, remarks)
     xywh = _boxes(file, records)
 
     corners = np.concatenate((xywh[:, :2], xywh[:, :2] + xywh[:, 2:]), axis=1)  # [N, 4] x1, y1, x2, y2
     sizes = np.stack((images["heights"], images["widths"]), axis=1)[position]  # [N, 2]
     clipped = corners.clip(0, sizes[:, [1, 0, 1, 0]].astype(np.float64))
     usable = np.min(clipped[:, 2:] - clipped[:, :2], axis=1) > _MIN_SIDE  # [N]
-    _warn_boxes(file, ids, usable, np.abs(clipped - corners).max(axis=1, initial=0) > 1)
+    _remark_boxes(ids, usable, np.abs(clipped - corners).max(axis=1, initial=0) > 1, remarks)
     order = np.argsort(position, kind="stable")
     order = order[usable[order]]
     kept = [records[i] for i in order]
@@ -99,15 +110,23 @@ def _objects(
         "boxes": clipped[order].astype(np.float32),
         "labels": labels[order],
         "crowd": crowd[order],
-        "areas": _areas(file, kept, sizes[order]),
+        "areas": _areas(kept, ids[order], sizes[order], remarks),
         "file_boxes": xywh[order],
         "masks": masks,
-        "keypoints": pack_keypoints(file, kept, skeleton),
+        "keypoints": pack_keypoints(file, kept, ids[order], skeleton, remarks),
         "skeleton": skeleton,
     }
 
 
-def _read_json(file: Path) -> dict[str, Any]:
+def read_json(file: Path) -> Any:
+    """Read a JSON file.
+
+    Args:
+        file: the file.
+
+    Raises:
+        DataError: it is not there, cannot be read, or is no JSON; says where.
+    """
     try:
         raw = file.read_bytes()
     except FileNotFoundError:
@@ -115,7 +134,7 @@ def _read_json(file: Path) -> dict[str, Any]:
     except OSError as error:
         raise DataError(f"The annotation file {file} cannot be read: {error.strerror or error}.") from None
     try:
-        content = json.loads(raw)
+        return json.loads(raw)
     except UnicodeDecodeError as error:
         raise DataError(f"{file} is not JSON: byte {error.start} is not UTF-8 text.") from None
     except json.JSONDecodeError as error:
@@ -127,6 +146,10 @@ def _read_json(file: Path) -> dict[str, Any]:
         ) from None
     except RecursionError:
         raise DataError(f"{file} is not a COCO annotation file: its JSON is nested too deeply.") from None
+
+
+def _check_parts(file: Path, content: Any) -> None:
+    """Check that there are lists of images, annotations and categories."""
     if not isinstance(content, dict):
         raise DataError(
             f"{file} is not a COCO annotation file: it holds {kind(content)}, not an object with the keys images, "
@@ -141,7 +164,6 @@ def _read_json(file: Path) -> dict[str, Any]:
             )
         if not isinstance(content[key], list):
             raise DataError(f"{file}: '{key}' must be a list, got {kind(content[key])}.")
-    return content
 
 
 def _records(file: Path, records: list[Any], what: str, fields: dict[str, type]) -> list[dict[str, Any]]:
@@ -185,20 +207,20 @@ def _annotation_ids(records: list[dict[str, Any]]) -> np.ndarray:
     return np.array([i if ok else n for n, (i, ok) in enumerate(zip(ids, valid, strict=True))], dtype=np.int64)
 
 
-def _crowd(file: Path, records: list[dict[str, Any]]) -> np.ndarray:
+def _crowd(file: Path, records: list[dict[str, Any]], ids: np.ndarray, remarks: list[Remark]) -> np.ndarray:
     """Read what is neither learnt nor to be found, crowd regions and objects marked `ignore`: bool `[N]`."""
     crowd, ignored = (_flags(file, records, key) for key in ("iscrowd", "ignore"))
     if ignored.any():
-        _log.warning(
-            "%s: %s, which are neither learnt nor counted as missed.",
-            file, f"{counted(int(ignored.sum()), 'object')} marked 'ignore'",
-        )  # fmt: skip
+        marked = f"{counted(int(ignored.sum()), 'object')} marked 'ignore'"
+        message = f"{marked}, which are neither learnt nor counted as missed."
+        remarks.append(Remark("object_ignored", message, tuple(ids[ignored].tolist())))
     if crowd.sum() > max(2, _USUAL_CROWD * len(records)):
-        _log.warning(
-            "%s: %d of %d objects are marked 'iscrowd', so that they are not learnt. Some exporters mark all masks "
-            "with holes or of several parts so; if that is the case here, set their 'iscrowd' to 0.",
-            file, crowd.sum(), len(records),
-        )  # fmt: skip
+        message = (
+            f"{crowd.sum()} of {len(records)} objects are marked 'iscrowd', so that they are not learnt. Some "
+            "exporters mark all masks with holes or of several parts so; if that is the case here, set their "
+            "'iscrowd' to 0."
+        )
+        remarks.append(Remark("crowd_share", message, tuple(ids[crowd].tolist())))
     return crowd | ignored
 
 
@@ -226,13 +248,17 @@ def _refuse_duplicates(file: Path, what: str, ids: np.ndarray) -> None:
         raise DataError(f"{file}: {twice.size} {what} ids appear more than once ({some(twice)}). Ids must be unique.")
 
 
-def _find_files(file: Path, folder: Path, names: np.ndarray) -> np.ndarray:
+def _find_files(
+    file: Path, folder: Path, names: np.ndarray, image_ids: np.ndarray, remarks: list[Remark]
+) -> np.ndarray:
     """Look for every picture, also where exporters leave names that do not fit the folder.
 
     Args:
         file: named in messages.
         folder: image folder.
         names: `[I]` file names.
+        image_ids: `[I]`.
+        remarks: gets one about names that do not fit.
 
     Returns:
         `[I]` names under which the pictures lie, relative to the folder.
@@ -253,10 +279,12 @@ def _find_files(file: Path, folder: Path, names: np.ndarray) -> np.ndarray:
     moved = [(name, other) for name, other in zip(names.tolist(), found, strict=True) if name != other]
     if moved:
         name, other = moved[0]
-        _log.warning(
-            "%s: 'file_name' is not what the picture is called for %s: %s is read as %s.",
-            file, counted(len(moved), "image"), some([name]), other,
-        )  # fmt: skip
+        about = tuple(image_ids[np.array(found) != names].tolist())
+        message = (
+            f"'file_name' is not what the picture is called for {counted(len(moved), 'image')}: {some([name])} is read "
+            f"as {some([other])}."
+        )
+        remarks.append(Remark("file_name", message, image_ids=about))
         paths = Counter(str(other) for other in found)
         twice = [name for name, other in moved if paths[str(other)] > 1]
         if twice:
@@ -335,30 +363,31 @@ def _box(file: Path, record: dict[str, Any]) -> Sequence[float]:
     return box
 
 
-def _areas(file: Path, records: list[dict[str, Any]], sizes: np.ndarray) -> np.ndarray:
+def _areas(records: list[dict[str, Any]], ids: np.ndarray, sizes: np.ndarray, remarks: list[Remark]) -> np.ndarray:
     """Read the areas, and measure those that are missing or cannot be right: float64 `[N]` square pixels."""
     areas = [record.get("area") for record in records]
-    wrong = [n for n, area in enumerate(areas) if not is_area(area)]
-    for n in wrong:
+    measured = [n for n, area in enumerate(areas) if not is_area(area)]
+    wrong = [n for n in measured if areas[n] is not None]
+    missing = [n for n in measured if areas[n] is None]
+    for n in measured:
         areas[n] = measured_area(records[n], int(sizes[n, 0]), int(sizes[n, 1]))
-    given = [records[n]["id"] for n in wrong if records[n].get("area") is not None]
-    if given:
-        _log.warning(
-            "%s: the 'area' of %s is no number from 0 on (%s); the area of the mask was taken, or that of the box.",
-            file, counted(len(given), "annotation"), some(given),
-        )  # fmt: skip
-    if len(wrong) > len(given):
-        missing = len(wrong) - len(given)
-        _log.info("%s: %d annotations have no 'area'; their masks or boxes are measured.", file, missing)
+    if wrong:
+        message = (
+            f"the 'area' of {counted(len(wrong), 'annotation')} is no number from 0 on "
+            f"({some(records[n]['id'] for n in wrong)}); the area of the mask was taken, or that of the box."
+        )
+        remarks.append(Remark("area_wrong", message, tuple(ids[wrong].tolist())))
+    if missing:
+        message = f"{len(missing)} annotations have no 'area'; their masks or boxes are measured."
+        remarks.append(Remark("area_missing", message, tuple(ids[missing].tolist())))
     return np.array(areas, dtype=np.float64)
 
 
-def _warn_boxes(file: Path, ids: np.ndarray, usable: np.ndarray, moved: np.ndarray) -> None:
+def _remark_boxes(ids: np.ndarray, usable: np.ndarray, moved: np.ndarray, remarks: list[Remark]) -> None:
     dropped, clipped = ids[~usable], ids[usable & moved]
-    parts = []
     if dropped.size:
-        parts.append(f"{dropped.size} boxes without area inside their image were dropped (annotations {some(dropped)})")
+        message = f"{dropped.size} boxes without area inside their image were dropped (annotations {some(dropped)})."
+        remarks.append(Remark("box_dropped", message, tuple(dropped.tolist())))
     if clipped.size:
-        parts.append(f"{clipped.size} boxes reached outside their image and were clipped (annotations {some(clipped)})")
-    if parts:
-        _log.warning("%s: %s.", file, "; ".join(parts))
+        message = f"{clipped.size} boxes reached outside their image and were clipped (annotations {some(clipped)})."
+        remarks.append(Remark("box_clipped", message, tuple(clipped.tolist())))

@@ -1,6 +1,5 @@
 """Checking and packing the `keypoints` of categories and annotations."""
 
-import logging
 import math
 from itertools import chain
 from pathlib import Path
@@ -8,21 +7,22 @@ from typing import Any
 
 import numpy as np
 
+from det_coco._describe import some
 from det_coco.errors import DataError
 from det_coco.keypoints import Skeleton
+from det_coco.remarks import Remark
 
-_log = logging.getLogger("det_coco")
 
-
-def read_skeleton(file: Path, categories: list[dict[str, Any]]) -> Skeleton | None:
+def read_skeleton(file: Path, categories: list[dict[str, Any]], remarks: list[Remark]) -> Skeleton | None:
     """Read which keypoints the categories have.
 
     Args:
         file: named in messages.
         categories: categories of the file, their `id` and `name` checked.
+        remarks: gets one where categories have different skeletons.
 
     Returns:
-        the skeleton that all categories with keypoints share; None where no category has any, or, with a warning,
+        the skeleton that all categories with keypoints share; None where no category has any, or, with a remark,
         where they have different ones.
 
     Raises:
@@ -35,10 +35,9 @@ def read_skeleton(file: Path, categories: list[dict[str, Any]]) -> Skeleton | No
     }
     different = set(skeletons.values())
     if len(different) > 1:
-        _log.warning(
-            "%s: the keypoints are not read, because the categories %s list different ones.",
-            file, " and ".join(list(skeletons)[:5]),
-        )  # fmt: skip
+        names = " and ".join(list(skeletons)[:5])
+        message = f"the keypoints are not read, because the categories {names} list different ones."
+        remarks.append(Remark("skeletons_differ", message))
     return different.pop() if len(different) == 1 else None
 
 
@@ -61,13 +60,17 @@ def _skeleton(name: str, category: dict[str, Any]) -> Skeleton:
         ) from None
 
 
-def pack_keypoints(file: Path, records: list[dict[str, Any]], skeleton: Skeleton | None) -> np.ndarray:
+def pack_keypoints(
+    file: Path, records: list[dict[str, Any]], ids: np.ndarray, skeleton: Skeleton | None, remarks: list[Remark]
+) -> np.ndarray:
     """Pack the keypoints of annotations.
 
     Args:
         file: named in messages.
         records: N annotations.
+        ids: their ids, for remarks.
         skeleton: the J keypoints they may have; None packs none.
+        remarks: gets one about counts that are wrong.
 
     Returns:
         float32 `[N, J, 3]` x, y in original pixels as in the file, and visibility: 0 not labelled, 1 labelled but
@@ -88,13 +91,14 @@ def pack_keypoints(file: Path, records: list[dict[str, Any]], skeleton: Skeleton
     out[rows] = numbers.reshape(-1, count, 3)
     labelled = (out[..., 2] > 0).sum(axis=1)
     told = [record.get("num_keypoints", n) for record, n in zip(records, labelled.tolist(), strict=True)]
-    wrong = [record["id"] for record, a, b in zip(records, told, labelled.tolist(), strict=True) if a != b]
+    wrong = [n for n, (a, b) in enumerate(zip(told, labelled.tolist(), strict=True)) if a != b]
     if wrong:
-        _log.warning(
-            "%s: 'num_keypoints' of %d annotations is not the number of their keypoints with a visibility above 0 "
-            "(annotations %s). The evaluation passes over objects where it is 0, as pycocotools does.",
-            file, len(wrong), ", ".join(map(str, wrong[:5])) + (", ..." if len(wrong) > 5 else ""),
-        )  # fmt: skip
+        message = (
+            f"'num_keypoints' of {len(wrong)} annotations is not the number of their keypoints with a visibility "
+            f"above 0 (annotations {some(ids[wrong])}). The evaluation passes over objects where it is 0, as "
+            "pycocotools does."
+        )
+        remarks.append(Remark("keypoint_count", message, tuple(ids[wrong].tolist())))
     return out
 
 

@@ -1,19 +1,22 @@
 """COCO annotations packed into a few arrays."""
 
 import hashlib
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from det_coco._parse import parse
+from det_coco._groups import take_groups
+from det_coco._parse import parse, read_json
 from det_coco._sharing import pack, unpack
 from det_coco.errors import DataError
 from det_coco.keypoints import Skeleton
 from det_coco.lvis import Federation
 from det_coco.polygons import Polygons
+from det_coco.remarks import Remark, log_remarks
 from det_coco.rle import runs_to_edges
 
 
@@ -44,6 +47,7 @@ class CocoIndex:
             labelled but hidden, 2 visible; J is 0 without a skeleton.
         skeleton: the J keypoints of the categories that have some, or None.
         federation: which classes each image was searched for, in LVIS; None elsewhere.
+        remarks: what the reader had to interpret, drop, clip or measure; also logged.
     """
 
     annotation_file: Path
@@ -64,6 +68,7 @@ class CocoIndex:
     keypoints: np.ndarray = field(repr=False)
     skeleton: Skeleton | None = None
     federation: Federation | None = field(default=None, repr=False)
+    remarks: tuple[Remark, ...] = field(default=(), repr=False)
 
     @staticmethod
     def load(
@@ -90,7 +95,42 @@ class CocoIndex:
         Raises:
             DataError: anything that would make training wrong or stop it later; the message says what and where.
         """
-        return CocoIndex(**parse(Path(annotation_file), Path(image_folder), check_images, require_objects))
+        file = Path(annotation_file)
+        return CocoIndex.from_content(
+            read_json(file),
+            source=file,
+            image_folder=Path(image_folder),
+            check_images=check_images,
+            require_objects=require_objects,
+        )
+
+    @staticmethod
+    def from_content(
+        content: dict[str, Any],
+        *,
+        source: Path,
+        image_folder: Path,
+        check_images: bool = True,
+        require_objects: bool = True,
+    ) -> "CocoIndex":
+        """Check and pack what a reader of another format has read.
+
+        Args:
+            content: as the JSON of a COCO file: lists of `images`, `annotations` and `categories`.
+            source: the file or folder that it comes from, named in messages.
+            image_folder: folder the file names are relative to.
+            check_images: check that every picture exists.
+            require_objects: refuse content without a single usable object.
+
+        Returns:
+            the index, the same as of a file with this content.
+
+        Raises:
+            DataError: see `load`.
+        """
+        index = CocoIndex(**parse(content, source, image_folder, check_images, require_objects))
+        log_remarks(source, index.remarks)
+        return index
 
     def __len__(self) -> int:
         return len(self.image_ids)
@@ -159,6 +199,28 @@ class CocoIndex:
         """
         position = self.position(image_id)
         return int(self.heights[position]), int(self.widths[position])
+
+    def of_images(self, image_ids: Iterable[int]) -> "CocoIndex":
+        """Take some of the images, with their objects and all categories.
+
+        Args:
+            image_ids: the data set's own ids, in any order.
+
+        Raises:
+            DataError: no image has one of the ids.
+        """
+        positions = np.array([self.position(i) for i in sorted(set(image_ids))], dtype=np.int64)
+        rows, image_instances = take_groups(self.image_instances, positions)
+        by_image = ("image_ids", "heights", "widths", "file_names")
+        by_row = ("annotation_ids", "boxes", "labels", "crowd", "areas", "file_boxes", "masks", "keypoints")
+        return replace(
+            self,
+            image_instances=image_instances,
+            federation=None if self.federation is None else self.federation.of_images(positions),
+            remarks=(),  # which are about the whole
+            **{name: getattr(self, name)[positions] for name in by_image},
+            **{name: getattr(self, name)[rows] for name in by_row},
+        )
 
     @cached_property
     def edge_counts(self) -> np.ndarray:

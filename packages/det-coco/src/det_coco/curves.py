@@ -141,7 +141,7 @@ def _say_if_limited(index: CocoIndex, columns: Columns) -> None:
     if images.size:
         _log.warning(
             "%d images have more than %d objects%s (up to %d, in image %d), but no more than %d detections count "
-            "there, which keeps AP and AR below 1. Raise `max_detections` to count more.",
+            "there, which keeps AP and AR below 1. Raise `max_detections` (--max-detections of eval) to count more.",
             len(images),
             limit,
             " of one class" if by_class else "",

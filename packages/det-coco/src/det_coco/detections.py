@@ -10,6 +10,7 @@ import numpy as np
 
 from det_coco._coco_api import coco_mask
 from det_coco._describe import describe
+from det_coco._groups import take_groups
 from det_coco.annotations import CocoIndex
 from det_coco.errors import DataError
 
@@ -160,9 +161,7 @@ class Detections:
         chosen_values: list[Any] = [None if value is None else value[chosen] for value in values]
         columns = dict(zip(names, chosen_values, strict=True))
         if self.mask_codes is not None and self.mask_offsets is not None:
-            starts, lengths = self.mask_offsets[:-1][chosen], np.diff(self.mask_offsets)[chosen]
-            offsets = _offsets(lengths)
-            places = np.repeat(starts - offsets[:-1], lengths) + np.arange(offsets[-1])
+            places, offsets = take_groups(self.mask_offsets, np.arange(len(self))[chosen])
             columns |= {"mask_codes": self.mask_codes[places], "mask_offsets": offsets}
         return Detections(**columns)
 

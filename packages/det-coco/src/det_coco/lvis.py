@@ -1,7 +1,7 @@
 """What LVIS says about which classes each image was searched for."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,15 @@ class Federation:
     frequencies: np.ndarray
     negative: np.ndarray
     not_exhaustive: np.ndarray
+
+    def of_images(self, chosen: np.ndarray) -> "Federation":
+        """The part about some images: int64 `[J]` positions, ascending, which are counted from 0 then."""
+        parts = {}
+        for name in ("negative", "not_exhaustive"):
+            pairs = getattr(self, name)
+            kept = pairs[np.isin(pairs[:, 0], chosen)]
+            parts[name] = np.stack((np.searchsorted(chosen, kept[:, 0]), kept[:, 1]), axis=1)
+        return replace(self, **parts)
 
     def __getstate__(self) -> dict[str, Any]:
         return pack(self.__dict__)

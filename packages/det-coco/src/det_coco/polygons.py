@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from det_coco._groups import take_groups
 from det_coco._sharing import pack, unpack
 
 
@@ -26,6 +27,19 @@ class Polygons:
     points: np.ndarray
     instance_runs: np.ndarray
     runs: np.ndarray
+
+    def __getitem__(self, chosen: np.ndarray) -> "Polygons":
+        """The masks of some instances, an integer array, in its order."""
+        polygons, instance_polygons = take_groups(self.instance_polygons, chosen)
+        points, polygon_points = take_groups(self.polygon_points, polygons)
+        runs, instance_runs = take_groups(self.instance_runs, chosen)
+        return Polygons(
+            instance_polygons=instance_polygons,
+            polygon_points=polygon_points,
+            points=self.points[points],
+            instance_runs=instance_runs,
+            runs=self.runs[runs],
+        )
 
     def __getstate__(self) -> dict[str, Any]:
         return pack(self.__dict__)

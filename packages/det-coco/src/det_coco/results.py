@@ -1,13 +1,17 @@
 """Detections as rows of a COCO results file."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from det_coco.annotations import CocoIndex
+from det_coco.detections import Detections
+from det_coco.errors import DataError
+
+_ROWS_AT_A_TIME = 1 << 12
 
 
 def to_results(
@@ -66,16 +70,35 @@ def to_results(
     return rows
 
 
-def save_results(results: Sequence[Mapping[str, Any]], path: str | Path) -> None:
-    """Write rows as a COCO results file.
+def save_results(results: Detections | Iterable[Mapping[str, Any]], path: str | Path) -> None:
+    """Write a COCO results file, a row a line, whole or not at all.
 
     Args:
-        results: rows as `to_results` gives them.
+        results: detections as arrays, of which few are rows at a time; or rows as `to_results` gives them.
         path: the JSON file; its folder is made.
+
+    Raises:
+        DataError: the file cannot be written.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(list(results), separators=(",", ":")))
+    temporary = path.with_name(f"{path.name}.writing")
+    rows = _rows(results) if isinstance(results, Detections) else results
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("w", encoding="utf-8") as file:
+            begin = "[\n"
+            for row in rows:
+                file.write(begin + json.dumps(row, separators=(",", ":")))
+                begin = ",\n"
+            file.write("[]\n" if begin == "[\n" else "\n]\n")
+        temporary.replace(path)
+    except OSError as error:
+        raise DataError(f"The results file {path} cannot be written: {error.strerror or error}.") from error
+
+
+def _rows(detections: Detections) -> Iterator[dict[str, Any]]:
+    for first in range(0, len(detections), _ROWS_AT_A_TIME):
+        yield from detections[np.arange(first, min(first + _ROWS_AT_A_TIME, len(detections)))].rows()
 
 
 def _plain_rle(rle: Mapping[str, Any]) -> dict[str, Any]:

@@ -35,7 +35,7 @@ def override(
     """A copy of the dataclass `default` with the fields that `args` name replaced.
 
     Nested dataclasses make dotted options: `--solver.base-lr 0.01`. Tuples take several values, optional fields take
-    `None`, booleans take `True` or `False`. A field's metadata may give it shorter names:
+    `None`, booleans take `True` or `False`, or stand alone for `True`. A field's metadata may give it shorter names:
     `field(default=1, metadata={"aliases": ("--batch",)})`. `--help` prints the options with the values of `default`
     and exits: all of them, or those of `first` and the names of the sections, which `--help SECTION` prints.
 
@@ -135,12 +135,15 @@ def _part(name: str, marks: tuple[Any, ...]) -> str:
 
 
 def _spelt_out(args: Sequence[str], options: list[_Option]) -> list[str]:
-    """The arguments with full names in place of aliases."""
+    """The arguments with full names in place of aliases, and `True` after a truth value that is named alone."""
     full = {alias: option.name for option in options for alias in option.aliases}
+    truths = {option.name for option in options if option.hint is bool}
     spelt = []
-    for argument in args:
+    for argument, following in zip(args, [*args[1:], "--"], strict=True):
         name, equals, value = argument.partition("=")
         spelt.append(full.get(name.replace("_", "-"), name) + equals + value)
+        if _name(spelt[-1]) in truths and not equals and following.startswith("--"):
+            spelt.append("True")
     return spelt
 
 

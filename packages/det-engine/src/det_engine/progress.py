@@ -17,7 +17,13 @@ _SECONDS = 0.25
 
 
 class Display(Protocol):
-    """What the training loop tells a display. No method may read from the device."""
+    """What the training loop tells a display. No method may read from the device.
+
+    Attributes:
+        rewrites: whether a line can be replaced by the next one.
+    """
+
+    rewrites: bool
 
     def step(self, step: int) -> None:
         """A step ended; called for every step."""
@@ -27,6 +33,9 @@ class Display(Protocol):
 
     def note(self, text: str) -> None:
         """Something worth a line of its own happened."""
+
+    def busy(self, text: str) -> None:
+        """How far a stage is that is no step, such as an evaluation; an empty text: it has ended."""
 
     def close(self) -> None:
         """Training ended."""
@@ -97,6 +106,8 @@ def describe(values: Mapping[str, float]) -> str:
 class NoDisplay:
     """Shows nothing."""
 
+    rewrites = False
+
     def __init__(self, total: int = 0, start: int = 0, stream: TextIO | None = None) -> None:
         pass
 
@@ -107,6 +118,9 @@ class NoDisplay:
         """Nothing."""
 
     def note(self, text: str) -> None:
+        """Nothing."""
+
+    def busy(self, text: str) -> None:
         """Nothing."""
 
     def close(self) -> None:
@@ -128,9 +142,16 @@ class PlainDisplay(NoDisplay):
         """Print `text`."""
         print(text, file=self._stream, flush=True)
 
+    def busy(self, text: str) -> None:
+        """Print `text`, if there is one."""
+        if text:
+            self.note(text)
+
 
 class LineDisplay(NoDisplay):
     """One line that is written anew, for notebooks: step, time left and the losses of the last log interval."""
+
+    rewrites = True
 
     def __init__(self, total: int, start: int, stream: TextIO) -> None:
         self._total, self._stream = total, stream
@@ -158,6 +179,10 @@ class LineDisplay(NoDisplay):
         self._shown = ""
         self._write(line)
 
+    def busy(self, text: str) -> None:
+        """Write `text` in place of the line."""
+        self._write(text)
+
     def close(self) -> None:
         """End the line."""
         if self._shown:
@@ -171,6 +196,8 @@ class LineDisplay(NoDisplay):
 
 class LiveDisplay(NoDisplay):
     """A bar with step, elapsed time and time left, and below it the losses of the last log interval."""
+
+    rewrites = True
 
     def __init__(self, total: int, start: int, stream: TextIO) -> None:
         self._console = Console(file=stream)
@@ -199,6 +226,10 @@ class LiveDisplay(NoDisplay):
     def note(self, text: str) -> None:
         """Print `text` above the bar."""
         self._console.print(Text(text))
+
+    def busy(self, text: str) -> None:
+        """Write `text` in place of the losses."""
+        self._live.update(Group(self._bar, Text(text)))
 
     def close(self) -> None:
         """Leave the last state on the screen."""

@@ -16,7 +16,9 @@ from det_engine.errors import EngineError
 from det_engine.metrics import MetricsLog
 from det_engine.progress import make_display
 from det_engine.run import RunDirectory
+from det_engine.stages import shown_by
 from det_engine.state import TrainingState
+from det_engine.tables import table
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +87,10 @@ class Reporter:
             self._log = MetricsLog(run.metrics, state.step, state.evaluated_step)
             self._writer = run.summary_writer(state.step)
         self._display = make_display(state.settings.display if self._is_main else "none", state.last_step, state.step)
+        self._stages = shown_by(self._display)
 
     def __enter__(self) -> "Reporter":
+        self._stages.__enter__()
         self._hook = threading.excepthook
         if self._is_main:
             threading.excepthook = self._thread_failed
@@ -95,6 +99,7 @@ class Reporter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._stages.__exit__(None, None, None)
         self._display.close()
         if self._is_main:
             self._log.close()
@@ -151,9 +156,7 @@ class Reporter:
         if not self._is_main:
             return
         self._write("evaluation", {**metrics, "seconds": seconds})
-        # What has a second slash, such as the AP of a class, is a detail for the files.
-        shown = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items() if name.count("/") < 2)
-        self._display.note(f"step {self._state.step}: {shown}  ({seconds:.1f} s)")
+        self._display.note(f"step {self._state.step}: evaluated in {seconds:.1f} s\n{table(metrics)}")
 
     def _write(self, kind: str, values: Mapping[str, float]) -> None:
         self._log.write(kind, self._state.step, values)

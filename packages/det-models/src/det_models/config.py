@@ -85,3 +85,9 @@ class ModelConfig:
             return ("bbox", "segm")
         found = {"bbox": True, "segm": self.detector.mask, "keypoints": self.detector.keypoints}
         return tuple(task for task, head in found.items() if head)
+
+    @property
+    def max_detections(self) -> int:
+        """The most detections of an image."""
+        detector = self.detector
+        return (detector if isinstance(detector, YolactConfig) else detector.box).max_detections

@@ -10,7 +10,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 from PIL import Image
 
-from det_coco import detections_of, draw, to_results
+import det_coco
+from det_coco import detections_of, draw
 from det_coco.rle import decode_rle
 from det_models.categories import COCO_KEYPOINTS, COCO_LIMBS
 from det_models.errors import OptionError
@@ -124,14 +125,21 @@ class Detections:
         Returns:
             K dictionaries of plain values, see :func:`det_coco.to_results`.
         """
-        ids = tuple(self.categories)
-        labels = np.array([ids.index(int(identifier)) for identifier in self.category_ids], dtype=np.int64)
-        return to_results(
-            ids,
+        return self.to_arrays(image_id).rows()
+
+    def to_arrays(self, image_id: int) -> det_coco.Detections:
+        """The same as arrays, of which those of many images are put together and evaluated.
+
+        Args:
+            image_id: The data set's own id of the image.
+        """
+        places = {identifier: place for place, identifier in enumerate(self.categories)}
+        return det_coco.Detections.of_image(
+            tuple(self.categories),
             image_id,
             self.boxes,
             self.scores,
-            labels,
+            np.array([places[identifier] for identifier in self.category_ids.tolist()], dtype=np.int64),
             self.rle,
             keypoints=self.keypoints,
             mask_scores=self.mask_scores,

@@ -1,0 +1,5 @@
+"""Other formats than COCO's JSON: readers, each of which gives COCO's JSON shape, and writers."""
+
+from det_coco.formats.registry import Format, SplitSource, find, register
+
+__all__ = ["Format", "SplitSource", "find", "register"]

@@ -1,0 +1,127 @@
+"""Converting data sets: any known format to COCO's JSON or YOLO."""
+
+import argparse
+import shutil
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Literal, get_args
+
+from det_coco.annotations import CocoIndex, check_same_categories
+from det_coco.errors import DataError
+from det_coco.formats.registry import SplitSource, find_sources
+from det_coco.formats.write_coco import write_coco
+from det_coco.formats.write_yolo import write_data_yaml, write_yolo
+
+Target = Literal["coco", "yolo"]
+Pictures = Literal["link", "copy", "none"]
+
+
+def convert(args: Sequence[str] | None = None, prog: str = "python -m det_coco convert") -> None:
+    """Convert a data set of any known format to COCO's JSON or YOLO.
+
+    Args:
+        args: of the command line, without the command's name.
+        prog: what messages call the command.
+
+    Raises:
+        DataError: see `convert_data`.
+    """
+    parser = argparse.ArgumentParser(prog=prog, description="Convert a data set of any known format to COCO or YOLO.")
+    parser.add_argument("source", type=Path, help="folder or file of the data set")
+    parser.add_argument("out", type=Path, help="folder to write; it must be empty or new")
+    parser.add_argument("--to", choices=get_args(Target), required=True, help="format to write")
+    parser.add_argument("--split", action="append", help="split to convert, again for another (default: all)")
+    parser.add_argument("--masks", action="store_true", help="with --to yolo: outlines of masks instead of boxes")
+    parser.add_argument(
+        "--pictures", choices=get_args(Pictures), default="link", help="how pictures get there (default: %(default)s)"
+    )
+    options = parser.parse_args(args)
+    sources = find_sources(options.source)
+    for split in options.split or ():
+        if split not in sources:
+            raise DataError(f"{options.source} has no split '{split}' for --split (it has: {', '.join(sources)}).")
+    chosen = {name: sources[name] for name in options.split or sources}
+    lost = convert_data(chosen, options.out, to=options.to, masks=options.masks, pictures=options.pictures)
+    for name in chosen:
+        print(f"{name}: {options.out / ('annotations' if options.to == 'coco' else 'labels')}")
+    for what, count in lost.items():
+        print(f"Not kept: {count:,} {what}.")
+
+
+def convert_data(
+    sources: Mapping[str, SplitSource],
+    out: str | Path,
+    *,
+    to: Target,
+    masks: bool = False,
+    pictures: Pictures = "link",
+) -> Counter[str]:
+    """Write splits as a data set in the COCO 2017 layout or in Ultralytics' of YOLO.
+
+    All splits are read and checked before anything is written.
+
+    Args:
+        sources: split name -> where and how it is read.
+        out: folder to write.
+        to: `coco` keeps all that the source says; `yolo` writes boxes, or outlines with `masks`.
+        masks: write outlines instead of boxes to YOLO's files.
+        pictures: `link` makes symbolic links, `copy` copies, `none` writes the annotations alone.
+
+    Returns:
+        how many things of each kind could not be kept, by their description.
+
+    Raises:
+        DataError: `out` is not empty, a split is wrong, or the splits differ in their categories.
+    """
+    out = Path(out)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise DataError(f"{out} exists already, and nothing is written over. Name a new folder.")
+    loaded = {name: source.load_with_content(require_objects=False) for name, source in sources.items()}
+    first = next(iter(loaded.values()))[0]
+    lost: Counter[str] = Counter()
+    for name, (index, content) in loaded.items():
+        check_same_categories(first, index)
+        if to == "coco":
+            placed = [_inside(file_name) for file_name in index.file_names.tolist()]
+            lost += write_coco(content, dict(zip(index.image_ids.tolist(), placed, strict=True)), out, name)
+        else:
+            placed = _distinct(index)
+            lost += write_yolo(index, placed, out, name, masks=masks)
+        if pictures != "none":
+            folder = out / name if to == "coco" else out / "images" / name
+            _place(index, placed, folder, pictures)
+    if to == "yolo":
+        write_data_yaml(first.class_names, loaded, out)
+    return lost
+
+
+def _inside(file_name: str) -> str:
+    """Name of a picture below the folder that it is written to."""
+    parts = [part for part in PurePosixPath(file_name).parts if part not in ("..", "/")]
+    return "/".join(parts)
+
+
+def _distinct(index: CocoIndex) -> list[str]:
+    """Names without folders that differ without their suffix too, as label files are named after pictures."""
+    taken: set[str] = set()
+    names = []
+    for file_name in index.file_names.tolist():
+        path = PurePosixPath(_inside(file_name))
+        stem, number = path.stem, 1
+        while stem in taken:
+            number += 1
+            stem = f"{path.stem}_{number}"
+        taken.add(stem)
+        names.append(stem + path.suffix)
+    return names
+
+
+def _place(index: CocoIndex, names: Sequence[str], folder: Path, how: Pictures) -> None:
+    for position, name in enumerate(names):
+        target = folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if how == "link":
+            target.symlink_to(index.path(position).resolve())
+        else:
+            shutil.copyfile(index.path(position), target)

@@ -1,0 +1,42 @@
+"""Writing splits as COCO's JSON."""
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from det_coco._parse_masks import measured_area
+
+
+def write_coco(content: dict[str, Any], names: dict[int, str], out: Path, split: str) -> Counter[str]:
+    """Write one split as `<out>/annotations/instances_<split>.json`.
+
+    Everything that the source says is written as it is; what COCO's tools need and the source does not have is added.
+
+    Args:
+        content: the split in COCO's JSON shape.
+        names: image id -> name of its picture in `<out>/<split>`.
+        out: the data set's folder.
+        split: the split's name.
+
+    Returns:
+        how many things of each kind could not be kept.
+    """
+    sizes = {image["id"]: (image["height"], image["width"]) for image in content["images"]}
+    images = [image | {"file_name": names[image["id"]]} for image in content["images"]]
+    annotations = [_completed(record, *sizes[record["image_id"]]) for record in content["annotations"]]
+    lost: Counter[str] = Counter()
+    ids = [record.get("id") for record in annotations]
+    if len(set(ids)) != len(ids) or not all(type(i) is int and i > 0 for i in ids):
+        annotations = [record | {"id": number} for number, record in enumerate(annotations, start=1)]
+        lost["annotation ids that COCO's tools cannot tell apart (new: 1, 2, ...)"] = sum(type(i) is int for i in ids)
+    file = out / "annotations" / f"instances_{split}.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("w", encoding="utf-8") as stream:
+        json.dump(content | {"images": images, "annotations": annotations}, stream)
+    return lost
+
+
+def _completed(record: dict[str, Any], height: int, width: int) -> dict[str, Any]:
+    added = {} if "area" in record else {"area": measured_area(record, height, width)}
+    return {"iscrowd": 0} | record | added

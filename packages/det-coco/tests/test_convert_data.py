@@ -1,0 +1,73 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from det_coco import CocoIndex
+from det_coco.__main__ import main
+from det_coco.formats.convert import convert_data
+from det_coco.formats.registry import find_sources
+
+
+def test_coco_to_coco_keeps_everything_exactly(dataset, tmp_path):
+    out = tmp_path / "out"
+    assert main(["convert", str(dataset), str(out), "--to", "coco", "--split", "val"]) == 0
+    name = Path("annotations", "instances_val.json")
+    before, after = json.loads((dataset / name).read_text()), json.loads((out / name).read_text())
+    assert after == before
+    assert {type(a["segmentation"]) for a in after["annotations"]} == {list, dict}
+    assert any(a["iscrowd"] for a in after["annotations"])
+    assert (
+        CocoIndex.load(out / name, out / "val").fingerprint
+        == CocoIndex.load(dataset / name, dataset / "val").fingerprint
+    )
+
+
+def test_what_is_lost_in_yolo_is_counted(dataset, tmp_path, capsys):
+    assert main(["convert", str(dataset), str(tmp_path / "out"), "--to", "yolo", "--split", "val"]) == 0
+    content = json.loads((dataset / "annotations" / "instances_val.json").read_text())
+    crowd = sum(a["iscrowd"] for a in content["annotations"])
+    out = capsys.readouterr().out
+    assert f"Not kept: {crowd} crowd regions" in out
+    assert f"Not kept: {len(content['annotations']) - crowd} masks" in out
+    assert f"Not kept: {len(content['images'])} image ids" in out
+
+
+def test_nothing_is_written_over(dataset, tmp_path, capsys):
+    (tmp_path / "mine.txt").write_text("kept")
+    assert main(["convert", str(dataset), str(tmp_path), "--to", "coco"]) == 2
+    assert "nothing is written over" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+@pytest.mark.parametrize("args", [["nothing"], ["convert", "{data}", "{out}", "--to", "coco", "--split", "other"]])
+def test_wrong_use_is_said(dataset, tmp_path, capsys, args):
+    assert main([arg.format(data=dataset, out=tmp_path / "out") for arg in args]) == 2
+    assert capsys.readouterr().err.startswith("error: ")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("pictures", ["link", "copy", "none"])
+def test_pictures_are_linked_copied_or_left(dataset, tmp_path, pictures):
+    convert_data(find_sources(dataset), tmp_path / "out", to="coco", pictures=pictures)
+    made = sorted((tmp_path / "out").rglob("*.png")) or sorted((tmp_path / "out").rglob("*.jpg"))
+    assert bool(made) == (pictures != "none")
+    assert all(path.is_symlink() == (pictures == "link") and path.stat().st_size for path in made)
+
+
+def test_ids_that_tools_cannot_tell_apart_are_replaced_and_counted(content, write, tmp_path):
+    content["annotations"][0]["id"] = content["annotations"][1]["id"] = 0
+    file, _ = write(content)
+    lost = convert_data(find_sources(file.parent.parent), tmp_path / "out", to="coco")
+    written = json.loads((tmp_path / "out" / "annotations" / "instances_train.json").read_text())
+    assert [a["id"] for a in written["annotations"]] == [1, 2]
+    assert list(lost.values()) == [2]
+
+
+def test_objects_without_area_get_that_of_their_mask(content, write, tmp_path):
+    del content["annotations"][0]["area"]
+    file, _ = write(content)
+    convert_data(find_sources(file.parent.parent), tmp_path / "out", to="coco")
+    written = json.loads((tmp_path / "out" / "annotations" / "instances_train.json").read_text())
+    assert np.isclose(written["annotations"][0]["area"], 60)
