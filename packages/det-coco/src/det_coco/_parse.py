@@ -15,7 +15,7 @@ from det_coco._records import fields, name_of
 from det_coco._table import Table
 from det_coco.errors import DataError
 from det_coco.keypoints import Skeleton
-from det_coco.lvis import read_federation
+from det_coco.lvis import named_by_address, read_federation
 from det_coco.polygons import Polygons
 from det_coco.remarks import Remark
 
@@ -30,13 +30,14 @@ _LONGEST_NAME = 1024
 _USUAL_CROWD = 0.2
 
 
-def pack(file: Path, content: Any, table: Table | None) -> dict[str, Any]:
+def pack(file: Path, content: Any, table: Table | None, require_objects: bool) -> dict[str, Any]:
     """Check and pack the content of an annotation file; pictures are not looked at.
 
     Args:
         file: the annotation file, named in messages.
         content: lists of images, annotations and categories, as JSON has them; emptied on the way.
         table: the annotations where they are read already, which takes the place of those of the content.
+        require_objects: whether annotations and categories must be there.
 
     Returns:
         the fields of a `CocoIndex` that follow from the content, and `num_annotations`.
@@ -44,9 +45,13 @@ def pack(file: Path, content: Any, table: Table | None) -> dict[str, Any]:
     Raises:
         DataError: see `CocoIndex.load`.
     """
+    if not require_objects and isinstance(content, dict):
+        content = {"annotations": [], "categories": [], **content}  # as files without truth have it
     _check_parts(file, content)
     remarks: list[Remark] = []
     categories = _categories(file, content["categories"])
+    if not categories and (require_objects or content["annotations"] or (table and len(table.rows))):
+        raise DataError(f"{file} has no category. List the classes under 'categories'.")
     images = _images(file, content.pop("images"), content["categories"])
     table = table or Table.of(content["annotations"])
     table.fill(file)
@@ -80,14 +85,13 @@ def _check_parts(file: Path, content: Any) -> None:
 def _categories(file: Path, records: list[Any]) -> dict[int, str]:
     wanted = {"id": int, "name": str}
     categories: list[Any] = [fields(file, "category", n, record, wanted) for n, record in enumerate(records)]
-    if not categories:
-        raise DataError(f"{file} has no category. List the classes under 'categories'.")
     _refuse_duplicates(file, "category", np.array([id_ for id_, _ in categories], dtype=np.int64))
     return dict(sorted(categories))
 
 
 def _images(file: Path, records: list[Any], categories: list[Any]) -> dict[str, Any]:
     """Check and pack the images, by ascending id, and what is known to be in them or not."""
+    records = [named_by_address(record) for record in records]
     wanted = {"id": int, "file_name": str, "height": int, "width": int}
     values = [fields(file, "image", number, record, wanted) for number, record in enumerate(records)]
     order = sorted(range(len(values)), key=lambda number: values[number][0])

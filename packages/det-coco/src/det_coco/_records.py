@@ -88,6 +88,11 @@ def is_coordinate(value: Any) -> bool:
     return abs(value) <= MAX_COORDINATE
 
 
+def is_area(value: Any) -> bool:
+    """Tell whether the `area` of an annotation can be one."""
+    return is_number(value) and 0 <= value <= MAX_COORDINATE**2
+
+
 def row_of(file: Path, number: int, record: Any) -> tuple[Any, ...]:
     """Read what stands in a row of a `Table`, segmentation and keypoints apart.
 
@@ -109,7 +114,7 @@ def row_of(file: Path, number: int, record: Any) -> tuple[Any, ...]:
     area, told = record.get("area"), record.get("num_keypoints", MISSING)
     if area is None:
         area = np.nan
-    elif not is_number(area) or not 0 <= area <= MAX_COORDINATE**2:
+    elif not is_area(area):
         area = -1
     if isinstance(told, int | float) and told != MISSING:
         told = int(told) if 0 <= told <= 1 << 20 and told == int(told) else WRONG

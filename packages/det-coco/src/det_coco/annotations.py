@@ -10,15 +10,18 @@ from typing import Any
 import numpy as np
 
 from det_coco._describe import some
-from det_coco._file_names import find_pictures, stays_inside
+from det_coco._file_kinds import other_kind
+from det_coco._find_pictures import find_pictures, stays_inside
 from det_coco._groups import take_groups
 from det_coco._json import read_bytes
 from det_coco._parse import pack as pack_content
 from det_coco._sharing import pack, unpack
 from det_coco._table import split_text
 from det_coco.errors import DataError
+from det_coco.images import decode_image, load_image
 from det_coco.keypoints import Skeleton
 from det_coco.lvis import Federation
+from det_coco.memory import MemoryPictures
 from det_coco.polygons import Polygons
 from det_coco.remarks import Remark, log_remarks
 from det_coco.rle import runs_to_edges
@@ -51,6 +54,7 @@ class CocoIndex:
             labelled but hidden, 2 visible; J is 0 without a skeleton.
         skeleton: the J keypoints of the categories that have some, or None.
         federation: which classes each image was searched for, in LVIS; None elsewhere.
+        pictures: those that lie in memory, or None.
         remarks: what the reader had to interpret, drop, clip or measure; also logged.
     """
 
@@ -72,6 +76,7 @@ class CocoIndex:
     keypoints: np.ndarray = field(repr=False)
     skeleton: Skeleton | None = None
     federation: Federation | None = field(default=None, repr=False)
+    pictures: MemoryPictures | None = field(default=None, repr=False)
     remarks: tuple[Remark, ...] = field(default=(), repr=False)
 
     @staticmethod
@@ -91,7 +96,8 @@ class CocoIndex:
             annotation_file: COCO `instances_*.json`.
             image_folder: folder the file names are relative to.
             check_images: check that every picture exists.
-            require_objects: refuse a file without a single usable object.
+            require_objects: refuse a file without a single usable object; annotations and categories may be missing
+                otherwise.
 
         Returns:
             the index.
@@ -100,8 +106,14 @@ class CocoIndex:
             DataError: anything that would make training wrong or stop it later; the message says what and where.
         """
         file = Path(annotation_file)
-        found = pack_content(file, *split_text(file, read_bytes(file)))
-        return _finish(found, file, Path(image_folder), check_images, require_objects)
+        try:
+            found = pack_content(file, *split_text(file, read_bytes(file)), require_objects)
+            return _finish(found, file, Path(image_folder), check_images, require_objects)
+        except DataError:
+            kind = other_kind(file)
+            if kind is None:
+                raise
+            raise DataError(f"{file} is {kind}.") from None
 
     @staticmethod
     def from_content(
@@ -127,7 +139,7 @@ class CocoIndex:
         Raises:
             DataError: see `load`.
         """
-        found = pack_content(source, dict(content) if isinstance(content, dict) else content, None)
+        found = pack_content(source, dict(content) if isinstance(content, dict) else content, None, require_objects)
         return _finish(found, source, image_folder, check_images, require_objects)
 
     def __len__(self) -> int:
@@ -159,7 +171,7 @@ class CocoIndex:
         return bool((self.polygon_counts > 0).any())
 
     def path(self, position: int) -> Path:
-        """Path of the picture at a position.
+        """Path of the picture at a position; a picture in memory has a name alone.
 
         Raises:
             DataError: its name leads out of the folder that the image folder lies in.
@@ -171,6 +183,23 @@ class CocoIndex:
                 f"({some([name])}). Put the picture into it."
             )
         return self.image_folder / name
+
+    def image(self, position: int) -> np.ndarray:
+        """Read the picture at a position, from its file or from memory (see `load_image`).
+
+        Args:
+            position: 0 .. I - 1.
+
+        Returns:
+            uint8 `[h, w, 3]` RGB.
+
+        Raises:
+            DataError: it cannot be read, or has another size than the annotations say.
+        """
+        size = int(self.heights[position]), int(self.widths[position])
+        held = None if self.pictures is None else self.pictures.file(position)
+        path = self.path(position)
+        return load_image(path, size=size) if held is None else decode_image(held, path, size=size)
 
     def instances(self, position: int) -> slice:
         """Slice of the instance arrays that belong to the image at a position."""
@@ -276,7 +305,9 @@ def _finish(
     """Make an index of what a reader has packed."""
     count = found.pop("num_annotations")
     if check_images:
-        found["file_names"], remarks = find_pictures(source, image_folder, found["file_names"], found["image_ids"])
+        remarks: list[Remark] = []
+        names, ids = found["file_names"], found["image_ids"]
+        found["file_names"] = find_pictures(source, image_folder, names, ids, remarks)
         found["remarks"] = (*found["remarks"], *remarks)
     if require_objects and found["crowd"].all():
         what = f"{count} annotations, but none with a usable box that is no crowd" if count else "no annotation"

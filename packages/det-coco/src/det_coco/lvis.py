@@ -47,6 +47,20 @@ class Federation:
         self.__dict__.update(unpack(state))
 
 
+def named_by_address(image: Any) -> Any:
+    """Name a picture by the last folder and file of its address, as LVIS does, which has no `file_name`.
+
+    Args:
+        image: record of an image.
+
+    Returns:
+        the record, with a `file_name` where it has none but a `coco_url`.
+    """
+    if isinstance(image, dict) and "file_name" not in image and isinstance(image.get("coco_url"), str):
+        return image | {"file_name": "/".join(image["coco_url"].split("/")[-2:])}
+    return image
+
+
 def read_federation(
     file: Path, image_ids: np.ndarray, images: Sequence[dict[str, Any]], categories: Sequence[dict[str, Any]]
 ) -> Federation | None:
