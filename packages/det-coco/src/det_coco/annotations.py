@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from det_coco._cache import read_cached
 from det_coco._describe import some
 from det_coco._file_kinds import other_kind
 from det_coco._find_pictures import find_pictures, stays_inside
 from det_coco._groups import take_groups
-from det_coco._json import read_bytes
 from det_coco._parse import pack as pack_content
 from det_coco._sharing import pack, unpack
 from det_coco._table import split_text
@@ -107,7 +107,7 @@ class CocoIndex:
         """
         file = Path(annotation_file)
         try:
-            found = pack_content(file, *split_text(file, read_bytes(file)), require_objects)
+            found = read_cached(file, lambda text: pack_content(file, *split_text(file, text), require_objects))
             return _finish(found, file, Path(image_folder), check_images, require_objects)
         except DataError:
             kind = other_kind(file)
