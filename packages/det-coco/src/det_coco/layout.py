@@ -86,17 +86,18 @@ def default_splits(root: str | Path, *, keypoints: bool = False) -> tuple[str, s
     splits = find_splits(root, keypoints=keypoints)
     train, val = default_split(splits, "train"), default_split(splits, "val")
     if train is None or val is None or train == val:
-        raise no_default(root, splits, "train" if train is None else "val")
+        raise no_default(root, splits, "train" if train is None else "val", "Name the splits to use.")
     return train, val
 
 
-def no_default(root: str | Path, splits: Iterable[str], role: Role) -> DataError:
+def no_default(root: str | Path, splits: Iterable[str], role: Role, remedy: str) -> DataError:
     """Say that no name of a split tells which one to take.
 
     Args:
         root: the data set.
         splits: names of its splits.
         role: what it is wanted for.
+        remedy: a sentence that says what to do.
 
     Returns:
         the error.
@@ -104,7 +105,7 @@ def no_default(root: str | Path, splits: Iterable[str], role: Role) -> DataError
     purpose = "train" if role == "train" else "evaluate"
     return DataError(
         f"{root} has no split to {purpose} on by its name ({', '.join((f'{role}2017', *_ROLES[role]))}); it has: "
-        f"{', '.join(splits)}. Name the one to use (--data.{role}-split)."
+        f"{', '.join(splits)}. {remedy}"
     )
 
 
