@@ -39,8 +39,10 @@ def test_a_data_set_without_a_split_gets_one_that_is_kept(farm, tmp_path, capsys
     root = farm({"train": "labels.json"}, {"train": "data"})
     run = tmp_path / "run"
     assert train("faster_rcnn", root, run, *FAST) == 0
-    said = "10 training and 2 held-out images, chosen by image and kept in split.json"
-    assert f"Data: {root}: {said}, of labels.json, pictures in data; " in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert f"Data: {root}: 6 classes; 10 images, " in out
+    assert " to train on, 2 images, " in out
+    assert "held out by image (kept in split.json), of labels.json, pictures in data.\n" in out
     parts = read(run / "split.json")
     names = {image["file_name"] for image in read(root / "labels.json")["images"]}
     assert (len(parts["train"]), len(parts["val"])) == (10, 2)
@@ -67,9 +69,10 @@ def test_train_and_valid_need_no_option(farm, tmp_path, capsys):
     places = {"train": "train/_annotations.coco.json", "val": "valid/_annotations.coco.json"}
     root = farm(places, {"train": "train", "val": "valid"})
     assert train("faster_rcnn", root, tmp_path / "run", *FAST) == 0
-    train_part, val_part = (f"({place}, pictures in {place.split('/')[0]})" for place in places.values())
-    expected = f"Data: {root}: 12 training images {train_part}, 4 held-out images {val_part}, "
-    assert expected in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert f"Data: {root}: 6 classes; 12 images, " in out
+    assert " to train on (train/_annotations.coco.json, pictures in train); 4 images, " in out
+    assert " held out (valid/_annotations.coco.json, pictures in valid).\n" in out
     assert train("faster_rcnn", root, tmp_path / "other", "--data.val-split", "valid", *FAST) == 0
 
 
@@ -79,16 +82,16 @@ def test_training_and_held_out_data_from_two_places(shapes, tmp_path, capsys):
     both = ("--data.train", annotations / "instances_train.json", "--data.val", annotations / "instances_val.json")
     assert call(*small_run, *both, "--output", tmp_path / "both") == 0
     out = capsys.readouterr().out
-    assert "12 training images" in out
-    assert "4 held-out images" in out
+    assert "; 12 images, " in out
+    assert "; 4 images, " in out
     assert call("faster_rcnn", "eval", "--weights", tmp_path / "both", "--output", tmp_path / "eval") == 0
     assert read(tmp_path / "eval" / "results.json")["bbox"] == read(tmp_path / "both" / "results.json")["bbox"]
     capsys.readouterr()
     assert call(*small_run, *both[:2], "--output", tmp_path / "alone") == 0
-    assert "10 training and 2 held-out images" in capsys.readouterr().out
+    assert "held out by image" in capsys.readouterr().out
     whole = ("--data", annotations / "instances_train.json")
     assert call(*small_run, *both[2:], *whole, "--output", tmp_path / "val") == 0
-    assert "12 training images" in capsys.readouterr().out
+    assert "; 12 images, " in capsys.readouterr().out
     assert call(*small_run, *both[2:], "--output", tmp_path / "none") == 2
     assert "Add --data.train." in capsys.readouterr().err
 
@@ -175,6 +178,21 @@ def test_data_without_truth(missing, farm, mask_rcnn_run, tmp_path, capsys):
     assert sorted((row["image_id"], row["category_id"]) for row in rows) == sorted(
         (row["image_id"], row["category_id"]) for row in found
     )
+
+
+def test_the_objects_are_counted(farm, faster_rcnn_run, tmp_path, capsys):
+    def change(content: dict[str, Any]) -> None:
+        content["annotations"][0]["ignore"] = 1
+        content["annotations"][1]["iscrowd"] = 1
+        content["annotations"][2]["bbox"][2] = 0
+
+    root = farm({"val": "annotations/instances_val.json"}, {"val": "val"}, change)
+    objects = read(root / "annotations" / "instances_val.json")["annotations"]
+    crowd = sum(one["iscrowd"] for one in objects)
+    options = ("--weights", faster_rcnn_run, "--data", root, "--output", tmp_path / "eval")
+    assert call("faster_rcnn", "eval", *options) == 0
+    said = f"Data: 4 images, {len(objects) - crowd - 2} objects, {crowd} crowd regions, 1 ignored, 1 dropped ("
+    assert said in capsys.readouterr().out
 
 
 def test_predict_takes_pictures_or_a_data_set(shapes, mask_rcnn_run, capsys):

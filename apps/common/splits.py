@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
 from apps.common.config import LoadingConfig, Recipe
 from det_coco import (
     CocoIndex,
@@ -57,14 +59,11 @@ class Splits:
     """How they were told apart then."""
 
     def __str__(self) -> str:
-        train, val, classes = len(self.train), len(self.val), f"{self.train.num_classes} classes"
+        train, val = counts(self.train), counts(self.val)
+        begin, end = f"Data: {self.root}: {self.train.num_classes} classes", place_of(self.train, self.root)
         if self.whole is not None:
-            halves = f"{train} training and {val} held-out images, chosen {self.rule} and kept in {SPLIT_FILE}"
-            return f"Data: {self.root}: {halves}, of {place_of(self.train, self.root)}; {classes}."
-        return (
-            f"Data: {self.root}: {train} training images ({place_of(self.train, self.root)}), {val} held-out images "
-            f"({place_of(self.val, self.root)}), {classes}."
-        )
+            return f"{begin}; {train} to train on, {val} held out {self.rule} (kept in {SPLIT_FILE}), of {end}."
+        return f"{begin}; {train} to train on ({end}); {val} held out ({place_of(self.val, self.root)})."
 
     def write_down(self, run: RunDirectory) -> None:
         """Keep which images were held out in the run's directory, as a data set that `--data` takes."""
@@ -117,10 +116,25 @@ def open_split(data: Path | None, split: str | None, weights: Weights) -> CocoIn
         if place is None:
             raise no_default(root, splits, "val", "Name the one to evaluate on: --split.")
         index = place.source.load(require_objects=False)
-    print(f"Data: {len(index)} images, {index.num_instances} objects ({place_of(index, data)}).")
+    print(f"Data: {counts(index)} ({place_of(index, data)}).")
     if not index.categories:  # as files without truth may have it
         index = replace(index, categories=dict(sorted(reported(weights.categories).items())))
     return index
+
+
+def counts(index: CocoIndex) -> str:
+    """How many images and objects a split has, and what of them neither is learnt nor has to be found."""
+    said = {remark.kind: remark.annotation_ids for remark in index.remarks}
+    crowd = index.annotation_ids[index.crowd]
+    ignored = int(np.isin(crowd, said.get("object_ignored", ())).sum())
+    parts = {
+        "images": len(index),
+        "objects": index.num_instances - len(crowd),
+        "crowd regions": len(crowd) - ignored,
+        "ignored": ignored,
+        "dropped": len(said.get("box_dropped", ())),
+    }
+    return ", ".join(f"{count:,} {what}" for what, count in parts.items() if count or what in ("images", "objects"))
 
 
 def place_of(index: CocoIndex, root: Path | None) -> str:

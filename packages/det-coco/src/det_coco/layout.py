@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from det_coco import formats
-from det_coco._coco_splits import Split, coco_splits, refusal
+from det_coco._coco_splits import Split, coco_split, coco_splits, refusal
 from det_coco.annotations import CocoIndex
 from det_coco.errors import DataError
 from det_coco.written_split import SplitSource, written_parts
@@ -46,9 +46,12 @@ def find_splits(path: str | Path, *, keypoints: bool = False) -> dict[str, Split
     if found:
         return dict(found)
     other = formats.find(path)
-    if other is None:
-        raise refusal(path)
-    return dict(other.splits(path))
+    if other is not None:
+        return {**other.splits(path)}
+    if path.is_file() and path.suffix.lower() == ".json":
+        split = coco_split(path)  # whose loading says what is wrong with it
+        return {split.name: split}
+    raise refusal(path)
 
 
 def default_split(splits: Mapping[str, SplitSource], role: Role) -> str | None:
