@@ -1,7 +1,7 @@
 """Picture files in memory, packed into two arrays."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,6 +41,10 @@ class MemoryPictures:
         """Bytes of the picture file of the image at a position, None where it lies in a folder."""
         first, last = self.offsets[position : position + 2]
         return self.content[first:last].tobytes() if last > first else None
+
+    def of_images(self, positions: Iterable[int]) -> "MemoryPictures":
+        """The files of some images, which are counted from 0 then."""
+        return MemoryPictures.of([self.file(position) for position in positions])
 
     def __getstate__(self) -> dict[str, Any]:
         return pack(self.__dict__)
