@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from det_coco import CocoIndex, DataError
+from det_coco import CocoIndex, DataError, find_splits
 from det_coco.formats import find
-from det_coco.formats.conversion import convert_data, find_sources
+from det_coco.formats.conversion import convert_data
 from det_coco.mask_codec import instance_bitmap
 
 
@@ -28,7 +28,7 @@ def text(file: Path, content: str) -> Path:
 
 
 def load(path: Path) -> dict[str, CocoIndex]:
-    return {name: source.load() for name, source in find_sources(path).items()}
+    return {name: source.load() for name, source in find_splits(path).items()}
 
 
 def mask(index: CocoIndex, row: int) -> np.ndarray:
@@ -183,7 +183,7 @@ def test_cvat_boxes_and_subsets(tmp_path):
     assert indices["val"].categories == {1: "dog", 2: "cat"}
     assert indices["val"].boxes.tolist() == [[1.5, 2, 11.5, 22]]
     assert not indices["val"].has_masks
-    convert_data(find_sources(tmp_path / "annotations.xml"), tmp_path / "out", to="coco")
+    convert_data(find_splits(tmp_path / "annotations.xml"), tmp_path / "out", to="coco")
     written = json.loads((tmp_path / "out/annotations/instances_train.json").read_text())["annotations"][0]
     assert written == {
         "id": 1, "image_id": 1, "category_id": 1, "iscrowd": 0, "bbox": [3, 4, 10, 5], "area": 50,
@@ -305,7 +305,7 @@ def test_pictures_within_labelmes_files_are_read(tmp_path):
     labelme(tmp_path, one, imageData=base64.b64encode(png.getvalue()).decode(), imageHeight=None)
     index = load(tmp_path)["all"]
     assert np.array_equal(index.image(0), pixels)
-    convert_data(find_sources(tmp_path), tmp_path / "out", to="coco")
+    convert_data(find_splits(tmp_path), tmp_path / "out", to="coco")
     assert (tmp_path / "out/all/a.png").read_bytes() == png.getvalue()
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from det_coco._file_kinds import other_kind
 from det_coco._groups import take_groups
 from det_coco._parse import parse, read_json
 from det_coco._sharing import pack, unpack
@@ -91,7 +92,8 @@ class CocoIndex:
             annotation_file: COCO `instances_*.json`.
             image_folder: folder the file names are relative to.
             check_images: check that every picture exists.
-            require_objects: refuse a file without a single usable object.
+            require_objects: refuse a file without a single usable object; annotations and categories may be missing
+                otherwise.
 
         Returns:
             the index.
@@ -100,13 +102,19 @@ class CocoIndex:
             DataError: anything that would make training wrong or stop it later; the message says what and where.
         """
         file = Path(annotation_file)
-        return CocoIndex.from_content(
-            read_json(file),
-            source=file,
-            image_folder=Path(image_folder),
-            check_images=check_images,
-            require_objects=require_objects,
-        )
+        try:
+            return CocoIndex.from_content(
+                read_json(file),
+                source=file,
+                image_folder=Path(image_folder),
+                check_images=check_images,
+                require_objects=require_objects,
+            )
+        except DataError:
+            kind = other_kind(file)
+            if kind is None:
+                raise
+            raise DataError(f"{file} is {kind}.") from None
 
     @staticmethod
     def from_content(

@@ -77,7 +77,7 @@ class ContentBuilder:
         self._remarks.append(Remark(kind, message))
 
     def content(self) -> dict[str, Any]:
-        """What was collected, as `SplitSource.read` gives it."""
+        """What was collected, as `ContentSplit.read` gives it."""
         return {
             "images": self._images, "annotations": self._annotations, "categories": self._categories,
             "remarks": self._remarks,

@@ -12,7 +12,7 @@ import numpy as np
 from det_coco._describe import some
 from det_coco.errors import DataError
 from det_coco.formats.content import ContentBuilder, Segmentation, masked, numbered
-from det_coco.formats.registry import Format, SplitSource, register
+from det_coco.formats.registry import ContentSplit, Format, register
 from det_coco.formats.shapes import ellipse, rotated_rectangle
 from det_coco.formats.xml import Node, number, outermost_tag, read_xml
 from det_coco.rle import runs_to_bitmap
@@ -20,7 +20,7 @@ from det_coco.rle import runs_to_bitmap
 _OBJECTS = ("box", "polygon", "ellipse", "mask")
 
 
-def splits(path: Path) -> Mapping[str, SplitSource]:
+def splits(path: Path) -> Mapping[str, ContentSplit]:
     """Find the splits: CVAT's subsets.
 
     Args:
@@ -46,7 +46,7 @@ def splits(path: Path) -> Mapping[str, SplitSource]:
     for subset, images in groupby(by_subset, key=_subset):
         chosen = list(images)
         folder = _image_folder(file.parent, subset, chosen)
-        sources[_split(subset)] = SplitSource(
+        sources[_split(subset)] = ContentSplit(
             source=file, image_folder=folder, read=partial(_read, file, names, chosen)
         )
     return sources

@@ -17,7 +17,7 @@ from det_coco._parse import read_json
 from det_coco.errors import DataError
 from det_coco.formats.content import ContentBuilder, common_folder, numbered
 from det_coco.formats.labelme_shapes import Shape, geometry, read_shape
-from det_coco.formats.registry import Format, SplitSource, register
+from det_coco.formats.registry import ContentSplit, Format, register
 from det_coco.images import header_size, image_size, picture_suffixes
 
 _SPLITS = ("train", "training", "val", "valid", "validation", "test")
@@ -43,7 +43,7 @@ class _Picture:
     shapes: list[Shape]
 
 
-def splits(path: Path) -> Mapping[str, SplitSource]:
+def splits(path: Path) -> Mapping[str, ContentSplit]:
     """Find the splits: folders called train, val, ..., else all files together.
 
     Args:
@@ -67,7 +67,7 @@ def splits(path: Path) -> Mapping[str, SplitSource]:
     for name, chosen in groups.items():
         folder = common_folder([picture.path for picture in chosen])
         read = partial(_read, chosen, names, folder)
-        sources[name or "all"] = SplitSource(source=path / name if name else path, image_folder=folder, read=read)
+        sources[name or "all"] = ContentSplit(source=path / name if name else path, image_folder=folder, read=read)
     return sources
 
 

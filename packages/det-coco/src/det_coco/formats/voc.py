@@ -10,7 +10,7 @@ from xml.etree.ElementTree import Element
 from det_coco._describe import some
 from det_coco.errors import DataError
 from det_coco.formats.content import ContentBuilder, numbered
-from det_coco.formats.registry import Format, SplitSource, register
+from det_coco.formats.registry import ContentSplit, Format, register
 from det_coco.formats.voc_masks import object_masks
 from det_coco.formats.xml import Node, number, outermost_tag, read_xml, text_of
 from det_coco.images import image_size, picture_suffixes
@@ -18,7 +18,7 @@ from det_coco.images import image_size, picture_suffixes
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
 
 
-def splits(path: Path) -> Mapping[str, SplitSource]:
+def splits(path: Path) -> Mapping[str, ContentSplit]:
     """Find the splits: the lists in `ImageSets/Main`, else the folders that hold XML files.
 
     Args:
@@ -41,7 +41,7 @@ def splits(path: Path) -> Mapping[str, SplitSource]:
             folder = next((root / name for name in ("JPEGImages", "images") if (root / name).is_dir()), root)
             read = partial(_read, data, root, files, folder)
             unique = f"{root.name}_{name}" if chosen and len(roots) > 1 else name
-            sources[unique] = SplitSource(source=annotations, image_folder=folder, read=read)
+            sources[unique] = ContentSplit(source=annotations, image_folder=folder, read=read)
     return sources
 
 
