@@ -20,7 +20,7 @@ from det_coco import (
     load_split,
     write_split,
 )
-from det_coco.formats import Format, ContentSplit, register
+from det_coco.formats import ContentSplit, Format, register
 
 BOX = {"category_id": 1, "bbox": [54, 19, 54, 46], "area": 2484, "iscrowd": 0}
 POLYGON = {"segmentation": [[54, 19, 108, 19, 108, 65, 54, 65]]}
