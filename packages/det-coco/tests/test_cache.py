@@ -242,6 +242,7 @@ def fingerprint_after(index: CocoIndex, seconds: float = 0) -> tuple[str, bool]:
     return index.fingerprint, mapped.place_of(index.masks.points) is not None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["spawn", "fork"])
 def test_other_processes_map_the_same_pages(rich, write, folder, method):
     index = CocoIndex.load(*write(rich))
@@ -263,6 +264,7 @@ def test_an_index_whose_file_is_gone_says_so(content, write, folder):
         pickle.loads(sent)
 
 
+@pytest.mark.slow
 def test_batches_are_the_same(content, write, folder, monkeypatch):
     file, pictures = write(content)
     batches = []
@@ -281,6 +283,7 @@ def test_batches_are_the_same(content, write, folder, monkeypatch):
 
 READ = """
 import sys
+import time
 from pathlib import Path
 from det_coco import CocoIndex, _cache, annotations
 
@@ -295,11 +298,12 @@ def counted(file, text):
 annotations.split_text = counted
 Path(sys.argv[3]).touch()
 while not Path(sys.argv[4]).exists():
-    pass
+    time.sleep(0.01)
 print(CocoIndex.load(sys.argv[1], ".", check_images=False).fingerprint)
 """
 
 
+@pytest.mark.slow
 def test_of_many_processes_one_reads(content, write, folder, tmp_path):
     template = content["annotations"][0]
     content["annotations"] = [{**template, "id": n} for n in range(20000)]
