@@ -100,8 +100,11 @@ def autocast_name(precision: str, device: torch.device, loss_scale: float | None
     return {"tf32": "fp32", "O2": "fp16"}.get(name, name)
 
 
-def loading_of(weights: Weights) -> tuple[int, int]:
-    """Images of a step and worker processes of the run that weights come from; 2 and 2 where they are of no run."""
+def loading_of(app: App, options: DetectorOptions, weights: Weights) -> tuple[int, int]:
+    """Images of a step and worker processes of the recipe that is named, or of the run; else 2 and 2."""
+    if options.recipe is not None:
+        named = app.recipes[options.recipe]().data
+        return named.batch, named.workers
     data = (weights.description.get("recipe") or {}).get("data") or {}
     return data.get("batch", 2), data.get("workers", 2)
 

@@ -193,7 +193,7 @@ def _evaluate(app: App, options: EvalOptions, device: torch.device) -> None:
         index = open_split(options.data, options.split, weights)
     if options.images:
         index = index.of_images(options.images)
-    batch, workers = loading_of(weights)
+    batch, workers = loading_of(app, options, weights)
     detector = predictor(on_categories(weights, index, options.classes), options, device, batch)
     say_what_was_read(weights)
     run = new_run(options.output or default_output(app, "eval"), options, device, replace=True)

@@ -265,6 +265,15 @@ def train_command(args):
     return 0
 
 
+@pytest.mark.parametrize(
+    ("args", "named"), [(["--data", "", "--a", "1"], "--data"), (["--data="], "--data"), ([""], "train")]
+)
+def test_an_empty_argument_is_no_path(args, named):
+    """An unset variable of a shell would be the current folder."""
+    with pytest.raises(UsageError, match=f"The argument after {named} is empty"):
+        dispatch({"train": print}, ["train", *args], "app")
+
+
 def test_dispatch(capsys):
     commands = {"train": train_command, "eval": lambda args: 7}
     assert dispatch(commands, ["train", "--a", "1"], "app") == 0
