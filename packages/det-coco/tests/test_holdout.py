@@ -31,7 +31,7 @@ def names(index: CocoIndex) -> set[str]:
 def test_a_fifth_is_held_out_whatever_the_order(tmp_path):
     pictures = [f"{i:012d}.jpg" for i in range(100)]
     held = hold_out(index_of(tmp_path, pictures))
-    assert held.rule == "by image"
+    assert held.rule == "image by image"
     assert (len(held.train), len(held.val)) == (80, 20)
     assert names(held.train) | names(held.val) == set(pictures)
     assert not names(held.train) & names(held.val)
@@ -83,7 +83,7 @@ def test_series_are_never_split(tmp_path, pattern):
 )
 def test_series_that_say_nothing(tmp_path, pictures):
     held = hold_out(index_of(tmp_path, pictures))
-    assert held.rule == "by image"
+    assert held.rule == "image by image"
     assert len(held.val) == round(len(pictures) / 5)
 
 

@@ -358,3 +358,11 @@ def test_nothing_reads_the_file_again(put):
     metrics = evaluate(index, rows, ["bbox", "segm", "boundary"])
     assert [metrics[task]["AP"] for task in metrics] == [1, 1, 1]
     assert len(ground_truth_of(index, 2).boxes) == 1
+
+
+def test_a_damaged_file_is_not_passed_over(put):
+    root = put({"annotations/instances_val.json": content(["a.png"])}, ["val/a.png"])
+    (root / "annotations" / "instances_train.json").write_text("[1, 2]")
+    assert list(find_splits(root)) == ["train", "val"]
+    with pytest.raises(DataError, match="is not a COCO annotation file"):
+        load_split(root, "train")

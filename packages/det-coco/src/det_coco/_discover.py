@@ -34,7 +34,9 @@ def annotation_files(root: Path) -> list[Path]:
     others = [folder for folder in inside if folder not in named]
     deeper = [*others, *(folder / name for folder in others for name in _FOLDERS)]
     for folders in (named, [root], deeper):
-        found = [file for folder in folders for file in _json_files(folder) if may_be_annotations(file)]
+        files = [file for folder in folders for file in _json_files(folder)]
+        # What is named as COCO names them is one, though it may be damaged.
+        found = [file for file in files if _is_named(file) or may_be_annotations(file)]
         if found:
             return found
     return []
@@ -111,6 +113,12 @@ def _json_files(folder: Path) -> list[Path]:
     plain = [name for name in names if name.lower().endswith(".json") and name[0] != "."]
     pictures = {path.stem for path in map(Path, names if plain else ()) if path.suffix.lower() in picture_suffixes()}
     return [folder / name for name in plain if name[: -len(".json")] not in pictures]
+
+
+def _is_named(file: Path) -> bool:
+    """Whether a file has the name of one of COCO's or LVIS's with objects or images."""
+    tasks = tuple(f"{task}_" for task in (INSTANCES, KEYPOINTS, IMAGES))
+    return file.stem.startswith(tasks) or _LVIS.match(file.stem.rpartition("_")[0]) is not None
 
 
 def _folders_above(file: Path, root: Path) -> Iterator[Path]:

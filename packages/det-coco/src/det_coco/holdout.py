@@ -66,7 +66,7 @@ def hold_out(index: CocoIndex) -> HeldOut:
     held = _whole_series(index, series, wanted)
     rule = f"by series of names ({len(series)} in all)"
     if held is None:
-        rule = "by image"
+        rule = "image by image"
         held = set(sorted(set(names), key=_draw)[:wanted])
         chosen = np.array([name in held for name in names])
     else:
