@@ -366,3 +366,28 @@ def test_a_damaged_file_is_not_passed_over(put):
     assert list(find_splits(root)) == ["train", "val"]
     with pytest.raises(DataError, match="is not a COCO annotation file"):
         load_split(root, "train")
+
+
+def test_files_of_keypoints(put):
+    places = ["annotations/person_keypoints_train.json", "annotations/image_info_train.json"]
+    root = put({place: content(["a.png"]) for place in places}, ["train/a.png"])
+    for keypoints in (False, True):
+        assert find_splits(root, keypoints=keypoints)["train"].source.name == "person_keypoints_train.json"
+    put({"annotations/instances_val.json": content(["a.png"])}, ["val/a.png"])
+    assert find_splits(root)["train"].source.name == "image_info_train.json"
+    assert find_splits(root, keypoints=True)["train"].source.name == "person_keypoints_train.json"
+
+
+@pytest.mark.parametrize("folders", [("train", "val"), ("images/train", "images/val"), ("train/images", "val/images")])
+def test_pictures_of_another_split_are_never_taken(folders, put):
+    files = {f"annotations/instances_{split}.json": content(["a.png", "b.png"]) for split in ("train", "val")}
+    root = put(files, [f"{folders[0]}/a.png", f"{folders[0]}/b.png", f"{folders[1]}/a.png"])
+    with pytest.raises(DataError, match=r"1 of the 2 images .* are missing from .*val.* \(b.png\)"):
+        load_split(root, "val")
+    (root / folders[1] / "a.png").unlink()
+    for path in (root, root / "annotations" / "instances_val.json"):
+        with pytest.raises(DataError, match=r"2 of the 2 images .* are missing from .*val"):
+            load_split(path, "val")
+    (root / folders[1]).rmdir()
+    with pytest.raises(DataError, match=r"does not exist|are missing from"):
+        load_split(root, "val")
