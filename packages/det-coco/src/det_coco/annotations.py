@@ -254,6 +254,7 @@ class CocoIndex:
             self,
             image_instances=image_instances,
             federation=None if self.federation is None else self.federation.of_images(positions),
+            pictures=None if self.pictures is None else self.pictures.of_images(positions.tolist()),
             remarks=(),  # which are about the whole
             **{name: getattr(self, name)[positions] for name in by_image},
             **{name: getattr(self, name)[rows] for name in by_row},
