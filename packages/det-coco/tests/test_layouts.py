@@ -61,7 +61,7 @@ def put(tmp_path: Path) -> Callable[..., Path]:
 
 
 # The files as the tools write them: {annotation file: names in it}, pictures, {split: (file, folder)}.
-# Run: supervision 0.31.2, datumaro 1.13.12. Read: label-studio-sdk 2.1.2, fiftyone 1.22.1, sahi 0.12.8.
+# Run: supervision 0.31.2, datumaro 1.13.12, sahi 0.12.8. Read: label-studio-sdk 2.1.2, fiftyone 1.22.1.
 LAYOUTS: dict[str, tuple[dict[str, list[str]], list[str], dict[str, tuple[str, str]]]] = {
     "COCO 2017": (
         {"annotations/instances_train2017.json": ["a.png"], "annotations/instances_val2017.json": ["b.png"],
@@ -113,9 +113,12 @@ LAYOUTS: dict[str, tuple[dict[str, list[str]], list[str], dict[str, tuple[str, s
         ["train/images/a.png", "val/images/b.png"],
         {"train": ("train/annotations.json", "train/images"), "val": ("val/annotations.json", "val/images")},
     ),
-    "sahi's slices": (
-        {"coco.json": ["a_0_0_256_256.png"]}, ["coco/a_0_0_256_256.png"], {"coco": ("coco.json", "coco")},
+    "sahi": (
+        {"sliced_coco.json": ["a_0_0_0_256_256.png"]},
+        ["a_0_0_0_256_256.png"],
+        {"sliced_coco": ("sliced_coco.json", ".")},
     ),
+    "a folder named as the file": ({"farm.json": ["a.png"]}, ["farm/a.png"], {"farm": ("farm.json", "farm")}),
     "files beside folders": (
         {"train.json": ["a.png"], "val.json": ["b.png"]},
         ["train/a.png", "val/b.png"],
