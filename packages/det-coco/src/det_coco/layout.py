@@ -40,7 +40,7 @@ def find_splits(path: str | Path, *, keypoints: bool = False) -> dict[str, Split
     """
     path = Path(path)
     if not path.exists():
-        raise DataError(f"The data directory {path} does not exist.")
+        raise DataError(f"The data set {path} does not exist.")
     written = written_parts(path, lambda data: find_splits(data, keypoints=keypoints)) if path.is_file() else None
     if written:
         return dict(written)
