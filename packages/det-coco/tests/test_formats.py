@@ -127,6 +127,17 @@ def test_voc_masks_have_the_numbers_of_their_objects(voc, mode):
     assert np.array_equal(mask(index, 1), numbers == 2)
 
 
+def test_voc_masks_that_are_numbered_otherwise_go_to_the_object_they_fill(voc):
+    """Datumaro numbers masks alone, not the objects without one between them."""
+    numbers = np.zeros((30, 40), dtype=np.uint8)
+    numbers[5:30, 4:40], numbers[25:, :3] = 1, 2
+    (voc / "SegmentationObject").mkdir()
+    Image.fromarray(numbers).save(voc / "SegmentationObject/a.png")
+    index = load(voc)["train"]
+    assert index.polygon_counts.tolist() == [0, 1]
+    assert np.array_equal(mask(index, 1), numbers == 1)
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [
@@ -146,10 +157,24 @@ def test_wrong_voc_files_are_named(voc, content, words):
     assert words in str(error.value)
 
 
-def test_a_voc_list_of_pictures_without_xml_is_named(voc):
+def test_a_voc_list_may_name_a_picture_without_xml_but_not_what_is_not_there(voc):
+    (voc / "Annotations/c.xml").unlink()
+    index = load(voc)["train"]
+    assert index.image_instances.tolist() == [0, 2, 2]
+    assert index.remarks[0].kind == "label_file_missing"
     text(voc / "ImageSets/Main/val.txt", "b\nlost\n")
-    with pytest.raises(DataError, match=r"val\.txt names 1 pictures without an XML file"):
+    with pytest.raises(DataError, match=r"val\.txt names lost, of which there is neither a picture nor an XML file"):
         load(voc)
+
+
+def test_cvats_files_of_several_subsets_are_splits(tmp_path):
+    for name in ("train", "val"):
+        picture(tmp_path / "images" / f"{name}.png")
+        image = f'<image id="0" name="{name}.png" width="40" height="30"><box label="dog" xtl="3" ytl="4" xbr="13" '
+        text(tmp_path / f"{name}.xml", f'<annotations>{image} ybr="9"/></image></annotations>')
+    indices = load(tmp_path)
+    assert list(indices) == ["train", "val"]
+    assert indices["val"].boxes.tolist() == [[3, 4, 13, 9]]
 
 
 CVAT = """<?xml version="1.0" encoding="utf-8"?>
@@ -198,6 +223,9 @@ def test_cvat_polygons_of_a_group_are_one_object(tmp_path):
     assert index.polygon_counts.tolist() == [2, 1]
     assert index.boxes.tolist() == [[1, 1, 30, 20], [1, 1, 9, 9]]
     assert index.masks.points[3:7].tolist() == [[20, 10], [30, 10], [30, 20], [20, 20]]
+    boxes = "".join(f'<box label="dog" group_id="{g}" xtl="3" ytl="4" xbr="13" ybr="9"/>' for g in (7, 8, 8))
+    index = load(cvat(tmp_path, shapes + boxes))["train"]  # the box of group 7 is that of its polygons
+    assert index.polygon_counts.tolist() == [2, 0, 0]
 
 
 def test_cvat_turned_boxes_become_their_outline(tmp_path):
