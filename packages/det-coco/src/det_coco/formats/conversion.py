@@ -5,16 +5,13 @@ import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
-from det_coco._parse import read_json
 from det_coco.annotations import CocoIndex, check_same_categories
 from det_coco.errors import DataError
-from det_coco.formats.registry import ContentSplit
 from det_coco.formats.write_coco import write_coco
 from det_coco.formats.write_yolo import write_data_yaml, write_yolo
-from det_coco.layout import Split, SplitSource, find_splits
-from det_coco.written_split import WrittenPart
+from det_coco.layout import SplitSource, find_splits
 
 Target = Literal["coco", "yolo"]
 Pictures = Literal["link", "copy", "none"]
@@ -88,7 +85,7 @@ def convert_data(
         if to == "coco":
             placed = [_inside(file_name) for file_name in index.file_names.tolist()]
             names = dict(zip(index.image_ids.tolist(), placed, strict=True))
-            lost += write_coco(_content(sources[name]), names, out, name)
+            lost += write_coco(sources[name].read(), names, out, name)
         else:
             placed = _distinct(index)
             lost += write_yolo(index, placed, out, name, masks=masks)
@@ -98,17 +95,6 @@ def convert_data(
     if to == "yolo":
         write_data_yaml(first.class_names, indices, out)
     return lost
-
-
-def _content(source: SplitSource) -> dict[str, Any]:
-    """What a split was read from, in COCO's JSON shape."""
-    if isinstance(source, WrittenPart):
-        return _content(source.whole)
-    if isinstance(source, Split):
-        return read_json(source.annotation_file)
-    if isinstance(source, ContentSplit):
-        return source.read()
-    raise TypeError(f"A {type(source).__name__} cannot be converted, because its content in COCO's shape is not known.")
 
 
 def _inside(file_name: str) -> str:

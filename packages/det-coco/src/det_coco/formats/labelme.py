@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from det_coco._describe import describe, some
-from det_coco._parse import read_json
+from det_coco._json import read_json
 from det_coco.errors import DataError
 from det_coco.formats.content import ContentBuilder, common_folder, numbered
 from det_coco.formats.labelme_shapes import Shape, geometry, read_shape
