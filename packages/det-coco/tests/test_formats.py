@@ -3,6 +3,8 @@
 import base64
 import io
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -357,3 +359,29 @@ def test_wrong_labelme_files_are_named(tmp_path, shapes, more, words):
         load(tmp_path)
     assert str(error.value).startswith(str(file))
     assert words in str(error.value)
+
+
+def test_formats_of_installed_packages_are_found_without_an_import(tmp_path):
+    """As the commands do; in a process of its own, which has the package."""
+    text(tmp_path / "site/farm_format.py", """
+from det_coco.formats import ContentBuilder, ContentSplit, Format, numbered
+
+def read():
+    builder = ContentBuilder(numbered(["cow"]))
+    builder.add_object("line 1", builder.add_image("a.png", (30, 40)), 1, box=[1, 2, 3, 4])
+    return builder.content()
+
+def splits(path):
+    return {"train": ContentSplit(source=path, image_folder=path, read=read)}
+
+FARM = Format(name="farm", recognises=lambda path: (path / "farm.txt").is_file(), splits=splits)
+""")  # fmt: skip
+    metadata = tmp_path / "site/farm-1.0.dist-info"
+    text(metadata / "METADATA", "Name: farm\nVersion: 1.0\n")
+    text(metadata / "entry_points.txt", "[det_coco.formats]\nfarm = farm_format:FARM\n")
+    picture(tmp_path / "data/a.png")
+    text(tmp_path / "data/farm.txt", "")
+    code = f"import sys; sys.path.insert(0, {str(tmp_path / 'site')!r}); from det_coco.__main__ import main; sys.exit("
+    code += f"main(['convert', {str(tmp_path / 'data')!r}, {str(tmp_path / 'out')!r}, '--to', 'yolo']))"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert (tmp_path / "out/labels/train/a.txt").read_text() == "0 0.0625 0.1333333333 0.075 0.1333333333\n"
