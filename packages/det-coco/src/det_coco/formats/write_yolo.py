@@ -74,10 +74,13 @@ def write_data_yaml(class_names: Iterable[str], splits: Iterable[str], out: Path
 
 def _lost(index: CocoIndex, *, masks: bool) -> Counter[str]:
     """Count what no label file holds."""
+    crowd = "crowd regions and ignored objects (left out, so that YOLO learns background there)"
     with_mask = int((~index.crowd & (index.polygon_counts > 0)).sum())
     return Counter(
         {
-            "crowd regions and ignored objects (left out; YOLO learns them as background)": int(index.crowd.sum()),
+            "crowd regions and ignored objects (left out, so that YOLO learns background there)": int(
+                index.crowd.sum()
+            ),
             "masks (the option --masks writes them instead of boxes)": 0 if masks else with_mask,
             "keypoints": int((index.keypoints[..., 2] > 0).sum()),
             "image ids": len(index),
