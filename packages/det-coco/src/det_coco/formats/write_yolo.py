@@ -78,9 +78,7 @@ def _lost(index: CocoIndex, *, masks: bool) -> Counter[str]:
     with_mask = int((~index.crowd & (index.polygon_counts > 0)).sum())
     return Counter(
         {
-            "crowd regions and ignored objects (left out, so that YOLO learns background there)": int(
-                index.crowd.sum()
-            ),
+            crowd: int(index.crowd.sum()),
             "masks (the option --masks writes them instead of boxes)": 0 if masks else with_mask,
             "keypoints": int((index.keypoints[..., 2] > 0).sum()),
             "image ids": len(index),
