@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -385,3 +386,47 @@ FARM = Format(name="farm", recognises=lambda path: (path / "farm.txt").is_file()
     code += f"main(['convert', {str(tmp_path / 'data')!r}, {str(tmp_path / 'out')!r}, '--to', 'yolo']))"
     subprocess.run([sys.executable, "-c", code], check=True)
     assert (tmp_path / "out/labels/train/a.txt").read_text() == "0 0.0625 0.1333333333 0.075 0.1333333333\n"
+
+
+def hostile_voc(path: Path) -> Path:
+    picture(path / "a.jpg")
+    return text(path / "a.xml", voc_file(voc_object("dog", (1, 1, 10, 20)) + voc_object("cat", (5, 6, 40, 30))))
+
+
+def hostile_cvat(path: Path) -> Path:
+    shapes = """<mask label="dog" rle="1, 2, 2, 1" left="5" top="3" width="3" height="2"/>
+    <polygon label="dog" group_id="7" points="1,1;9,1;9,9"/><box label="dog" xtl="1" ytl="2" xbr="3" ybr="4"/>
+    <ellipse label="dog" cx="20" cy="15" rx="10" ry="5" rotation="1"/>"""
+    return cvat(path, shapes) / "annotations.xml"
+
+
+def hostile_labelme(path: Path) -> Path:
+    picture(path / "a.png")
+    points = [[1, 1], [9, 1.5], [9, 9]]
+    return labelme(path, [shape("dog", kind, points, 4) for kind in ("polygon", "rectangle", "circle", "line")])
+
+
+def hostile_yolo(path: Path) -> Path:
+    picture(path / "images/train/a.png")
+    text(path / "data.yaml", "train: images/train\nkpt_shape: [2, 3]\nnames: [cat, dog]\n")
+    rows = "1 0.5 0.5 0.25 0.5\n0 0.1 0.1 0.5 0.1 0.5 0.6\n0 0.5 0.5 0.25 0.5 0.5 0.5 2 0.1 0.1 1\n"
+    return text(path / "labels/train/a.txt", rows)
+
+
+@pytest.mark.parametrize("write", [hostile_voc, hostile_cvat, hostile_labelme, hostile_yolo])
+def test_no_number_of_a_file_makes_anything_but_an_index_or_one_message(tmp_path, write):
+    file = write(tmp_path)
+    right = file.read_text()
+    places = [match.span() for match in re.finditer(r"-?\d+(\.\d+)?", right)]
+    messages = []
+    for first, last in places:
+        for number in ("nan", "1e999", "-1", "0", "99999999999999999999", "2147483648", "0.5", "[]", ""):
+            file.write_text(right[:first] + number + right[last:])
+            try:
+                load(tmp_path)
+            except DataError as error:
+                messages.append(str(error))
+    assert len(places) < len(messages) < 9 * len(places)
+    assert max(map(len, messages)) < 500
+    file.write_text(right)
+    assert load(tmp_path)

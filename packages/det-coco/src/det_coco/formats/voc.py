@@ -11,6 +11,7 @@ from det_coco._describe import counted, some
 from det_coco.errors import DataError
 from det_coco.formats.content import ContentBuilder, numbered
 from det_coco.formats.registry import ContentSplit, Format, register
+from det_coco.formats.text import read_lines
 from det_coco.formats.voc_masks import object_masks
 from det_coco.formats.xml import Node, number, outermost_tag, read_xml, text_of
 from det_coco.images import image_size, picture_suffixes
@@ -57,7 +58,7 @@ class _DataSet:
         """Class names: those of `labelmap.txt` where CVAT has written one, else all in the files by the alphabet."""
         labels = self.path / "labelmap.txt"
         if labels.is_file():
-            lines = (line.split(":")[0].strip() for line in labels.read_text(encoding="utf-8-sig").splitlines())
+            lines = (line.split(":")[0].strip() for _, line in read_lines(labels))
             return [name for name in lines if name and name[0] != "#" and name != "background"]
         found = {text_of(_place(f, node), node, "name") for f in self.files for node in read_xml(f).findall("object")}
         return sorted(found)
@@ -85,12 +86,12 @@ def _lists(root: Path) -> dict[str, Path]:
     """Split name -> list of the names of its pictures; lists of single classes have a second column."""
     folder = next((f for part in ("Main", "Segmentation", "") if (f := root / "ImageSets" / part).is_dir()), root)
     files = sorted(folder.glob("*.txt")) if folder != root else []
-    return {f.stem: f for f in files if all(len(line.split()) == 1 for line in f.read_text().splitlines()[:20] if line)}
+    return {f.stem: f for f in files if all(len(line.split()) == 1 for _, line in read_lines(f)[:20])}
 
 
 def _listed(file: Path, annotations: Path, folder: Path) -> list[Path]:
     """XML files of the pictures in a list; one of a picture without objects may be missing."""
-    stems = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    stems = [line for _, line in read_lines(file)]
     present = {path.stem for path in folder.iterdir()}
     lost = [stem for stem in stems if stem not in present and not (annotations / f"{stem}.xml").is_file()]
     if lost:
