@@ -11,7 +11,7 @@ from det_coco.doctor.box_forms import check_form
 from det_coco.doctor.boxes import check_boxes, check_copies, check_twins
 from det_coco.doctor.classes import check_balance, check_categories, check_images
 from det_coco.doctor.duplicates import check_duplicates
-from det_coco.doctor.files import check_files, locate, true_sizes, unlisted
+from det_coco.doctor.files import annotated_sizes, check_files, locate, unlisted
 from det_coco.doctor.findings import Case, Finding, ranked, summarize
 from det_coco.doctor.inspection import Job, Seen, inspect_all
 from det_coco.doctor.keypoints import check_keypoints
@@ -22,6 +22,7 @@ from det_coco.doctor.outliers import check_extremes, check_labels
 from det_coco.doctor.reading import read_records
 from det_coco.doctor.records import Records, read_content
 from det_coco.errors import DataError
+from det_coco.formats import SplitSource, find
 from det_coco.layout import Split, find_splits
 
 # What the checks find by themselves, and more exactly.
@@ -40,10 +41,12 @@ class Checkup:
         indexes: the same by name as training would see them, once the changes of the findings are made; those that
             can be read then.
         findings: the most expensive first.
+        paths: where the pictures are, for each split in the order of its images; an empty text where one is missing.
     """
 
     root: Path
     splits: Sequence[Records] = field(repr=False)
+    paths: Sequence[Sequence[str]] = field(repr=False)
     indexes: Mapping[str, CocoIndex] = field(repr=False)
     findings: Sequence[Finding]
 
@@ -72,9 +75,9 @@ def check_data(root: str | Path, *, workers: int = 0, keypoints: bool = False) -
         DataError: there is no data set.
     """
     splits, findings = [], []
-    for name, split in find_splits(root, keypoints=keypoints).items():
+    for name, source in _sources(root, keypoints=keypoints).items():
         try:
-            splits.append(_read(name, split))
+            splits.append(_read(name, source))
         except DataError as error:
             findings.append(_unreadable(name, str(error)))
     paths = [locate(records) for records in splits]
@@ -89,12 +92,19 @@ def check_data(root: str | Path, *, workers: int = 0, keypoints: bool = False) -
         except DataError as error:
             findings.append(_unreadable(records.name, f"Also after all changes: {error}"))
     findings += [f for name, index in indexes.items() for f in summarize(_remarks(index), name)]
-    return Checkup(root=Path(root), splits=splits, indexes=indexes, findings=ranked(findings))
+    return Checkup(root=Path(root), splits=splits, paths=paths, indexes=indexes, findings=ranked(findings))
 
 
-def _read(name: str, split: Split) -> Records:
-    file = split.annotation_file
-    return read_records(name, file, split.image_folder, read_content(file))
+def _sources(root: str | Path, *, keypoints: bool) -> Mapping[str, Split | SplitSource]:
+    found = find(root)
+    return found.splits(Path(root)) if found else find_splits(root, keypoints=keypoints)
+
+
+def _read(name: str, source: Split | SplitSource) -> Records:
+    if isinstance(source, Split):
+        content = read_content(source.annotation_file)
+        return read_records(name, source.annotation_file, source.image_folder, content)
+    return read_records(name, source.source, source.image_folder, source.read())
 
 
 def _inspect(splits: Sequence[Records], paths: Sequence[list[str]], workers: int) -> list[list[Seen]]:
@@ -115,7 +125,7 @@ def _inspect(splits: Sequence[Records], paths: Sequence[list[str]], workers: int
 def _check_split(records: Records, seen: list[Seen], paths: list[str]) -> Iterator[Case]:
     groups = records.by_image()
     masks = gather(groups, [picture.masks for picture in seen])
-    sizes = true_sizes(records, seen)[records.image]
+    sizes = annotated_sizes(records, seen)[records.image]
     yield from records.cases
     yield from check_files(records, seen, paths)
     form = check_form(records, sizes, masks.boxes)

@@ -8,7 +8,7 @@ from PIL import Image
 
 from det_coco._parse import _other_name
 from det_coco.doctor.findings import Case, Change, replace
-from det_coco.doctor.inspection import Seen
+from det_coco.doctor.inspection import Seen, annotated_size
 from det_coco.doctor.records import Records
 
 _BLANK = 2
@@ -55,14 +55,11 @@ def check_files(records: Records, seen: list[Seen], paths: list[str]) -> Iterato
     yield from _check_grey(records, seen)
 
 
-def true_sizes(records: Records, seen: list[Seen]) -> np.ndarray:
-    """Sizes of the pictures in the coordinates of the annotations: int64 `[I, 2]` height, width; 0 where unknown."""
-    sizes = records.sizes.copy()
-    for position, picture in enumerate(seen):
-        turned = picture.orientation >= 5 and tuple(sizes[position]) == picture.size[::-1]
-        if all(picture.size) and not turned:
-            sizes[position] = picture.size
-    return sizes
+def annotated_sizes(records: Records, seen: list[Seen]) -> np.ndarray:
+    """Sizes that annotations go by: int64 `[I, 2]` height, width; 0 where unknown."""
+    said = [(height, width) for height, width in records.sizes.tolist()]
+    sizes = [annotated_size(size, picture.size, picture.orientation) for size, picture in zip(said, seen, strict=True)]
+    return np.array(sizes, dtype=np.int64).reshape(-1, 2)
 
 
 def unlisted(folder: Path, used: set[Path]) -> list[str]:

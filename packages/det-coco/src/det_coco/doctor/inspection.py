@@ -59,9 +59,9 @@ class Seen:
         frames: how many it has.
         transparent: whether a pixel is.
         grey: whether all pixels are.
-        spread: highest minus lowest value.
+        spread: highest minus lowest value of a channel, the most of the three.
         digest: hash of the upright pixels.
-        thumb: uint8 `[32, 32]` grey values.
+        thumb: uint8 `[S, S]` grey values, S = `THUMB`.
         masks: the masks of its annotations.
         crops: uint8 `[M, 8, 8, 3]` what is in each box; 0 where there is no box.
     """
@@ -120,17 +120,33 @@ def inspect(job: Job) -> Seen:
     picture = Image.fromarray(pixels)
     for n, box in enumerate(job.boxes):
         crops[n] = _crop(picture, box)
+    header = _header(Path(job.path))
     thumb = picture.convert("L").resize((THUMB, THUMB), Image.Resampling.BOX)
     return Seen(
         size=size,
         grey=bool((pixels[..., 0] == pixels[..., 1]).all() and (pixels[..., 1] == pixels[..., 2]).all()),
-        spread=int(pixels.max()) - int(pixels.min()),
+        spread=int((pixels.max(axis=(0, 1)).astype(int) - pixels.min(axis=(0, 1))).max()),
         digest=hashlib.blake2b(pixels.tobytes() + repr(size).encode(), digest_size=16).digest(),
         thumb=np.asarray(thumb),
-        masks=_masks(job, size),
+        masks=_masks(job, annotated_size(job.size, size, header["orientation"])),
         crops=crops,
-        **_header(Path(job.path)),
+        **header,
     )
+
+
+def annotated_size(said: tuple[int, int], size: tuple[int, int], orientation: int) -> tuple[int, int]:
+    """Find the size that annotations go by.
+
+    Args:
+        said: (height, width) that the file says, or zeros.
+        size: (height, width) of the upright picture, or zeros.
+        orientation: its EXIF orientation.
+
+    Returns:
+        the file's; the picture's where the file says none, or has height and width swapped by mistake.
+    """
+    swapped = said == size[::-1] and orientation < 5
+    return size if all(size) and (swapped or not all(said)) else said
 
 
 def _submitted(pool: Executor, jobs: Sequence[Job]) -> Iterator[Seen]:
@@ -138,8 +154,7 @@ def _submitted(pool: Executor, jobs: Sequence[Job]) -> Iterator[Seen]:
 
 
 def _masks(job: Job, size: tuple[int, int]) -> MaskFacts:
-    """Measure the masks at the size that the file says, or else the picture's."""
-    return measure_masks(job.segmentations, job.size if all(job.size) else size, job.boxes)
+    return measure_masks(job.segmentations, size, job.boxes, said=job.size)
 
 
 def _header(path: Path) -> dict[str, Any]:
