@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 
 from det_coco.doctor.command import check
 from det_coco.errors import DataError
-from det_coco.formats.convert import convert
+from det_coco.formats.conversion import convert
 
 # Each takes the arguments after its name; its docstring's first line is its help, and what it returns its exit status.
 COMMANDS: Mapping[str, Callable[[list[str]], int | None]] = {"check": check, "convert": convert}
