@@ -19,11 +19,9 @@ from det_coco.doctor.mask_facts import gather
 from det_coco.doctor.masks import check_areas, check_forms, check_masks
 from det_coco.doctor.mending import changes_for, mend
 from det_coco.doctor.outliers import check_extremes, check_labels
-from det_coco.doctor.reading import read_records
-from det_coco.doctor.records import Records, read_content
+from det_coco.doctor.records import Records
+from det_coco.doctor.sources import open_records, sources_of
 from det_coco.errors import DataError
-from det_coco.formats import SplitSource, find
-from det_coco.layout import Split, find_splits
 
 # What the checks find by themselves, and more exactly.
 _CHECKED = frozenset(
@@ -64,7 +62,7 @@ def check_data(root: str | Path, *, workers: int = 0, keypoints: bool = False) -
     Nothing is written. A record that is wrong does not hide the others.
 
     Args:
-        root: as for `find_splits`.
+        root: folder or file of any format that can be read.
         workers: processes that read the pictures; 0 reads them in this one.
         keypoints: as for `find_splits`.
 
@@ -75,9 +73,9 @@ def check_data(root: str | Path, *, workers: int = 0, keypoints: bool = False) -
         DataError: there is no data set.
     """
     splits, findings = [], []
-    for name, source in _sources(root, keypoints=keypoints).items():
+    for name, source in sources_of(root, keypoints=keypoints).items():
         try:
-            splits.append(_read(name, source))
+            splits.append(open_records(name, source))
         except DataError as error:
             findings.append(_unreadable(name, str(error)))
     paths = [locate(records) for records in splits]
@@ -95,22 +93,11 @@ def check_data(root: str | Path, *, workers: int = 0, keypoints: bool = False) -
     return Checkup(root=Path(root), splits=splits, paths=paths, indexes=indexes, findings=ranked(findings))
 
 
-def _sources(root: str | Path, *, keypoints: bool) -> Mapping[str, Split | SplitSource]:
-    found = find(root)
-    return found.splits(Path(root)) if found else find_splits(root, keypoints=keypoints)
-
-
-def _read(name: str, source: Split | SplitSource) -> Records:
-    if isinstance(source, Split):
-        content = read_content(source.annotation_file)
-        return read_records(name, source.annotation_file, source.image_folder, content)
-    return read_records(name, source.source, source.image_folder, source.read())
-
-
 def _inspect(splits: Sequence[Records], paths: Sequence[list[str]], workers: int) -> list[list[Seen]]:
     jobs = [
         Job(
             path=path,
+            picture=records.held.get(int(records.image_rows[position])),
             size=tuple(records.sizes[position].tolist()),
             boxes=records.boxes[rows],
             segmentations=[records.record(n).get("segmentation") for n in rows.tolist()],
@@ -139,7 +126,8 @@ def _check_split(records: Records, seen: list[Seen], paths: list[str]) -> Iterat
     yield from check_copies(records, [picture.digest for picture in seen])
     yield from check_keypoints(records, sizes)
     yield from check_categories(records)
-    yield from check_images(records)
+    if records.labelled:
+        yield from check_images(records)
     yield from check_extremes(records)
     with np.errstate(divide="ignore", invalid="ignore"):
         fills = masks.areas / records.boxes[:, 2:].prod(axis=1)
@@ -150,7 +138,10 @@ def _across(splits: Sequence[Records], seen: Sequence[list[Seen]], paths: Sequen
     if not splits:
         return []
     cases: dict[str, list[Case]] = {}
-    for names, case in (*check_duplicates(splits, seen), *check_balance(splits)):
+    for names, case in (
+        *check_duplicates(splits, seen),
+        *check_balance([records for records in splits if records.labelled]),
+    ):
         cases.setdefault(names, []).append(case)
     used = {Path(path).resolve() for located in paths for path in located if path}
     for folder in dict.fromkeys(records.folder for records in splits):
@@ -167,6 +158,7 @@ def _index(records: Records, findings: Sequence[Finding]) -> CocoIndex:
         mend(records.content, changes_for(records.name, findings)),
         source=records.file,
         image_folder=records.folder,
+        check_images=not records.held,
         require_objects=False,
     )
 

@@ -53,6 +53,8 @@ def object_counts(records: Records) -> dict[int, int]:
 
 def check_balance(splits: Sequence[Records]) -> Iterator[tuple[str, Case]]:
     """Check what the splits have of each class; gives the name of the split or splits, and the case."""
+    if not splits:
+        return
     counts = {records.name: object_counts(records) for records in splits}
     names = ", ".join(counts)
     yield from ((names, case) for case in _mismatches(splits))

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from det_coco._parse import _other_name
+from det_coco._find_pictures import other_name
 from det_coco.doctor.findings import Case, Change, replace
 from det_coco.doctor.inspection import Seen, annotated_size
 from det_coco.doctor.records import Records
@@ -22,11 +22,15 @@ def locate(records: Records) -> list[str]:
     """Find the pictures of a split, also under names that do not quite fit.
 
     Returns:
-        I paths; an empty text where a picture is missing, or several images would share it.
+        I paths; an empty text where a picture is missing. Those of pictures in memory are names alone.
     """
     present = {entry.name for entry in records.folder.iterdir()} if records.folder.is_dir() else set()
-    found = [name if name in present else _other_name(records.folder, name) for name in records.file_names]
-    return ["" if name is None else str(records.folder / name) for name in found]
+    found = [name if name in present else other_name(records.folder, name) for name in records.file_names]
+    held = {int(row) for row in records.held}
+    return [
+        str(records.folder / (name or other)) if name is not None or row in held else ""
+        for name, other, row in zip(found, records.file_names, records.image_rows.tolist(), strict=True)
+    ]
 
 
 def check_files(records: Records, seen: list[Seen], paths: list[str]) -> Iterator[Case]:

@@ -19,7 +19,7 @@ from PIL import Image
 
 from det_coco.doctor.mask_facts import MaskFacts, measure_masks
 from det_coco.errors import DataError
-from det_coco.images import load_image
+from det_coco.images import decode_image
 
 THUMB = 32
 """Side of the grey thumbnail by which pictures are compared."""
@@ -35,12 +35,14 @@ class Job:
 
     Attributes:
         path: the picture; empty where it is missing.
+        picture: the bytes of its file where it lies in no folder.
         size: (height, width) that the file says, or zeros.
         boxes: float64 `[M, 4]` x, y, width, height as in the file, or NaN.
         segmentations: M values as in the file, None where there is none.
     """
 
     path: str
+    picture: bytes | None
     size: tuple[int, int]
     boxes: np.ndarray
     segmentations: Sequence[Any]
@@ -111,16 +113,17 @@ def inspect(job: Job) -> Seen:
     crops = np.zeros((len(job.boxes), CROP, CROP, 3), dtype=np.uint8)
     try:
         with _quiet():
-            pixels = load_image(job.path) if job.path else None
+            data = job.picture or Path(job.path).read_bytes()
+            pixels = decode_image(data, job.path)
+    except OSError as error:
+        return Seen(error=f"cannot be read: {error.strerror}", masks=_masks(job, job.size), crops=crops)
     except DataError as error:
         return Seen(error=_reason(str(error), job.path), masks=_masks(job, job.size), crops=crops)
-    if pixels is None:
-        return Seen(error="missing", masks=_masks(job, job.size), crops=crops)
     size = (pixels.shape[0], pixels.shape[1])
     picture = Image.fromarray(pixels)
     for n, box in enumerate(job.boxes):
         crops[n] = _crop(picture, box)
-    header = _header(Path(job.path))
+    header = _header(data)
     thumb = picture.convert("L").resize((THUMB, THUMB), Image.Resampling.BOX)
     return Seen(
         size=size,
@@ -157,9 +160,9 @@ def _masks(job: Job, size: tuple[int, int]) -> MaskFacts:
     return measure_masks(job.segmentations, size, job.boxes, said=job.size)
 
 
-def _header(path: Path) -> dict[str, Any]:
+def _header(data: bytes) -> dict[str, Any]:
     """What a picture says of itself."""
-    with Image.open(io.BytesIO(path.read_bytes())) as image:
+    with Image.open(io.BytesIO(data)) as image:
         return {
             "orientation": image.getexif().get(_ORIENTATION, 1),
             "mode": image.mode,

@@ -18,7 +18,7 @@ from det_coco.doctor.statistics import Statistics
 from det_coco.doctor.terminal import class_rows, overview
 from det_coco.drawn import Drawn
 from det_coco.errors import DataError
-from det_coco.images import load_image
+from det_coco.images import decode_image, load_image
 from det_coco.page import Html, Page, Section
 from det_coco.pictures import draw
 from det_coco.plots import axes, plot
@@ -155,7 +155,8 @@ def _pictures(finding: Finding, checkup: Checkup) -> Iterator[Html]:
                 continue
             position = records.file_names.index(file)
             try:
-                image = load_image(paths[position])
+                held = records.held.get(int(records.image_rows[position]))
+                image = decode_image(held, file) if held else load_image(paths[position])
             except DataError:
                 continue
             rows = [n for n in np.flatnonzero(records.image == position).tolist() if repr(records.ids[n]) in ids]

@@ -45,7 +45,7 @@ def read_records(name: str, file: Path, folder: Path, content: dict[str, Any]) -
         **columns,
     )
     cases.extend(check_ids(records))
-    if not (~records.crowd).any():
+    if records.labelled and not (~records.crowd).any():
         count = len(content["annotations"])
         what = f"{count} annotations, but none that is an object" if count else "no annotation"
         cases.append(Case(kind="no_objects", detail=f"{file} has {what}"))
