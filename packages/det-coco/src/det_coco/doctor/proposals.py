@@ -5,6 +5,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 
 import numpy as np
 
@@ -15,6 +16,7 @@ MATCH = 0.5
 """IoU of a box and its best anchor from which the anchor can learn it."""
 _GAIN = 0.02
 """Recall that other anchors must add to be worth leaving a published recipe."""
+_SMALL = 8.0
 _CELL = 32
 Size = tuple[int, int]
 
@@ -87,35 +89,59 @@ def anchor_recall(boxes: np.ndarray, sizes: Sequence[float], ratios: Sequence[fl
 
 
 def propose_anchors(
-    boxes: np.ndarray, sizes: Sequence[float], ratios: Sequence[float]
-) -> tuple[tuple[float, ...], tuple[float, ...], float] | None:
+    boxes: np.ndarray, sizes: Sequence[Sequence[float]], ratios: Sequence[float], *, free_ratios: bool = True
+) -> tuple[tuple[tuple[float, ...], ...], tuple[float, ...], float] | None:
     """Choose anchors by the distribution of the boxes.
 
-    Sizes stay a factor of 2 apart, as the strides of a pyramid are; as many ratios as before, at the quantiles of the
-    boxes' own.
+    Sizes keep their relation to each other and to the strides of the levels: all are multiplied by one factor. There
+    are as many ratios as before, the recipe's or those at the quantiles of the boxes' own.
 
     Args:
         boxes: float64 `[N, 2]` width, height.
-        sizes: of a recipe, one for each of the L levels.
+        sizes: of a recipe, some for each of the L levels.
         ratios: of the recipe, height by width.
+        free_ratios: whether the ratios may change.
 
     Returns:
         (sizes, ratios, their recall), or None where they would not add 2 % to the recipe's.
     """
     if not len(boxes):
         return None
-    before = anchor_recall(boxes, sizes, ratios)
     shares = (np.arange(len(ratios)) + 0.5) / len(ratios)
     own = tuple(round(float(r), 2) for r in np.quantile(boxes[:, 1] / boxes[:, 0], shares))
-    starts = np.unique(np.round(np.geomspace(4, 128, 41)))
     tries = [
-        (tuple(float(start * 2**level) for level in range(len(sizes))), tuple(chosen))
-        for start in starts
-        for chosen in (ratios, own)
+        (tuple(tuple(round(size * factor, 1) for size in level) for level in sizes), chosen)
+        for factor in np.geomspace(1 / 8, 4, 41).tolist()
+        for chosen in [tuple(ratios)] + [own] * free_ratios
     ]
-    recalls = [anchor_recall(boxes, *anchors) for anchors in tries]
+    recalls = [anchor_recall(boxes, list(chain.from_iterable(levels)), chosen) for levels, chosen in tries]
     best = int(np.argmax(recalls))
+    before = anchor_recall(boxes, list(chain.from_iterable(sizes)), ratios)
     return (*tries[best], recalls[best]) if recalls[best] >= before + _GAIN else None
+
+
+def propose_size(sides: np.ndarray, size: int, native: float) -> int | None:
+    """Choose the size that images are resized to.
+
+    Larger where a tenth of the objects has sides below 8 pixels, two cells of the finest level, up to twice the
+    pictures' own; smaller where pictures are enlarged to more than that though their objects are large.
+
+    Args:
+        sides: float64 `[N]` square roots of the areas of the boxes at `size`.
+        size: the shorter side that a recipe aims at.
+        native: median of the pictures' own shorter sides.
+
+    Returns:
+        a multiple of 32; None where the recipe's fits.
+    """
+    if not len(sides):
+        return None
+    small = float(np.quantile(sides, 0.1))
+    if small < _SMALL:
+        wanted = min(size * _SMALL / max(small, 1e-6), 2 * native)
+        return _up(round(wanted)) if wanted > 1.2 * size else None
+    reduced = max(2 * native, size * 4 * _SMALL / small)
+    return _up(round(reduced)) if reduced < size / 1.5 else None
 
 
 def propose_buckets(
@@ -132,25 +158,11 @@ def propose_buckets(
     Returns:
         (buckets, share of pixels that they save), or None where that is less than a tenth.
     """
-    sizes = {
-        (h, w, short): (round(h * y), round(w * x))
-        for index in indexes
-        for h, w in np.unique(np.stack((index.heights, index.widths), axis=1), axis=0).tolist()
-        for short in resize.shortest
-        for y, x in [_scale(h, w, resize, short)]
-    }
-    counts = {
-        (int(h), int(w)): int(n)
-        for h, w, n in (
-            (*pair, number)
-            for index in indexes
-            for pair, number in zip(
-                *np.unique(np.stack((index.heights, index.widths), axis=1), axis=0, return_counts=True), strict=True
-            )
-        )
-    }
-    seen = np.array(list(sizes.values()), dtype=np.int64).reshape(-1, 2)
-    weight = np.array([counts[h, w] for h, w, _ in sizes], dtype=np.float64)
+    own = np.concatenate([np.stack((index.heights, index.widths), axis=1) for index in indexes])
+    own, counts = np.unique(own, axis=0, return_counts=True)
+    scaled = [(_scale(h, w, resize, short), h, w) for short in resize.shortest for h, w in own.tolist()]
+    seen = np.array([(round(h * y), round(w * x)) for (y, x), h, w in scaled], dtype=np.int64).reshape(-1, 2)
+    weight = np.tile(counts, len(resize.shortest)).astype(np.float64)
     candidates = {(_up(h), _up(w)) for h, w in seen.tolist()}
     chosen = list(buckets)
     first = cost = _padded(seen, weight, chosen)
