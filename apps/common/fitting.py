@@ -15,6 +15,7 @@ from apps.common.config import DataConfig, Recipe
 from apps.common.data import training_batches
 from det_coco import CocoIndex, DataError, limits
 from det_coco.doctor.proposals import (
+    MATCH,
     Proposal,
     Proposals,
     anchor_recall,
@@ -42,6 +43,10 @@ class Fit:
     recipe: Recipe
     changed: list[Proposal]
     kept: list[str]
+
+    def add(self, option: str, value: str, reason: str) -> None:
+        """Propose a value for an option."""
+        self.changed.append(Proposal(option, value, reason))
 
     def data(self, **values: Any) -> None:
         """Change fields of the data section."""
@@ -88,40 +93,46 @@ def _fit_size(found: Fit, index: CocoIndex) -> None:
     at = tenth * size / short
     reason = f"a tenth of the objects is smaller than {tenth:.0f} pixels at {short}, {at:.0f} pixels at {size}"
     if not isinstance(found.recipe.data, DataConfig):
-        found.changed.append(Proposal("--data.size", str(size), reason))
+        found.add("--data.size", str(size), reason)
         found.data(size=size)
         return
     own = found.recipe.data
     sizes = tuple(round(side * size / own.test_size) for side in own.train_sizes)
     longest = round(own.max_size * size / own.test_size)
-    found.changed.append(Proposal("--data.test-size", str(size), reason))
-    found.changed.append(Proposal("--data.train-sizes", " ".join(map(str, sizes)), "in proportion"))
-    found.changed.append(Proposal("--data.max-size", str(longest), "in proportion"))
+    found.add("--data.test-size", str(size), reason)
+    found.add("--data.train-sizes", " ".join(map(str, sizes)), "in proportion")
+    found.add("--data.max-size", str(longest), "in proportion")
     found.data(test_size=size, train_sizes=sizes, max_size=longest)
 
 
 def _fit_anchors(found: Fit, index: CocoIndex) -> None:
     detector = found.recipe.detector
+    square = isinstance(detector, YolactConfig) and detector.priors.square
     if isinstance(detector, YolactConfig):
-        anchors, name, free = detector.priors, "priors", False
-        ratios = (1.0,) if anchors.square else tuple(1 / ratio for ratio in anchors.ratios)
+        anchors, name = detector.priors, "priors"
+        ratios = tuple(1.0 if square else 1 / ratio for ratio in anchors.ratios)  # width by height there
     else:
-        anchors, name, free = detector.rpn.anchors, "rpn.anchors", True
+        anchors, name = detector.rpn.anchors, "rpn.anchors"
         ratios = anchors.ratios
     boxes = seen_boxes(index, found.recipe.test_resize(), _short(found.recipe))
     before = anchor_recall(boxes, list(chain.from_iterable(anchors.sizes)), ratios)
-    proposed = propose_anchors(boxes, anchors.sizes, ratios, free_ratios=free)
+    proposed = propose_anchors(boxes, anchors.sizes, ratios)
     if proposed is None:
-        found.kept.append(f"The anchors fit: {before:.1%} of the objects have one with an IoU of 0.5 or more.")
+        found.kept.append(
+            f"No other anchors fit better: {before:.1%} of the objects have one with an IoU of {MATCH:g}."
+        )
         return
     sizes, chosen, recall = proposed
-    reason = f"{recall:.1%} of the objects have an anchor with an IoU of 0.5 or more, {before:.1%} with the recipe's"
-    for level, own in enumerate(sizes):
-        value = " ".join(f"{size:g}" for size in own)
-        found.changed.append(Proposal(f"--detector.{name}.sizes.{level}", value, reason if level == 0 else "the same"))
+    reason = f"{recall:.1%} of the objects have an anchor with an IoU of {MATCH:g}, {before:.1%} with the recipe's"
+    if sizes != anchors.sizes:
+        for level, own in enumerate(sizes):
+            found.add(f"--detector.{name}.sizes.{level}", " ".join(f"{size:g}" for size in own), reason)
+            reason = "the same"
     if chosen != ratios:
-        value = " ".join(f"{ratio:g}" for ratio in chosen)
-        found.changed.append(Proposal(f"--detector.{name}.ratios", value, "height by width, as the boxes have them"))
+        if square:
+            found.add(f"--detector.{name}.square", "False", "so that there are ratios")
+        own = [1 / ratio for ratio in chosen] if name == "priors" else chosen
+        found.add(f"--detector.{name}.ratios", " ".join(f"{ratio:.3g}" for ratio in own), reason)
 
 
 def _fit_limits(found: Fit, indexes: Sequence[CocoIndex]) -> None:
@@ -134,7 +145,7 @@ def _fit_limits(found: Fit, indexes: Sequence[CocoIndex]) -> None:
         if count > allowed:
             value = -(-count // 8) * 8
             reason = f"the fullest image has {count}, the recipe allows {allowed}"
-            found.changed.append(Proposal(f"--data.{name.replace('_', '-')}", str(value), reason))
+            found.add(f"--data.{name.replace('_', '-')}", str(value), reason)
             found.data(**{name: value})
     if data == found.recipe.data:
         found.kept.append(f"Every image fits: the fullest has {most.max_instances} objects.")
@@ -149,7 +160,7 @@ def _fit_buckets(found: Fit, indexes: Sequence[CocoIndex]) -> None:
         return
     buckets, saved = proposed
     value = " ".join(f"{height} {width}" for height, width in buckets)
-    found.changed.append(Proposal("--data.buckets", value, f"{saved:.0%} fewer pixels than the two default shapes"))
+    found.add("--data.buckets", value, f"{saved:.0%} fewer pixels than the two default shapes")
     found.data(buckets=buckets)
 
 
@@ -170,7 +181,7 @@ def _fit_batch(app: App, found: Fit, index: CocoIndex, device: torch.device) -> 
         found.kept.append(f"The batch of {batch} fits in the memory: {needed}.")
         return
     value = 1 << (room.bit_length() - 1)
-    found.changed.append(Proposal("--data.batch", str(value), needed))
+    found.add("--data.batch", str(value), needed)
 
 
 def step_memory(app: App, recipe: Recipe, index: CocoIndex) -> tuple[int, int]:

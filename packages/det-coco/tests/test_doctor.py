@@ -1,7 +1,9 @@
 """Faults of every kind, planted in a clean data set: each is named, and mended where the change is certain."""
 
+import json
+import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from det_coco.__main__ import main
 from det_coco.doctor import check_data
 from det_coco.doctor.kinds import KINDS
 from det_coco.doctor.mending import write_mended
+from det_coco.doctor.proposals import anchor_recall, propose_anchors
 from testing.faulty_data import HEIGHT, WIDTH, Data, annotation, mask_of, octagon, texture, write_clean
 
 Planted = tuple[list[str], list[Any]]
@@ -466,6 +470,121 @@ def test_most_faults_are_named_when_all_are_there_at_once(clean, tmp_path):
             missed.append(kind)
     assert len(chosen) >= 60
     assert len(missed) <= 2, missed
+
+
+def test_what_is_found_in_photographs_is_true(coco_mini, pennfudan):
+    """Each looked at: an armchair that is both couch and chair, grey photographs, boxes of a few pixels, ..."""
+    found = {(f.kind, f.split): f for f in check_data(coco_mini).findings}
+    assert set(found) == {
+        ("conflicting_labels", "val2017"), ("class_in_one_split", "train2017, val2017"), ("few_objects", "train2017"),
+        ("grey_picture", "train2017"), ("tiny_box", "train2017"), ("giant_box", "train2017"), ("giant_box", "val2017"),
+        ("image_without_objects", "train2017"),
+    }  # fmt: skip
+    assert found["conflicting_labels", "val2017"].annotation_ids == (116865, 2222700)
+    assert len(found["grey_picture", "train2017"].files) == 7
+    assert len(found["giant_box", "train2017"].annotation_ids) == 4
+    assert found["image_without_objects", "train2017"].files == ("000000000250.jpg", "000000000508.jpg")
+    assert check_data(pennfudan).findings == []
+
+
+def test_the_command_reports_and_mends(clean, tmp_path, capsys):
+    data = Data(tmp_path / "data", clean)
+    for number in (3, 8):
+        change(number, bbox=shifted(x=15))(data)
+    outputs = ["--page", tmp_path / "page.html", "--json", tmp_path / "rows.json", "--fix", tmp_path / "mended"]
+    status = main(["check", *map(str, (data.write(), "--workers", 2, *outputs))])
+    text = capsys.readouterr().out
+    assert status == 1
+    table, findings = text.split("1 finding: 1 warning\n")
+    assert "objects an image, mean" in table
+    assert "WARNING Boxes that disagree with their masks (train) [box_mask_disagree]" in findings
+    assert max(len(line) for line in text.splitlines() if str(tmp_path) not in line) <= 80
+    (row,) = json.loads((tmp_path / "rows.json").read_text())
+    assert set(row) == {"kind", "severity", "message", "split", "files", "annotation_ids", "fix"}
+    assert row["files"] == ["train03.png", "train08.png"]
+    log = json.loads((tmp_path / "mended" / "changes.json").read_text())
+    assert [{key: c[key] for key in ("split", "op", "path", "value")} for c in log] == row["fix"]
+    assert log[0]["was"] == data.objects(3)[0]["bbox"]
+    page = (tmp_path / "page.html").read_text()
+    assert "Boxes that disagree with their masks" in page
+    assert page.count("data:image/webp;base64,") == 2
+    assert not re.findall(r"""(?:src|href)=["'](?!data:|#)""", page)
+    assert main(["check", str(tmp_path / "mended"), "--page", str(tmp_path / "page.html")]) == 0
+    assert "No findings: the data set is clean." in capsys.readouterr().out
+
+
+def test_changes_are_a_json_patch(clean, tmp_path):
+    """Applied one after the other by the rules of RFC 6902, they make the mended file of the original."""
+    data = Data(tmp_path / "data", clean)
+    change(3, bbox=shifted(x=15))(data)
+    add({"id": 5000, "category_id": 1}, {"id": 5001, "category_id": 1})(data)
+    twins(data)
+    checkup = check_data(data.write())
+    write_mended(checkup.splits, checkup.findings, tmp_path / "mended")
+    for split, content in data.splits.items():
+        for operation in json.loads((tmp_path / "mended" / "changes.json").read_text()):
+            if operation["split"] == split:
+                *parents, last = operation["path"].split("/")[1:]
+                place: Any = content
+                for part in parents:
+                    place = place[int(part) if isinstance(place, list) else part]
+                if operation["op"] == "remove":
+                    del place[int(last)]
+                else:
+                    place[last] = operation["value"]
+        assert json.loads((tmp_path / "mended" / "annotations" / f"instances_{split}.json").read_text()) == content
+
+
+def test_nothing_is_overwritten(clean, tmp_path, capsys):
+    before = sorted(clean.rglob("*"))
+    assert main(["check", str(clean), "--page", str(tmp_path / "page.html"), "--fix", str(clean)]) == 2
+    assert "exists already. Give --fix a new folder" in capsys.readouterr().err
+    assert sorted(clean.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"images": [], "annotations": [', "is not valid JSON"),
+        ('{"images": [], "annotations": {}, "categories": []}', "has no list 'annotations'"),
+        ('{"images": [], "annotations": [{"segments_info": []}], "categories": []}', "is a panoptic file"),
+    ],
+)  # fmt: skip
+def test_a_file_that_cannot_be_read_does_not_hide_the_other(clean, tmp_path, content, message):
+    data = Data(tmp_path / "data", clean)
+    change(3, bbox=shifted(x=15))(data)
+    (data.write() / "annotations" / "instances_val.json").write_text(content)
+    checkup = check_data(data.root)
+    assert checkup.status == 2
+    found = {f.kind: f for f in checkup.findings}
+    assert message in found["unreadable_split"].message
+    assert "box_mask_disagree" in found
+
+
+def test_processes_find_the_same(clean, tmp_path):
+    data = Data(tmp_path / "data", clean)
+    for fault in FAULTS[:20]:
+        fault.plant(data)
+    rows = [json.dumps(asdict(f)) for f in check_data(data.write()).findings]
+    assert [json.dumps(asdict(f)) for f in check_data(data.root, workers=2).findings] == rows
+    assert rows
+
+
+@pytest.mark.parametrize("size", [(30.0, 40.0), (300.0, 400.0)])
+def test_anchors_follow_the_boxes(size):
+    boxes, sizes, ratios = np.tile(size, (50, 1)), [[32.0], [64.0], [128.0]], (0.5, 1.0, 2.0)
+    proposed = propose_anchors(boxes, sizes, ratios)
+    if size[0] == 30:
+        assert proposed is None
+    else:
+        assert anchor_recall(boxes, [32.0, 64.0, 128.0], ratios) == 0
+        assert proposed is not None
+        assert proposed[2] == anchor_recall(boxes, [s for level in proposed[0] for s in level], proposed[1]) == 1
+
+
+def test_recall_is_that_of_boxes_with_one_centre():
+    boxes = np.array([[10.0, 10.0], [10.0, 20.0], [10.0, 40.0]])
+    assert anchor_recall(boxes, [10.0], (1.0,)) == pytest.approx(2 / 3)  # IoU 1, 0.5 and 0.25
 
 
 def test_every_kind_is_planted():

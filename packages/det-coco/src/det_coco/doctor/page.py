@@ -15,7 +15,7 @@ from det_coco.doctor.kinds import KINDS
 from det_coco.doctor.proposals import Proposals
 from det_coco.doctor.records import Records
 from det_coco.doctor.statistics import Statistics
-from det_coco.doctor.terminal import class_rows, overview
+from det_coco.doctor.terminal import FOOTNOTE, class_rows, overview
 from det_coco.drawn import Drawn
 from det_coco.errors import DataError
 from det_coco.images import decode_image, load_image
@@ -45,9 +45,9 @@ def report_page(checkup: Checkup, statistics: Mapping[str, Statistics], proposal
         counts[finding.severity] += 1
     sections = [Section(title="Findings", pieces=[_summary(checkup.findings)])]
     sections += [Section(title="Options that fit", pieces=list(_proposals(proposals)))] if proposals else []
+    sections += [_section(kind, checkup) for kind in dict.fromkeys(finding.kind for finding in checkup.findings)]
     sections += [Section(title="What it holds", pieces=list(_numbers(statistics)))] if statistics else []
     sections += [Section(title="Classes", pieces=[_classes(statistics)])] if statistics else []
-    sections += [_section(kind, checkup) for kind in dict.fromkeys(finding.kind for finding in checkup.findings)]
     folders = ", ".join(f"{records.name}: {records.file}" for records in checkup.splits)
     found = ", ".join(counted(count, severity) for severity, count in counts.items())
     summary = [html.facts({"Data": str(checkup.root), "Splits": folders, "Found": found})]
@@ -82,7 +82,7 @@ def _proposals(proposals: Proposals) -> Iterator[Html]:
 
 def _numbers(statistics: Mapping[str, Statistics]) -> Iterator[Html]:
     yield html.table(["", *statistics], overview(statistics), sortable=False)
-    yield html.text("* The twentieth part from below, the middle, and the twentieth part from above.")
+    yield html.text(FOOTNOTE)
     try:
         yield html.grid(_plots(statistics))
     except ImportError as error:
@@ -113,6 +113,9 @@ def _histogram(title: str, x: str, values: Mapping[str, np.ndarray], *, logarith
             drawn.hist(numbers, bins=bins.tolist(), weights=weights, histtype="step", label=name, linewidth=1.5)
     if logarithmic:
         drawn.set_xscale("log")
+        # Powers of ten would be written as formulas.
+        drawn.xaxis.set_major_formatter("{x:g}")
+        drawn.xaxis.set_minor_formatter("")
     return plot(drawn)
 
 
@@ -165,7 +168,7 @@ def _pictures(finding: Finding, checkup: Checkup) -> Iterator[Html]:
 
 def _drawn(image: np.ndarray, records: Records, rows: Sequence[int]) -> Image.Image:
     """A picture, reduced to what the page shows, with the boxes of some annotations as the file has them."""
-    factor = min(1.0, _WIDTH / image.shape[1])
+    factor = min(1.0, _WIDTH / max(image.shape[:2]))
     size = max(1, round(image.shape[1] * factor)), max(1, round(image.shape[0] * factor))
     small = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BOX))
     numbers = list(records.categories)

@@ -14,6 +14,7 @@ from det_coco.doctor.proposals import Proposals
 from det_coco.doctor.statistics import Statistics
 
 WIDTH = 80
+FOOTNOTE = "* 5th percentile / median / 95th percentile"
 _MOST_CLASSES = 20
 _MOST_GROUPS = 3
 _MOST_SPLITS = 4
@@ -32,7 +33,7 @@ def report(checkup: Checkup, statistics: Mapping[str, Statistics]) -> str:
     lines = [f"Data: {checkup.root}", ""]
     shown = dict(list(statistics.items())[:_MOST_SPLITS])
     if shown:
-        lines += [*columns(["", *shown], overview(shown)), ""]
+        lines += [*columns(["", *shown], overview(shown)), FOOTNOTE, ""]
         lines += [*columns(["class", *shown], class_rows(shown)[:_MOST_CLASSES])]
         more = len(class_rows(shown)) - _MOST_CLASSES
         lines += [f"and {counted(more, 'more class')}" if more > 0 else "", ""]
@@ -56,8 +57,8 @@ def overview(statistics: Mapping[str, Statistics]) -> list[list[str]]:
         "objects an image, most": lambda s: f"{s.per_image.max(initial=0):,}",
         "objects that overlap by half": lambda s: f"{s.crowding:.1%}",
         "small / medium / large": lambda s: " / ".join(f"{share:.0%}" for share in s.by_size),
-        "box, side, pixels *": lambda s: three(s.sides),
-        "box, width / height *": lambda s: three(s.aspects, ".2f"),
+        "box side, pixels *": lambda s: three(s.sides),
+        "box width / height *": lambda s: three(s.aspects, ".2f"),
         "image width *": lambda s: three(s.widths),
         "image height *": lambda s: three(s.heights),
     }
