@@ -5,14 +5,13 @@ from pathlib import Path
 
 from apps.common.app import App
 from apps.common.config import Recipe
-from apps.common.data import data_root
 from apps.common.fitting import fit
 from apps.common.options import take_recipe
-from det_coco import CocoIndex, default_split
+from apps.common.splits import data_root
+from det_coco import CocoIndex, default_split, find_splits
 from det_coco.doctor import Checkup, check_data
 from det_coco.doctor.command import DEFAULT_PAGE, present
 from det_coco.doctor.inspection import default_workers
-from det_coco.doctor.sources import sources_of
 from det_engine import resolve_device
 from det_engine.options import override
 
@@ -52,7 +51,7 @@ def check(app: App, args: list[str]) -> int:
 
 def _train_first(root: Path, recipe: Recipe, checkup: Checkup, *, keypoints: bool) -> list[CocoIndex]:
     """The splits that have objects, the one to train on first; none where it has no object."""
-    name = recipe.data.train_split or default_split(sources_of(root, keypoints=keypoints), "train")
+    name = recipe.data.train_split or default_split(find_splits(root, keypoints=keypoints), "train")
     found = {split: index for split, index in checkup.indexes.items() if (~index.crowd).any()}
     if name not in found:
         return []

@@ -20,8 +20,9 @@ from det_coco.doctor.masks import check_areas, check_forms, check_masks
 from det_coco.doctor.mending import changes_for, mend
 from det_coco.doctor.outliers import check_extremes, check_labels
 from det_coco.doctor.records import Records
-from det_coco.doctor.sources import open_records, sources_of
+from det_coco.doctor.sources import open_records
 from det_coco.errors import DataError
+from det_coco.layout import find_splits
 
 # What the checks find by themselves, and more exactly.
 _CHECKED = frozenset(
@@ -73,7 +74,7 @@ def check_data(root: str | Path, *, workers: int = 0, keypoints: bool = False) -
         DataError: there is no data set.
     """
     splits, findings = [], []
-    for name, source in sources_of(root, keypoints=keypoints).items():
+    for name, source in find_splits(root, keypoints=keypoints).items():
         try:
             splits.append(open_records(name, source))
         except DataError as error:
