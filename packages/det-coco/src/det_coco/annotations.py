@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from det_coco._geometry import with_agreeing_geometry
 from det_coco._groups import take_groups
 from det_coco._parse import parse, read_json
 from det_coco._sharing import pack, unpack
@@ -129,6 +130,7 @@ class CocoIndex:
             DataError: see `load`.
         """
         index = CocoIndex(**parse(content, source, image_folder, check_images, require_objects))
+        index = with_agreeing_geometry(index, look_at_pictures=check_images)
         log_remarks(source, index.remarks)
         return index
 

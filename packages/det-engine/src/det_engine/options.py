@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import io
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from types import ModuleType
 from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
@@ -139,7 +140,7 @@ def _spelt_out(args: Sequence[str], options: list[_Option]) -> list[str]:
     full = {alias: option.name for option in options for alias in option.aliases}
     truths = {option.name for option in options if option.hint is bool}
     spelt = []
-    for argument, following in zip(args, [*args[1:], "--"], strict=True):
+    for argument, following in pairwise([*args, "--"]):
         name, equals, value = argument.partition("=")
         spelt.append(full.get(name.replace("_", "-"), name) + equals + value)
         if _name(spelt[-1]) in truths and not equals and following.startswith("--"):
