@@ -19,6 +19,7 @@ from apps.common.detecting import (
     open_options,
     predictor,
     say_what_was_read,
+    turns_upright,
 )
 from apps.common.options import default_output, new_run
 from apps.common.pictures import draw_beside_truth
@@ -190,7 +191,7 @@ def _evaluate(app: App, options: EvalOptions, device: torch.device) -> None:
     keypoints = "keypoints" in weights.network().tasks
     split = options.split or default_splits(root, keypoints=keypoints)[1]
     with stage("reading annotations"):
-        index = load_split(root, split, keypoints=keypoints)
+        index = load_split(root, split, keypoints=keypoints, exif=turns_upright(weights, options))
     if options.images:
         index = index.of_images(options.images)
     batch, workers = loading_of(weights)

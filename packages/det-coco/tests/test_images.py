@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from det_coco import DataError, list_images, load_image
-from det_coco.images import picture_size
+from det_coco.images import image_size
 
 
 @pytest.fixture
@@ -189,7 +189,8 @@ def test_what_is_no_file_is_not_opened(tmp_path):
         load_image(tmp_path)
     (tmp_path / "y.png").touch()
     assert list_images(tmp_path) == [tmp_path / "y.png"]
-    assert picture_size(tmp_path / "x.png") is None
+    with pytest.raises(DataError, match="it is a pipe"):
+        image_size(tmp_path / "x.png")
 
 
 def test_content_that_is_none_of_the_picture_formats_is_not_decoded(tmp_path, monkeypatch):
@@ -220,5 +221,5 @@ def test_the_exif_orientation_may_be_ignored(tmp_path, picture):
     stored = np.asarray(picture)
     np.testing.assert_array_equal(load_image(tmp_path / "x.png", size=(48, 64), exif=False), stored)
     assert load_image(tmp_path / "x.png", size=(64, 48)).shape == (64, 48, 3)
-    assert picture_size(tmp_path / "x.png") == (64, 48)
-    assert picture_size(tmp_path / "x.png", exif=False) == (48, 64)
+    assert image_size(tmp_path / "x.png") == (64, 48)
+    assert image_size(tmp_path / "x.png", exif=False) == (48, 64)

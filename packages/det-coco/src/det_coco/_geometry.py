@@ -11,7 +11,7 @@ from det_coco._describe import some
 from det_coco._forms import WANTED, Reading, reading_of
 from det_coco._groups import take_groups
 from det_coco.errors import DataError
-from det_coco.images import picture_size
+from det_coco.images import image_size
 from det_coco.remarks import Remark
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def with_agreeing_geometry(index: "CocoIndex", *, look_at_pictures: bool) -> "Co
     Raises:
         DataError: the form is none that is known, or one of several; or heights and widths are swapped.
     """
-    if look_at_pictures:
+    if look_at_pictures and index.pictures is None:
         _refuse_swapped_sizes(index)
     found = reading_of(index) if index.num_instances else None
     if isinstance(found, Reading):
@@ -48,11 +48,13 @@ def _refuse_swapped_sizes(index: "CocoIndex") -> None:
     swapped = []
     for position in positions:
         said = int(index.heights[position]), int(index.widths[position])
-        size = picture_size(index.path(position))
-        if size == said:
+        try:
+            sizes = {image_size(index.path(position), exif=exif) for exif in (False, True)}
+        except DataError:  # which is said when it is needed
             return
-        if size == said[::-1]:
-            swapped.append(str(index.file_names[position]))
+        if said in sizes or said[::-1] not in sizes:
+            return
+        swapped.append(str(index.file_names[position]))
     if len(swapped) == len(positions) > 0:
         raise DataError(
             f"{index.annotation_file}: the height and width of its images look swapped, in all {len(positions)} that "

@@ -5,6 +5,8 @@ import logging
 import os
 import stat
 import warnings
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 from typing import IO
@@ -67,7 +69,29 @@ def load_image(path: str | Path, *, size: tuple[int, int] | None = None, exif: b
             `size`.
     """
     path = Path(path)
-    data = _read(path)
+    return decode_image(_read(path), path, size=size, exif=exif)
+
+
+def decode_image(
+    data: bytes, path: str | Path, *, size: tuple[int, int] | None = None, exif: bool = True
+) -> np.ndarray:
+    """Read the content of a picture file as `load_image` does.
+
+    Args:
+        data: the content.
+        path: what messages call it.
+        size: (height, width) in pixels that the picture must have.
+        exif: as for `load_image`.
+
+    Returns:
+        uint8 `[h, w, 3]` RGB.
+
+    Raises:
+        DataError: as for `load_image`.
+    """
+    path = Path(path)
+    if not data:
+        raise DataError(f"The image {path} is an empty file. Copy or download it again.")
     if "DET_MAX_PIXELS" in os.environ:
         Image.MAX_IMAGE_PIXELS = _max_pixels()
     try:
@@ -85,26 +109,6 @@ def load_image(path: str | Path, *, size: tuple[int, int] | None = None, exif: b
     except Exception as error:
         # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error and more for broken files.
         raise DataError(f"The image {path} cannot be read: {_reason(data, error)}.") from None
-
-
-def picture_size(path: str | Path, *, exif: bool = True) -> tuple[int, int] | None:
-    """Read the size of a picture from its header.
-
-    Args:
-        path: the file.
-        exif: as for `load_image`.
-
-    Returns:
-        (height, width) in pixels; None where the file cannot be read as a picture.
-    """
-    path = Path(path)
-    if not path.is_file():  # to open a pipe would wait for a writer
-        return None
-    try:
-        with path.open("rb") as file, _open(file) as image:
-            return _size(image, exif=exif)
-    except Exception:
-        return None
 
 
 def upright_rgb(image: Image.Image, path: str | Path = "given", *, exif: bool = True) -> np.ndarray:
@@ -129,6 +133,53 @@ def upright_rgb(image: Image.Image, path: str | Path = "given", *, exif: bool = 
     return np.array(image if image.mode == "RGB" else image.convert("RGB"))
 
 
+def image_size(path: str | Path, *, exif: bool = True) -> tuple[int, int]:
+    """Read the size of a picture without its pixels.
+
+    Args:
+        path: the file.
+        exif: as for `load_image`.
+
+    Returns:
+        (height, width) in pixels, as `load_image` would give them.
+
+    Raises:
+        DataError: the file is missing or is no picture.
+    """
+    path = Path(path)
+    try:
+        if path.is_file():  # to open a pipe would wait for a writer
+            with path.open("rb") as stream:
+                return header_size(stream, exif=exif)
+    except Exception as error:
+        # Whatever is wrong shows when all of it is read, and is said there.
+        _log.debug("%s: %s", path, error)
+    height, width = load_image(path, exif=exif).shape[:2]
+    return height, width
+
+
+def header_size(stream: IO[bytes], *, exif: bool = True) -> tuple[int, int]:
+    """Read (height, width) in pixels from the header of a picture file, turned upright; raises what Pillow raises."""
+    with _open(stream) as image:
+        return _size(image, exif=exif)
+
+
+def image_sizes(paths: Sequence[Path]) -> list[tuple[int, int]]:
+    """Read the sizes of many pictures at once, see `image_size`.
+
+    Args:
+        paths: the files.
+
+    Returns:
+        (height, width) in pixels of each.
+
+    Raises:
+        DataError: a file is missing or is no picture.
+    """
+    with ThreadPoolExecutor(8) as pool:
+        return list(pool.map(image_size, paths))
+
+
 def list_images(path: str | Path) -> list[Path]:
     """List the pictures a path stands for: itself, or those in a folder, sorted by name.
 
@@ -147,10 +198,10 @@ def list_images(path: str | Path) -> list[Path]:
     path = Path(path)
     if path.is_dir():
         files = sorted(p for p in path.iterdir() if p.name[0] != "." and p.is_file())
-        found = [file for file in files if file.suffix.lower() in _suffixes()]
+        found = [file for file in files if file.suffix.lower() in picture_suffixes()]
         if not found:
-            raise DataError(f"The folder {path} holds no picture ({', '.join(sorted(_suffixes()))}).")
-        skipped = [file.name for file in files if file.suffix.lower() not in _suffixes()]
+            raise DataError(f"The folder {path} holds no picture ({', '.join(sorted(picture_suffixes()))}).")
+        skipped = [file.name for file in files if file.suffix.lower() not in picture_suffixes()]
         if skipped:
             _log.warning("%s: %s no picture and skipped (%s).", path, _files_are(len(skipped)), some(skipped))
         return found
@@ -160,7 +211,9 @@ def list_images(path: str | Path) -> list[Path]:
 
 
 @lru_cache(maxsize=1)
-def _suffixes() -> frozenset[str]:
+def picture_suffixes() -> frozenset[str]:
+    """Suffixes, with their dot, of the picture formats that are read here."""
+    Image.init()
     readable = {name for name in _FORMATS if name in Image.OPEN}
     return frozenset(suffix for suffix, kind in Image.registered_extensions().items() if kind in readable)
 
@@ -174,14 +227,11 @@ def _read(path: Path) -> bytes:
         if not stat.S_ISREG(path.stat().st_mode):
             what = "a folder" if path.is_dir() else "a pipe, a device or the like"
             raise DataError(f"The image {path} cannot be read: it is {what}, not a file.")
-        data = path.read_bytes()
+        return path.read_bytes()
     except FileNotFoundError:
         raise DataError(f"The image {path} does not exist.") from None
     except OSError as error:
         raise DataError(f"The image {path} cannot be read: {error.strerror or error}.") from None
-    if not data:
-        raise DataError(f"The image {path} is an empty file. Copy or download it again.")
-    return data
 
 
 def _open(file: IO[bytes]) -> Image.Image:
@@ -230,8 +280,9 @@ def _size_message(path: Path, shape: tuple[int, int], size: tuple[int, int], *, 
     if (shape[1], shape[0]) == tuple(size):
         if turned:
             return (
-                message + " It is turned by a quarter: its EXIF orientation was ignored when it was annotated. Remove "
-                "the EXIF orientation from the file, or annotate the upright picture."
+                message + " It is turned by a quarter: its EXIF orientation was ignored when it was annotated. Read "
+                "pictures as they are stored (exif=False; --data.exif False, of eval --exif False), or remove the EXIF "
+                "orientation from the file."
             )
         return message + " Its height and width look swapped in the annotation file; correct them there."
     return message + " The boxes would be wrong; use the picture that was annotated, or correct the annotation file."
