@@ -10,7 +10,7 @@ import torch
 import tyro
 
 from apps.common.app import App
-from apps.common.data import data_root, evaluation_loader
+from apps.common.data import evaluation_loader
 from apps.common.detecting import (
     DetectorOptions,
     check_score,
@@ -24,7 +24,8 @@ from apps.common.detecting import (
 from apps.common.options import default_output, new_run
 from apps.common.pictures import draw_beside_truth
 from apps.common.printing import print_classes, print_final, print_metrics, print_places
-from det_coco import CocoIndex, Detections, Protocol, default_splits, load_split, save_results
+from apps.common.splits import open_split
+from det_coco import CocoIndex, Detections, Protocol, save_results
 from det_coco import evaluate as coco_evaluate
 from det_engine import RunDirectory, distributed, resolve_device
 from det_engine.options import override
@@ -76,7 +77,7 @@ class Evaluator:
             return {}
         self.detections = Detections.concatenate(gathered).sorted()
         with stage("evaluating"):
-            tasks = comparable(self.index, detector.tasks)
+            tasks = comparable(self.index, detector.tasks, say=not self.metrics)
             self.protocol = protocol_of(detector, self.index, self.rules)
             self.metrics = coco_evaluate(self.index, self.detections, tasks, protocol=self.protocol)
         return self.metrics
@@ -100,19 +101,21 @@ class Evaluator:
         draw_beside_truth(self.index, self.detections, run.pictures, pictures)
 
 
-def comparable(index: CocoIndex, tasks: Sequence[str]) -> tuple[str, ...]:
-    """The tasks for which a split has truth, and a line about those for which it has none.
+def comparable(index: CocoIndex, tasks: Sequence[str], *, say: bool = True) -> tuple[str, ...]:
+    """The tasks for which a split has truth.
 
     Args:
         index: the split.
         tasks: IoU types of a detector, such as `bbox` and `segm`.
+        say: print a line about those for which it has none.
     """
-    missing = {"segm": not index.has_masks, "keypoints": index.skeleton is None}
-    names = {"segm": "masks ('segmentation')", "keypoints": "keypoints"}
-    for task in tasks:
-        if missing.get(task):
+    nothing = not index.num_instances
+    missing = {"bbox": nothing, "segm": nothing or not index.has_masks, "keypoints": nothing or index.skeleton is None}
+    names = {"bbox": "objects", "segm": "masks ('segmentation')", "keypoints": "keypoints"}
+    for task in tasks if say else ():
+        if missing[task]:
             print(f"{index.annotation_file} has no {names[task]}, so there is no {task} AP.")
-    return tuple(task for task in tasks if not missing.get(task))
+    return tuple(task for task in tasks if not missing[task])
 
 
 def protocol_of(detector: Predictor, index: CocoIndex, rules: Protocol) -> Protocol:
@@ -150,9 +153,9 @@ class EvalOptions(DetectorOptions):
     per_class: bool = False
     """Print the AP of each class too."""
     data: Path | None = None
-    """Data set in the COCO layout; by default the embedded synthetic one."""
+    """Data set: a folder or an annotation file, of COCO's or another format; by default the run's own."""
     split: str | None = None
-    """Split to evaluate on; by default val2017, else val."""
+    """Split to evaluate on; by default val2017, else val, valid, validation or test, else the only one."""
     output: Path | None = None
     """Directory for results, predictions and pictures; by default runs/<app>/eval-<time>."""
     nproc: int = 1
@@ -186,16 +189,12 @@ def evaluate(app: App, args: list[str]) -> None:
 def _evaluate(app: App, options: EvalOptions, device: torch.device) -> None:
     """The evaluation, in each of its processes."""
     weights = open_options(app, options)
-    with distributed.main_first():
-        root = data_root(options.data)
-    keypoints = "keypoints" in weights.network().tasks
-    split = options.split or default_splits(root, keypoints=keypoints)[1]
-    with stage("reading annotations"):
-        index = load_split(root, split, keypoints=keypoints, exif=turns_upright(weights, options))
+    with distributed.main_first(), stage("reading annotations"):
+        index = replace(open_split(options.data, options.split, weights), exif=turns_upright(weights, options))
     if options.images:
         index = index.of_images(options.images)
     batch, workers = loading_of(weights)
-    detector = predictor(on_categories(weights, index), options, device, batch)
+    detector = predictor(on_categories(weights, index, options.classes), options, device, batch)
     say_what_was_read(weights)
     run = new_run(options.output or default_output(app, "eval"), options, device, replace=True)
     evaluator = Evaluator(
@@ -208,6 +207,9 @@ def _evaluate(app: App, options: EvalOptions, device: torch.device) -> None:
         return
     run.write_json(run.results, {**evaluator.metrics, "images_per_second": speed})
     evaluator.write(run, pictures=options.pictures)
+    if not evaluator.metrics:
+        print(f"{speed:.1f} images/s. Detections, in COCO's results format with the ids of the data: {run.predictions}")
+        return
     print_metrics(evaluator.metrics)
     if options.per_class:
         print_classes(index, evaluator.protocol, evaluator.metrics)

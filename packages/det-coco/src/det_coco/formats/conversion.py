@@ -9,9 +9,10 @@ from typing import Literal, get_args
 
 from det_coco.annotations import CocoIndex, check_same_categories
 from det_coco.errors import DataError
-from det_coco.formats.registry import SplitSource, find_sources
+from det_coco.formats.registry import SplitSource
 from det_coco.formats.write_coco import write_coco
 from det_coco.formats.write_yolo import write_data_yaml, write_yolo
+from det_coco.layout import find_splits
 
 Target = Literal["coco", "yolo"]
 Pictures = Literal["link", "copy", "none"]
@@ -94,6 +95,24 @@ def convert_data(
     if to == "yolo":
         write_data_yaml(first.class_names, loaded, out)
     return lost
+
+
+def find_sources(path: str | Path) -> dict[str, SplitSource]:
+    """Find the splits of a data set of any known format, to read what is in them.
+
+    Args:
+        path: as for `find_splits`.
+
+    Returns:
+        split name -> where and how it is read.
+
+    Raises:
+        DataError: as for `find_splits`.
+    """
+    return {
+        name: SplitSource(source=split.source, image_folder=split.image_folder, read=split.read)
+        for name, split in find_splits(path).items()
+    }
 
 
 def _inside(file_name: str) -> str:

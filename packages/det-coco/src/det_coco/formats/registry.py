@@ -2,12 +2,9 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from det_coco._coco_splits import coco_splits
-from det_coco._parse import read_json
 from det_coco.annotations import CocoIndex
 from det_coco.errors import DataError
 from det_coco.memory import MemoryPictures
@@ -100,31 +97,6 @@ def register(data_format: Format) -> Format:
     _FORMATS.pop(data_format.name, None)
     _FORMATS[data_format.name] = data_format
     return data_format
-
-
-def find_sources(path: str | Path) -> dict[str, SplitSource]:
-    """Find the splits of a data set of any known format, COCO's JSON among them.
-
-    Args:
-        path: a folder or a file.
-
-    Returns:
-        split name -> where and how it is read.
-
-    Raises:
-        DataError: the path does not exist, or is no data set.
-    """
-    found = find(path)
-    if found is not None:
-        return dict(found.splits(Path(path)))
-    return {
-        name: SplitSource(
-            source=split.annotation_file,
-            image_folder=split.image_folder,
-            read=partial(read_json, split.annotation_file),
-        )
-        for name, split in coco_splits(Path(path)).items()
-    }
 
 
 def find(path: str | Path) -> Format | None:
