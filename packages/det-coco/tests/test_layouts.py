@@ -29,7 +29,7 @@ from det_coco import (
     train_loader,
     write_split,
 )
-from det_coco.formats import Format, SplitSource, register
+from det_coco.formats import ContentSplit, Format, register
 
 BOX = {"category_id": 1, "bbox": [54, 19, 54, 46], "area": 2484, "iscrowd": 0}
 POLYGON = {"segmentation": [[54, 19, 108, 19, 108, 65, 54, 65]]}
@@ -312,8 +312,8 @@ def test_a_registered_format_is_asked_where_there_is_no_coco_file(put):
     def read() -> dict[str, Any]:
         return content(["a.png", "b.png"])
 
-    def splits(path: Path) -> dict[str, SplitSource]:
-        return {"train": SplitSource(source=path / "cats.txt", image_folder=path, read=read)}
+    def splits(path: Path) -> dict[str, ContentSplit]:
+        return {"train": ContentSplit(source=path / "cats.txt", image_folder=path, read=read)}
 
     with pytest.raises(DataError, match="is not a COCO data set"):
         find_splits(root)

@@ -18,7 +18,7 @@ from det_coco._discover import (
 )
 from det_coco._file_kinds import file_names_in, may_be_annotations, other_kind
 from det_coco._find_pictures import picture_folder
-from det_coco._parse import read_json
+from det_coco._json import read_json
 from det_coco.annotations import CocoIndex
 from det_coco.errors import DataError
 

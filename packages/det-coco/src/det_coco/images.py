@@ -212,7 +212,7 @@ def list_images(path: str | Path) -> list[Path]:
 
 @lru_cache(maxsize=1)
 def picture_suffixes() -> frozenset[str]:
-    """Suffixes, with their dot, of the picture formats that are read here."""
+    """Suffixes of the picture formats that are read here, in lower case, with their dot."""
     Image.init()
     readable = {name for name in _FORMATS if name in Image.OPEN}
     return frozenset(suffix for suffix, kind in Image.registered_extensions().items() if kind in readable)

@@ -43,12 +43,15 @@ def find_splits(path: str | Path, *, keypoints: bool = False) -> dict[str, Split
     if not path.exists():
         raise DataError(f"The data directory {path} does not exist.")
     written = written_parts(path, lambda data: find_splits(data, keypoints=keypoints)) if path.is_file() else None
-    found = written or coco_splits(path, keypoints=keypoints)
+    if written:
+        return dict(written)
+    other = formats.find(path)
+    # A folder may hold its annotations in several formats; a file is of one.
+    found = coco_splits(path, keypoints=keypoints) if other is None or path.is_dir() else None
     if found:
         return dict(found)
-    other = formats.find(path)
     if other is not None:
-        return {**other.splits(path)}
+        return dict(other.splits(path))
     if path.is_file() and path.suffix.lower() == ".json":
         split = coco_split(path)  # whose loading says what is wrong with it
         return {split.name: split}
