@@ -167,7 +167,8 @@ def test_all_that_is_promised_holds_where_hotcoco_is_missing():
         "import sys; sys.modules['hotcoco'] = None\n"
         "import pytest, det_coco._evaluators\n"
         "assert det_coco._evaluators.hotcoco is None\n"
-        "sys.exit(pytest.main(['-q', '-p', 'no:cacheprovider', '-k', 'not by_hotcoco and not both_evaluators', *sys.argv[1:]]))"
+        "options = ['-q', '-p', 'no:cacheprovider', '-k', 'not by_hotcoco and not both_evaluators']\n"
+        "sys.exit(pytest.main([*options, *sys.argv[1:]]))"
     )
     done = subprocess.run([sys.executable, "-c", code, *files], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout

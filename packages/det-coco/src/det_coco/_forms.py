@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from det_coco._describe import counted, some
-from det_coco._extents import ious, polygon_extents, run_extents
+from det_coco._extents import agree, by_columns, inside, mask_extents, overlaps, owners
 from det_coco.errors import DataError
 from det_coco.polygons import Polygons
 from det_coco.remarks import Remark
-from det_coco.rle import bitmap_to_runs
 
 if TYPE_CHECKING:
     from det_coco.annotations import CocoIndex
@@ -77,14 +76,13 @@ def reading_of(index: "CocoIndex") -> Reading | Remark | None:
     """
     sizes = _sizes(index)
     boxes = _BOXES[_USUAL](index.file_boxes)
-    extents = _extents(index.masks, sizes)
+    extents = mask_extents(index.masks, sizes)
     masked = np.isfinite(extents[:, 0])
-    overlaps = ious(boxes, extents)[masked]
     small = _share_of_picture(index, sizes)
     if masked.any():
         # Boxes that reach outside are clipped, and told.
-        beside = np.flatnonzero(masked)[(overlaps == 0) & _inside(boxes, sizes)[masked]]
-        if small is None and (overlaps >= 0.5).mean() > 1 - _ENOUGH:
+        beside = np.flatnonzero(masked & (overlaps(boxes, extents) == 0) & inside(boxes, sizes))
+        if small is None and agree(boxes, extents)[masked].mean() > 1 - _ENOUGH:
             return _beside(index, beside, int(masked.sum())) if beside.size else None
         return _by_masks(index, sizes, masked, small) or _unknown(index, beside, int(masked.sum()))
     return _by_bounds(index, sizes, small)
@@ -94,14 +92,6 @@ def _sizes(index: "CocoIndex") -> np.ndarray:
     """Width, height, width, height of each object's image: float64 `[N, 4]`."""
     size = np.stack((index.widths, index.heights, index.widths, index.heights), axis=1).astype(np.float64)
     return np.repeat(size, np.diff(index.image_instances), axis=0)
-
-
-def _extents(masks: Polygons, sizes: np.ndarray, *, by_rows: bool = False) -> np.ndarray:
-    polygons = polygon_extents(masks)
-    if not masks.runs.size:
-        return polygons
-    runs = run_extents(masks, sizes[:, 1], sizes[:, 0], by_rows=by_rows)
-    return np.where(np.isnan(polygons), runs, polygons)
 
 
 def _share_of_picture(index: "CocoIndex", sizes: np.ndarray) -> str | None:
@@ -127,13 +117,16 @@ def _by_masks(index: "CocoIndex", sizes: np.ndarray, masked: np.ndarray, small: 
     Raises:
         DataError: several do that, and differ.
     """
-    scales = {small: _SCALES[small]} if small else _SCALES
-    masks = () if small else _other_masks(index, sizes)
-    for candidates in (_other_boxes(index, sizes, scales), masks, _both_scaled(index, sizes, scales)):
+    if small:
+        scales = {small: _SCALES[small]}
+        steps = (_other_boxes(index, sizes, scales), _both_scaled(index, sizes, scales))
+    else:
+        steps = (_other_boxes(index, sizes, _SCALES), _other_masks(index, sizes))
+    for candidates in steps:
         fitting: list[Reading] = []
         for reading in candidates:
-            extents = _extents(reading.masks, sizes)
-            if _fits(reading.boxes[masked], extents[masked], sizes[masked]) >= _NEARLY_ALL:
+            extents = mask_extents(reading.masks, sizes)
+            if (agree(reading.boxes, extents) & inside(reading.boxes, sizes))[masked].mean() >= _NEARLY_ALL:
                 fitting.append(reading)
         if fitting:
             return _only(index, fitting)
@@ -152,7 +145,7 @@ def _other_boxes(index: "CocoIndex", sizes: np.ndarray, scales: Mapping[str, flo
 def _other_masks(index: "CocoIndex", sizes: np.ndarray) -> Iterator[Reading]:
     masks, boxes = index.masks, _BOXES[_USUAL](index.file_boxes)
     if masks.points.size:
-        owner = _owners(masks)
+        owner = owners(masks)
         for words, points in (
             ("polygons are y, x, y, x, ...", masks.points[:, ::-1]),
             ("polygons are relative to the corner of their box", masks.points + boxes[owner, :2]),
@@ -162,11 +155,11 @@ def _other_masks(index: "CocoIndex", sizes: np.ndarray) -> Iterator[Reading]:
             yield Reading(boxes=boxes, masks=masks.with_points(points), words=words)
     if masks.runs.size:
         words = "run lengths go along the rows, not down the columns"
-        yield Reading(boxes=boxes, masks=_by_columns(masks, sizes), words=words)
+        yield Reading(boxes=boxes, masks=by_columns(masks, sizes), words=words)
 
 
 def _both_scaled(index: "CocoIndex", sizes: np.ndarray, scales: Mapping[str, float]) -> Iterator[Reading]:
-    owner = _owners(index.masks)
+    owner = owners(index.masks)
     for (form, corners), (scale, whole) in product(_BOXES.items(), scales.items()):
         if whole and index.masks.points.size:
             points = index.masks.points * sizes[owner, :2] / whole
@@ -185,8 +178,8 @@ def _by_bounds(index: "CocoIndex", sizes: np.ndarray, small: str | None) -> Read
     whole = _SCALES[small or "in pixels"]
     factor = sizes / whole if whole else np.ones_like(sizes)
     forms = {form: _BOXES[form](index.file_boxes) * factor for form in _TOLD_BY_BOUNDS}
-    inside = {form: _inside(boxes, sizes) for form, boxes in forms.items()}
-    outside = ~inside[_USUAL]
+    good = {form: inside(boxes, sizes) for form, boxes in forms.items()}
+    outside = ~good[_USUAL]
     if small is None:
         # A few objects at the border of a sloppy file prove nothing.
         if len(outside) < _MANY or outside.sum() < 3 or outside.mean() < 0.05:
@@ -195,7 +188,7 @@ def _by_bounds(index: "CocoIndex", sizes: np.ndarray, small: str | None) -> Read
     possible = [
         Reading(boxes=boxes, masks=index.masks, words=f"boxes are {form} {small or 'in pixels'}")
         for form, boxes in forms.items()
-        if inside[form].mean() >= (1.0 if len(outside) < _MANY else 0.995)
+        if good[form].mean() >= (1.0 if len(outside) < _MANY else 0.995)
     ]
     if small is None and len(possible) != 1:
         return None
@@ -218,34 +211,6 @@ def _only(index: "CocoIndex", readings: list[Reading]) -> Reading:
             forms = ", or ".join(reading.words for reading in readings)
             raise DataError(f"{index.annotation_file}: it cannot be told whether {forms}. {WANTED}")
     return first
-
-
-def _fits(boxes: np.ndarray, extents: np.ndarray, sizes: np.ndarray) -> float:
-    """Share of the objects whose box lies around their mask, and inside their picture: within 2 pixels or 2 %."""
-    allowed = 2 + 0.02 * np.tile(boxes[:, 2:] - boxes[:, :2], 2)
-    return float(((np.abs(boxes - extents) <= allowed).all(axis=1) & _inside(boxes, sizes)).mean())
-
-
-def _inside(boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """Which boxes have an area and lie in their picture, but for 2 pixels: bool `[N]`."""
-    good = (boxes[:, 2:] > boxes[:, :2]) & (boxes[:, :2] >= -2) & (boxes[:, 2:] <= sizes[:, 2:] + 2)  # [N, 2]
-    return good[:, 0] & good[:, 1]
-
-
-def _owners(masks: Polygons) -> np.ndarray:
-    """The instance of each point: int64 `[P]`."""
-    return np.repeat(np.arange(len(masks.instance_runs) - 1), np.diff(masks.polygon_points[masks.instance_polygons]))
-
-
-def _by_columns(masks: Polygons, sizes: np.ndarray) -> Polygons:
-    """Run lengths along rows brought to COCO's order."""
-    counts = masks.instance_runs
-    runs = []
-    for n in range(len(sizes)):
-        own = masks.runs[counts[n] : counts[n + 1]]
-        bits = np.repeat(np.arange(len(own)) & 1, own)
-        runs.append(bitmap_to_runs(bits.reshape(int(sizes[n, 1]), int(sizes[n, 0]))) if own.size else own)
-    return masks.with_runs(runs)
 
 
 def _beside(index: "CocoIndex", beside: np.ndarray, masked: int) -> Remark:
