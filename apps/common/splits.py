@@ -89,9 +89,10 @@ def open_splits(data: Path | None, recipe: Recipe) -> Splits:
     train, val = _places(data, recipe.data, keypoints="keypoints" in recipe.model().tasks)
     root = train.root if data is None or recipe.data.train else data
     if val is None:
-        held = hold_out(train.source.load())
+        held = hold_out(replace(train.source.load(), exif=recipe.data.exif))
         return Splits(root=root, train=held.train, val=held.val, whole=train, rule=held.rule)
-    splits = Splits(root=root, train=train.source.load(), val=val.source.load())
+    halves = (replace(place.source.load(), exif=recipe.data.exif) for place in (train, val))
+    splits = Splits(root=root, train=next(halves), val=next(halves))
     check_same_categories(splits.train, splits.val)
     return splits
 

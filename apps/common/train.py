@@ -31,6 +31,7 @@ from det_engine import (
 )
 from det_engine.cli import UsageError, take_option
 from det_engine.options import keep_explicit, override
+from det_engine.stages import stage
 from det_models import Detector, Predictor, Weights
 
 HELP = """Train a detector, evaluate it, keep its checkpoints.
@@ -157,7 +158,7 @@ def _read(app: App, args: list[str]) -> tuple[_Job, Weights | None]:
 
 def _open(job: _Job) -> tuple[Splits, Recipe]:
     """The data, and the recipe for their classes."""
-    with distributed.main_first():
+    with distributed.main_first(), stage("reading annotations"):
         splits = open_splits(job.options.data, job.recipe)
     print(splits)
     print(job.line)
