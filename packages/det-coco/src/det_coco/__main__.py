@@ -5,9 +5,14 @@ from collections.abc import Callable, Mapping
 
 from det_coco.errors import DataError
 from det_coco.formats.convert import convert
+from det_coco.report.commands import compare_results, report
 
 # Each takes the arguments after its name; its docstring's first line is its help, and what it returns its exit status.
-COMMANDS: Mapping[str, Callable[[list[str]], int | None]] = {"convert": convert}
+COMMANDS: Mapping[str, Callable[[list[str]], int | None]] = {
+    "compare": compare_results,
+    "convert": convert,
+    "report": report,
+}
 
 
 def main(args: list[str] | None = None) -> int:
