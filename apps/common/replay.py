@@ -8,7 +8,8 @@ import tyro
 import det_engine
 from apps.common.app import App
 from apps.common.weights import read_config
-from det_engine import checkpoint, resolve_device
+from det_engine import resolve_device
+from det_engine.failure import load_failure
 from det_engine.options import override
 
 
@@ -29,6 +30,6 @@ def replay(app: App, args: list[str]) -> None:
     finding = det_engine.replay(
         options.file, lambda config: app.network(read_config(app, {"config": config}, options.file)[0]), device
     )
-    step = checkpoint.load(options.file)["failure"]["step"] + 1
+    step = load_failure(options.file)["step"] + 1
     print(f"Step {step}: " + ", ".join(f"{name} = {value:.6g}" for name, value in finding.terms.items()))
     print("\n".join(finding.sentences()))

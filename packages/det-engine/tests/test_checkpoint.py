@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from det_engine import EngineError, SolverConfig, build_optimizer, checkpoint
+from det_engine.optim import load_optimizer
 
 
 def state(value=1.0):
@@ -48,7 +49,7 @@ def test_link_falls_back_to_a_copy(tmp_path, monkeypatch):
 def test_a_full_disk_leaves_the_old_checkpoint(tmp_path, monkeypatch, allowed):
     path = tmp_path / "last.pt"
     checkpoint.save(path, state(1.0))
-    original = checkpoint._SealingWriter.write
+    original = checkpoint.SealingWriter.write
     written = 0
 
     class FullDisk:
@@ -70,7 +71,7 @@ def test_a_full_disk_leaves_the_old_checkpoint(tmp_path, monkeypatch, allowed):
             self._file = FullDisk(self._file)
         return original(self, data)
 
-    monkeypatch.setattr(checkpoint._SealingWriter, "write", write)
+    monkeypatch.setattr(checkpoint.SealingWriter, "write", write)
     with pytest.raises(EngineError, match=r"last\.pt: No space left on device; .* is intact"):
         checkpoint.save(path, state(2.0))
     assert checkpoint.load(path)["model"]["weight"][0] == 1
@@ -121,6 +122,51 @@ def test_a_flipped_bit(tmp_path):
     path.write_bytes(content)
     with pytest.raises(EngineError, match="does not match its checksum"):
         checkpoint.load(path)
+
+
+@pytest.mark.parametrize("around", ["a byte more", "no seal", "half a seal"])
+def test_a_flipped_bit_is_seen_whatever_surrounds_the_content(tmp_path, around):
+    path = tmp_path / "a.pt"
+    checkpoint.save(path, state())
+    whole = path.read_bytes()
+    seal = len(whole) - whole.rindex(b"det-engine sha256:")
+    content = {"a byte more": whole + b"\0", "no seal": whole[:-seal], "half a seal": whole[:-9]}[around]
+    path.write_bytes(content)
+    assert checkpoint.load(path)["step"] == 3  # what surrounds it is no damage
+    start = content.index(state()["model"]["weight"].numpy().tobytes()[:64])
+    for position in (start, start + 1999, start + 3999):
+        flipped = bytearray(content)
+        flipped[position] ^= 4
+        path.write_bytes(flipped)
+        with pytest.raises(EngineError, match="does not match its checksum"):
+            checkpoint.load(path)
+
+
+def test_files_without_checksums_are_read(tmp_path):
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save({"format": checkpoint.FORMAT, "version": 1, "step": 3}, tmp_path / "a.pt")
+    finally:
+        torch.serialization.set_crc32_options(True)
+    assert checkpoint.load(tmp_path / "a.pt")["step"] == 3
+
+
+def test_a_later_version_is_named(tmp_path):
+    checkpoint.save(tmp_path / "a.pt", {"version": 2, "written_by": "det-engine 9.1", **state()})
+    with pytest.raises(EngineError, match=r"a\.pt has version 2 .*, written by det-engine 9\.1; .* up to 1\. Update"):
+        checkpoint.load(tmp_path / "a.pt")
+    for version in (None, "1", -1, 1.5, True):
+        checkpoint.save(tmp_path / "a.pt", {**state(), "version": version})
+        with pytest.raises(EngineError, match="does not say of which version"):
+            checkpoint.load(tmp_path / "a.pt")
+
+
+def test_a_temporary_name_that_is_a_link_is_not_followed(tmp_path):
+    (tmp_path / "letter").write_text("dear")
+    (tmp_path / "a.pt.writing").symlink_to(tmp_path / "letter")
+    checkpoint.save(tmp_path / "a.pt", state())
+    assert (tmp_path / "letter").read_text() == "dear"
+    assert checkpoint.load(tmp_path / "a.pt")["step"] == 3
 
 
 def test_foreign_files(tmp_path):
@@ -194,7 +240,7 @@ def test_the_optimizer_keeps_the_hyper_parameters_of_now():
     model(torch.ones(1, 3)).sum().backward()
     old.step()
     new = build_optimizer(model, SolverConfig(weight_decay=5e-4))
-    checkpoint.load_optimizer(new, old.state_dict(), "some.pt")
+    load_optimizer(new, old.state_dict(), "some.pt")
     assert new.param_groups[0]["weight_decay"] == 5e-4
     assert torch.equal(new.state[model.weight]["momentum_buffer"], old.state[model.weight]["momentum_buffer"])
 
@@ -203,5 +249,5 @@ def test_an_optimizer_of_other_groups_is_refused():
     model = nn.Linear(3, 2)
     old = build_optimizer(model, SolverConfig())
     new = build_optimizer(model, SolverConfig(bias_lr_factor=2.0))
-    with pytest.raises(EngineError, match="2 parameters in 1 groups, the model trains 2 in 2"):
-        checkpoint.load_optimizer(new, old.state_dict(), "some.pt")
+    with pytest.raises(EngineError, match="it has 1 groups of parameters, and the model 2"):
+        load_optimizer(new, old.state_dict(), "some.pt")

@@ -151,6 +151,78 @@ def test_a_damaged_last_checkpoint_falls_back_to_the_one_before(fit, small, tmp_
     assert lines(whole) == lines(resumed)
 
 
+def test_the_last_good_checkpoint_is_never_replaced_by_a_damaged_one(fit, small, tmp_path, monkeypatch):
+    """`last` is damaged, the run goes on from `previous`, and is killed within the next save."""
+    path = tmp_path / "run"
+    fit(path, evaluate=None, settings={"checkpoint_interval": 20})
+    run = RunDirectory(path)
+    damaged = run.last.read_bytes()[:-1000]
+    run.last.write_bytes(damaged)
+    good = run.previous.read_bytes()
+
+    def killed(self, target):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(type(path), "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        checkpoint.save(run.last, small.make_net().state_dict(), keep=run.previous)
+    monkeypatch.undo()
+    assert run.previous.read_bytes() == good
+    _, result, _ = fit(path, evaluate=None, resume=path)
+    assert result.steps == 40
+    assert checkpoint.load(run.previous)["step"] in (20, 40)
+
+
+def test_a_run_that_was_killed_before_its_best_was_named_has_it_after_the_resume(fit, small, tmp_path, capsys):
+    path = tmp_path / "run"
+    fit(path)
+    run = RunDirectory(path)
+    run.best.unlink()
+    leftover = run.checkpoints / "best.pt.linking"
+    leftover.touch()
+    state = checkpoint.load(run.last)
+    best = {**state["best"], "step": 40}
+    checkpoint.save(run.last, {**state, "best": best})
+    _, result, _ = fit(path, resume=path)
+    assert result.best == best
+    assert checkpoint.load(run.best)["best"] == best
+    assert not leftover.exists()
+
+    # Where it cannot be had any more, it is chosen anew, and that is said.
+    run.best.unlink()
+    checkpoint.save(run.last, {**state, "best": {"metric": "task/accuracy", "value": 1.0, "step": 10}})
+    _, result, _ = fit(path, resume=path, steps=50, settings={"display": "plain"})
+    assert (
+        "best.pt is missing or damaged, which was the best (task/accuracy 1.0000 at step 10)" in capsys.readouterr().out
+    )
+    assert result.best["step"] == 50
+    assert checkpoint.load(run.best)["step"] == 50
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"optimizer": "adamw"}, r"is of sgd, and this training's solver\.optimizer is adamw"),
+        (
+            {"bias_lr_factor": 2.0},
+            "has 2 groups of parameters, and the model 4",
+        ),
+    ],
+)
+def test_another_optimizer_is_said(fit, small, tmp_path, change, message):
+    fit(tmp_path / "run", steps=10)
+    with pytest.raises(EngineError, match=message):
+        fit(tmp_path / "run", resume=tmp_path / "run", solver=small.make_solver(20, **change))
+
+
+def test_other_frozen_layers_are_said(fit, small, tmp_path):
+    fit(tmp_path / "run", steps=10)
+    frozen = small.make_net()
+    frozen.body[0].requires_grad_(False)
+    with pytest.raises(EngineError, match=r"2 parameters are frozen now that were trained, such as body\.0\.bias"):
+        fit(tmp_path / "run", resume=tmp_path / "run", model=frozen)
+
+
 def test_what_cannot_be_resumed(fit, small, tmp_path):
     path = tmp_path / "run"
     fit(path, data_fingerprint="coco")
@@ -342,7 +414,7 @@ def test_losses_that_change_their_names(fit, tmp_path):
 
 def test_a_full_disk_ends_the_run_with_the_old_checkpoint(fit, small, tmp_path, monkeypatch):
     path = tmp_path / "run"
-    original = checkpoint._SealingWriter.write
+    original = checkpoint.SealingWriter.write
     saved = []
 
     def write(self, data):
@@ -354,9 +426,9 @@ def test_a_full_disk_ends_the_run_with_the_old_checkpoint(fit, small, tmp_path, 
         saved.append(True)
         original_seal(self)
 
-    original_seal = checkpoint._SealingWriter.seal
-    monkeypatch.setattr(checkpoint._SealingWriter, "write", write)
-    monkeypatch.setattr(checkpoint._SealingWriter, "seal", seal)
+    original_seal = checkpoint.SealingWriter.seal
+    monkeypatch.setattr(checkpoint.SealingWriter, "write", write)
+    monkeypatch.setattr(checkpoint.SealingWriter, "seal", seal)
     with pytest.raises(EngineError, match="No space left on device; the checkpoint written before is intact"):
         fit(path)
     monkeypatch.undo()

@@ -1,15 +1,13 @@
 """Checkpoint files: written whole or not at all, checked when read, loaded without running code.
 
-A file is what `torch.save` writes followed by a seal (a mark and the SHA-256 of everything before it), so that
-`torch.load(path, weights_only=True)` reads it too. Its content is a dict of tensors and plain values.
+A file is what `torch.save` writes followed by a seal (`archive`), so that `torch.load(path, weights_only=True)` reads
+it too. Its content is a dict of tensors and plain values (`content`).
 """
 
 import contextlib
-import hashlib
 import os
 import pickle
 import shutil
-import zipfile
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -18,37 +16,13 @@ from typing import Any, BinaryIO, cast
 import torch
 from torch import nn
 
+from det_engine import content
 from det_engine.__about__ import __version__
+from det_engine.archive import SealingWriter, is_sealed, is_whole
 from det_engine.errors import EngineError
 from det_engine.model import plain_name, plain_state, unwrapped
 
 FORMAT = "det-engine checkpoint"
-_MARK = b"det-engine sha256:"
-_SEAL_BYTES = len(_MARK) + hashlib.sha256().digest_size
-
-
-class _SealingWriter:
-    """File-like object that hashes what passes through and remembers the first error of the disk."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self._hash = hashlib.sha256()
-        self.error: OSError | None = None
-
-    def write(self, data: bytes) -> int:
-        try:
-            written = self._file.write(data)
-        except OSError as error:
-            self.error = error
-            raise
-        self._hash.update(data)
-        return written
-
-    def flush(self) -> None:
-        self._file.flush()
-
-    def seal(self) -> None:
-        self._file.write(_MARK + self._hash.digest())
 
 
 def save(path: Path, state: Mapping[str, Any], *, keep: Path | None = None) -> None:
@@ -59,7 +33,7 @@ def save(path: Path, state: Mapping[str, Any], *, keep: Path | None = None) -> N
     Args:
         path: the file.
         state: tensors (of any device), plain values, and dicts, lists and tuples of them.
-        keep: where the file that `path` held until now is kept.
+        keep: where the file that `path` held until now is kept, if it is whole.
 
     Raises:
         EngineError: the disk is full or the folder cannot be written; the old files are intact.
@@ -68,17 +42,19 @@ def save(path: Path, state: Mapping[str, Any], *, keep: Path | None = None) -> N
     """
     path = Path(path)
     temporary = path.with_name(f"{path.name}.writing")
-    whole = {"format": FORMAT, "version": 1, "written_by": f"det-engine {__version__}", **state}
+    whole = {"format": FORMAT, "version": content.VERSION, "written_by": f"det-engine {__version__}", **state}
     writer = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            writer = _SealingWriter(file)
+        temporary.unlink(missing_ok=True)  # of an earlier process, or a link to who knows where
+        with temporary.open("xb") as file:
+            writer = SealingWriter(file)
             torch.save(_on_cpu(whole), cast("BinaryIO", writer))
             writer.seal()
             file.flush()
             os.fsync(file.fileno())
-        if keep is not None and path.exists():
+        # A file that was damaged since it was written must not replace the one before, which may be the last good one.
+        if keep is not None and path.exists() and is_whole(path):
             link(path, keep)
         temporary.replace(path)
         _sync_folder(path.parent)
@@ -191,54 +167,41 @@ def load(path: Path) -> dict[str, Any]:
     """Read a checkpoint onto the CPU, without running any code that it might hold.
 
     Raises:
-        EngineError: the file is missing, cannot be read, is truncated or damaged, or is no checkpoint of this engine.
+        EngineError: the file is missing, cannot be read, is damaged, is no checkpoint of this engine, is of a later
+            version of the format, or an entry is something else than it should be.
     """
     path = Path(path)
     if not path.is_file():
         raise EngineError(f"Checkpoint {path} is not there{' (it is a folder)' if path.is_dir() else ''}.")
     try:
-        whole = _seal_holds(path)
+        whole = is_whole(path)
     except OSError as error:
         raise EngineError(f"Checkpoint {path} cannot be read: {error.strerror or error}.") from error
     if not whole:
-        raise EngineError(f"Checkpoint {path} is damaged: its content does not match its checksum. Use another.")
+        raise EngineError(
+            f"File {path} is truncated, damaged or no checkpoint at all: its content does not match its checksum. Use "
+            f"another one."
+        )
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    # torch seeks and parses whatever it finds in a foreign or cut file, and fails accordingly.
-    except (RuntimeError, pickle.UnpicklingError, EOFError, LookupError, ValueError, AttributeError, OSError) as error:
-        kind = "is no checkpoint of det-engine" if zipfile.is_zipfile(path) else "is truncated or no checkpoint at all"
+    # torch parses whatever it finds in a foreign file, and fails accordingly.
+    except Exception as error:
         reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
-        raise EngineError(f"File {path} {kind} ({reason}).") from error
+        raise EngineError(f"File {path} is no checkpoint of det-engine ({reason}).") from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         held = f"keys {', '.join(map(str, list(state)[:4]))}" if isinstance(state, dict) else type(state).__name__
         raise EngineError(f"File {path} is no checkpoint of det-engine: it holds {held}.")
+    content.check_version(state, path)
+    content.check_entries(state, content.TRAINING, path)
     return state
-
-
-def _seal_holds(path: Path) -> bool:
-    """Whether the seal fits the content; True for a file without seal (torch.load decides about that)."""
-    size = path.stat().st_size
-    if size <= _SEAL_BYTES:
-        return True
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        remaining = size - _SEAL_BYTES
-        while remaining:
-            block = file.read(min(1 << 22, remaining))
-            digest.update(block)
-            remaining -= len(block)
-        seal = file.read()
-    return not seal.startswith(_MARK) or seal[len(_MARK) :] == digest.digest()
 
 
 def is_checkpoint(path: Path) -> bool:
     """Whether `path` is a checkpoint of this engine, by its content; `load` says whether it is intact."""
     path = Path(path)
     try:
-        with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - _SEAL_BYTES))
-            if file.read(len(_MARK)) == _MARK:
-                return True
+        if is_sealed(path):
+            return True
         # One that someone loaded and saved again has no seal.
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except (RuntimeError, pickle.UnpicklingError, EOFError, LookupError, ValueError, AttributeError, OSError):
@@ -278,6 +241,9 @@ def load_model(model: nn.Module, tensors: Mapping[str, torch.Tensor], source: Pa
         EngineError: names or shapes differ, so the checkpoint is of another architecture; names the first of each.
     """
     own = plain_state(model)
+    # Frozen layers count no batches; what else is frozen, the optimizer's state says.
+    own = {name: tensor for name, tensor in own.items() if name in tensors or not _is_counter(name)}
+    tensors = {name: tensor for name, tensor in tensors.items() if name in own or not _is_counter(name)}
     differences = [f"{name} is not in the file" for name in own if name not in tensors][:3]
     differences += [f"{name} is not in the model" for name in tensors if name not in own][:3]
     differences += [
@@ -285,26 +251,26 @@ def load_model(model: nn.Module, tensors: Mapping[str, torch.Tensor], source: Pa
         for name in own
         if name in tensors and tensors[name].shape != own[name].shape
     ][:3]
+    differences += [
+        f"{name} is {_kind(tensors[name])} in the file and {_kind(own[name])} in the model"
+        for name in own
+        if name in tensors and _number(tensors[name]) != _number(own[name])
+    ][:3]
     if differences:
         raise EngineError(f"Checkpoint {source} is of another architecture: {'; '.join(differences)}.")
     actual = {plain_name(name): name for name in unwrapped(model).state_dict()}
-    unwrapped(model).load_state_dict({actual[name]: tensor for name, tensor in tensors.items()})
+    named = {actual[name]: tensor for name, tensor in tensors.items()}
+    unwrapped(model).load_state_dict(named, strict=False)
 
 
-def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any], source: Path | str) -> None:
-    """Give `optimizer` the per-parameter state of a checkpoint; its own hyper-parameters stay.
+def _is_counter(name: str) -> bool:
+    return name.endswith("num_batches_tracked")
 
-    Raises:
-        EngineError: the checkpoint was trained with other parameters or another grouping of them.
-    """
-    own = optimizer.state_dict()["param_groups"]
-    theirs = state["param_groups"]
-    names = [group.get("names") for group in own]
-    if names != [group.get("names") for group in theirs]:
-        counts = [sum(len(group["params"]) for group in groups) for groups in (theirs, own)]
-        raise EngineError(
-            f"The optimizer state in {source} does not fit: it is of {counts[0]} parameters in {len(theirs)} groups, "
-            f"the model trains {counts[1]} in {len(own)}. Resume with the frozen layers, norm and bias rules of the "
-            f"run, or start a new run from its weights."
-        )
-    optimizer.load_state_dict({"state": state["state"], "param_groups": own})
+
+def _kind(tensor: torch.Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
+
+
+def _number(tensor: torch.Tensor) -> tuple[bool, bool]:
+    """Real or complex, floating or not: what copying a tensor may not change."""
+    return tensor.is_floating_point(), tensor.is_complex()

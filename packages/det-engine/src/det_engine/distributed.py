@@ -22,6 +22,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from det_engine.errors import EngineError
+from det_engine.lock import FolderLock
 
 LAUNCHED = "DET_LAUNCHED"
 """Set in processes that `launch` started; it prints their message."""
@@ -133,6 +134,7 @@ def leave(status: int) -> None:
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError):
             stream.flush()
+    FolderLock.give_all_back()
     try:
         # PyTorch's handler would raise an error for each worker of its loaders.
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from det_engine import checkpoint, distributed
+from det_engine import checkpoint, content, distributed
 from det_engine.errors import EngineError
 from det_engine.masters import Masters
 from det_engine.model import Batch, Mean, part_arguments
@@ -286,23 +286,35 @@ def replay(path: Path, build: Any, device: torch.device) -> Finding:
         device: where to compute.
 
     Raises:
-        EngineError: the file is no bundle, or of another network.
+        EngineError: the file is no bundle, or of another network, or an entry is not what it was.
     """
-    state = checkpoint.load(path)
-    bundle = state.get("failure")
-    if bundle is None:
-        raise EngineError(f"File {path} is not what a broken training step leaves (failures/*.pt in its run).")
+    bundle = load_failure(path)
     precision = Precision(bundle["precision"], device, bundle["loss_scale"])
     model = build(bundle["config"]).to(device).train()
     checkpoint.load_model(model, bundle["model"], path)
     if precision.weights != torch.float32:
         Masters(model, precision.weights)
     totals = iter(bundle["totals"])
-    return examine(
-        model,
-        {name: value.to(device) for name, value in bundle["batch"].items()},
-        precision=precision,
-        seed=bundle["seed"],
-        place=tuple(bundle["place"]),
-        mean=lambda _: torch.tensor(next(totals), device=device),
-    )
+    with content.taking("failure", path):
+        return examine(
+            model,
+            {name: value.to(device) for name, value in bundle["batch"].items()},
+            precision=precision,
+            seed=bundle["seed"],
+            place=(bundle["place"][0], bundle["place"][1]),
+            mean=lambda _: torch.tensor(next(totals), device=device),
+        )
+
+
+def load_failure(path: Path) -> dict[str, Any]:
+    """What a broken step left in a file: weights and batch, `step` before it, `lr`, and the rest of `content.FAILURE`.
+
+    Raises:
+        EngineError: the file is none of these, damaged, or an entry is missing or something else than it should be.
+    """
+    bundle = checkpoint.load(path).get("failure")
+    if bundle is None:
+        raise EngineError(f"File {path} is not what a broken training step leaves (failures/*.pt in its run).")
+    content.check_present(bundle, tuple(content.FAILURE), path, "replayed")
+    content.check_entries(bundle, content.FAILURE, path)
+    return bundle

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -119,6 +120,63 @@ def is_norm(module: nn.Module) -> bool:
     """Whether `module` is a normalisation layer."""
     # By name, so that layers of other packages (frozen statistics, synchronised, ...) count without being known here.
     return any(re.search("Norm(?!al)", kind.__name__) for kind in type(module).__mro__)
+
+
+_SLOTS: dict[type[torch.optim.Optimizer], tuple[str, set[str]]] = {
+    torch.optim.SGD: ("sgd", {"momentum_buffer"}),
+    torch.optim.AdamW: ("adamw", {"step", "exp_avg", "exp_avg_sq"}),
+}
+"""What an optimizer is called in `SolverConfig`, and what it keeps of each parameter."""
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any], source: Path | str) -> None:
+    """Give an optimizer of `build_optimizer` the per-parameter state of another one; its own hyper-parameters stay.
+
+    Args:
+        optimizer: what takes the state.
+        state: of the other one, from its `state_dict`.
+        source: the file that it came from, for the message.
+
+    Raises:
+        EngineError: the state is of another optimizer, of other parameters, or of another grouping of them.
+    """
+    own, theirs = optimizer.state_dict()["param_groups"], state["param_groups"]
+    if [group["names"] for group in own] != [group["names"] for group in theirs]:
+        raise EngineError(f"The optimizer state in {source} does not fit: {_other_groups(own, theirs)}")
+    name, slots = next(value for kind, value in _SLOTS.items() if isinstance(optimizer, kind))
+    kept = {slot for entry in state["state"].values() for slot, value in entry.items() if value is not None}
+    if not kept <= slots:
+        other = next((other for other, theirs in _SLOTS.values() if kept <= theirs), "another one")
+        raise EngineError(
+            f"The optimizer state in {source} is of {other}, and this training's solver.optimizer is {name}. Go on "
+            "with that of the run, or start a new run from its weights."
+        )
+    parameters = trainable_parameters(optimizer)
+    for index, entry in state["state"].items():
+        for slot, value in entry.items():
+            if isinstance(value, torch.Tensor) and value.ndim and value.shape != parameters[index].shape:
+                raise EngineError(
+                    f"The optimizer state in {source} does not fit: {slot} of parameter {index} is "
+                    f"{tuple(value.shape)}, the parameter {tuple(parameters[index].shape)}."
+                )
+    optimizer.load_state_dict({"state": state["state"], "param_groups": own})
+
+
+def _other_groups(own: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> str:
+    """How two groupings differ, and what to do."""
+    now, then = ({name for group in groups for name in group["names"]} for groups in (own, theirs))
+    if now == then:
+        return (
+            f"it has {len(theirs)} groups of parameters, and the model {len(own)}. Resume with the rules of the run "
+            "for rates and decays (solver.norm_weight_decay, solver.bias_lr_factor, solver.bias_weight_decay, "
+            "solver.layer_decay), or start a new run from its weights."
+        )
+    lines = [
+        f"{len(names)} parameters are {what}, such as {min(names)}"
+        for names, what in ((now - then, "trained now that were frozen"), (then - now, "frozen now that were trained"))
+        if names
+    ]
+    return f"{', and '.join(lines)}. Resume with the frozen layers of the run, or start a new run from its weights."
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:

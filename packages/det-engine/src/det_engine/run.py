@@ -5,7 +5,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from det_engine.archive import is_whole
+from det_engine.checkpoint import link
 from det_engine.errors import EngineError
+from det_engine.lock import FolderLock
 from det_engine.plain import to_plain
 
 if TYPE_CHECKING:
@@ -15,7 +18,8 @@ if TYPE_CHECKING:
 class RunDirectory:
     """Paths of a run.
 
-    Make one with `create` (new) or `open` (to resume); the constructor only names paths.
+    Make one with `create` (new) or `open` (to resume); the constructor only names paths. A run has one writer: who
+    created it, or trains in it, holds it as long as the object lives.
 
     | path | content |
     |---|---|
@@ -26,6 +30,8 @@ class RunDirectory:
     | `failures/` | broken steps, to be repeated |
     | `results.json`, `predictions.json`, `pictures/` | final metrics, detections, drawings |
     | `curves.png` | losses and evaluations over the steps |
+    | `report.html` | a page about the results, where there is one |
+    | `in-use.json` | which process writes, while it does |
     """
 
     def __init__(self, path: Path | str) -> None:
@@ -43,6 +49,8 @@ class RunDirectory:
         self.best = self.checkpoints / "best.pt"
         self.failures = self.path / "failures"
         self.curves = self.path / "curves.png"
+        self.report = self.path / "report.html"
+        self._lock: FolderLock | None = None
 
     def __str__(self) -> str:
         return str(self.path)
@@ -61,30 +69,20 @@ class RunDirectory:
                 output of an evaluation.
 
         Raises:
-            EngineError: the directory holds something already, or cannot be written.
+            EngineError: the directory holds something already, is in use, or cannot be written.
         """
         run = cls(path)
-        try:
-            entries = sorted(entry.name for entry in run.path.iterdir()) if run.path.exists() else []
-        except NotADirectoryError as error:
-            raise EngineError(f"Output {run} is a file, a directory is expected.") from error
-        except OSError as error:
-            raise EngineError(f"Output {run} cannot be read: {error.strerror}.") from error
-        if entries and run._is_ours():
-            if run.last.exists() or run.previous.exists():
-                raise EngineError(f"Output {run} holds a run already. Resume it (--resume {run}) or name another.")
-            if not replace and run.metrics.exists() and run.metrics.stat().st_size:
-                raise EngineError(f"Output {run} holds a run without checkpoint already. Delete it or name another.")
-        elif entries:
-            shown = ", ".join(entries[:3]) + (", ..." if len(entries) > 3 else "")
-            raise EngineError(
-                f"Output {run} is not empty and is not the directory of a run (it holds {shown}). Name a new or an "
-                f"empty directory; nothing was changed."
-            )
+        run._refuse_foreign()
         try:
             run.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise EngineError(f"Cannot make the output directory {run}: {error.strerror or error}.") from error
+        run.hold()
+        run._refuse_foreign()  # once more: nobody else writes now
+        if run.last.exists() or run.previous.exists():
+            raise EngineError(f"Output {run} holds a run already. Resume it (--resume {run}) or name another.")
+        if not replace and run.metrics.exists() and run.metrics.stat().st_size:
+            raise EngineError(f"Output {run} holds a run without checkpoint already. Delete it or name another.")
         run.write_json(run.environment, environment)
         run.write_json(run.config, config)
         return run
@@ -103,6 +101,50 @@ class RunDirectory:
             raise EngineError(f"There is no run to resume in {run}: {run.last.relative_to(run.path)} is missing.")
         return run
 
+    def repair(self, source: Path, *, is_best: bool) -> bool:
+        """Complete what a process that was killed between two files left undone, before the run goes on.
+
+        Args:
+            source: the checkpoint that it goes on from.
+            is_best: whether that one is the best so far.
+
+        Returns:
+            Whether the file of the best is there and whole.
+        """
+        for leftover in (*self.checkpoints.glob("*.writing"), *self.checkpoints.glob("*.linking")):
+            leftover.unlink()
+        if is_best and source.parent == self.checkpoints:
+            link(source, self.best)
+        return self.best.exists() and is_whole(self.best)
+
+    def hold(self) -> None:
+        """Be the one who writes here, for as long as this object lives.
+
+        Raises:
+            EngineError: another process is; the message says which, since when.
+        """
+        try:
+            self._lock = FolderLock.of(self.path)
+        except OSError as error:
+            raise EngineError(f"Cannot write to the directory {self}: {error.strerror or error}.") from error
+
+    def _refuse_foreign(self) -> None:
+        """Refuse a directory with files in which no run began."""
+        try:
+            entries = sorted(entry.name for entry in self.path.iterdir()) if self.path.exists() else []
+        except NotADirectoryError as error:
+            raise EngineError(f"Output {self} is a file, a directory is expected.") from error
+        except OSError as error:
+            raise EngineError(f"Output {self} cannot be read: {error.strerror}.") from error
+        # A command that was killed at its very beginning leaves no more than these.
+        foreign = [name for name in entries if name not in (FolderLock.NAME, f"{self.environment.name}.writing")]
+        if foreign and not self._is_ours():
+            shown = ", ".join(foreign[:3]) + (", ..." if len(foreign) > 3 else "")
+            raise EngineError(
+                f"Output {self} is not empty and is not the directory of a run (it holds {shown}). Name a new or an "
+                f"empty directory; nothing was changed."
+            )
+
     def _is_ours(self) -> bool:
         try:
             return json.loads(self.environment.read_text())["written_by"] == "det-engine"
@@ -118,7 +160,9 @@ class RunDirectory:
         temporary = path.with_name(f"{path.name}.writing")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_text(json.dumps(to_plain(value), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+            temporary.unlink(missing_ok=True)  # of an earlier process, or a link to who knows where
+            with temporary.open("x", encoding="utf-8") as file:
+                file.write(json.dumps(to_plain(value), indent=2, ensure_ascii=False) + "\n")
             temporary.replace(path)
         except OSError as error:
             raise EngineError(f"Cannot write {path}: {error.strerror or error}.") from error

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from det_engine import checkpoint
+from det_engine import checkpoint, content
 from det_engine.errors import EngineError
 from det_engine.losses import LossRecord
+from det_engine.optim import load_optimizer
 from det_engine.plain import to_plain
 from det_engine.random_state import capture_random_state, restore_random_state
 from det_engine.run import RunDirectory
@@ -36,6 +37,8 @@ class TrainingState:
         lr_factor: what rollbacks have left of the learning rate.
         failures: broken steps so far.
         finished: whether no step is left to make.
+        resumed_from: the checkpoint that this training goes on from, or None.
+        resumed_at_best: whether that one is the best so far.
     """
 
     def __init__(
@@ -66,6 +69,8 @@ class TrainingState:
         self.lr_factor = 1.0
         self.failures = 0
         self.finished = False
+        self.resumed_from: Path | None = None
+        self.resumed_at_best = False
 
     def averaged(self) -> AbstractContextManager[None]:
         """A block in which the model has its averaged weights, if there are any."""
@@ -114,9 +119,7 @@ class TrainingState:
         run = RunDirectory(source)
         paths = [path for path in (run.last, run.previous) if path.exists()] if source.is_dir() else [source]
         state, path, notes = checkpoint.load_first(paths or [run.last])
-        missing = [key for key in _NEEDED if key not in state]
-        if missing:
-            raise EngineError(f"Checkpoint {path} cannot be resumed: it holds no {', '.join(missing)}.")
+        content.check_present(state, _NEEDED, path, "resumed")
         theirs = state.get("data_fingerprint", "")
         if theirs != self.data_fingerprint:
             raise EngineError(
@@ -128,6 +131,9 @@ class TrainingState:
             raise EngineError(f"Checkpoint {path} is at step {step}, but the training ends at {self.last_step}.")
         self._load(state, path)
         self.step, self.evaluated_step = step, evaluated_step
+        self.resumed_from = path
+        best = -1 if self.best is None else self.best["step"]
+        self.resumed_at_best = best == state["step"] == state["evaluated_step"]
         if line:
             notes.append(line)
         notes.append(f"resumed from {path} at step {self.step}")
@@ -159,6 +165,11 @@ class TrainingState:
     def _load(self, state: Mapping[str, Any], path: Path) -> None:
         make_step = self.make_step
         tensors = state["model"]
+        bad = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
+        if bad:
+            raise EngineError(
+                f"Checkpoint {path} cannot be resumed: {len(bad)} of its tensors are not finite, such as {bad[0]}."
+            )
         checkpoint.load_model(self.model, tensors, path)
         if make_step.masters is not None:
             make_step.masters.load(tensors)
@@ -166,12 +177,16 @@ class TrainingState:
         if make_step.average is not None:
             # A run that goes on with an average had none before: it starts from these weights.
             average = state.get("average")
-            make_step.average.load_state_dict(make_step.tensors() if average is None else average)
-        checkpoint.load_optimizer(make_step.optimizer, state["optimizer"], path)
-        make_step.precision.load_state_dict(state["scaler"])
+            with content.taking("average", path):
+                make_step.average.load_state_dict(make_step.tensors() if average is None else average)
+        with content.taking("optimizer", path):
+            load_optimizer(make_step.optimizer, state["optimizer"], path)
+        with content.taking("scaler", path):
+            make_step.precision.load_state_dict(state["scaler"])
         make_step.guard.limit.fill_(float(state.get("limit", math.inf)))
         self.record.load_state_dict(state["losses"])
-        restore_random_state(state["random"], self.device)
+        with content.taking("random", path):
+            restore_random_state(state["random"], self.device)
         self.history, self.best, self.seconds = list(state["history"]), state["best"], state["seconds"]
         self.images = state.get("images", state["step"] * self.batch_size)
         self.lr_factor, self.failures = state.get("lr_factor", 1.0), state.get("failures", 0)

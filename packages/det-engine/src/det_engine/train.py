@@ -75,16 +75,19 @@ def train(
         Final metrics and speed; also in `run.results`.
 
     Raises:
-        EngineError: wrong settings, a checkpoint that does not fit, a full disk, or a loss that is not finite.
+        EngineError: wrong settings, a run that another process writes to, a checkpoint that does not fit, a full disk,
+            or a loss that is not finite.
         Interrupted: SIGINT or SIGTERM came; the step was finished and a checkpoint written.
     """
     settings = settings or TrainSettings()
     check_solver(solver)
     check_settings(settings)
     distributed.per_process(batch_size)
+    if distributed.is_main():
+        run.hold()
     seed_all(settings.seed)
     state = TrainingState(model, solver, settings, device, batch_size, data_fingerprint, config)
-    notes = state.resume(resume) if resume is not None else []
+    notes = [] if resume is None else [*state.resume(resume), *_repair(run, state)]
     with (
         StopSignals() as signals,
         Watchdog(settings.hang_seconds) as watchdog,
@@ -108,6 +111,23 @@ def train(
                     raise Interrupted(signals.requested or 0, state.step, run.last) from None
             writer.wait()
     return _finish(state, run)
+
+
+def _repair(run: RunDirectory, state: TrainingState) -> list[str]:
+    """What a killed process left undone is done, on disk; lines to show."""
+    whole = True
+    if distributed.is_main() and state.resumed_from is not None:
+        try:
+            whole = run.repair(state.resumed_from, is_best=state.resumed_at_best)
+        except OSError as error:
+            raise EngineError(f"Cannot write to {run.checkpoints}: {error.strerror or error}.") from error
+    if distributed.broadcast_object(whole) or state.best is None:
+        return []
+    lost, state.best = state.best, None
+    return [
+        f"{run.best} is missing or damaged, which was the best ({lost['metric']} {lost['value']:.4f} at step "
+        f"{lost['step']}); the best is chosen anew from here on"
+    ]
 
 
 def _finish(state: TrainingState, run: RunDirectory) -> TrainResult:
