@@ -23,6 +23,7 @@ from apps.common.detecting import (
 from apps.common.options import default_output, new_run
 from apps.common.pictures import draw_beside_truth
 from apps.common.printing import print_classes, print_final, print_metrics, print_places
+from apps.common.report import write_report
 from det_coco import CocoIndex, Detections, Protocol, default_splits, load_split, save_results
 from det_coco import evaluate as coco_evaluate
 from det_engine import RunDirectory, distributed, resolve_device
@@ -97,6 +98,10 @@ class Evaluator:
         with stage("writing predictions"):
             save_results(self.detections, run.predictions)
         draw_beside_truth(self.index, self.detections, run.pictures, pictures)
+
+    def report(self, app: App, run: RunDirectory, *, pictures: int) -> None:
+        """Write report.html, with so many pictures of each kind."""
+        write_report(app, run, self.index, self.detections, self.metrics, self.protocol, pictures)
 
 
 def comparable(index: CocoIndex, tasks: Sequence[str]) -> tuple[str, ...]:
@@ -207,6 +212,7 @@ def _evaluate(app: App, options: EvalOptions, device: torch.device) -> None:
         return
     run.write_json(run.results, {**evaluator.metrics, "images_per_second": speed})
     evaluator.write(run, pictures=options.pictures)
+    evaluator.report(app, run, pictures=options.pictures)
     print_metrics(evaluator.metrics)
     if options.per_class:
         print_classes(index, evaluator.protocol, evaluator.metrics)
