@@ -1,6 +1,6 @@
 """A comparison as a page, and as a table for a terminal."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from det_coco.report.comparison import Comparison, Difference
 from det_coco.report.drawing import draw_example
 from det_coco.report.gallery import Example, around
 from det_coco.report.outcomes import WORDS
-from det_coco.report.pieces import NAMES, known, precision_plot
+from det_coco.report.pieces import NAMES, known, precision_plot, shown_interval
 
 _NAME = 28
 """Characters that a table on a terminal has for a name."""
@@ -83,7 +83,7 @@ def comparison_page(
     )
 
 
-def _each(tasks: Mapping[str, object], pieces) -> list[Html]:
+def _each(tasks: Mapping[str, object], pieces: Callable[[str], Sequence[Html]]) -> list[Html]:
     found: list[Html] = []
     for task in tasks:
         found += [heading(NAMES[task].capitalize())] if len(tasks) > 1 else []
@@ -102,13 +102,9 @@ def _overall(reports: Mapping[str, TaskReport], differences: Mapping[str, Differ
         cells: list[Cell] = [None, "", None, None]
         if other is not None:
             ap = other.intervals["AP"]
-            cells = [ap.value, _range(ap), len(other.gained), len(other.lost)]
+            cells = [ap.value, shown_interval(ap, sign="+"), len(other.gained), len(other.lost)]
         rows.append([name, *cells, *[known(report.metrics.get(metric, -1.0)) for metric in metrics]])
     return [table(columns, rows)]
-
-
-def _range(value: Interval) -> str:
-    return f"{value.low:+.3f} to {value.high:+.3f}" if value.high > -1 else ""
 
 
 def _classes(reports: Mapping[str, TaskReport], differences: Mapping[str, Difference]) -> list[Html]:
@@ -122,7 +118,7 @@ def _classes(reports: Mapping[str, TaskReport], differences: Mapping[str, Differ
         row += [known(report.classes[place].interval.value) for report in reports.values()]
         for difference in differences.values():
             value = difference.intervals.get(f"AP/{result.name}", difference.intervals["AP"])
-            row += [value.value if value.high > -1 else None, _range(value)]
+            row += [value.value if value.high > -1 else None, shown_interval(value, result.images, "+")]
         rows.append(row)
     return [table(columns, rows)]
 
@@ -165,13 +161,13 @@ def _exchanged(
 def _example(
     index: CocoIndex, row: int, reports: Mapping[str, TaskReport], results: Mapping[str, Detections]
 ) -> Example:
-    """An object with the detections that each result counts in its image."""
+    """An object with the detections that each result counts and that come nearer to it than to others."""
     position = int(np.searchsorted(index.image_instances, row, side="right")) - 1
     shown = []
     for name in results:
-        matches = reports[name].outcomes.matches
-        counted = (matches.images == position) & (matches.scores >= reports[name].min_score)
-        shown.append(matches.detections[counted])
+        became = reports[name].outcomes
+        counted = (became.partners == row) & (became.matches.scores >= reports[name].min_score)
+        shown.append(became.matches.detections[counted])
     x1, y1, x2, y2 = index.boxes[row]
     return Example(
         position=position,

@@ -145,12 +145,12 @@ class _Chooser:
         return made
 
     def lost(self, object_: int) -> Example:
-        """An object, with the detections around it."""
+        """An object, with the detections that come nearer to it than to others."""
         position = int(self.image_of[object_])
         x1, y1, x2, y2 = self.index.boxes[object_]
         words = f"{self.index.class_names[self.index.labels[object_]]} of {x2 - x1:.0f} x {y2 - y1:.0f} pixels"
         near = self._ranked(self.became.partners == object_)
-        shown = self.matches.detections[self.counted & (self.matches.images == position)]
+        shown = self.matches.detections[self.counted & (self.became.partners == object_)]
         if near.size:
             best, row = int(self.matches.detections[near[0]]), int(near[0])
             words += f"; nearest {self._class_of(best)} {self.matches.scores[row]:.2f}"
