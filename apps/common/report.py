@@ -10,12 +10,12 @@ import tyro
 
 from apps.common.app import App
 from apps.common.config import from_dict
-from apps.common.data import data_root
 from apps.common.run_sections import read_json, run_sections
-from det_coco import CocoIndex, DataError, Detections, Protocol, default_splits, load_split
+from apps.common.splits import data_root, held_out_of_run
+from det_coco import CocoIndex, DataError, Detections, Protocol
 from det_coco.page import Page, text
 from det_coco.report import analyse, report_page
-from det_coco.report.commands import read_results, rules_of, tasks_of, write_json
+from det_coco.report.commands import open_split, read_results, rules_of, tasks_of, write_json
 from det_engine import RunDirectory
 from det_engine.cli import UsageError
 from det_engine.options import override
@@ -118,16 +118,23 @@ def split_of(app: App, run: Path, data: Path | None, split: str | None) -> CocoI
         UsageError: neither an option nor a run says what the data is.
         DataError: there is no such split, or it cannot be read.
     """
-    config: dict[str, Any] = read_json(run / "config.json") if run.is_dir() else {}
-    if data is None and not config:
-        raise UsageError(f"{run} does not say what data it belongs to. Name it by --data.")
-    if data is None:
-        data = None if config.get("data") is None else Path(config["data"])
-        recipe = config.get("recipe")
-        split = split or (recipe["data"]["val_split"] if isinstance(recipe, dict) else config.get("split"))
-    root, keypoints = data_root(data), _has_keypoints(app, config)
-    named = split or default_splits(root, keypoints=keypoints)[1]
-    return load_split(root, named, keypoints=keypoints, check_images=False)
+    options: dict[str, Any] = read_json(run / "config.json") if run.is_dir() else {}
+    training, images = run, ()
+    if "weights" in options:  # an evaluation, which says what of another run it has evaluated
+        data = data or (Path(options["data"]) if options.get("data") else None)
+        split, images = split or options.get("split"), options.get("images") or ()
+        weights = Path(options["weights"])
+        training = weights if weights.is_dir() else weights.parent.parent
+    config = read_json(training / "config.json") if training.is_dir() else {}
+    if data is None and split is None and config:
+        keypoints = _has_keypoints(app, config)
+        index = held_out_of_run(training, config, training / "config.json", keypoints=keypoints)
+    else:
+        data = data or (Path(config["data"]) if config.get("data") else None)
+        if data is None and not config:
+            raise UsageError(f"{run} does not say what data it belongs to. Name it by --data.")
+        index = open_split(data_root(data), split, keypoints=_has_keypoints(app, config))
+    return index.of_images(images) if images else index
 
 
 def _has_keypoints(app: App, config: Mapping[str, Any]) -> bool:

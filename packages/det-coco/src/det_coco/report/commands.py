@@ -9,7 +9,7 @@ from typing import Any
 from det_coco.annotations import CocoIndex
 from det_coco.detections import Detections
 from det_coco.errors import DataError
-from det_coco.layout import default_splits, load_split
+from det_coco.layout import default_split, find_splits, load_split, no_default
 from det_coco.protocol import Protocol
 from det_coco.report.analysis import PRECISION, analyse
 from det_coco.report.comparison import compare
@@ -88,17 +88,22 @@ def _add_shared(parser: argparse.ArgumentParser, output: Path | None) -> None:
     parser.add_argument("--pictures", type=int, default=12, help="pictures of each kind (default: %(default)s)")
 
 
-def open_split(data: Path, split: str | None) -> CocoIndex:
+def open_split(data: Path, split: str | None, *, keypoints: bool = False) -> CocoIndex:
     """The split that results belong to, by default the one to evaluate on; its pictures may be missing.
 
     Args:
         data: the data set.
         split: name of the split, or None.
+        keypoints: as for `find_splits`.
 
     Raises:
         DataError: there is no such split, or it cannot be read.
     """
-    return load_split(data, split or default_splits(data)[1], check_images=False)
+    splits = find_splits(data, keypoints=keypoints)
+    name = default_split(splits, "val") if split is None else split
+    if name is None:
+        raise no_default(data, splits, "val", "Name the one that the results belong to: --split.")
+    return load_split(data, name, keypoints=keypoints, check_images=False)
 
 
 def read_results(index: CocoIndex, file: Path) -> Detections:
