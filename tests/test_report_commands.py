@@ -20,8 +20,10 @@ def runs(shapes, tmp_path_factory):
 def test_a_training_ends_with_a_report(runs):
     with browsing(runs / "a" / "report.html") as shown:
         assert shown.locator("h2").all_inner_texts()[-3:] == ["Training", "Settings", "Environment"]
-        titles = shown.locator("#training svg text").all_inner_texts()
-        assert {"loss", "parts of the loss", "AP", "learning rate", "images per second"} <= set(titles)
+        titles = shown.locator("#training svg text").all_text_contents()
+        assert {"loss", "parts of the loss", "AP", "learning rate", "images per second"} <= {
+            title.strip() for title in titles
+        }
         rows = shown.locator("#settings tbody tr td:first-child").all_inner_texts()
         assert {"backbone.width", "solver.steps", "train.evaluation-interval"} <= set(rows)
         assert "detector.mask.pool.size" not in rows
