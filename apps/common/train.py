@@ -13,11 +13,12 @@ import tyro
 import det_engine
 from apps.common.app import App, with_classes
 from apps.common.config import Recipe
-from apps.common.data import Splits, open_splits, training_batches, validation_loader
+from apps.common.data import training_batches, validation_loader
 from apps.common.detecting import autocast_name
 from apps.common.evaluate import Evaluator
 from apps.common.options import default_output, new_run, take_recipe
 from apps.common.printing import print_final, print_metrics, print_places
+from apps.common.splits import Splits, open_splits
 from apps.common.weights import adopt, describe, initialize, open_start, read_config
 from det_engine import (
     RunDirectory,
@@ -48,7 +49,8 @@ class TrainOptions:
     resume: Path | None = None
     """Directory of a run to go on with, exactly where it stopped; recipe and data are the run's own."""
     data: Path | None = None
-    """Data set in the COCO layout; by default a small synthetic one, made in your cache on first use."""
+    """Data set: a folder or an annotation file of COCO's or another format; by default a small synthetic one, made in
+    your cache on first use."""
     weights: str | None = None
     """Weights to start from: a file of ours or of another system, or none; by default what the recipe names."""
     drop_class_head: bool = False
@@ -105,6 +107,8 @@ def train(app: App, args: list[str]) -> None:
         description = describe(app, recipe, splits.train.categories, skeleton.limbs if skeleton else ())
         config = {**description, "data": _text(job.options.data)}
         run = job.run or new_run(job.options.output or default_output(app, recipe.name), config, job.device)
+        if distributed.is_main():
+            splits.write_down(run)
         print(f"Run: {run}", flush=True)
         evaluator = _evaluator(model, recipe, splits, job.device)
         pin_memory = job.device.type != "cpu"
@@ -153,10 +157,7 @@ def _open(job: _Job) -> tuple[Splits, Recipe]:
     """The data, and the recipe for their classes."""
     with distributed.main_first():
         splits = open_splits(job.options.data, job.recipe)
-    print(
-        f"Data: {splits.root}: {len(splits.train)} training and {len(splits.val)} held-out images, "
-        f"{splits.train.num_classes} classes."
-    )
+    print(splits)
     print(job.line)
     if job.device.type == "cpu" and job.recipe.train.precision == "fp16":
         print("Note: CPUs have no fast fp16 convolutions; --train.precision bf16 is the fast one here.")
