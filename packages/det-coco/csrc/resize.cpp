@@ -15,6 +15,8 @@
 
 #include "simd.h"
 
+namespace py = pybind11;
+
 namespace det_coco {
 
 namespace {
@@ -169,8 +171,6 @@ void split(const uint8_t* picture, int64_t pixels, uint8_t* out) {
   }
 }
 
-}  // namespace
-
 void resize_as_pillow(const uint8_t* picture, int height, int width, uint8_t* out, int new_height, int new_width) {
   // [height, 3, new_width]
   std::vector<uint8_t> rows(static_cast<size_t>(height) * 3 * new_width);
@@ -263,6 +263,40 @@ void resize_as_torch(const uint8_t* picture, int height, int width, float* out, 
                     out + c * plane + static_cast<ptrdiff_t>(y) * new_width);
     }
   }
+}
+
+// A resize of a picture [h, w, 3] into an array [3, H, W], both without gaps.
+template <typename Out>
+using Resize = void (*)(const uint8_t*, int, int, Out*, int, int);
+
+template <typename Out, Resize<Out> resize>
+void resize_array(const py::buffer& picture, const py::buffer& out) {
+  const py::buffer_info from = picture.request(), to = out.request(true);
+  const bool fits = from.ndim == 3 && from.shape[2] == 3 && from.item_type_is_equivalent_to<uint8_t>() && to.ndim == 3 &&
+                    to.shape[0] == 3 && to.item_type_is_equivalent_to<Out>();
+  if (!fits || !PyBuffer_IsContiguous(from.view(), 'C') || !PyBuffer_IsContiguous(to.view(), 'C')) {
+    throw std::invalid_argument("A picture must be uint8 [h, w, 3], and its resized one [3, H, W], without gaps.");
+  }
+  for (const auto& shape : {from.shape, to.shape}) {
+    for (const py::ssize_t length : shape) {
+      if (length < 1 || length > 1 << 20) throw std::invalid_argument("Sides must be 1 to 2^20 pixels.");
+    }
+  }
+  const auto* pixels = static_cast<const uint8_t*>(from.ptr);
+  auto* target = static_cast<Out*>(to.ptr);
+  const py::gil_scoped_release release;
+  resize(pixels, static_cast<int>(from.shape[0]), static_cast<int>(from.shape[1]), target, static_cast<int>(to.shape[1]),
+         static_cast<int>(to.shape[2]));
+}
+
+}  // namespace
+
+void define_resizing(py::module_& module) {
+  const auto picture = py::arg("picture");
+  const auto out = py::arg("out");
+  module.def("resize_as_pillow", &resize_array<uint8_t, resize_as_pillow>, picture, out);
+  module.def("resize_as_opencv", &resize_array<uint8_t, resize_as_opencv>, picture, out);
+  module.def("resize_as_torch", &resize_array<float, resize_as_torch>, picture, out);
 }
 
 }  // namespace det_coco

@@ -7,6 +7,7 @@ from typing import Any, Literal, TypeVar, cast
 import cattrs
 
 from det_coco import Resize, default_buckets
+from det_coco.resize import SizeRule
 from det_heads import YolactConfig
 from det_models.categories import Categories
 from det_models.checkpoints import CheckpointError
@@ -111,7 +112,7 @@ def _of_recipe(recipe: Mapping[str, Any]) -> dict[str, Any]:
 def _images(
     shortest: tuple[int, ...],
     longest: int,
-    rule: Literal["detectron2", "maskrcnn_benchmark", "torchvision", "yolact"],
+    rule: SizeRule,
 ) -> dict[str, Any]:
     resize = Resize(shortest=shortest, longest=longest, rule=rule)
     return {"resize": asdict(resize), "buckets": default_buckets(resize)}
