@@ -76,12 +76,15 @@ class TestReferences:
         pytest.skip("no reference values: tests/parity/ops.npz is missing")
 
     @pytest.mark.parametrize(
-        ("rule", "name"), [("detectron2", "detectron2_pil"), ("maskrcnn_benchmark", "detectron2_pil"), ("mmdetection", "mmcv")]
+        ("rule", "name"),
+        [("detectron2", "detectron2_pil"), ("maskrcnn_benchmark", "detectron2_pil"), ("mmdetection", "mmcv")],
     )
     @pytest.mark.parametrize(("shortest", "longest"), [(800, 1333), (640, 1333), (400, 500)])
     def test_pixels(self, files, rule, name, shortest, longest):
         reference, image = files
-        key = next(key for key in reference.files if key.startswith(f"resize/{name}") and f"_{shortest}_{longest}/shape" in key)
+        key = next(
+            key for key in reference.files if key.startswith(f"resize/{name}") and f"_{shortest}_{longest}/shape" in key
+        )
         key = key.removesuffix("/shape")
         resize = Resize(shortest=(shortest,), longest=longest, rule=rule)
         size = tuple(reference[f"{key}/shape"].tolist()[:2])

@@ -1,11 +1,8 @@
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from PIL import Image
 
 from det_coco import Augmentation, Resize, default_buckets
 

@@ -75,7 +75,11 @@ def resize_as_torch(image: np.ndarray, height: int, width: int) -> torch.Tensor:
         out = np.empty((3, height, width), dtype=np.float32)
         compiled.resize_as_torch(np.ascontiguousarray(image), out)
         return torch.from_numpy(out)
-    tensor = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1).to(torch.float32, memory_format=torch.contiguous_format)
+    tensor = (
+        torch.from_numpy(np.ascontiguousarray(image))
+        .permute(2, 0, 1)
+        .to(torch.float32, memory_format=torch.contiguous_format)
+    )
     return F.interpolate(tensor[None], (height, width), mode="bilinear", align_corners=False)[0]
 
 

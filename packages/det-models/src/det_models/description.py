@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, fields
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import cattrs
 
