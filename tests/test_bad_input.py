@@ -91,8 +91,8 @@ def test_a_directory_that_is_no_data_set(refuse, tmp_path):
 
 
 def test_a_missing_split(refuse_data, data):
-    (data / "annotations" / "instances_val.json").unlink()
-    assert "train" in refuse_data(data)
+    (data / "annotations" / "instances_train.json").rename(data / "annotations" / "instances_2019.json")
+    assert "it has: 2019, val. Name the one to use: --data.train-split." in refuse_data(data)
 
 
 def test_a_missing_image_folder(refuse_data, data):

@@ -390,3 +390,9 @@ def test_a_full_disk_is_one_message(capsys):
 
     with pytest.raises(FileNotFoundError):
         run_main(other)
+
+
+def test_a_truth_value_may_stand_alone():
+    assert override(RECIPE, ["--deep", "--norm", "gn"], "app train").deep
+    assert override(RECIPE, ["--norm", "gn", "--deep"], "app train").deep
+    assert not override(RECIPE, ["--deep", "False"], "app train").deep

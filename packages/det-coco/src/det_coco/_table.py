@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from det_coco._json import parse_json
+from det_coco._json import FileText, parse_json
 from det_coco._records import row_of
 from det_coco.errors import DataError
 
@@ -88,12 +88,12 @@ class Table:
         return json.loads(self.text[first:last])
 
 
-def split_text(file: Path, text: bytes) -> tuple[Any, Table | None]:
+def split_text(file: Path, source: FileText) -> tuple[Any, Table | None]:
     """Read the text of an annotation file, with the compiled reader where there is one; both read the same.
 
     Args:
         file: named in messages.
-        text: the file's bytes.
+        source: the file's bytes, which are taken.
 
     Returns:
         the content as JSON has it, and, from the compiled reader, its annotations, which are then left out of it.
@@ -101,6 +101,7 @@ def split_text(file: Path, text: bytes) -> tuple[Any, Table | None]:
     Raises:
         DataError: it is no JSON.
     """
+    text = source.take()
     found = None if compiled is None else compiled.scan(text)
     if found is not None:
         first, last, rows, lengths, points, runs, keypoints = found
