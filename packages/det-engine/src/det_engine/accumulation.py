@@ -146,7 +146,7 @@ class Accumulation:
             raise EngineError(f"The model returned the losses {list(losses)} after {list(self.names)}.")
 
     @contextlib.contextmanager
-    def rehearsed(self) -> Iterator[None]:
+    def warm_up(self) -> Iterator[None]:
         """A block whose passes leave no trace in the losses."""
         before = None if self.row is None else self.row.clone()
         try:

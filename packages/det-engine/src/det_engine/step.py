@@ -66,7 +66,7 @@ class TrainStep:
             publish = (lambda: None) if self.masters is None else self.masters.publish
             self.average = AveragedWeights(self.tensors(), solver.ema_decay, publish)
         self.guard = Guard(self.model, settings.explosion, device)
-        record: Any = StepGraphs(device, self._rehearsed) if settings.capture else lambda function: function
+        record: Any = StepGraphs(device, self._warm_up) if settings.capture else lambda function: function
         # Gradients are exchanged here, and not by a wrapper that the user has made.
         network = model.module if isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel) else model
         if settings.capture:
@@ -153,10 +153,10 @@ class TrainStep:
         return values
 
     @contextlib.contextmanager
-    def _rehearsed(self) -> Iterator[None]:
+    def _warm_up(self) -> Iterator[None]:
         """A block that may run passes and updates, as the capture of a graph needs it, and leaves no trace."""
         kept = [parameter.grad.clone() for parameter in self._trained if parameter.grad is not None]
-        with self.guard.closed(), self.accumulation.rehearsed():
+        with self.guard.closed(), self.accumulation.warm_up():
             try:
                 yield
             finally:
