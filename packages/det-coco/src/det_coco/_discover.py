@@ -14,6 +14,7 @@ _FOLDERS = ("annotations", "annotation", "labels")
 _PICTURES = ("images", "data", "JPEGImages", "img", "imgs", "image", "pictures", "photos")
 _LVIS = re.compile(r"lvis_v\d+(\.\d+)?$")
 _WORDS = r"train(?:ing|val)?|val(?:id|idation)?|test(?:ing|[-_]dev)?|(?:mini|e)val|dev|unlabell?ed"
+_USES = ("train", "val", "test", "dev", "unlab")
 _SPLIT = re.compile(rf"(?<![A-Za-z])((?:{_WORDS})\d*)(?![A-Za-z0-9])", re.IGNORECASE)
 
 
