@@ -156,6 +156,7 @@ LAYOUTS: dict[str, tuple[dict[str, list[str]], list[str], dict[str, tuple[str, s
         ["batch_1/a.png", "batch_2/a.png"],
         {"annotations": ("annotations.json", ".")},
     ),
+    "a folder of a split for all": ({"labels.json": ["a.png"]}, ["train/a.png"], {"labels": ("labels.json", "train")}),
     "somewhere below": (
         {"annotations.json": ["a.png"]},
         ["recordings/monday/left/a.png"],
