@@ -140,8 +140,9 @@ def counts(index: CocoIndex) -> str:
 
 def place_of(index: CocoIndex, root: Path | None) -> str:
     """Where a split's annotations and pictures are, relative to the data set where they lie in it."""
-    file, folder = (_relative(path, root) for path in (index.annotation_file, index.image_folder))
-    return file if file == folder else f"{file}, pictures in {folder}"
+    file, folder = index.annotation_file, index.image_folder
+    pictures = "beside it" if folder == file.parent else f"in {_relative(folder, root)}"
+    return f"{_relative(file, root)}, pictures {pictures}"
 
 
 def _counted(count: int, noun: str) -> str:
