@@ -2,8 +2,7 @@
 # datumaro 1.13.12, supervision 0.31.2
 #
 # Pascal VOC numbers pixels from 1 and means the last one too: xmin 1 and xmax 10 are ten pixels from the left edge. supervision
-# reads such a box of 10 x 20 pixels so; datumaro as 9 x 19, a pixel further in: an IoU of 0.86
-# with the true one.
+# reads such a box of 10 x 20 pixels so; datumaro as 9 x 19, a pixel further in: an IoU of 0.86 with the true one.
 #
 # Why a good guess is wrong: xmin, ymin, xmax, ymax look like corners. A round trip through the same converter shows nothing, and
 # many tools that write the format do mean corners, so no file says which it is.
