@@ -401,6 +401,8 @@ FAULTS = [
     Fault("class_in_one_split", only_trained, ("few_objects",), mended=False),
     Fault("label_outlier", mislabelled, mended=False),
     # Keypoints.
+    Fault("broken_skeleton", categories(lambda rows: rows[0].update(keypoints=["a", "b"], skeleton=[[1, 9]]))),
+    Fault("broken_skeleton", categories(lambda rows: rows[0].update(keypoints=[1]))),
     Fault("broken_keypoints", points(51, (5, 5, 2))),
     Fault("broken_keypoints", points(52, (5, 5, 7), (9, 9, 1))),
     Fault("keypoints_outside", points(53, (500, 5, 2), (9, 9, 0), num_keypoints=1)),

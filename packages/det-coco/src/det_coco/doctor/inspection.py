@@ -138,7 +138,7 @@ def inspect(job: Job) -> Seen:
 
 
 def annotated_size(said: tuple[int, int], size: tuple[int, int], orientation: int) -> tuple[int, int]:
-    """Find the size that annotations go by.
+    """Find the size that annotations go by, or one that holds them either way.
 
     Args:
         said: (height, width) that the file says, or zeros.
@@ -146,10 +146,14 @@ def annotated_size(said: tuple[int, int], size: tuple[int, int], orientation: in
         orientation: its EXIF orientation.
 
     Returns:
-        the file's; the picture's where the file says none, or has height and width swapped by mistake.
+        the file's; the picture's where the file says none, or has height and width swapped by mistake; where the two
+        are simply different, the larger of each side.
     """
-    swapped = said == size[::-1] and orientation < 5
-    return size if all(size) and (swapped or not all(said)) else said
+    if not all(size) or (said == size[::-1] and orientation >= 5):
+        return said
+    if not all(said) or said == size[::-1]:
+        return size
+    return max(said[0], size[0]), max(said[1], size[1])
 
 
 def _submitted(pool: Executor, jobs: Sequence[Job]) -> Iterator[Seen]:
