@@ -12,7 +12,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from PIL import Image
@@ -123,12 +123,12 @@ def inspect(job: Job) -> Seen:
     picture = Image.fromarray(pixels)
     for n, box in enumerate(job.boxes):
         crops[n] = _crop(picture, box)
-    header = _header(data)
+    header, extrema = _header(data), cast("Sequence[tuple[int, int]]", picture.getextrema())
     thumb = picture.convert("L").resize((THUMB, THUMB), Image.Resampling.BOX)
     return Seen(
         size=size,
-        grey=bool((pixels[..., 0] == pixels[..., 1]).all() and (pixels[..., 1] == pixels[..., 2]).all()),
-        spread=int((pixels.max(axis=(0, 1)).astype(int) - pixels.min(axis=(0, 1))).max()),
+        grey=_is_grey(pixels[::16, ::16]) and _is_grey(pixels),
+        spread=max(high - low for low, high in extrema),
         digest=hashlib.blake2b(pixels.tobytes() + repr(size).encode(), digest_size=16).digest(),
         thumb=np.asarray(thumb),
         masks=_masks(job, annotated_size(job.size, size, header["orientation"])),
@@ -174,6 +174,10 @@ def _header(data: bytes) -> dict[str, Any]:
             "frames": getattr(image, "n_frames", 1),
             "transparent": _is_transparent(image),
         }
+
+
+def _is_grey(pixels: np.ndarray) -> bool:
+    return bool((pixels == pixels[..., :1]).all())
 
 
 def _is_transparent(image: Image.Image) -> bool:

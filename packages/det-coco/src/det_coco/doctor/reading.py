@@ -67,8 +67,8 @@ def _categories(content: dict[str, Any], cases: list[Case]) -> dict[int, str]:
             cases.append(
                 Case(kind="wrong_type", detail=f"category {record['id']} has a text as id", fix=tuple(changes))
             )
-        number, name = record.get("id"), record.get("name")
-        if integer(number) is None or not isinstance(name, str):
+        number, name = integer(record.get("id")), record.get("name")
+        if number is None or not isinstance(name, str):
             detail = f"category number {row} is {describe(given)}, without an id that is a number or without a name"
             cases.append(Case(kind="broken_category", detail=detail, fix=(gone,)))
         elif number in known:
