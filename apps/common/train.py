@@ -23,7 +23,6 @@ from apps.common.weights import adopt, describe, initialize, open_start, read_co
 from det_engine import (
     RunDirectory,
     TrainResult,
-    check_solver,
     checkpoint,
     distributed,
     draw_curves,
@@ -32,6 +31,7 @@ from det_engine import (
 )
 from det_engine.cli import UsageError, take_option
 from det_engine.options import keep_explicit, override
+from det_engine.stages import stage
 from det_models import Detector, Predictor, Weights
 
 HELP = """Train a detector, evaluate it, keep its checkpoints.
@@ -105,7 +105,11 @@ def train(app: App, args: list[str]) -> None:
         del start  # whose tensors the model has
         skeleton = splits.train.skeleton
         description = describe(app, recipe, splits.train.categories, skeleton.limbs if skeleton else ())
-        config = {**description, "data": _text(job.options.data)}
+        config = {
+            **description,
+            "data": _text(job.options.data),
+            "data_fingerprint": splits.train.fingerprint,
+        }
         run = job.run or new_run(job.options.output or default_output(app, recipe.name), config, job.device)
         if distributed.is_main():
             splits.write_down(run)
@@ -126,7 +130,7 @@ def train(app: App, args: list[str]) -> None:
             data_fingerprint=splits.train.fingerprint,
             config=config,
         )
-        _report(run, evaluator, result, job.options.pictures)
+        _report(app, run, evaluator, result, job.options.pictures)
         print(f"E2E Training Duration sec : {time.perf_counter() - began:.1f}")
 
 
@@ -150,12 +154,15 @@ def _read(app: App, args: list[str]) -> tuple[_Job, Weights | None]:
         line += "\nFrom the weights, unless an option says otherwise: " + "; ".join(adopted) + "."
     if run is not None:
         _refuse(options, recipe, run)
+    elif options.output is not None and RunDirectory(options.output).is_resumable:
+        there = options.output
+        raise UsageError(f"Output {there} holds a run already. Resume it (--resume {there}) or name another.")
     return _Job(options=options, recipe=recipe, line=line, run=run, device=resolve_device(options.device)), start
 
 
 def _open(job: _Job) -> tuple[Splits, Recipe]:
     """The data, and the recipe for their classes."""
-    with distributed.main_first():
+    with distributed.main_first(), stage("reading annotations"):
         splits = open_splits(job.options.data, job.recipe)
     print(splits)
     print(job.line)
@@ -189,13 +196,14 @@ def _evaluator(model: Detector, recipe: Recipe, splits: Splits, device: torch.de
     return Evaluator(detector, splits.val, workers=recipe.data.workers)
 
 
-def _report(run: RunDirectory, evaluator: Evaluator, result: TrainResult, pictures: int) -> None:
+def _report(app: App, run: RunDirectory, evaluator: Evaluator, result: TrainResult, pictures: int) -> None:
     """Results and pictures, on disk and in the output."""
     if distributed.broadcast_object(not evaluator.metrics):
         # The run had ended, and been evaluated, before it was resumed.
         evaluator()
     if distributed.is_main():
         evaluator.write(run, pictures=pictures)
+        evaluator.report(app, run, pictures=pictures)
         draw_curves(run, [f"{task}/{name}" for task in evaluator.metrics for name in ("AP", "AP50", "AP75")])
         print_metrics(evaluator.metrics)
         print(f"{result.images_per_second:.1f} images/s in training.")
@@ -225,7 +233,6 @@ def _parse(app: App, recipe: Recipe, data: Path | None, args: list[str]) -> tupl
     solver = keep_explicit(fitted, parsed.solver, "solver", args)
     if solver != fitted:
         line += f" Set by options instead: learning rate {solver.base_lr:g}, {solver.steps} steps."
-    check_solver(solver)  # before anything is read or written
     train = keep_explicit(settings, parsed.train, "train", args)
     return options, dataclasses.replace(parsed, solver=solver, train=train), line
 
@@ -233,7 +240,7 @@ def _parse(app: App, recipe: Recipe, data: Path | None, args: list[str]) -> tupl
 def _restarted(args: list[str]) -> tuple[str | None, list[str]]:
     """What torchrun's next attempt goes on with: the run that the one before left in --output, if it got that far."""
     output, rest = take_option(args, "output")
-    if output is None or not (RunDirectory(output).last.exists() or RunDirectory(output).previous.exists()):
+    if output is None or not RunDirectory(output).is_resumable:
         return None, args
     for name in ("recipe", "weights", "data"):
         _, rest = take_option(rest, name)
