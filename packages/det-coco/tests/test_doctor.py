@@ -16,6 +16,7 @@ from det_coco.doctor import check_data
 from det_coco.doctor.kinds import KINDS
 from det_coco.doctor.mending import write_mended
 from det_coco.doctor.proposals import anchor_recall, propose_anchors
+from testing import ROOT
 from testing.faulty_data import HEIGHT, WIDTH, Data, annotation, mask_of, octagon, texture, write_clean
 
 Planted = tuple[list[str], list[Any]]
@@ -401,6 +402,8 @@ FAULTS = [
     Fault("class_in_one_split", only_trained, ("few_objects",), mended=False),
     Fault("label_outlier", mislabelled, mended=False),
     # Keypoints.
+    Fault("broken_skeleton", categories(lambda rows: rows[0].update(keypoints=["a", "b"], skeleton=[[1, 9]]))),
+    Fault("broken_skeleton", categories(lambda rows: rows[0].update(keypoints=[1]))),
     Fault("broken_keypoints", points(51, (5, 5, 2))),
     Fault("broken_keypoints", points(52, (5, 5, 7), (9, 9, 1))),
     Fault("keypoints_outside", points(53, (500, 5, 2), (9, 9, 0), num_keypoints=1)),
@@ -587,5 +590,9 @@ def test_recall_is_that_of_boxes_with_one_centre():
     assert anchor_recall(boxes, [10.0], (1.0,)) == pytest.approx(2 / 3)  # IoU 1, 0.5 and 0.25
 
 
-def test_every_kind_is_planted():
+def test_every_kind_is_planted_and_has_its_line_in_the_page_about_it():
+    page = (ROOT / "docs" / "doctor.md").read_text()
+    assert [
+        kind for kind, known in KINDS.items() if f"| `{kind}` | {known.severity} | {known.title} |" not in page
+    ] == []
     assert {fault.kind for fault in FAULTS} == set(KINDS) - {"unreadable_split"}

@@ -92,6 +92,8 @@ class Records:
 
     def by_image(self) -> list[np.ndarray]:
         """Annotations of each image, in the file's order: I arrays int64 `[M]`."""
+        if not self.image_ids:
+            return []
         order = np.argsort(self.image, kind="stable")
         return np.split(order, np.searchsorted(self.image[order], np.arange(1, len(self.image_ids))))
 

@@ -104,7 +104,7 @@ def _about(findings: Sequence[Finding]) -> str:
     files, ids = ({str(v) for f in findings for v in values(f)} for values in (_files_of, _ids_of))
     parts = [counted(len(files), "picture")] * bool(files) + [counted(len(ids), "annotation")] * bool(ids)
     changes = sum(len(finding.fix) for finding in findings)
-    mended = f"--fix makes {counted(changes, 'change')}" if changes else "no change is certain"
+    mended = f"--fix makes {counted(changes, 'change')}" if changes else "--fix changes nothing"
     return f"({'; '.join([*([' and '.join(parts)] if parts else []), mended])}.)"
 
 
