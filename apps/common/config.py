@@ -31,6 +31,8 @@ class LoadingConfig:
     """Leave images without a usable object out of training."""
     min_keypoints: int = 0
     """Leave images with fewer labelled keypoints out of training."""
+    exif: bool = True
+    """Turn pictures upright as their EXIF orientation says; False where they were annotated as they are stored."""
     workers: int = 2
     train: str | None = None
     """Annotation file or folder to train on; by default `--data`."""

@@ -60,10 +60,12 @@ class Splits:
 
     def __str__(self) -> str:
         train, val = counts(self.train), counts(self.val)
-        begin, end = f"Data: {self.root}: {self.train.num_classes} classes", place_of(self.train, self.root)
-        if self.whole is not None:
-            return f"{begin}; {train} to train on, {val} held out {self.rule} (kept in {SPLIT_FILE}), of {end}."
-        return f"{begin}; {train} to train on ({end}); {val} held out ({place_of(self.val, self.root)})."
+        classes, place = _counted(self.train.num_classes, "class"), place_of(self.train, self.root)
+        if self.whole is None:
+            train, val = f"{train} to train on ({place})", f"{val} held out ({place_of(self.val, self.root)})"
+            return f"Data: {self.root}: {classes}; {train}; {val}."
+        val = f"{val} held out, chosen {self.rule}, kept in {SPLIT_FILE}"
+        return f"Data: {self.root}: {classes} ({place}); {train} to train on; {val}."
 
     def write_down(self, run: RunDirectory) -> None:
         """Keep which images were held out in the run's directory, as a data set that `--data` takes."""
@@ -87,9 +89,10 @@ def open_splits(data: Path | None, recipe: Recipe) -> Splits:
     train, val = _places(data, recipe.data, keypoints="keypoints" in recipe.model().tasks)
     root = train.root if data is None or recipe.data.train else data
     if val is None:
-        held = hold_out(train.source.load())
+        held = hold_out(replace(train.source.load(), exif=recipe.data.exif))
         return Splits(root=root, train=held.train, val=held.val, whole=train, rule=held.rule)
-    splits = Splits(root=root, train=train.source.load(), val=val.source.load())
+    halves = (replace(place.source.load(), exif=recipe.data.exif) for place in (train, val))
+    splits = Splits(root=root, train=next(halves), val=next(halves))
     check_same_categories(splits.train, splits.val)
     return splits
 
@@ -127,20 +130,22 @@ def counts(index: CocoIndex) -> str:
     said = {remark.kind: remark.annotation_ids for remark in index.remarks}
     crowd = index.annotation_ids[index.crowd]
     ignored = int(np.isin(crowd, said.get("object_ignored", ())).sum())
-    parts = {
-        "images": len(index),
-        "objects": index.num_instances - len(crowd),
-        "crowd regions": len(crowd) - ignored,
-        "ignored": ignored,
-        "dropped": len(said.get("box_dropped", ())),
-    }
-    return ", ".join(f"{count:,} {what}" for what, count in parts.items() if count or what in ("images", "objects"))
+    dropped = len(said.get("box_dropped", ()))
+    parts = [_counted(len(index), "image"), _counted(index.num_instances - len(crowd), "object")]
+    parts += [_counted(len(crowd) - ignored, "crowd region")] if len(crowd) > ignored else []
+    parts += [f"{count:,} {what}" for count, what in ((ignored, "ignored"), (dropped, "dropped")) if count]
+    return ", ".join(parts)
 
 
 def place_of(index: CocoIndex, root: Path | None) -> str:
     """Where a split's annotations and pictures are, relative to the data set where they lie in it."""
     file, folder = (_relative(path, root) for path in (index.annotation_file, index.image_folder))
     return file if file == folder else f"{file}, pictures in {folder}"
+
+
+def _counted(count: int, noun: str) -> str:
+    plural = f"{noun}es" if noun.endswith("s") else f"{noun}s"
+    return f"{count:,} {noun if count == 1 else plural}"
 
 
 def _relative(path: Path, root: Path | None) -> str:

@@ -23,7 +23,6 @@ from apps.common.weights import adopt, describe, initialize, open_start, read_co
 from det_engine import (
     RunDirectory,
     TrainResult,
-    check_solver,
     checkpoint,
     distributed,
     draw_curves,
@@ -32,6 +31,7 @@ from det_engine import (
 )
 from det_engine.cli import UsageError, take_option
 from det_engine.options import keep_explicit, override
+from det_engine.stages import stage
 from det_models import Detector, Predictor, Weights
 
 HELP = """Train a detector, evaluate it, keep its checkpoints.
@@ -150,12 +150,15 @@ def _read(app: App, args: list[str]) -> tuple[_Job, Weights | None]:
         line += "\nFrom the weights, unless an option says otherwise: " + "; ".join(adopted) + "."
     if run is not None:
         _refuse(options, recipe, run)
+    elif options.output is not None and RunDirectory(options.output).is_resumable:
+        there = options.output
+        raise UsageError(f"Output {there} holds a run already. Resume it (--resume {there}) or name another.")
     return _Job(options=options, recipe=recipe, line=line, run=run, device=resolve_device(options.device)), start
 
 
 def _open(job: _Job) -> tuple[Splits, Recipe]:
     """The data, and the recipe for their classes."""
-    with distributed.main_first():
+    with distributed.main_first(), stage("reading annotations"):
         splits = open_splits(job.options.data, job.recipe)
     print(splits)
     print(job.line)
@@ -225,7 +228,6 @@ def _parse(app: App, recipe: Recipe, data: Path | None, args: list[str]) -> tupl
     solver = keep_explicit(fitted, parsed.solver, "solver", args)
     if solver != fitted:
         line += f" Set by options instead: learning rate {solver.base_lr:g}, {solver.steps} steps."
-    check_solver(solver)  # before anything is read or written
     train = keep_explicit(settings, parsed.train, "train", args)
     return options, dataclasses.replace(parsed, solver=solver, train=train), line
 
@@ -233,7 +235,7 @@ def _parse(app: App, recipe: Recipe, data: Path | None, args: list[str]) -> tupl
 def _restarted(args: list[str]) -> tuple[str | None, list[str]]:
     """What torchrun's next attempt goes on with: the run that the one before left in --output, if it got that far."""
     output, rest = take_option(args, "output")
-    if output is None or not (RunDirectory(output).last.exists() or RunDirectory(output).previous.exists()):
+    if output is None or not RunDirectory(output).is_resumable:
         return None, args
     for name in ("recipe", "weights", "data"):
         _, rest = take_option(rest, name)

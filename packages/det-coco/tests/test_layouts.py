@@ -61,7 +61,7 @@ def put(tmp_path: Path) -> Callable[..., Path]:
 
 
 # The files as the tools write them: {annotation file: names in it}, pictures, {split: (file, folder)}.
-# Run: supervision 0.31.2, datumaro 1.13.12. Read: label-studio-sdk 2.1.2, fiftyone 1.22.1, sahi 0.12.8.
+# Run: supervision 0.31.2, datumaro 1.13.12, sahi 0.12.8. Read: label-studio-sdk 2.1.2, fiftyone 1.22.1.
 LAYOUTS: dict[str, tuple[dict[str, list[str]], list[str], dict[str, tuple[str, str]]]] = {
     "COCO 2017": (
         {"annotations/instances_train2017.json": ["a.png"], "annotations/instances_val2017.json": ["b.png"],
@@ -113,9 +113,12 @@ LAYOUTS: dict[str, tuple[dict[str, list[str]], list[str], dict[str, tuple[str, s
         ["train/images/a.png", "val/images/b.png"],
         {"train": ("train/annotations.json", "train/images"), "val": ("val/annotations.json", "val/images")},
     ),
-    "sahi's slices": (
-        {"coco.json": ["a_0_0_256_256.png"]}, ["coco/a_0_0_256_256.png"], {"coco": ("coco.json", "coco")},
+    "sahi": (
+        {"sliced_coco.json": ["a_0_0_0_256_256.png"]},
+        ["a_0_0_0_256_256.png"],
+        {"sliced_coco": ("sliced_coco.json", ".")},
     ),
+    "a folder named as the file": ({"farm.json": ["a.png"]}, ["farm/a.png"], {"farm": ("farm.json", "farm")}),
     "files beside folders": (
         {"train.json": ["a.png"], "val.json": ["b.png"]},
         ["train/a.png", "val/b.png"],
@@ -358,3 +361,36 @@ def test_nothing_reads_the_file_again(put):
     metrics = evaluate(index, rows, ["bbox", "segm", "boundary"])
     assert [metrics[task]["AP"] for task in metrics] == [1, 1, 1]
     assert len(ground_truth_of(index, 2).boxes) == 1
+
+
+def test_a_damaged_file_is_not_passed_over(put):
+    root = put({"annotations/instances_val.json": content(["a.png"])}, ["val/a.png"])
+    (root / "annotations" / "instances_train.json").write_text("[1, 2]")
+    assert list(find_splits(root)) == ["train", "val"]
+    with pytest.raises(DataError, match="is not a COCO annotation file"):
+        load_split(root, "train")
+
+
+def test_files_of_keypoints(put):
+    places = ["annotations/person_keypoints_train.json", "annotations/image_info_train.json"]
+    root = put({place: content(["a.png"]) for place in places}, ["train/a.png"])
+    for keypoints in (False, True):
+        assert find_splits(root, keypoints=keypoints)["train"].source.name == "person_keypoints_train.json"
+    put({"annotations/instances_val.json": content(["a.png"])}, ["val/a.png"])
+    assert find_splits(root)["train"].source.name == "image_info_train.json"
+    assert find_splits(root, keypoints=True)["train"].source.name == "person_keypoints_train.json"
+
+
+@pytest.mark.parametrize("folders", [("train", "val"), ("images/train", "images/val"), ("train/images", "val/images")])
+def test_pictures_of_another_split_are_never_taken(folders, put):
+    files = {f"annotations/instances_{split}.json": content(["a.png", "b.png"]) for split in ("train", "val")}
+    root = put(files, [f"{folders[0]}/a.png", f"{folders[0]}/b.png", f"{folders[1]}/a.png"])
+    with pytest.raises(DataError, match=r"1 of the 2 images .* are missing from .*val.* \(b.png\)"):
+        load_split(root, "val")
+    (root / folders[1] / "a.png").unlink()
+    for path in (root, root / "annotations" / "instances_val.json"):
+        with pytest.raises(DataError, match=r"2 of the 2 images .* are missing from .*val"):
+            load_split(path, "val")
+    (root / folders[1]).rmdir()
+    with pytest.raises(DataError, match=r"does not exist|are missing from"):
+        load_split(root, "val")

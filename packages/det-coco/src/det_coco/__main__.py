@@ -3,11 +3,12 @@
 import sys
 from collections.abc import Callable, Mapping
 
+from det_coco.doctor.command import check
 from det_coco.errors import DataError
 from det_coco.formats.conversion import convert
 
 # Each takes the arguments after its name; its docstring's first line is its help, and what it returns its exit status.
-COMMANDS: Mapping[str, Callable[[list[str]], int | None]] = {"convert": convert}
+COMMANDS: Mapping[str, Callable[[list[str]], int | None]] = {"check": check, "convert": convert}
 
 
 def main(args: list[str] | None = None) -> int:

@@ -34,7 +34,9 @@ def annotation_files(root: Path) -> list[Path]:
     others = [folder for folder in inside if folder not in named]
     deeper = [*others, *(folder / name for folder in others for name in _FOLDERS)]
     for folders in (named, [root], deeper):
-        found = [file for folder in folders for file in _json_files(folder) if may_be_annotations(file)]
+        files = [file for folder in folders for file in _json_files(folder)]
+        # What is named as COCO names them is one, though it may be damaged.
+        found = [file for file in files if _is_named(file) or may_be_annotations(file)]
         if found:
             return found
     return []
@@ -81,25 +83,38 @@ def task_and_split(file: Path, root: Path) -> tuple[str, str]:
 
 
 def picture_folders(file: Path, split: str) -> list[Path]:
-    """List the folders where the pictures of an annotation file usually are, likeliest first.
+    """List the folders where the pictures of an annotation file may be, likeliest first.
+
+    Folders of other splits are not among them: their pictures may have the same names.
 
     Args:
         file: the annotation file.
         split: its split's name.
 
     Returns:
-        folders that exist, or the likeliest one.
+        folders; the first may be missing, where none of the usual ones is there.
     """
     here, root = file.parent, data_root(file)
     word = _SPLIT.search(split)
+    names = dict.fromkeys((split, *(word.groups() if word else ()), split.rstrip("0123456789"), file.stem))
     likely = [root / split]
-    for name in dict.fromkeys((split, *(word.groups() if word else ()), split.rstrip("0123456789"), file.stem)):
+    for name in names:
         likely += [root / name, *(root / parent / name for parent in _PICTURES)]
         likely += [root / name / parent for parent in _PICTURES]
     likely += [root / name for name in _PICTURES]
     # Where none of the usual folders is there, messages name the first.
     usual = _existing(likely) or likely[:1]
-    return [*usual, root, here, *sorted(path for path in root.iterdir() if path.is_dir())]
+    return [
+        *usual,
+        root,
+        here,
+        *sorted(path for path in root.iterdir() if path.is_dir() and not names_split(path.name)),
+    ]
+
+
+def names_split(folder: str) -> bool:
+    """Tell whether a folder has the name of a split, such as `val2017`."""
+    return _SPLIT.fullmatch(folder) is not None
 
 
 def _json_files(folder: Path) -> list[Path]:
@@ -111,6 +126,12 @@ def _json_files(folder: Path) -> list[Path]:
     plain = [name for name in names if name.lower().endswith(".json") and name[0] != "."]
     pictures = {path.stem for path in map(Path, names if plain else ()) if path.suffix.lower() in picture_suffixes()}
     return [folder / name for name in plain if name[: -len(".json")] not in pictures]
+
+
+def _is_named(file: Path) -> bool:
+    """Whether a file has the name of one of COCO's or LVIS's with objects or images."""
+    tasks = tuple(f"{task}_" for task in (INSTANCES, KEYPOINTS, IMAGES))
+    return file.stem.startswith(tasks) or _LVIS.match(file.stem.rpartition("_")[0]) is not None
 
 
 def _folders_above(file: Path, root: Path) -> Iterator[Path]:

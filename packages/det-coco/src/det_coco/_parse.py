@@ -155,7 +155,7 @@ def _objects(
     sizes = np.stack((images["heights"], images["widths"]), axis=1)[position]  # [N, 2]
     clipped = corners.clip(0, sizes[:, [1, 0, 1, 0]].astype(np.float64))
     usable = np.min(clipped[:, 2:] - clipped[:, :2], axis=1) > _MIN_SIDE  # [N]
-    _remark_boxes(rows["id"], usable, np.abs(clipped - corners).max(axis=1, initial=0) > 1, remarks)
+    _remark_boxes(table, usable, np.abs(clipped - corners).max(axis=1, initial=0) > 1, remarks)
     order = np.argsort(position, kind="stable")
     order = order[usable[order]]
     keypoints = pack_keypoints(file, table, order, skeleton, remarks)
@@ -218,14 +218,21 @@ def _crowd(rows: np.ndarray, remarks: list[Remark]) -> np.ndarray:
     return crowd | ignored
 
 
-def _remark_boxes(ids: np.ndarray, usable: np.ndarray, moved: np.ndarray, remarks: list[Remark]) -> None:
-    dropped, clipped = ids[~usable], ids[usable & moved]
+def _remark_boxes(table: Table, usable: np.ndarray, moved: np.ndarray, remarks: list[Remark]) -> None:
+    dropped, clipped = np.flatnonzero(~usable), np.flatnonzero(usable & moved)
     if dropped.size:
-        message = f"{dropped.size} boxes without area inside their image were dropped (annotations {some(dropped)})."
-        remarks.append(Remark("box_dropped", message, tuple(dropped.tolist())))
+        named = _named(table, dropped)
+        message = f"{dropped.size} boxes without area inside their image were dropped (annotations {named})."
+        remarks.append(Remark("box_dropped", message, tuple(table.rows["id"][dropped].tolist())))
     if clipped.size:
-        message = f"{clipped.size} boxes reached outside their image and were clipped (annotations {some(clipped)})."
-        remarks.append(Remark("box_clipped", message, tuple(clipped.tolist())))
+        named = _named(table, clipped)
+        message = f"{clipped.size} boxes reached outside their image and were clipped (annotations {named})."
+        remarks.append(Remark("box_clipped", message, tuple(table.rows["id"][clipped].tolist())))
+
+
+def _named(table: Table, about: np.ndarray) -> str:
+    """Name annotations by what the file calls them, which another format's reader makes a place in a file."""
+    return some(some([table.record(n).get("id", f"number {n}")]) for n in about[:6].tolist())
 
 
 def _areas(table: Table, order: np.ndarray, masks: Polygons, sizes: np.ndarray, remarks: list[Remark]) -> np.ndarray:
@@ -236,10 +243,9 @@ def _areas(table: Table, order: np.ndarray, masks: Polygons, sizes: np.ndarray, 
     areas[measured] = measured_areas(masks, measured, sizes, table.rows["box"][order])
     if wrong.any():
         about = order[wrong]
-        names = some(some([table.record(n).get("id", f"number {n}")]) for n in about[:6].tolist())
         message = (
-            f"the 'area' of {counted(len(about), 'annotation')} is no number from 0 on ({names}); the area of the mask "
-            "was taken, or that of the box."
+            f"the 'area' of {counted(len(about), 'annotation')} is no number from 0 on ({_named(table, about)}); the "
+            "area of the mask was taken, or that of the box."
         )
         remarks.append(Remark("area_wrong", message, tuple(table.rows["id"][about].tolist())))
     if missing.any():

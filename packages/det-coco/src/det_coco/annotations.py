@@ -13,6 +13,7 @@ from det_coco._cache import read_cached
 from det_coco._describe import some
 from det_coco._file_kinds import other_kind
 from det_coco._find_pictures import find_pictures, stays_inside
+from det_coco._geometry import with_agreeing_geometry
 from det_coco._groups import take_groups
 from det_coco._parse import pack as pack_content
 from det_coco._sharing import pack, unpack
@@ -55,6 +56,7 @@ class CocoIndex:
         skeleton: the J keypoints of the categories that have some, or None.
         federation: which classes each image was searched for, in LVIS; None elsewhere.
         pictures: those that lie in memory, or None.
+        exif: whether pictures are turned upright as their EXIF orientation says; False for data annotated without.
         remarks: what the reader had to interpret, drop, clip or measure; also logged.
     """
 
@@ -77,6 +79,7 @@ class CocoIndex:
     skeleton: Skeleton | None = None
     federation: Federation | None = field(default=None, repr=False)
     pictures: MemoryPictures | None = field(default=None, repr=False)
+    exif: bool = True
     remarks: tuple[Remark, ...] = field(default=(), repr=False)
 
     @staticmethod
@@ -199,7 +202,9 @@ class CocoIndex:
         size = int(self.heights[position]), int(self.widths[position])
         held = None if self.pictures is None else self.pictures.file(position)
         path = self.path(position)
-        return load_image(path, size=size) if held is None else decode_image(held, path, size=size)
+        if held is None:
+            return load_image(path, size=size, exif=self.exif)
+        return decode_image(held, path, size=size, exif=self.exif)
 
     def instances(self, position: int) -> slice:
         """Slice of the instance arrays that belong to the image at a position."""
@@ -314,6 +319,7 @@ def _finish(
         what = f"{count} annotations, but none with a usable box that is no crowd" if count else "no annotation"
         raise DataError(f"{source} has no object to learn from or evaluate on: {what}. Check how it was exported.")
     index = CocoIndex(annotation_file=source, image_folder=image_folder, **found)
+    index = with_agreeing_geometry(index, look_at_pictures=check_images)
     log_remarks(source, index.remarks)
     return index
 

@@ -76,7 +76,7 @@ class Accumulation:
         if len(sizes) != 1 or max(sizes) % count:
             raise EngineError(
                 f"A batch of {max(sizes)} images in a process cannot be cut into {count} equal micro-batches; choose "
-                "another --train.accumulate."
+                "another number to accumulate."
             )
         pieces = {name: value.tensor_split(count) for name, value in on_device.items()}
         return [{name: piece[number] for name, piece in pieces.items()} for number in range(count)]

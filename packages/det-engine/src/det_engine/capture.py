@@ -121,8 +121,8 @@ class Captured(Generic[T]):
                 graph.record(lambda: self._function(*inputs))
             except RuntimeError as error:
                 raise EngineError(
-                    f"The training step cannot be captured ({str(error).strip().splitlines()[0]}); leave out "
-                    "--train.capture."
+                    f"The training step cannot be captured ({str(error).strip().splitlines()[0]}); train "
+                    "without capture."
                 ) from error
         return graph, inputs
 

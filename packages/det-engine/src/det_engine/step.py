@@ -81,7 +81,7 @@ class TrainStep:
         if distributed.world_size() > 1 and gradients.is_synchronised(self.model):
             raise EngineError(
                 "Batch norm over several processes exchanges statistics within the step, which cannot be captured; "
-                "leave out --train.capture or take another norm."
+                "train without capture, or take another norm."
             )
         for parameter in self._trained:
             parameter.grad = torch.zeros_like(parameter)

@@ -12,6 +12,7 @@ from det_models.categories import Categories
 from det_models.checkpoints import CheckpointError
 from det_models.config import BackboneConfig, ModelConfig, YolactBackboneConfig
 from det_models.detector_config import DetectorConfig
+from det_models.errors import OptionError
 
 __all__ = ["describe", "read_description", "structured"]
 
@@ -30,7 +31,16 @@ def describe(
 
     Returns:
         ``model``, ``categories`` and perhaps ``limbs``, of numbers, texts, tuples, lists and dictionaries alone.
+
+    Raises:
+        OptionError: The network has another number of classes.
     """
+    count = model.detector.num_classes
+    if count != len(categories):
+        raise OptionError(
+            f"categories must be as many as the classes of the network, {count}, got {len(categories)}. Build it with "
+            f"num_classes={len(categories)}."
+        )
     named = [{"id": identifier, "name": name} for identifier, name in categories.items()]
     joined = [list(limb) for limb in limbs]
     return {"model": asdict(model), "categories": named} | ({"limbs": joined} if joined else {})

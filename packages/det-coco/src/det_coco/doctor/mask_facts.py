@@ -41,13 +41,16 @@ class MaskFacts:
     kept: list[Any]
 
 
-def measure_masks(segmentations: Sequence[Any], size: tuple[int, int], boxes: np.ndarray) -> MaskFacts:
+def measure_masks(
+    segmentations: Sequence[Any], size: tuple[int, int], boxes: np.ndarray, *, said: tuple[int, int]
+) -> MaskFacts:
     """Measure the masks of one picture.
 
     Args:
         segmentations: M values as in the file, None where there is none.
-        size: (height, width) in pixels.
+        size: (height, width) in pixels of the picture; zeros where it is unknown.
         boxes: float64 `[M, 4]` x, y, width, height as in the file, or NaN.
+        said: (height, width) that the file says, which run-length codes may have too.
     """
     count = len(segmentations)
     facts = MaskFacts(
@@ -67,7 +70,8 @@ def measure_masks(segmentations: Sequence[Any], size: tuple[int, int], boxes: np
         if isinstance(segmentation, list):
             _polygons(facts, n, segmentation, size)
         elif isinstance(segmentation, dict):
-            _code(facts, n, segmentation, size, boxes[n])
+            given = segmentation.get("size")
+            _code(facts, n, segmentation, said if given == list(said) else size, boxes[n])
         else:
             facts.faults[n] = "broken_mask: it is neither a list of polygons nor a run-length code"
     return facts

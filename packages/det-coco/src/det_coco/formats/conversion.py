@@ -44,9 +44,12 @@ def convert(args: Sequence[str] | None = None, prog: str = "python -m det_coco c
     chosen = {name: sources[name] for name in options.split or sources}
     lost = convert_data(chosen, options.out, to=options.to, masks=options.masks, pictures=options.pictures)
     for name in chosen:
-        print(f"{name}: {options.out / ('annotations' if options.to == 'coco' else 'labels')}")
+        written = f"annotations/instances_{name}.json" if options.to == "coco" else f"labels/{name}"
+        print(f"{name}: {options.out / written}")
+    if lost:
+        print("Not kept:")
     for what, count in lost.items():
-        print(f"Not kept: {count:,} {what}.")
+        print(f"{count:>9,} {what}")
 
 
 def convert_data(
@@ -126,6 +129,15 @@ def _place(index: CocoIndex, names: Sequence[str], folder: Path, how: Pictures) 
         if held is not None:
             target.write_bytes(held)
         elif how == "link":
-            target.symlink_to(index.path(position).resolve())
+            _link(target, index.path(position).resolve())
         else:
             shutil.copyfile(index.path(position), target)
+
+
+def _link(target: Path, picture: Path) -> None:
+    try:
+        target.symlink_to(picture)
+    except OSError as error:
+        raise DataError(
+            f"{target} cannot be made a link to {picture}: {error.strerror}. Copy the pictures: --pictures copy."
+        ) from None

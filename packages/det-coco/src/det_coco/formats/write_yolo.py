@@ -74,10 +74,11 @@ def write_data_yaml(class_names: Iterable[str], splits: Iterable[str], out: Path
 
 def _lost(index: CocoIndex, *, masks: bool) -> Counter[str]:
     """Count what no label file holds."""
+    crowd = "crowd regions and ignored objects (left out, so that YOLO learns background there)"
     with_mask = int((~index.crowd & (index.polygon_counts > 0)).sum())
     return Counter(
         {
-            "crowd regions and ignored objects (left out; YOLO learns them as background)": int(index.crowd.sum()),
+            crowd: int(index.crowd.sum()),
             "masks (the option --masks writes them instead of boxes)": 0 if masks else with_mask,
             "keypoints": int((index.keypoints[..., 2] > 0).sum()),
             "image ids": len(index),
@@ -100,16 +101,18 @@ def _centre_and_size(corners: np.ndarray) -> np.ndarray:
 def _outline(index: CocoIndex, row: int, position: int, lost: Counter[str]) -> np.ndarray:
     """Outline of a mask in pixels, of the box where there is no mask: float64 `[P, 2]` x, y."""
     size = np.array([index.widths[position], index.heights[position]], dtype=np.float64)
+    outlines = _polygons(index, row)
+    joined = join_outlines(outlines) if outlines else np.zeros((0, 2))
+    inside = bool(outlines) and (joined >= 0).all() and (joined <= size).all()
+    if inside and len(outlines) == 1:
+        return joined
     bitmap = instance_bitmap(index, row, int(size[1]), int(size[0]))
     if not bitmap.any():
         lost["objects without mask (their box is written as an outline)"] += 1
         (left, top), (right, bottom) = _corners(index, row, size)
         return np.array([[left, top], [right, top], [right, bottom], [left, bottom]])
-    outlines = _polygons(index, row)
-    joined = join_outlines(outlines) if outlines else np.zeros((0, 2))
-    inside = (joined >= 0).all() and (joined <= size).all()
     # Polygons that overlap would cancel out where they do.
-    if not outlines or not inside or (len(outlines) > 1 and not np.array_equal(_bitmap(joined, size), bitmap)):
+    if not inside or not np.array_equal(_bitmap(joined, size), bitmap):
         outlines = trace_outlines(bitmap)
         joined = join_outlines(outlines)
     if len(outlines) > 1:
