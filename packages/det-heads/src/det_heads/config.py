@@ -22,6 +22,9 @@ __all__ = [
     "RPNConfig",
 ]
 
+MOST_CONVS = 100
+"""Convolutions in a row that a head may have: more come from a damaged file, not from a person."""
+
 
 def _require(condition: bool, name: str, expected: str, got: object) -> None:
     if not condition:
@@ -169,6 +172,7 @@ class RPNConfig:
     def __post_init__(self) -> None:
         for name in ("convs", "samples", "pre_nms_train", "pre_nms_test", "post_nms_train", "post_nms_test"):
             _require(getattr(self, name) > 0, f"rpn.{name}", "positive", getattr(self, name))
+        _require(self.convs <= MOST_CONVS, "rpn.convs", f"1 to {MOST_CONVS}", self.convs)
         _require(self.negative_iou <= self.positive_iou, "rpn.negative_iou", "at most positive_iou", self.negative_iou)
         _require(
             self.normalizer in ("configured", "sampled"), "rpn.normalizer", "configured or sampled", self.normalizer
@@ -241,7 +245,7 @@ class BoxHeadConfig:
     def __post_init__(self) -> None:
         for name in ("conv_channels", "layers", "channels", "samples", "max_detections"):
             _require(getattr(self, name) > 0, f"box.{name}", "positive", getattr(self, name))
-        _require(self.convs >= 0, "box.convs", "0 or more", self.convs)
+        _require(0 <= self.convs <= MOST_CONVS, "box.convs", f"0 to {MOST_CONVS}", self.convs)
         _require(self.norm in (None, "bn", "gn"), "box.norm", "bn, gn or None", self.norm)
         _require(0 <= self.label_smoothing < 1, "box.label_smoothing", "in [0, 1)", self.label_smoothing)
         _require(0 <= self.score_threshold < 1, "box.score_threshold", "in [0, 1)", self.score_threshold)
@@ -277,7 +281,7 @@ class MaskHeadConfig:
     paste_threshold: float = 0.5
 
     def __post_init__(self) -> None:
-        _require(self.convs >= 0, "mask.convs", "0 or more", self.convs)
+        _require(0 <= self.convs <= MOST_CONVS, "mask.convs", f"0 to {MOST_CONVS}", self.convs)
         _require(self.channels > 0, "mask.channels", "positive", self.channels)
         _require(self.norm in (None, "bn", "gn"), "mask.norm", "bn, gn or None", self.norm)
         _require(

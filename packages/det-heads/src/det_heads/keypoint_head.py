@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from det_backbones import kaiming_normal
-from det_heads.config import PoolConfig
+from det_heads.config import MOST_CONVS, PoolConfig
 from det_heads.matching import Samples
 from det_heads.packing import pack, unpack
 from det_heads.parts import WHOLE, BatchPart
@@ -48,6 +48,8 @@ class KeypointHeadConfig:
         for name in ("num_keypoints", "convs", "channels"):
             if getattr(self, name) < 1:
                 raise ValueError(f"keypoints.{name} must be positive, got {getattr(self, name)}")
+        if self.convs > MOST_CONVS:
+            raise ValueError(f"keypoints.convs must be at most {MOST_CONVS}, got {self.convs}")
 
 
 class KeypointHead(nn.Module):
