@@ -23,7 +23,7 @@ def build_step(app: str, device: torch.device, backbone: str = "resnet") -> Call
     bucket = {} if app == "yolact" else {"buckets": ((192, 192),)}
     recipe = dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, batch=2, workers=0, **bucket))
     data = os.environ.get("SHAPES")
-    splits = open_splits(None if data is None else Path(data), recipe.data)
+    splits = open_splits(None if data is None else Path(data), recipe)
     recipe = with_classes(recipe, splits.train.num_classes).resolved()
     torch.manual_seed(0)
     model = build(recipe.model())

@@ -21,7 +21,7 @@ ALLOWED = {
 }
 OURS = set(ALLOWED)
 # Where the distribution's name is not the module's.
-MODULES = {"pillow": "PIL"}
+MODULES = {"pillow": "PIL", "pyyaml": "yaml"}
 # Imported where its absence is explained to the user.
 OPTIONAL = {"timm", "torch_npu", "torchvision", "triton"}
 

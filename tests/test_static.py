@@ -303,7 +303,7 @@ def test_a_full_size_step_of_every_recipe_has_shapes_from_the_configuration(name
     shapes = {"boxes": (size, k, 4), "scores": (size, k), "labels": (size, k), "valid": (size, k)}
     if recipe.detector.mask is not None:
         shapes["masks"] = (size, k, 28, 28)
-    if recipe.detector.keypoints is not None:
+    if "keypoints" in recipe.model().tasks:
         shapes["heatmaps"] = (size, k, shape.keypoints, 56, 56)
     assert {key: tuple(value.shape) for key, value in found.items()} == shapes
 

@@ -51,7 +51,7 @@ def app_of(detector: DetectorConfig | YolactConfig) -> str:
         return "yolact"
     if detector.cascade is not None:
         return "cascade_rcnn"
-    return "faster_rcnn" if detector.mask is None and detector.keypoints is None else "mask_rcnn"
+    return "mask_rcnn" if detector.branches else "faster_rcnn"
 
 
 def with_classes(recipe: R, num_classes: int) -> R:

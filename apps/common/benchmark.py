@@ -88,7 +88,7 @@ def _benchmark(app: App, options: BenchmarkOptions, device: torch.device, weight
     recipe = options.config
     classes = len(weights.categories) if weights is not None and weights.kind == "detector" else None
     with distributed.main_first():
-        splits = open_splits(options.data, recipe.data, keypoints=recipe.batch_shape().keypoints > 0)
+        splits = open_splits(options.data, recipe)
     if classes is not None and classes < splits.train.num_classes:
         raise EngineError(
             f"{options.weights} knows {classes} classes and {splits.root} has {splits.train.num_classes}; "

@@ -6,7 +6,6 @@ Modules of the packages take plain arguments; only the apps see this tree.
 from dataclasses import asdict, dataclass, replace
 from typing import Annotated, Any, Literal, Self, TypeVar, cast
 
-import cattrs
 import tyro
 
 from det_coco import Augmentation, BatchShape, Resize, default_buckets
@@ -15,6 +14,7 @@ from det_engine import SolverConfig, TrainSettings, scaled_to_batch
 from det_models import BackboneConfig, DetectorConfig, ModelConfig
 from det_models.adopting import backbone_of, conventions_of, model_of
 from det_models.checkpoints import Checkpoint
+from det_models.description import structured
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,11 +82,6 @@ class Recipe:
     solver: SolverConfig
     train: TrainSettings
 
-    @property
-    def has_masks(self) -> bool:
-        """Whether the detector finds masks, not only boxes."""
-        raise NotImplementedError
-
     def batch_shape(self) -> BatchShape:
         """The static shapes of its batches."""
         raise NotImplementedError
@@ -124,28 +119,25 @@ class Recipe:
 
 @dataclass(frozen=True, kw_only=True)
 class TwoStageRecipe(Recipe):
-    """A recipe of Faster or Mask R-CNN."""
+    """A recipe of a two-stage detector."""
 
     detector: DetectorConfig
     data: DataConfig
 
-    @property
-    def has_masks(self) -> bool:
-        """Whether there is a mask head."""
-        return self.detector.mask is not None
-
     def batch_shape(self) -> BatchShape:
-        """Buckets, and masks in the form the head is trained on."""
-        mask, data = self.detector.mask, self.resolved().data
-        return BatchShape(
+        """Buckets, and what the branches learn from in the form that they need."""
+        data = self.resolved().data
+        shape = BatchShape(
             buckets=data.buckets,
-            masks="none" if mask is None else "bitmaps" if mask.target == "bitmap" else "polygons",
+            masks="none",
             max_instances=data.max_instances,
             max_edges=data.max_edges,
             max_polygons=data.max_polygons,
             drop_excess=data.drop_excess,
-            keypoints=0 if self.detector.keypoints is None else self.detector.keypoints.num_keypoints,
         )
+        for branch in self.detector.branches.values():
+            shape = replace(shape, **branch.batch_shape())
+        return shape
 
     def training_transform(self) -> Augmentation:
         """A resize to one of the sizes, and a mirror."""
@@ -202,7 +194,7 @@ def to_dict(recipe: Recipe) -> dict[str, Any]:
 
 def from_dict(values: dict[str, Any], kind: type[R]) -> R:
     """The recipe of that kind that :func:`to_dict` wrote; wrong fields raise cattrs' errors."""
-    return cattrs.Converter(forbid_extra_keys=True).structure(values, kind)
+    return structured(values, kind)
 
 
 def _at_least(config: object, **floors: int) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from apps.common.config import LoadingConfig, Recipe
+from apps.common.config import Recipe
 from det_coco import (
     Batch,
     BatchShape,
@@ -37,13 +37,14 @@ def data_root(data: Path | None) -> Path:
     return synthetic_dataset() if data is None else data
 
 
-def open_splits(data: Path | None, config: LoadingConfig, *, keypoints: bool = False) -> Splits:
-    """Index the training and the held-out split, with keypoints for detectors of them.
+def open_splits(data: Path | None, recipe: Recipe) -> Splits:
+    """Index the training and the held-out split, with what the recipe's detector learns from.
 
     Raises:
         DataError: anything wrong with the folder, the annotation files or their categories.
     """
-    root = data_root(data)
+    root, config = data_root(data), recipe.data
+    keypoints = "keypoints" in recipe.model().tasks
     names = (config.train_split, config.val_split)
     if None in names:
         default = default_splits(root, keypoints=keypoints)

@@ -7,6 +7,7 @@ from functools import partial
 from apps.common.app import App
 from apps.common.benchmark import benchmark
 from apps.common.convert import convert
+from apps.common.convert_data import convert_data
 from apps.common.evaluate import evaluate
 from apps.common.predict import predict
 from apps.common.replay import replay
@@ -25,6 +26,7 @@ COMMANDS: dict[str, Command] = {
     "predict": predict,
     "benchmark": benchmark,
     "convert": convert,
+    "convert-data": convert_data,
     "replay": replay,
     "recipes": show_recipes,
 }

@@ -5,7 +5,7 @@ from typing import Literal
 
 from PIL import Image, ImageDraw, ImageFont
 
-from det_coco import CocoIndex, Detections, detections_of, ground_truth_of, load_image, save_picture, side_by_side
+from det_coco import CocoIndex, Detections, detections_of, ground_truth_of, save_picture, side_by_side
 
 MIN_SCORE = 0.5
 Part = Literal["masks", "boxes", "scores", "fps"]
@@ -22,7 +22,7 @@ def draw_beside_truth(index: CocoIndex, detections: Detections, folder: Path, co
     """
     for position in range(min(count, len(index))):
         image_id = int(index.image_ids[position])
-        image = load_image(index.path(position))
+        image = index.image(position)
         picture = side_by_side(
             image,
             ground_truth_of(index, image_id),

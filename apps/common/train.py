@@ -101,7 +101,7 @@ def train(app: App, args: list[str]) -> None:
         splits, recipe = _open(job)
         model = _build(app, job, recipe, start)
         del start  # whose tensors the model has
-        skeleton = splits.train.skeleton if recipe.batch_shape().keypoints else None
+        skeleton = splits.train.skeleton
         description = describe(app, recipe, splits.train.categories, skeleton.limbs if skeleton else ())
         config = {**description, "data": _text(job.options.data)}
         run = job.run or new_run(job.options.output or default_output(app, recipe.name), config, job.device)
@@ -152,7 +152,7 @@ def _read(app: App, args: list[str]) -> tuple[_Job, Weights | None]:
 def _open(job: _Job) -> tuple[Splits, Recipe]:
     """The data, and the recipe for their classes."""
     with distributed.main_first():
-        splits = open_splits(job.options.data, job.recipe.data, keypoints=job.recipe.batch_shape().keypoints > 0)
+        splits = open_splits(job.options.data, job.recipe)
     print(
         f"Data: {splits.root}: {len(splits.train)} training and {len(splits.val)} held-out images, "
         f"{splits.train.num_classes} classes."

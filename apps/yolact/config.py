@@ -55,11 +55,6 @@ class YolactRecipe(Recipe):
                 f"looks at masks of {estimator.min_side} pixels and more. Give a larger --data.size, or another recipe."
             )
 
-    @property
-    def has_masks(self) -> bool:
-        """Always."""
-        return True
-
     def batch_shape(self) -> BatchShape:
         """One square, and masks at the sizes of the two losses that learn them."""
         data = self.data

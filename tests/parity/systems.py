@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from apps.cascade_rcnn import config as cascade_rcnn
-from apps.common.app import App
+from apps.common.app import App, app_of
 from apps.common.config import TwoStageRecipe
 from apps.common.weights import adopt, initialize, open_start
 from apps.faster_rcnn import config as faster_rcnn
@@ -93,9 +93,7 @@ class Case:
     @property
     def app(self) -> App:
         """The app that a user runs such a model with."""
-        heads = self.recipe.detector
-        name = "faster_rcnn" if heads.mask is None and heads.keypoints is None else "mask_rcnn"
-        return APPS["cascade_rcnn" if heads.cascade is not None else name]
+        return APPS[app_of(self.recipe.detector)]
 
     @contextmanager
     def weights(self, form: str = "") -> Iterator[Path]:

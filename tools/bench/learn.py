@@ -192,7 +192,7 @@ def main(args: list[str] | None = None) -> None:
             warmup_steps=round(recipe.solver.warmup_steps * share),
         )
         recipe = replace(recipe, solver=solver)
-    splits = open_splits(options.data, recipe.data)
+    splits = open_splits(options.data, recipe)
     recipe = with_classes(recipe, splits.train.num_classes).resolved()
     assert recipe.detector.mask is not None
     bitmaps = replace(recipe.detector, mask=replace(recipe.detector.mask, target="bitmap"))

@@ -30,7 +30,7 @@ def ours(options: argparse.Namespace) -> Iterator[object]:
         recipe.data, batch=options.batch, train_sizes=(options.size,), workers=options.workers, drop_excess=True
     )
     recipe = replace(recipe, data=data).resolved()
-    return training_batches(recipe, open_splits(options.data, data).train, 0, pin_memory=False)
+    return training_batches(recipe, open_splits(options.data, recipe).train, 0, pin_memory=False)
 
 
 def torchvisions(options: argparse.Namespace, index: CocoIndex) -> Iterator[object]:
@@ -91,7 +91,7 @@ def main(args: list[str] | None = None) -> None:
     parser.add_argument("--size", type=int, default=800, help="shorter side")
     add_options(parser)
     options = parser.parse_args(args)
-    index = open_splits(options.data, RECIPES["mask_rcnn_r50_fpn_1x"]().data).train
+    index = open_splits(options.data, RECIPES["mask_rcnn_r50_fpn_1x"]()).train
     found = speeds({"ours": ours(options), "torchvision": torchvisions(options, index)}, options)
     print(f"{'loading':<20} {'ours':>10} {'torchvision':>12} {'ratio':>6}   images/s, {options.workers} workers")
     ratio = found["ours"] / found["torchvision"]

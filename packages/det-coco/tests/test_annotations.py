@@ -218,7 +218,7 @@ def test_layout(content, write, tmp_path):
     with pytest.raises(DataError, match=r"is not a COCO data set: it has no annotations/instances_<split>.json"):
         find_splits(tmp_path)
     write(content, "train")
-    with pytest.raises(DataError, match=r"neither .* \(it has: train\)"):
+    with pytest.raises(DataError, match=r"no split to evaluate on by its name \(val2017, val, .*\); it has: train\."):
         default_splits(tmp_path)
     write(content, "val")
     assert default_splits(tmp_path) == ("train", "val")

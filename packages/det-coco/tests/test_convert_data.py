@@ -6,8 +6,7 @@ import pytest
 
 from det_coco import CocoIndex
 from det_coco.__main__ import main
-from det_coco.formats.convert import convert_data
-from det_coco.formats.registry import find_sources
+from det_coco.formats.conversion import convert_data, find_sources
 
 
 def test_coco_to_coco_keeps_everything_exactly(dataset, tmp_path):

@@ -15,7 +15,7 @@ from det_coco import (
     evaluate,
     match_detections,
 )
-from det_coco.intervals import _average_precision, _mean
+from det_coco.intervals import average_precision, mean_of
 from testing.evaluation_cases import cases, make_case, open_case, pycocotools
 
 
@@ -44,7 +44,7 @@ def test_images_that_count_often_are_images_there_often(case, data):
     for iou_type in ("bbox", "segm"):
         matches = match_detections(index, Detections.from_rows(index, rows), iou_type)
         names = dict(enumerate(index.class_names))
-        ours = _mean(_average_precision(matches, np.array(times, dtype=np.int32)[:, None], names))[0]
+        ours = mean_of(average_precision(matches, np.array(times, dtype=np.int32)[:, None], names))[0]
         theirs = 0.0
         if any(times):
             _, stats = pycocotools(*repeated(content, rows, times), iou_type)

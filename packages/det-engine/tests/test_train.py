@@ -397,6 +397,64 @@ def test_models_that_return_something_else(fit, tmp_path, output, message):
         fit(tmp_path / "run", model=Odd(), evaluate=None)
 
 
+def test_a_list_or_a_loader_of_batches(fit, small, tmp_path):
+    """They are gone through again and again; shuffled by epoch, and the same after a resume."""
+    rows = [{name: value[0] for name, value in small.make_batch(n).items() if name != "image_ids"} for n in range(30)]
+    loader = torch.utils.data.DataLoader(rows, batch_size=4, shuffle=True, drop_last=True)
+    whole, _, _ = fit(tmp_path / "whole", batches=loader, steps=20)
+    part = tmp_path / "part"
+    fit(part, batches=loader, steps=10)
+    resumed, _, _ = fit(part, batches=loader, steps=20, resume=part)
+    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), resumed.parameters(), strict=True))
+    listed, _, _ = fit(tmp_path / "list", batches=list(loader), steps=20)
+    assert not torch.equal(listed.head.weight, whole.head.weight)
+
+
+@pytest.mark.parametrize(
+    ("batches", "message"),
+    [
+        (lambda small: iter([small.make_batch(0)]), r"iterated over again and again, .* got list_iterator"),
+        (lambda small: 3, "got int"),
+        (lambda small: [], "The data ended at step 0"),
+        (lambda small: [tuple(small.make_batch(0).values())], r"must be a dict of tensors .* got tuple; .* collate_fn"),
+        (lambda small: [{**small.make_batch(0), "names": ["a"]}], "must hold tensors alone, but 'names' is list"),
+        (lambda small: lambda step: [small.make_batch(0)] * 3, "The data ended at step 3 of 40"),
+        (lambda small: lambda step: None, "must give an iterator"),
+    ],
+)
+def test_batches_of_other_kinds(fit, small, tmp_path, batches, message):
+    with pytest.raises(EngineError, match=message):
+        fit(tmp_path / "run", batches=batches(small))
+
+
+@pytest.mark.parametrize("found", [None, 0.5, {"AP": "high"}, {"AP": torch.ones(3)}, {"AP": None}])
+def test_evaluations_that_return_something_else(fit, tmp_path, found):
+    with pytest.raises(EngineError, match=r"evaluate must return (metrics|numbers) by name"):
+        fit(tmp_path / "run", evaluate=lambda: found)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"run": "runs/x"}, "run must be a RunDirectory, .* got str"),
+        ({"solver": {"steps": 3}}, "solver must be a SolverConfig, got dict"),
+        ({"batch_size": 4.0}, "batch_size must be a whole number, got float"),
+    ],
+)
+def test_arguments_of_other_kinds(fit, tmp_path, change, message):
+    with pytest.raises(EngineError, match=message):
+        fit(tmp_path / "run", **change)
+
+
+def test_a_detached_loss(fit, small, tmp_path):
+    class Detached(Breaking):
+        def forward(self, batch):
+            return {name: value.detach() for name, value in self.net(batch).items()}
+
+    with pytest.raises(EngineError, match=r"None of the losses \(loss_class, loss_size\) depends on a parameter"):
+        fit(tmp_path / "run", model=Detached(small.make_net(), 0, None), evaluate=None)
+
+
 def test_losses_that_change_their_names(fit, tmp_path):
     class Odd(nn.Module):
         def __init__(self):

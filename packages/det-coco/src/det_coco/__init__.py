@@ -8,10 +8,11 @@ from det_coco.detections import Detections
 from det_coco.drawn import Drawn, detections_of, ground_truth_of
 from det_coco.errors import DataError
 from det_coco.evaluation import evaluate
+from det_coco.holdout import HeldOut, hold_out
 from det_coco.images import list_images, load_image
 from det_coco.intervals import Interval, confidence_intervals, difference_intervals
 from det_coco.keypoints import Skeleton
-from det_coco.layout import Split, default_splits, find_splits, load_split
+from det_coco.layout import Split, default_split, default_splits, find_splits, load_split
 from det_coco.loader import Loader, eval_loader, train_loader
 from det_coco.lvis import Federation
 from det_coco.matches import Matches, match_detections
@@ -25,6 +26,7 @@ from det_coco.selection import Limits, limits
 from det_coco.ssd import SSDAugmentation
 from det_coco.synthetic import cache_folder, synthetic_dataset
 from det_coco.transforms import Augmentation
+from det_coco.written_split import write_split
 
 __all__ = [
     "Augmentation",
@@ -36,6 +38,7 @@ __all__ = [
     "Detections",
     "Drawn",
     "Federation",
+    "HeldOut",
     "Interval",
     "Limits",
     "Loader",
@@ -53,6 +56,7 @@ __all__ = [
     "confidence_intervals",
     "decode_rle",
     "default_buckets",
+    "default_split",
     "default_splits",
     "detections_of",
     "difference_intervals",
@@ -61,6 +65,7 @@ __all__ = [
     "evaluate",
     "find_splits",
     "ground_truth_of",
+    "hold_out",
     "limits",
     "list_images",
     "load_image",
@@ -74,4 +79,5 @@ __all__ = [
     "synthetic_dataset",
     "to_results",
     "train_loader",
+    "write_split",
 ]

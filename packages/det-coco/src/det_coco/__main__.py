@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable, Mapping
 
 from det_coco.errors import DataError
-from det_coco.formats.convert import convert
+from det_coco.formats.conversion import convert
 
 # Each takes the arguments after its name; its docstring's first line is its help, and what it returns its exit status.
 COMMANDS: Mapping[str, Callable[[list[str]], int | None]] = {"convert": convert}

@@ -90,14 +90,18 @@ class Columns:
 
     def of(self, labels: np.ndarray) -> "Columns":
         """The part that is about some classes."""
-        truth = np.flatnonzero(np.isin(self.truth_labels, labels))
-        found = np.flatnonzero(np.isin(self.found_labels, labels))
-        changes: dict[str, Any] = {"labels": labels}
+        part = self.part(np.isin(self.truth_labels, labels), np.isin(self.found_labels, labels))
+        return replace(part, labels=labels)
+
+    def part(self, truth: np.ndarray, found: np.ndarray) -> "Columns":
+        """The part that is about some objects, bool `[N]`, and some detections, bool `[K]`."""
+        chosen = {"truth": truth, "crowd": truth, "found": found, "scores": found}
+        changes: dict[str, Any] = {}
         for entry in fields(self):
-            value = getattr(self, entry.name)
-            rows = {"truth": truth, "crowd": truth, "found": found, "scores": found}.get(entry.name.partition("_")[0])
+            value, rows = getattr(self, entry.name), chosen.get(entry.name.partition("_")[0])
             if rows is not None and value is not None and len(value):
-                changes[entry.name] = [value[n] for n in rows] if isinstance(value, list) else value[rows]
+                is_list = isinstance(value, list)
+                changes[entry.name] = [value[n] for n in np.flatnonzero(rows)] if is_list else value[rows]
         return replace(self, **changes)
 
 

@@ -2,21 +2,20 @@
 
 import json
 import math
-from collections import Counter
 from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 import numpy as np
 
 from det_coco._describe import counted, describe, kind, some
+from det_coco._find_pictures import find_pictures
 from det_coco._parse_keypoints import pack_keypoints, read_skeleton
 from det_coco._parse_masks import is_area, measured_area, pack_masks
 from det_coco.errors import DataError
 from det_coco.keypoints import Skeleton
-from det_coco.lvis import read_federation
+from det_coco.lvis import name_by_address, read_federation
 from det_coco.remarks import Remark
 
 # Boxes narrower than this have no usable width (detectron2 `Boxes.nonempty`).
@@ -45,12 +44,16 @@ def parse(
     Raises:
         DataError: see `CocoIndex.load`.
     """
+    if not require_objects and isinstance(content, dict):
+        content = {"annotations": [], "categories": [], **content}  # as files without truth have it
     _check_parts(file, content)
     remarks: list[Remark] = []
     categories = _categories(file, content["categories"])
+    if not categories and (require_objects or content["annotations"]):
+        raise DataError(f"{file} has no category. List the classes under 'categories'.")
     images = _images(file, content["images"], content["categories"])
     if check_images:
-        images["file_names"] = _find_files(file, folder, images["file_names"], images["image_ids"], remarks)
+        images["file_names"] = find_pictures(file, folder, images["file_names"], images["image_ids"], remarks)
     skeleton = read_skeleton(file, content["categories"], remarks)
     objects = _objects(file, content["annotations"], categories, images, skeleton, remarks)
     if require_objects and not (~objects["crowd"]).any():
@@ -65,6 +68,7 @@ def parse(
 
 def _images(file: Path, content: list[Any], categories: list[Any]) -> dict[str, Any]:
     """Check and pack the images, by ascending id, and what is known to be in them or not."""
+    name_by_address(content)
     records = _records(file, content, "image", {"id": int, "file_name": str, "height": int, "width": int})
     records.sort(key=lambda image: image["id"])
     ids = np.array([image["id"] for image in records], dtype=np.int64)
@@ -235,8 +239,6 @@ def _flags(file: Path, records: list[dict[str, Any]], key: str) -> np.ndarray:
 
 def _categories(file: Path, records: list[Any]) -> dict[int, str]:
     records = _records(file, records, "category", {"id": int, "name": str})
-    if not records:
-        raise DataError(f"{file} has no category. List the classes under 'categories'.")
     _refuse_duplicates(file, "category", np.array([record["id"] for record in records], dtype=np.int64))
     return {record["id"]: record["name"] for record in sorted(records, key=lambda record: record["id"])}
 
@@ -246,66 +248,6 @@ def _refuse_duplicates(file: Path, what: str, ids: np.ndarray) -> None:
     twice = values[counts > 1]
     if twice.size:
         raise DataError(f"{file}: {twice.size} {what} ids appear more than once ({some(twice)}). Ids must be unique.")
-
-
-def _find_files(
-    file: Path, folder: Path, names: np.ndarray, image_ids: np.ndarray, remarks: list[Remark]
-) -> np.ndarray:
-    """Look for every picture, also where exporters leave names that do not fit the folder.
-
-    Args:
-        file: named in messages.
-        folder: image folder.
-        names: `[I]` file names.
-        image_ids: `[I]`.
-        remarks: gets one about names that do not fit.
-
-    Returns:
-        `[I]` names under which the pictures lie, relative to the folder.
-
-    Raises:
-        DataError: pictures are missing, or two images would share one.
-    """
-    if not folder.is_dir():
-        raise DataError(f"The image folder {folder} of {file} does not exist.")
-    present = {entry.name for entry in folder.iterdir()}
-    found = [name if name in present else _other_name(folder, name) for name in names.tolist()]
-    missing = [name for name, other in zip(names.tolist(), found, strict=True) if other is None]
-    if missing:
-        raise DataError(
-            f"{len(missing)} of the {len(names)} images of {file} are missing from {folder} ({some(missing)}). "
-            "Add them, or remove their entries from the annotation file."
-        )
-    moved = [(name, other) for name, other in zip(names.tolist(), found, strict=True) if name != other]
-    if moved:
-        name, other = moved[0]
-        about = tuple(image_ids[np.array(found) != names].tolist())
-        message = (
-            f"'file_name' is not what the picture is called for {counted(len(moved), 'image')}: {some([name])} is read "
-            f"as {some([other])}."
-        )
-        remarks.append(Remark("file_name", message, image_ids=about))
-        paths = Counter(str(other) for other in found)
-        twice = [name for name, other in moved if paths[str(other)] > 1]
-        if twice:
-            raise DataError(
-                f"{file}: several images would be read from one picture of {folder} ({some(twice)}), because the "
-                "folders in their 'file_name' are not there. Restore the folders, or give the pictures different names."
-            )
-    return np.array(found, dtype=np.str_)
-
-
-def _other_name(folder: Path, name: str) -> str | None:
-    """Find a picture under its name, or else with other slashes, decoded, beside the folder, or by its last part."""
-    plain = unquote(urlsplit(name).path if "://" in name else name).replace("\\", "/")
-    last = plain.rsplit("/", 1)[-1]
-    for candidate in (name, name.replace("\\", "/"), plain, f"../{plain}", last):
-        try:
-            if last and (folder / candidate).is_file():
-                return candidate
-        except (OSError, ValueError):  # Too long for a name, or with a zero byte.
-            continue
-    return None
 
 
 def _image_positions(file: Path, records: list[dict[str, Any]], image_ids: np.ndarray) -> np.ndarray:

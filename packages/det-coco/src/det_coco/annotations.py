@@ -9,12 +9,15 @@ from typing import Any
 
 import numpy as np
 
+from det_coco._file_kinds import other_kind
 from det_coco._groups import take_groups
 from det_coco._parse import parse, read_json
 from det_coco._sharing import pack, unpack
 from det_coco.errors import DataError
+from det_coco.images import decode_image, load_image
 from det_coco.keypoints import Skeleton
 from det_coco.lvis import Federation
+from det_coco.memory import MemoryPictures
 from det_coco.polygons import Polygons
 from det_coco.remarks import Remark, log_remarks
 from det_coco.rle import runs_to_edges
@@ -47,6 +50,7 @@ class CocoIndex:
             labelled but hidden, 2 visible; J is 0 without a skeleton.
         skeleton: the J keypoints of the categories that have some, or None.
         federation: which classes each image was searched for, in LVIS; None elsewhere.
+        pictures: those that lie in memory, or None.
         remarks: what the reader had to interpret, drop, clip or measure; also logged.
     """
 
@@ -68,6 +72,7 @@ class CocoIndex:
     keypoints: np.ndarray = field(repr=False)
     skeleton: Skeleton | None = None
     federation: Federation | None = field(default=None, repr=False)
+    pictures: MemoryPictures | None = field(default=None, repr=False)
     remarks: tuple[Remark, ...] = field(default=(), repr=False)
 
     @staticmethod
@@ -87,7 +92,8 @@ class CocoIndex:
             annotation_file: COCO `instances_*.json`.
             image_folder: folder the file names are relative to.
             check_images: check that every picture exists.
-            require_objects: refuse a file without a single usable object.
+            require_objects: refuse a file without a single usable object; annotations and categories may be missing
+                otherwise.
 
         Returns:
             the index.
@@ -96,13 +102,19 @@ class CocoIndex:
             DataError: anything that would make training wrong or stop it later; the message says what and where.
         """
         file = Path(annotation_file)
-        return CocoIndex.from_content(
-            read_json(file),
-            source=file,
-            image_folder=Path(image_folder),
-            check_images=check_images,
-            require_objects=require_objects,
-        )
+        try:
+            return CocoIndex.from_content(
+                read_json(file),
+                source=file,
+                image_folder=Path(image_folder),
+                check_images=check_images,
+                require_objects=require_objects,
+            )
+        except DataError:
+            kind = other_kind(file)
+            if kind is None:
+                raise
+            raise DataError(f"{file} is {kind}.") from None
 
     @staticmethod
     def from_content(
@@ -161,8 +173,25 @@ class CocoIndex:
         return bool((self.polygon_counts > 0).any())
 
     def path(self, position: int) -> Path:
-        """Path of the picture at a position."""
+        """Path of the picture at a position; a picture in memory has a name alone."""
         return self.image_folder / str(self.file_names[position])
+
+    def image(self, position: int) -> np.ndarray:
+        """Read the picture at a position, from its file or from memory (see `load_image`).
+
+        Args:
+            position: 0 .. I - 1.
+
+        Returns:
+            uint8 `[h, w, 3]` RGB.
+
+        Raises:
+            DataError: it cannot be read, or has another size than the annotations say.
+        """
+        size = int(self.heights[position]), int(self.widths[position])
+        held = None if self.pictures is None else self.pictures.file(position)
+        path = self.path(position)
+        return load_image(path, size=size) if held is None else decode_image(held, path, size=size)
 
     def instances(self, position: int) -> slice:
         """Slice of the instance arrays that belong to the image at a position."""

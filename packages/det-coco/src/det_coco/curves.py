@@ -100,14 +100,24 @@ def precision_recall(
     """
     with without_collection():
         columns = make_columns(index, detections, iou_type, protocol or Protocol(), image_ids)
-        _say_if_limited(index, columns)
-        evaluator = match(columns)
-        evaluator.accumulate()
+        return curves_of(index, columns)
+
+
+def curves_of(index: CocoIndex, columns: Columns) -> Curves:
+    """Compute the curves of one evaluation; see `precision_recall`.
+
+    Args:
+        index: the split.
+        columns: what is compared.
+    """
+    _say_if_limited(index, columns)
+    evaluator = match(columns)
+    evaluator.accumulate()
     arrays = evaluator.eval
     rows = columns.labels
     agnostic = columns.protocol.class_agnostic
     return Curves(
-        iou_type=iou_type,
+        iou_type=columns.iou_type,
         protocol=columns.protocol,
         limits=columns.limits,
         class_names=() if agnostic else tuple(chosen_names(index, columns.protocol).values()),

@@ -9,7 +9,6 @@ from torch.utils.data import Dataset
 from det_coco.annotations import CocoIndex
 from det_coco.batches import Batch, BatchShape, Sample, make_batch
 from det_coco.errors import DataError
-from det_coco.images import load_image
 from det_coco.mask_codec import image_bitmaps, image_edges
 from det_coco.selection import Selection, select_instances
 from det_coco.transforms import Transform
@@ -94,7 +93,7 @@ class BatchDataset(Dataset[Batch | Failure]):
         sizes = self.shape.bitmap_sizes
         skeleton = index.skeleton if self.shape.keypoints and self.ground_truth else None
         return Sample(
-            image=view.image(load_image(index.path(position), size=(height, width))),
+            image=view.image(index.image(position)),
             image_id=int(index.image_ids[position]),
             scale=(view.scale_y, view.scale_x),
             boxes=view.boxes(index.boxes[rows]),

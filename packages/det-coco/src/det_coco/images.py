@@ -3,8 +3,11 @@
 import io
 import logging
 import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -59,6 +62,24 @@ def load_image(path: str | Path, *, size: tuple[int, int] | None = None) -> np.n
         raise DataError(f"The image {path} does not exist.") from None
     except OSError as error:
         raise DataError(f"The image {path} cannot be read: {error.strerror or error}.") from None
+    return decode_image(data, path, size=size)
+
+
+def decode_image(data: bytes, path: str | Path, *, size: tuple[int, int] | None = None) -> np.ndarray:
+    """Read the content of a picture file as `load_image` does.
+
+    Args:
+        data: the content.
+        path: what messages call it.
+        size: (height, width) in pixels that the picture must have.
+
+    Returns:
+        uint8 `[h, w, 3]` RGB.
+
+    Raises:
+        DataError: as for `load_image`.
+    """
+    path = Path(path)
     if not data:
         raise DataError(f"The image {path} is an empty file. Copy or download it again.")
     image, orientation = _decode(path, data)
@@ -88,6 +109,52 @@ def upright_rgb(image: Image.Image, path: str | Path = "given") -> np.ndarray:
     return np.array(image if image.mode == "RGB" else image.convert("RGB"))
 
 
+def image_size(path: str | Path) -> tuple[int, int]:
+    """Read the size of a picture turned upright, without its pixels.
+
+    Args:
+        path: the file.
+
+    Returns:
+        (height, width) in pixels, as `load_image` would give them.
+
+    Raises:
+        DataError: the file is missing or is no picture.
+    """
+    try:
+        with Path(path).open("rb") as stream:
+            return header_size(stream)
+    except (FileNotFoundError, IsADirectoryError):
+        raise DataError(f"The image {path} does not exist.") from None
+    except Exception:
+        # Says what is wrong, as the header alone may not.
+        height, width = load_image(path).shape[:2]
+        return height, width
+
+
+def header_size(stream: IO[bytes]) -> tuple[int, int]:
+    """Read (height, width) in pixels, turned upright, from the header of a picture file; raises what Pillow raises."""
+    with Image.open(stream) as image:
+        turned = image.getexif().get(_ORIENTATION, 1) >= 5
+        return (image.width, image.height) if turned else (image.height, image.width)
+
+
+def image_sizes(paths: Sequence[Path]) -> list[tuple[int, int]]:
+    """Read the sizes of many pictures at once, see `image_size`.
+
+    Args:
+        paths: the files.
+
+    Returns:
+        (height, width) in pixels of each.
+
+    Raises:
+        DataError: a file is missing or is no picture.
+    """
+    with ThreadPoolExecutor(8) as pool:
+        return list(pool.map(image_size, paths))
+
+
 def list_images(path: str | Path) -> list[Path]:
     """List the pictures a path stands for: itself, or those in a folder, sorted by name.
 
@@ -106,10 +173,10 @@ def list_images(path: str | Path) -> list[Path]:
     path = Path(path)
     if path.is_dir():
         files = sorted(p for p in path.iterdir() if p.name[0] != "." and p.is_file())
-        found = [file for file in files if file.suffix.lower() in _suffixes()]
+        found = [file for file in files if file.suffix.lower() in picture_suffixes()]
         if not found:
-            raise DataError(f"The folder {path} holds no picture ({', '.join(sorted(_suffixes()))}).")
-        skipped = [file.name for file in files if file.suffix.lower() not in _suffixes()]
+            raise DataError(f"The folder {path} holds no picture ({', '.join(sorted(picture_suffixes()))}).")
+        skipped = [file.name for file in files if file.suffix.lower() not in picture_suffixes()]
         if skipped:
             _log.warning("%s: %s no picture and skipped (%s).", path, _files_are(len(skipped)), some(skipped))
         return found
@@ -119,7 +186,8 @@ def list_images(path: str | Path) -> list[Path]:
 
 
 @lru_cache(maxsize=1)
-def _suffixes() -> frozenset[str]:
+def picture_suffixes() -> frozenset[str]:
+    """Suffixes, with their dot, of the formats that Pillow reads here."""
     Image.init()
     readable = set(Image.OPEN) - _NO_PICTURES
     return frozenset(suffix for suffix, kind in Image.registered_extensions().items() if kind in readable)

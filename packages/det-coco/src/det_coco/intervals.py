@@ -1,6 +1,5 @@
 """Confidence intervals of AP, so that nobody celebrates noise."""
 
-from collections.abc import Iterable
 from statistics import NormalDist
 from typing import NamedTuple
 
@@ -63,8 +62,9 @@ def confidence_intervals(
         DataError: see `precision_recall`.
         ValueError: level or samples make no sense, or the IoU type is unknown.
     """
-    drawn = _drawn(index, [detections], iou_type, protocol or Protocol(), samples, seed)[0]
-    return {name: _interval(values, level) for name, values in drawn.items()}
+    matches = match_detections(index, detections, iou_type, protocol=protocol)
+    drawn = draw_metrics(index, matches, protocol or Protocol(), samples=samples, seed=seed)
+    return {name: interval(values, level) for name, values in drawn.items()}
 
 
 def difference_intervals(
@@ -97,12 +97,30 @@ def difference_intervals(
         DataError: see `precision_recall`.
         ValueError: level or samples make no sense, or the IoU type is unknown.
     """
-    one, two = _drawn(index, [first, second], iou_type, protocol or Protocol(), samples, seed)
-    return {name: _interval(two[name] - values, level, floor=-1) for name, values in one.items()}
+    one, two = (
+        draw_metrics(
+            index,
+            match_detections(index, detections, iou_type, protocol=protocol),
+            protocol or Protocol(),
+            samples=samples,
+            seed=seed,
+        )
+        for detections in (first, second)
+    )
+    return {name: interval(two[name] - values, level, floor=-1) for name, values in one.items()}
 
 
-def _interval(values: np.ndarray, level: float, floor: float = 0.0) -> Interval:
-    """The interval around the first of the values, which is of the images as they are."""
+def interval(values: np.ndarray, level: float = 0.95, floor: float = 0.0) -> Interval:
+    """The interval around a metric, or a difference of two.
+
+    Args:
+        values: `[1 + S]` the metric with the images as they are, then with those of S drawings; NaN where it has none.
+        level: share of such intervals that hold the true value.
+        floor: the least that it can be.
+
+    Raises:
+        ValueError: the level makes no sense.
+    """
     if not 0 < level < 1:
         raise ValueError(f"level must lie between 0 and 1, such as 0.95, got {level}.")
     if np.isnan(values[0]):
@@ -112,45 +130,65 @@ def _interval(values: np.ndarray, level: float, floor: float = 0.0) -> Interval:
     return Interval(value, max(value - reach, floor), min(value + reach, 1.0))
 
 
-def _drawn(
-    index: CocoIndex, results: Iterable[Detections], iou_type: str, protocol: Protocol, samples: int, seed: int
-) -> list[dict[str, np.ndarray]]:
-    """Metrics `[1 + samples]` of results: with the images as they are, then with images drawn anew."""
+def draw_metrics(
+    index: CocoIndex, matches: Matches, protocol: Protocol, *, samples: int = 200, seed: int = 0
+) -> dict[str, np.ndarray]:
+    """Metrics of drawings of images: the same drawings for all results that are matched on the same images.
+
+    Args:
+        index: the split.
+        matches: of its detections.
+        protocol: the rules by which they were matched.
+        samples: S, number of drawings.
+        seed: the same drawings for the same seed.
+
+    Returns:
+        AP, AP50, AP75 and "AP/<class>" for every class, each `[1 + S]`: with the images as they are, then as drawn;
+        NaN where there is no object to find.
+
+    Raises:
+        ValueError: there are fewer than two drawings.
+    """
     if samples < 2:
         raise ValueError(f"samples must be at least 2, got {samples}.")
     random = np.random.default_rng(seed)
     count = len(index)
     draws = [np.bincount(random.integers(0, count, count), minlength=count) for _ in range(samples)]
     weights = np.stack([np.ones(count, dtype=np.int64), *draws], axis=1).astype(np.int32)  # [I, S]
-    found = []
-    for detections in results:
-        matches = match_detections(index, detections, iou_type, protocol=protocol)
-        names = chosen_names(index, protocol)
-        found.append(_metrics(_average_precision(matches, weights, names), names, protocol))
-    return found
+    names = chosen_names(index, protocol)
+    return _metrics(average_precision(matches, weights, names), names, protocol)
 
 
 def _metrics(values: np.ndarray, names: dict[int, str], protocol: Protocol) -> dict[str, np.ndarray]:
     """Means over the classes and thresholds of average precisions `[T, C, S]`."""
     thresholds = np.array(protocol.iou_thresholds)
-    metrics = {"AP": _mean(values)}
+    metrics = {"AP": mean_of(values)}
     for name, threshold in (("AP50", 0.5), ("AP75", 0.75)):
         if threshold in thresholds:
-            metrics[name] = _mean(values[thresholds == threshold])
+            metrics[name] = mean_of(values[thresholds == threshold])
     if not protocol.class_agnostic:
-        metrics |= {f"AP/{name}": _mean(values[:, [place]]) for place, name in enumerate(names.values())}
+        metrics |= {f"AP/{name}": mean_of(values[:, [place]]) for place, name in enumerate(names.values())}
     return metrics
 
 
-def _mean(values: np.ndarray) -> np.ndarray:
+def mean_of(values: np.ndarray) -> np.ndarray:
     """Means of those values `[T, C, S]` that are numbers; NaN where none is."""
     known = ~np.isnan(values)
     counts = known.sum(axis=(0, 1))
     return np.where(counts > 0, np.where(known, values, 0).sum(axis=(0, 1)) / np.maximum(counts, 1), np.nan)
 
 
-def _average_precision(matches: Matches, weights: np.ndarray, names: dict[int, str]) -> np.ndarray:
-    """Average precision `[T, C, S]` with each image counted `weights [I, S]` times; NaN without objects."""
+def average_precision(matches: Matches, weights: np.ndarray, names: dict[int, str]) -> np.ndarray:
+    """Average precision with each image counted a number of times.
+
+    Args:
+        matches: at T thresholds.
+        weights: int32 `[I, S]` how often each image counts.
+        names: of the C classes by label.
+
+    Returns:
+        `[T, C, S]`; NaN where there is no object to find.
+    """
     values = np.full((len(matches.objects), len(names), weights.shape[1]), np.nan)
     for place, label in enumerate(names):
         first, last = np.searchsorted(matches.labels, (label, label + 1))

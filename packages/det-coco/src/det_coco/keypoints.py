@@ -15,6 +15,10 @@ _COCO_SIGMAS = {
 }  # fmt: skip
 # Mean of COCO's seventeen keypoints.
 _OTHER_SIGMA = 0.67
+_COCO_LIMBS = (
+    (15, 13), (13, 11), (16, 14), (14, 12), (11, 12), (5, 11), (6, 12), (5, 6), (5, 7), (6, 8), (7, 9), (8, 10),
+    (1, 2), (0, 1), (0, 2), (1, 3), (2, 4), (3, 5), (4, 6),
+)  # fmt: skip
 _SIDE = re.compile(r"left|right|(?<![a-z])[lr](?![a-z])", re.IGNORECASE)
 _OTHER_SIDE = {"left": "right", "right": "left", "l": "r", "r": "l"}
 
@@ -82,3 +86,15 @@ def _other_side(name: str) -> str:
 
 def _without_side(name: str) -> str:
     return _SIDE.sub("", name).strip(" _-").casefold()
+
+
+def usual_limbs(count: int) -> tuple[tuple[int, int], ...]:
+    """Limbs of keypoints of which only the number is known: COCO's, which has 17 of a person; else none.
+
+    Args:
+        count: keypoints of an object.
+
+    Returns:
+        Pairs of keypoint numbers, from 0, that a line joins in pictures.
+    """
+    return _COCO_LIMBS if count == 1 + max(map(max, _COCO_LIMBS)) else ()

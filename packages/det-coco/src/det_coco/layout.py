@@ -1,65 +1,77 @@
-"""Where the annotation files and pictures of a data set are."""
+"""The splits of a data set: where they are in whatever layout it came, and which one is for what."""
 
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Literal
 
+from det_coco import formats
+from det_coco._coco_splits import Split, coco_splits, refusal
 from det_coco.annotations import CocoIndex
 from det_coco.errors import DataError
+from det_coco.written_split import SplitSource, written_parts
 
-_PREFIX, _KEYPOINTS_PREFIX = "instances_", "person_keypoints_"
+__all__ = ["Split", "SplitSource", "default_split", "default_splits", "find_splits", "load_split"]
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Split:
-    """One split of a data set.
-
-    Attributes:
-        name: what follows `instances_` in the file name, for example val2017.
-        annotation_file: `<root>/annotations/instances_<name>.json`, or `person_keypoints_<name>.json`.
-        image_folder: `<root>/<name>` or `<root>/images/<name>`; `<root>/images` where neither exists.
-    """
-
-    name: str
-    annotation_file: Path
-    image_folder: Path
+Role = Literal["train", "val"]
+# In the order in which they are taken; a year, or more after the word, may follow.
+_ROLES: dict[Role, tuple[str, ...]] = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation", "minival", "eval", "dev", "test", "testing"),
+}
 
 
-def find_splits(root: str | Path, *, keypoints: bool = False) -> dict[str, Split]:
-    """Find the splits of a data set in the COCO layout.
+def find_splits(path: str | Path, *, keypoints: bool = False) -> dict[str, SplitSource]:
+    """Find the splits of a data set, whatever tool wrote it.
+
+    Of a folder, annotation files in COCO's JSON are taken from `annotations/`, else from beside the pictures' folders,
+    else from folders of the splits (`train/`, `valid/`). A split's name is what follows `instances_` in the file's
+    name, or a word such as `val2017` in it, or that of its folder; its pictures are looked for by their names.
 
     Args:
-        root: folder with `annotations/instances_<split>.json` and the folders of pictures.
-        keypoints: take `annotations/person_keypoints_<split>.json` where there is one, as COCO 2017 has it.
+        path: the folder, one annotation file, or a split that `write_split` wrote.
+        keypoints: take `person_keypoints_<split>.json` where there is one, as COCO 2017 has it.
 
     Returns:
         split name -> where it is, by name.
 
     Raises:
-        DataError: the folder does not exist or holds no annotation file.
+        DataError: the path does not exist, or nothing there is a data set; files that look like one are named.
     """
-    root = Path(root)
-    if not root.is_dir():
-        raise DataError(f"The data directory {root} does not exist.")
-    folder = root / "annotations"
-    files: dict[str, Path] = {}
-    for prefix in (_KEYPOINTS_PREFIX, _PREFIX) if keypoints else (_PREFIX,):
-        for file in sorted(folder.glob(f"{prefix}*.json")):
-            files.setdefault(file.stem.removeprefix(prefix), file)
-    if not files:
-        raise DataError(
-            f"{root} is not a COCO data set: it has no {folder.name}/{_PREFIX}<split>.json. Expected, as in COCO 2017: "
-            f"{folder.name}/{_PREFIX}train2017.json, {folder.name}/{_PREFIX}val2017.json, train2017/, val2017/."
-        )
-    splits = {}
-    for name, file in sorted(files.items()):
-        candidates = [root / name, root / "images" / name, root / "images"]
-        image_folder = next((c for c in candidates if c.is_dir()), candidates[0])
-        splits[name] = Split(name=name, annotation_file=file, image_folder=image_folder)
-    return splits
+    path = Path(path)
+    if not path.exists():
+        raise DataError(f"The data directory {path} does not exist.")
+    written = written_parts(path, lambda data: find_splits(data, keypoints=keypoints)) if path.is_file() else None
+    found = written or coco_splits(path, keypoints=keypoints)
+    if found:
+        return dict(found)
+    other = formats.find(path)
+    if other is None:
+        raise refusal(path)
+    return dict(other.splits(path))
+
+
+def default_split(splits: Mapping[str, SplitSource], role: Role) -> str | None:
+    """Choose the split to train or to evaluate on by its name.
+
+    Args:
+        splits: as `find_splits` gives them.
+        role: `train`, or `val` for the one to evaluate on.
+
+    Returns:
+        the COCO 2017 name (train2017, val2017), else the plain word (train; val, valid, validation, ..., test), else a
+        name that begins with it; the only split where it is the only one; None where no name says it.
+    """
+    names = [name for name, source in splits.items() if not _is_without_truth(source)]
+    for word in _ROLES[role]:
+        mine = [name for name in names if re.match(rf"{word}(?![a-z])", name.lower())]
+        if mine:
+            return min(mine, key=lambda name: (name != f"{word}2017", name.lower() != word, name))
+    return next(iter(splits)) if len(splits) == 1 else None
 
 
 def default_splits(root: str | Path, *, keypoints: bool = False) -> tuple[str, str]:
-    """Name the splits to train and to evaluate on: train2017 and val2017, else train and val.
+    """Name the splits to train and to evaluate on, each by its own default.
 
     Args:
         root: as for `find_splits`.
@@ -69,15 +81,30 @@ def default_splits(root: str | Path, *, keypoints: bool = False) -> tuple[str, s
         (train, val).
 
     Raises:
-        DataError: neither pair is there; lists the splits that are.
+        DataError: there is none for one of them, or one alone for both; lists the splits that are.
     """
     splits = find_splits(root, keypoints=keypoints)
-    for pair in (("train2017", "val2017"), ("train", "val")):
-        if pair[0] in splits and pair[1] in splits:
-            return pair
-    raise DataError(
-        f"{root} has neither the splits train2017 and val2017 nor train and val (it has: {', '.join(splits)}). "
-        "Name the splits to use."
+    train, val = default_split(splits, "train"), default_split(splits, "val")
+    if train is None or val is None or train == val:
+        raise no_default(root, splits, "train" if train is None else "val")
+    return train, val
+
+
+def no_default(root: str | Path, splits: Iterable[str], role: Role) -> DataError:
+    """Say that no name of a split tells which one to take.
+
+    Args:
+        root: the data set.
+        splits: names of its splits.
+        role: what it is wanted for.
+
+    Returns:
+        the error.
+    """
+    purpose = "train" if role == "train" else "evaluate"
+    return DataError(
+        f"{root} has no split to {purpose} on by its name ({', '.join((f'{role}2017', *_ROLES[role]))}); it has: "
+        f"{', '.join(splits)}. Name the one to use (--data.{role}-split)."
     )
 
 
@@ -99,5 +126,9 @@ def load_split(root: str | Path, split: str, *, keypoints: bool = False, **optio
     splits = find_splits(root, keypoints=keypoints)
     if split not in splits:
         raise DataError(f"{root} has no split '{split}' (it has: {', '.join(splits)}).")
-    found = splits[split]
-    return CocoIndex.load(found.annotation_file, found.image_folder, **options)
+    return splits[split].load(**options)
+
+
+def _is_without_truth(source: SplitSource) -> bool:
+    """Whether a split is known to come without annotations, as COCO's test-dev."""
+    return isinstance(source, Split) and source.annotation_file.name.startswith("image_info_")

@@ -47,6 +47,17 @@ class Federation:
         self.__dict__.update(unpack(state))
 
 
+def name_by_address(images: Sequence[Any]) -> None:
+    """Name pictures by the last folder and file of their address, as LVIS does, which has no `file_name`.
+
+    Args:
+        images: records of the images; those without `file_name` but with `coco_url` get one.
+    """
+    for image in images:
+        if isinstance(image, dict) and "file_name" not in image and isinstance(image.get("coco_url"), str):
+            image["file_name"] = "/".join(image["coco_url"].split("/")[-2:])
+
+
 def read_federation(
     file: Path, images: Sequence[dict[str, Any]], categories: Sequence[dict[str, Any]]
 ) -> Federation | None:

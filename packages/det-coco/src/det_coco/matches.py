@@ -65,10 +65,18 @@ def match_detections(
         DataError: see `precision_recall`.
         ValueError: the IoU type is unknown.
     """
-    protocol = replace(protocol or Protocol(), area_ranges={})
     with without_collection():
-        columns = make_columns(index, detections, iou_type, protocol, image_ids)
-        parts = [_match(part) for part in _parts(columns)]
+        return matches_of(make_columns(index, detections, iou_type, protocol or Protocol(), image_ids))
+
+
+def matches_of(columns: Columns) -> Matches:
+    """Match what one evaluation compares; see `match_detections`.
+
+    Args:
+        columns: what is compared.
+    """
+    columns = replace(columns, protocol=replace(columns.protocol, area_ranges={}))
+    parts = [_match(part) for part in _parts(columns)]
     joined = {
         field.name: np.concatenate([getattr(part, field.name) for part in parts], axis=-1) for field in fields(Matches)
     }

@@ -109,11 +109,18 @@ class Page:
 
 
 _FILES = ("page.css", "page.js")
+_LONG = 40
+"""Characters above which the text of a cell takes several lines."""
 
 
 def text(words: str) -> Html:
     """A paragraph."""
     return Html(f"<p>{_escape(words)}</p>\n")
+
+
+def line(*words: str) -> Html:
+    """Words and links in a row, as the caption of a figure or the cell of a table."""
+    return Html(" ".join(map(_escape, words)))
 
 
 def heading(words: str) -> Html:
@@ -182,6 +189,16 @@ def picture(image: Image.Image, caption: str = "", *, width: int = 640, quality:
     return Html(f'<figure><img src="{source}" {size} alt="" loading="lazy">{caption_of(caption)}</figure>\n')
 
 
+def shaded(value: Cell, share: float) -> Html:
+    """A cell of a table whose background tells how large its value is.
+
+    Args:
+        value: what is written.
+        share: 0 to 1, of the darkest shade.
+    """
+    return Html(f'<span class="shaded" style="--share: {round(100 * share)}%">{_shown(value, "")}</span>')
+
+
 def grid(pieces: Iterable[Html]) -> Html:
     """Pictures or plots beside each other, as many in a row as there is room for."""
     return Html(f'<div class="grid">{_joined(pieces)}</div>\n')
@@ -218,7 +235,9 @@ def _head(column: Column, number: bool, sortable: bool) -> str:
 
 def _cell(value: Cell, format_: str, number: bool) -> str:
     key = f' data-key="{_number(value):.9g}"' if _number(value) is not None else ""
-    return f"<td{' class=number' if number else ''}{key}>{_shown(value, format_)}</td>"
+    is_long = isinstance(value, str) and not isinstance(value, Html) and len(value) > _LONG
+    kind = " class=number" if number else " class=long" if is_long else ""
+    return f"<td{kind}{key}>{_shown(value, format_)}</td>"
 
 
 def _shown(value: Cell, format_: str) -> str:

@@ -11,12 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from det_engine import checkpoint, distributed
+from det_engine.batches import Batches, Data
 from det_engine.errors import EngineError, Interrupted
 from det_engine.failure import describe_terms, explain
 from det_engine.losses import BrokenStepError
 from det_engine.model import Batch
 from det_engine.plain import flatten, unflatten
-from det_engine.random_state import fork_rng, mixed_seed, seed_all
+from det_engine.random_state import fork_rng, seed_all
 from det_engine.reporting import Clock, Reporter
 from det_engine.run import RunDirectory
 from det_engine.settings import TrainResult, TrainSettings, check_settings
@@ -26,7 +27,6 @@ from det_engine.state import TrainingState
 from det_engine.validation import validation_losses
 from det_engine.watchdog import Watchdog
 
-Batches = Callable[[int], Iterator[Batch]]
 Evaluate = Callable[[], Mapping[str, Any]]
 _MOST_FAILURES = 10
 
@@ -58,7 +58,8 @@ def train(
         solver: recipe for `batch_size` images a step (see `scaled_to_batch`).
         batches: `batches(step)` iterates over this process's batches of steps `step`, `step + 1`, ... (the first is
             0). Random numbers that it draws from the global CPU generators are seeded anew for each step, and it
-            cannot move the model's. A batch may name its images in `image_ids` (int64 `[B]`), for messages.
+            cannot move the model's. A batch may name its images in `image_ids` (int64 `[B]`), for messages. A list or
+            a DataLoader of batches is gone through again and again.
         batch_size: images a step, over all processes.
         device: from `resolve_device`; the model is moved there.
         run: where metrics, checkpoints and results go.
@@ -75,11 +76,13 @@ def train(
         Final metrics and speed; also in `run.results`.
 
     Raises:
-        EngineError: wrong settings, a run that another process writes to, a checkpoint that does not fit, a full disk,
-            or a loss that is not finite.
+        EngineError: wrong arguments or settings, a run that another process writes to, a checkpoint that does not fit,
+            a full disk, or a loss that is not finite.
         Interrupted: SIGINT or SIGTERM came; the step was finished and a checkpoint written.
     """
     settings = settings or TrainSettings()
+    device = torch.device(device)
+    _check_arguments(model, solver, batch_size, run, settings)
     check_solver(solver)
     check_settings(settings)
     distributed.per_process(batch_size)
@@ -96,7 +99,7 @@ def train(
     ):
         for note in notes:
             reporter.note(note)
-        data = _Data(batches, state, solver.steps)
+        data = Data(batches, state, solver.steps)
         loop = _Loop(state, solver, run, data, reporter, signals, watchdog, writer)
         with contextlib.closing(data):
             loop.start()
@@ -142,39 +145,6 @@ def _finish(state: TrainingState, run: RunDirectory) -> TrainResult:
     return result
 
 
-class _Data:
-    """The batches of a training, from whichever step it is at."""
-
-    def __init__(self, batches: Batches, state: TrainingState, steps: int) -> None:
-        self._batches, self._state, self._steps = batches, state, steps
-        self._stream: Iterator[Batch] | None = None
-
-    def next(self) -> Batch:
-        """The batch of the state's step.
-
-        Raises:
-            EngineError: there are fewer batches than steps.
-        """
-        state = self._state
-        # Data may draw random numbers too; what they draw depends on nothing but the step.
-        with fork_rng(seed=mixed_seed(state.settings.seed, state.step, distributed.rank())):
-            if self._stream is None:
-                self._stream = self._batches(state.step)
-            try:
-                return next(self._stream)
-            except StopIteration:
-                raise EngineError(
-                    f"The data ended at step {state.step} of {self._steps}; batches() must yield one per step."
-                ) from None
-
-    def close(self) -> None:
-        """End the iteration; the next batch begins another one."""
-        close = getattr(self._stream, "close", None)
-        self._stream = None
-        if close is not None:
-            close()
-
-
 class _Loop:
     """One training, turn by turn, from its state's step to the last."""
 
@@ -183,7 +153,7 @@ class _Loop:
         state: TrainingState,
         solver: SolverConfig,
         run: RunDirectory,
-        data: _Data,
+        data: Data,
         reporter: Reporter,
         signals: StopSignals,
         watchdog: Watchdog,
@@ -292,7 +262,7 @@ class _Loop:
             if evaluate is not None:
                 state.model.eval()
                 try:
-                    metrics = flatten(evaluate())
+                    metrics = _metrics(evaluate())
                 finally:
                     state.model.train()
             if validation is not None:
@@ -379,6 +349,34 @@ class _Loop:
             self._reporter.note(
                 f"{told} Going on from step {state.step} with {state.lr_factor:g} times the learning rate."
             )
+
+
+def _metrics(found: Any) -> dict[str, float]:
+    """What an evaluation gave, flat; of the main process alone."""
+    if not distributed.is_main():
+        return {}
+    if not isinstance(found, Mapping):
+        raise EngineError(
+            f"evaluate must return metrics by name, such as {{'accuracy': 0.9}}, got {type(found).__name__}."
+        )
+    try:
+        return flatten(found)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise EngineError(f"evaluate must return numbers by name, flat or nested, got {found!r:.200}.") from error
+
+
+def _check_arguments(model: Any, solver: Any, batch_size: Any, run: Any, settings: Any) -> None:
+    """Refuse arguments of another kind, which would fail later and elsewhere."""
+    kinds = {
+        "model": (model, nn.Module, "a torch.nn.Module"),
+        "solver": (solver, SolverConfig, "a SolverConfig"),
+        "batch_size": (batch_size, int, "a whole number"),
+        "run": (run, RunDirectory, "a RunDirectory, from RunDirectory.create or RunDirectory.open"),
+        "settings": (settings, TrainSettings, "TrainSettings"),
+    }
+    for name, (value, kind, expected) in kinds.items():
+        if not isinstance(value, kind):
+            raise EngineError(f"{name} must be {expected}, got {type(value).__name__}.")
 
 
 def _due(step: int, interval: int) -> bool:

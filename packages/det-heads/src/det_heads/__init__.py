@@ -3,7 +3,7 @@
 from det_heads.__about__ import __version__
 from det_heads.anchors import Anchors, cell_anchors, inside_image
 from det_heads.box_head import BoxHead
-from det_heads.branches import Branch
+from det_heads.branches import Branch, BranchConfig
 from det_heads.cascade import CascadeBoxHeads, CascadeMaskHeads
 from det_heads.coding import BoxCoder
 from det_heads.config import (
@@ -11,7 +11,6 @@ from det_heads.config import (
     BoxCodingConfig,
     BoxHeadConfig,
     CascadeConfig,
-    MaskHeadConfig,
     PixelConfig,
     PoolConfig,
     RPNConfig,
@@ -19,7 +18,7 @@ from det_heads.config import (
 from det_heads.detections import select_detections
 from det_heads.keypoint_head import KeypointHead, KeypointHeadConfig
 from det_heads.losses import box_losses, mask_loss, regression_loss, rpn_losses
-from det_heads.mask_head import MaskHead, mask_targets
+from det_heads.mask_head import MaskHead, MaskHeadConfig, mask_targets
 from det_heads.matching import GroundTruth, Matches, Samples, ground_truth, label_all, match, subsample
 from det_heads.parts import WHOLE, BatchPart
 from det_heads.pixels import Normalize
@@ -49,6 +48,7 @@ __all__ = [
     "BoxHead",
     "BoxHeadConfig",
     "Branch",
+    "BranchConfig",
     "CascadeBoxHeads",
     "CascadeConfig",
     "CascadeMaskHeads",

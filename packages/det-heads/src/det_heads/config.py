@@ -16,7 +16,6 @@ __all__ = [
     "BoxCodingConfig",
     "BoxHeadConfig",
     "CascadeConfig",
-    "MaskHeadConfig",
     "PixelConfig",
     "PoolConfig",
     "RPNConfig",
@@ -26,7 +25,12 @@ MOST_CONVS = 100
 """Convolutions in a row that a head may have: more come from a damaged file, not from a person."""
 
 
-def _require(condition: bool, name: str, expected: str, got: object) -> None:
+def require(condition: bool, name: str, expected: str, got: object) -> None:
+    """Refuse a value of a configuration's field.
+
+    Raises:
+        ValueError: The condition does not hold; the message names the field.
+    """
     if not condition:
         raise ValueError(f"{name} must be {expected}, got {got!r}")
 
@@ -58,13 +62,13 @@ class AnchorConfig:
 
     def __post_init__(self) -> None:
         counts = {len(s) for s in self.sizes}
-        _require(
+        require(
             len(counts) == 1 and 0 not in counts, "anchors.sizes", "equally many per level, at least one", self.sizes
         )
-        _require(len(self.ratios) > 0 and min(self.ratios) > 0, "anchors.ratios", "positive, at least one", self.ratios)
+        require(len(self.ratios) > 0 and min(self.ratios) > 0, "anchors.ratios", "positive, at least one", self.ratios)
         roundings = ("none", "round", "legacy", "legacy_round")
-        _require(self.rounding in roundings, "anchors.rounding", "none, round, legacy or legacy_round", self.rounding)
-        _require(self.grid in ("stride", "image"), "anchors.grid", "stride or image", self.grid)
+        require(self.rounding in roundings, "anchors.rounding", "none, round, legacy or legacy_round", self.rounding)
+        require(self.grid in ("stride", "image"), "anchors.grid", "stride or image", self.grid)
 
     @property
     def per_cell(self) -> int:
@@ -171,24 +175,22 @@ class RPNConfig:
 
     def __post_init__(self) -> None:
         for name in ("convs", "samples", "pre_nms_train", "pre_nms_test", "post_nms_train", "post_nms_test"):
-            _require(getattr(self, name) > 0, f"rpn.{name}", "positive", getattr(self, name))
-        _require(self.convs <= MOST_CONVS, "rpn.convs", f"1 to {MOST_CONVS}", self.convs)
-        _require(self.negative_iou <= self.positive_iou, "rpn.negative_iou", "at most positive_iou", self.negative_iou)
-        _require(
+            require(getattr(self, name) > 0, f"rpn.{name}", "positive", getattr(self, name))
+        require(self.convs <= MOST_CONVS, "rpn.convs", f"1 to {MOST_CONVS}", self.convs)
+        require(self.negative_iou <= self.positive_iou, "rpn.negative_iou", "at most positive_iou", self.negative_iou)
+        require(
             self.normalizer in ("configured", "sampled"), "rpn.normalizer", "configured or sampled", self.normalizer
         )
-        _require(
+        require(
             self.post_nms_train_scope in ("image", "batch"),
             "rpn.post_nms_train_scope",
             "image or batch",
             self.post_nms_train_scope,
         )
         per = self.post_nms_train_images
-        _require(per is None or per > 0, "rpn.post_nms_train_images", "positive or None", per)
+        require(per is None or per > 0, "rpn.post_nms_train_images", "positive or None", per)
         for name in ("pre_nms_scores", "nms_scores"):
-            _require(
-                getattr(self, name) in ("logit", "sigmoid"), f"rpn.{name}", "logit or sigmoid", getattr(self, name)
-            )
+            require(getattr(self, name) in ("logit", "sigmoid"), f"rpn.{name}", "logit or sigmoid", getattr(self, name))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -244,53 +246,11 @@ class BoxHeadConfig:
 
     def __post_init__(self) -> None:
         for name in ("conv_channels", "layers", "channels", "samples", "max_detections"):
-            _require(getattr(self, name) > 0, f"box.{name}", "positive", getattr(self, name))
-        _require(0 <= self.convs <= MOST_CONVS, "box.convs", f"0 to {MOST_CONVS}", self.convs)
-        _require(self.norm in (None, "bn", "gn"), "box.norm", "bn, gn or None", self.norm)
-        _require(0 <= self.label_smoothing < 1, "box.label_smoothing", "in [0, 1)", self.label_smoothing)
-        _require(0 <= self.score_threshold < 1, "box.score_threshold", "in [0, 1)", self.score_threshold)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class MaskHeadConfig:
-    """Mask branch (Mask R-CNN, section 3).
-
-    Attributes:
-        pool: RoIAlign; the mask has twice its size.
-        convs: Number of 3x3 convolutions.
-        channels: Their width.
-        norm: Their normalisation, as in :class:`BoxHeadConfig`; batch statistics are those of the positive boxes.
-        target: What the mask is trained on. `polygon`: polygons cut to the RoI and rasterised by COCO's rule (d2);
-            `polygon_legacy`: the same with maskrcnn-benchmark's integer crop box (mrb); `bitmap`: RoIAlign of the
-            full-size bitmap (tv, mm; d2 with bitmask input).
-        bitmap_aligned: RoIAlign alignment of bitmap targets: True in d2 and mm, False in tv.
-        bitmap_threshold: Binarise bitmap targets at this value (d2, mm: 0.5); None keeps fractions (tv).
-        paste: Mapping of the mask onto the image: `grid_sample` (d2, mm) or `expanded`: one pixel of padding, the box
-            enlarged accordingly, truncated to integers, + 1 (mrb, tv).
-        paste_threshold: Probability from which a pixel belongs to the mask.
-    """
-
-    pool: PoolConfig = field(default_factory=lambda: PoolConfig(size=14))
-    convs: int = 4
-    channels: int = 256
-    norm: Literal["bn", "gn"] | None = None
-    target: Literal["polygon", "polygon_legacy", "bitmap"] = "polygon"
-    bitmap_aligned: bool = True
-    bitmap_threshold: float | None = 0.5
-    paste: Literal["grid_sample", "expanded"] = "grid_sample"
-    paste_threshold: float = 0.5
-
-    def __post_init__(self) -> None:
-        _require(0 <= self.convs <= MOST_CONVS, "mask.convs", f"0 to {MOST_CONVS}", self.convs)
-        _require(self.channels > 0, "mask.channels", "positive", self.channels)
-        _require(self.norm in (None, "bn", "gn"), "mask.norm", "bn, gn or None", self.norm)
-        _require(
-            self.target in ("polygon", "polygon_legacy", "bitmap"),
-            "mask.target",
-            "polygon, polygon_legacy or bitmap",
-            self.target,
-        )
-        _require(self.paste in ("grid_sample", "expanded"), "mask.paste", "grid_sample or expanded", self.paste)
+            require(getattr(self, name) > 0, f"box.{name}", "positive", getattr(self, name))
+        require(0 <= self.convs <= MOST_CONVS, "box.convs", f"0 to {MOST_CONVS}", self.convs)
+        require(self.norm in (None, "bn", "gn"), "box.norm", "bn, gn or None", self.norm)
+        require(0 <= self.label_smoothing < 1, "box.label_smoothing", "in [0, 1)", self.label_smoothing)
+        require(0 <= self.score_threshold < 1, "box.score_threshold", "in [0, 1)", self.score_threshold)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -325,19 +285,19 @@ class CascadeConfig:
 
     def __post_init__(self) -> None:
         stages = len(self.positive_ious)
-        _require(stages > 0, "cascade.positive_ious", "one per stage, at least one", self.positive_ious)
+        require(stages > 0, "cascade.positive_ious", "one per stage, at least one", self.positive_ious)
         for name in ("coding_weights", "loss_weights"):
             value = getattr(self, name)
-            _require(len(value) == stages, f"cascade.{name}", f"one entry for each of {stages} stages", value)
-        _require(
+            require(len(value) == stages, f"cascade.{name}", f"one entry for each of {stages} stages", value)
+        require(
             self.scores in ("mean_probability", "mean_logit"),
             "cascade.scores",
             "mean_probability or mean_logit",
             self.scores,
         )
-        _require(self.mask_heads in ("one", "per_stage"), "cascade.mask_heads", "one or per_stage", self.mask_heads)
+        require(self.mask_heads in ("one", "per_stage"), "cascade.mask_heads", "one or per_stage", self.mask_heads)
         # Samples that stay from stage to stage are not sorted, and a mask head learns from the first ones.
-        _require(
+        require(
             self.resample or self.mask_heads == "one", "cascade.mask_heads", "one without resample", self.mask_heads
         )
 

@@ -1,4 +1,4 @@
-"""Two-stage detectors as one static program over a batch: Faster, Mask, Keypoint and Cascade R-CNN."""
+"""Two-stage detectors as one static program over a batch: Faster, Mask and Cascade R-CNN, and what branches make."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import cast

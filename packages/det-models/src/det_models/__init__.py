@@ -13,13 +13,13 @@ from det_models.conventions import (
     mmdetection_v1_cascade_config,
     mmdetection_v1_config,
     torchvision_config,
-    torchvision_keypoint_config,
     torchvision_v2_config,
 )
 from det_models.description import describe
 from det_models.detections import Detections
 from det_models.detector_config import DetectorConfig
 from det_models.errors import OptionError
+from det_models.keypoints import KeypointDetectorConfig, torchvision_keypoint_config
 from det_models.loading import load
 from det_models.named import (
     cascade_mask_rcnn_r50_fpn,
@@ -40,6 +40,7 @@ __all__ = [
     "Detections",
     "Detector",
     "DetectorConfig",
+    "KeypointDetectorConfig",
     "ModelConfig",
     "OptionError",
     "Predictor",

@@ -24,19 +24,21 @@ def conventions_of(recipe: DetectorConfig, theirs: DetectorConfig) -> DetectorCo
         theirs: The checkpoint's.
 
     Raises:
-        CheckpointError: One has a mask head or a cascade, and the other has not.
+        CheckpointError: One has a branch or a cascade, and the other has not.
     """
-    for part, what in (("mask", "masks"), ("cascade", "a cascade"), ("keypoints", "keypoints")):
-        if (getattr(recipe, part) is None) != (getattr(theirs, part) is None):
-            holder, other = ("recipe", "checkpoint") if getattr(theirs, part) is None else ("checkpoint", "recipe")
-            raise CheckpointError(f"the {holder} has {what} and the {other} has not; choose another recipe")
+    mine_has, theirs_has = _parts(recipe), _parts(theirs)
+    for holder, other, parts in (
+        ("recipe", "checkpoint", mine_has - theirs_has),
+        ("checkpoint", "recipe", theirs_has - mine_has),
+    ):
+        if parts:
+            raise CheckpointError(f"the {holder} has a {min(parts)} and the {other} has not; choose another recipe")
     mine = recipe.rpn
     straddle = {name: getattr(mine.anchors, name) for name in ("straddle", "match_straddling")}
-    mask, cascade, keypoints = recipe.mask, recipe.cascade, recipe.keypoints
-    if mask is not None and theirs.mask is not None:
-        mask = _with(mask, theirs.mask, "pool", "norm", "paste", "paste_threshold")
-    if keypoints is not None and theirs.keypoints is not None:
-        keypoints = _with(keypoints, theirs.keypoints, "pool")
+    cascade = recipe.cascade
+    branches: dict[str, Any] = {
+        name: _with(branch, theirs.branches[name], *branch.conventions) for name, branch in recipe.branches.items()
+    }
     if cascade is not None and theirs.cascade is not None:
         # A mask head per stage learns from that stage's samples.
         cascade = _with(cascade, theirs.cascade, "positive_ious", "coding_weights", "scores", "mask_heads", "resample")
@@ -50,11 +52,16 @@ def conventions_of(recipe: DetectorConfig, theirs: DetectorConfig) -> DetectorCo
             anchors=replace(theirs.rpn.anchors, **straddle),
         ),
         box=_with(recipe.box, theirs.box, "pool", "coding", "convs", "norm", "layers", "class_agnostic", "min_size"),
-        mask=mask,
         cascade=cascade,
-        keypoints=keypoints,
         offset=theirs.offset,
+        **branches,
     )
+
+
+def _parts(config: DetectorConfig) -> set[str]:
+    """What not every detector has."""
+    cascade = set() if config.cascade is None else {"cascade"}
+    return cascade | {branch.module.replace("_", " ") for branch in config.branches.values()}
 
 
 def backbone_of(checkpoint: Checkpoint) -> dict[str, Any]:

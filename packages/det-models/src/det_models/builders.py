@@ -1,6 +1,8 @@
 """From a configuration to a network made of parts, randomly initialised as its system does it."""
 
 from collections.abc import Sequence
+from functools import partial
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -11,7 +13,6 @@ from det_heads import (
     BoxHead,
     CascadeBoxHeads,
     CascadeMaskHeads,
-    KeypointHead,
     MaskHead,
     Normalize,
     RegionProposals,
@@ -89,20 +90,19 @@ def region_heads(channels: int, strides: Sequence[int], config: DetectorConfig) 
         config: Of the detector.
     """
     heads: dict[str, nn.Module] = {}
-    shared = {"strides": strides, "offset": config.offset, "init": config.init}
-    cascade, mask = config.cascade, config.mask
+    shared: dict[str, Any] = {"strides": strides, "offset": config.offset, "init": config.init}
+    cascade = config.cascade
     if cascade is None:
         heads["box_head"] = BoxHead(channels, config.num_classes, config.box, **shared)
     else:
         stages = [BoxHead(channels, config.num_classes, stage, **shared) for stage in cascade.stages(config.box)]
         heads["box_heads"] = CascadeBoxHeads(stages, cascade)
-    if mask is not None and cascade is not None and cascade.mask_heads == "per_stage":
-        masks = [MaskHead(channels, config.num_classes, mask, **shared) for _ in cascade.positive_ious]
-        heads["mask_heads"] = CascadeMaskHeads(masks)
-    elif mask is not None:
-        heads["mask_head"] = MaskHead(channels, config.num_classes, mask, **shared)
-    if config.keypoints is not None:
-        heads["keypoint_head"] = KeypointHead(channels, config.keypoints, strides)
+    for branch in config.branches.values():
+        build_branch = partial(branch.build, channels, config.num_classes, **shared)
+        if branch is config.mask and cascade is not None and cascade.mask_heads == "per_stage":
+            heads["mask_heads"] = CascadeMaskHeads([cast("MaskHead", build_branch()) for _ in cascade.positive_ious])
+        else:
+            heads[branch.module] = build_branch()
     return heads
 
 

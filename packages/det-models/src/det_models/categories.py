@@ -26,15 +26,6 @@ COCO = dict(
 )  # fmt: skip
 """COCO's 80 categories, name by id."""
 
-COCO_KEYPOINTS = 17
-"""Keypoints of a person, from the nose to the right ankle."""
-
-COCO_LIMBS = (
-    (15, 13), (13, 11), (16, 14), (14, 12), (11, 12), (5, 11), (6, 12), (5, 6), (5, 7), (6, 8), (7, 9), (8, 10),
-    (1, 2), (0, 1), (0, 2), (1, 3), (2, 4), (3, 5), (4, 6),
-)  # fmt: skip
-"""Pairs of them that a line joins in pictures."""
-
 Categories = dict[int, str | None]
 """Name by id, in the order of the labels; None: a label that stands for no category and is never reported."""
 

@@ -1,5 +1,6 @@
 """Parity certificates: two networks on the same images, layer group by layer group, and in what they detect."""
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -204,18 +205,15 @@ def _modules(model: Detector) -> Iterator[tuple[str, nn.Module]]:
         **{f"backbone.body.layer{stage}": f"stage {stage + 1}" for stage in range(1, 5)},
         "backbone.fpn": "pyramid",
         "rpn": "proposals",
-        "box_head": "box head",
-        "mask_head": "mask head",
-        "keypoint_head": "keypoint head",
         "head": "predictions",
         "protonet": "prototypes",
     }
     for name, module in model.named_modules():
+        head = re.fullmatch(r"(\w+)_head(?:s\.(\d+))?", name)
         if name in names:
             yield names[name], module
-        elif name.startswith(("box_heads.", "mask_heads.")) and name.count(".") == 1:
-            kind, _, stage = name.partition("_heads.")
-            yield f"{kind} head {int(stage) + 1}", module
+        elif head is not None:
+            yield f"{head[1]} head" + (f" {int(head[2]) + 1}" if head[2] else ""), module
 
 
 def _recorded(model: Detector, batch: Batch) -> tuple[list[tuple[str, tuple[Any, ...], Any]], Detections]:

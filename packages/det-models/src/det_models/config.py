@@ -80,11 +80,10 @@ class ModelConfig:
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """What it finds, as COCO's evaluation calls it: `bbox`, and perhaps `segm` and `keypoints`."""
+        """What it finds, as COCO's evaluation calls it: `bbox`, and perhaps more, such as `segm`."""
         if isinstance(self.detector, YolactConfig):
             return ("bbox", "segm")
-        found = {"bbox": True, "segm": self.detector.mask, "keypoints": self.detector.keypoints}
-        return tuple(task for task, head in found.items() if head)
+        return ("bbox", *(branch.task for branch in self.detector.branches.values() if branch.task))
 
     @property
     def max_detections(self) -> int:

@@ -8,7 +8,6 @@ from det_heads import (
     BoxCodingConfig,
     BoxHeadConfig,
     CascadeConfig,
-    KeypointHeadConfig,
     MaskHeadConfig,
     PoolConfig,
     RPNConfig,
@@ -24,7 +23,6 @@ __all__ = [
     "mmdetection_v1_cascade_config",
     "mmdetection_v1_config",
     "torchvision_config",
-    "torchvision_keypoint_config",
     "torchvision_v2_config",
 ]
 
@@ -96,19 +94,6 @@ def torchvision_config(num_classes: int = 90, *, mask: bool = True) -> DetectorC
         else None,
         init="torchvision",
     )
-
-
-def torchvision_keypoint_config(num_classes: int = 1, num_keypoints: int = 17) -> DetectorConfig:
-    """``keypointrcnn_resnet50_fpn`` of torchvision.
-
-    Source: torchvision/models/detection/keypoint_rcnn.py. Fits the same backbone as :func:`torchvision_config`.
-
-    Args:
-        num_classes: Object classes; persons alone in COCO.
-        num_keypoints: Keypoints of an object.
-    """
-    config = torchvision_config(num_classes, mask=False)
-    return replace(config, keypoints=KeypointHeadConfig(num_keypoints=num_keypoints))
 
 
 def torchvision_v2_config(num_classes: int = 90, *, mask: bool = True) -> DetectorConfig:

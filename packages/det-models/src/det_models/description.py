@@ -1,7 +1,7 @@
 """What a checkpoint says of its network in plain values: enough to build it again, and to name what it finds."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Any, Literal, TypeVar, cast
 
 import cattrs
@@ -13,10 +13,9 @@ from det_models.checkpoints import CheckpointError
 from det_models.config import BackboneConfig, ModelConfig, YolactBackboneConfig
 from det_models.detector_config import DetectorConfig
 
-__all__ = ["describe", "read_description"]
+__all__ = ["describe", "read_description", "structured"]
 
 T = TypeVar("T")
-_CONVERTER = cattrs.Converter(forbid_extra_keys=True)
 
 
 def describe(
@@ -27,7 +26,7 @@ def describe(
     Args:
         model: The network and the images that it gets.
         categories: Name by id, in the order of the labels; None for a label that is never reported.
-        limbs: Pairs of keypoints that pictures join, counted from 0, such as ``index.skeleton.limbs``.
+        limbs: What pictures join, see :attr:`Detections.limbs`, such as ``index.skeleton.limbs``.
 
     Returns:
         ``model``, ``categories`` and perhaps ``limbs``, of numbers, texts, tuples, lists and dictionaries alone.
@@ -45,11 +44,13 @@ def read_description(values: Mapping[str, Any]) -> tuple[ModelConfig, Categories
     """
     try:
         model = _of_recipe(values["recipe"]) if "model" not in values else values["model"]
-        categories = _structured({entry["id"]: entry["name"] for entry in values["categories"]}, dict[int, str | None])
-        _structured(values.get("limbs", ()), tuple[tuple[int, int], ...])
+        categories = structured({entry["id"]: entry["name"] for entry in values["categories"]}, dict[int, str | None])
+        structured(values.get("limbs", ()), tuple[tuple[int, int], ...])
         found = _model(model)
         BatchShape(buckets=found.buckets, masks="none")  # which says what is no bucket
         return found, categories
+    except CheckpointError:
+        raise
     except Exception as error:  # of any kind, where any value may stand in place of any other
         raise CheckpointError(
             "what it says of its network was written by another version, or is damaged, and cannot be read"
@@ -59,15 +60,43 @@ def read_description(values: Mapping[str, Any]) -> tuple[ModelConfig, Categories
 def _model(values: Mapping[str, Any]) -> ModelConfig:
     yolact = "priors" in values["detector"]
     return ModelConfig(
-        backbone=_structured(values["backbone"], YolactBackboneConfig if yolact else BackboneConfig),
-        detector=_structured(values["detector"], cast("type", YolactConfig if yolact else DetectorConfig)),
-        resize=_structured(values["resize"], Resize),
-        buckets=_structured(values["buckets"], tuple[tuple[int, int], ...]),
+        backbone=structured(values["backbone"], YolactBackboneConfig if yolact else BackboneConfig),
+        detector=structured(values["detector"], cast("type", YolactConfig if yolact else DetectorConfig)),
+        resize=structured(values["resize"], Resize),
+        buckets=structured(values["buckets"], tuple[tuple[int, int], ...]),
     )
 
 
-def _structured(values: Any, kind: type[T]) -> T:
-    return _CONVERTER.structure(values, kind)
+def structured(values: Any, kind: type[T]) -> T:
+    """The configuration that :func:`dataclasses.asdict` made these plain values of.
+
+    Args:
+        values: Dictionaries, lists, texts and numbers.
+        kind: A dataclass; where it holds a :class:`DetectorConfig`, any subclass that has the values' fields is right.
+
+    Raises:
+        cattrs.BaseValidationError, ValueError: They are of no such class.
+    """
+    return _OUTER.structure(values, kind)
+
+
+def _detector(values: Mapping[str, Any], _kind: type) -> DetectorConfig:
+    """The smallest kind of detector that has all fields, an absent branch being none."""
+    kinds = {kind: {field.name for field in fields(kind)} for kind in DetectorConfig.kinds()}
+    given = {name for name, value in values.items() if value is not None}
+    fitting = [kind for kind, names in kinds.items() if given <= names]
+    if not fitting:
+        unknown = ", ".join(sorted(given - kinds[DetectorConfig]))
+        raise CheckpointError(
+            f"its detector has {unknown}, which nothing here knows: import the module that defines such a detector; "
+            "or another version wrote it"
+        )
+    kind = min(fitting, key=lambda kind: len(kinds[kind]))
+    return _INNER.structure({name: value for name, value in values.items() if name in kinds[kind]}, kind)
+
+
+_OUTER, _INNER = (cattrs.Converter(forbid_extra_keys=True) for _ in range(2))
+_OUTER.register_structure_hook(DetectorConfig, _detector)
 
 
 def _of_recipe(recipe: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,8 +12,8 @@ from PIL import Image
 
 import det_coco
 from det_coco import detections_of, draw
+from det_coco.keypoints import usual_limbs
 from det_coco.rle import decode_rle
-from det_models.categories import COCO_KEYPOINTS, COCO_LIMBS
 from det_models.errors import OptionError
 from det_models.images import load
 
@@ -123,9 +123,11 @@ class Detections:
             image_id: The data set's own id of the image.
 
         Returns:
-            K dictionaries of plain values, see :func:`det_coco.to_results`.
+            K dictionaries of plain values, see :func:`det_coco.to_results`, and what else is in :attr:`extra`.
         """
-        return self.to_arrays(image_id).rows()
+        rows = self.to_arrays(image_id).rows()
+        further = {name: np.asarray(values).tolist() for name, values in self.extra.items() if name != "keypoints"}
+        return [row | {name: values[k] for name, values in further.items()} for k, row in enumerate(rows)]
 
     def to_arrays(self, image_id: int) -> det_coco.Detections:
         """The same as arrays, of which those of many images are put together and evaluated.
@@ -184,8 +186,7 @@ class Detections:
         if "scores" not in show:
             drawn = replace(drawn, scores=None)
         if drawn.keypoints is not None:
-            usual = COCO_LIMBS if drawn.keypoints.shape[1] == COCO_KEYPOINTS else ()
-            drawn = replace(drawn, limbs=self.limbs or usual)
+            drawn = replace(drawn, limbs=self.limbs or usual_limbs(drawn.keypoints.shape[1]))
         return draw(pixels, drawn, self.categories, min_side=min_side, boxes="boxes" in show)
 
     def __repr__(self) -> str:

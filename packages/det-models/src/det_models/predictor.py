@@ -56,7 +56,7 @@ class Predictor:
         batch_size: Images at a time, where several are given.
         max_detections: The most detections of an image, after the choice of classes.
         classes: Names or ids of the categories to report; all by default.
-        limbs: Pairs of keypoints that pictures join, counted from 0; by default COCO's, where there are as many.
+        limbs: What pictures join, see :attr:`Detections.limbs`.
         source: Where the weights are from, for `repr`.
 
     Raises:
@@ -248,10 +248,7 @@ def kind_of(config: ModelConfig) -> str:
     detector = config.detector
     if isinstance(detector, YolactConfig):
         return "YOLACT" if detector.mask_iou is None else "YOLACT++"
-    kind = "Faster R-CNN" if detector.mask is None else "Mask R-CNN"
-    if detector.keypoints is not None:
-        kind = kind.replace("Faster", "Keypoint")
-    return kind if detector.cascade is None else kind.replace("Faster ", "").join(("Cascade ", ""))
+    return detector.title
 
 
 def _device(name: str | torch.device) -> torch.device:

@@ -77,12 +77,13 @@ def torchvision_network(model: ModelConfig, state: Mapping[str, Tensor]) -> Fast
         "bbox_reg_weights": box.coding.weights,
     }
     kind = FasterRCNN
-    if config.mask is not None:
-        kind = MaskRCNN
-        options |= _mask_options(channels, config.mask, outputs)
-    if config.keypoints is not None:
-        kind = KeypointRCNN
-        options |= _keypoint_options(channels, config.keypoints)
+    for branch in config.branches.values():
+        if isinstance(branch, MaskHeadConfig):
+            kind = MaskRCNN
+            options |= _mask_options(channels, branch, outputs)
+        elif isinstance(branch, KeypointHeadConfig):
+            kind = KeypointRCNN
+            options |= _keypoint_options(channels, branch)
     network = kind(pyramid, **options)
     network.load_state_dict(dict(state))
     return network.eval()

@@ -74,7 +74,7 @@ class Weights:
 
     @property
     def limbs(self) -> tuple[tuple[int, int], ...]:
-        """Pairs of keypoints that pictures join, counted from 0, where the file says so."""
+        """What pictures join, see :attr:`Detections.limbs`, where the file says so."""
         return tuple((a, b) for a, b in self.description.get("limbs", ()))
 
     def network(self) -> ModelConfig:

@@ -1,15 +1,17 @@
 """The interface that a reader of a format implements, and the list of those that are known."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from det_coco._coco_splits import coco_splits
 from det_coco._parse import read_json
 from det_coco.annotations import CocoIndex
 from det_coco.errors import DataError
-from det_coco.layout import find_splits
+from det_coco.memory import MemoryPictures
+from det_coco.remarks import log_remarks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +21,9 @@ class SplitSource:
     Attributes:
         source: the file or folder that messages name.
         image_folder: folder that the images' `file_name` are relative to.
-        read: gives the split in COCO's JSON shape: a dictionary of the lists `images`, `annotations`, `categories`.
+        read: gives the split in COCO's JSON shape: a dictionary of the lists `images`, `annotations` and `categories`.
+            An image may hold the bytes of its picture file as `picture`, where it lies in no folder, and a list
+            `remarks` may say what was passed over.
     """
 
     source: Path
@@ -54,10 +58,16 @@ class SplitSource:
             DataError: as for `load`.
         """
         content = self.read()
+        remarks = tuple(content.pop("remarks", ()))
+        log_remarks(self.source, remarks)
+        held = {record["id"]: record.pop("picture") for record in content["images"] if "picture" in record}
+        if held:
+            options = options | {"check_images": False}
         # Checking completes records, but the content is the file's.
         copy = content | {key: [dict(record) for record in content[key]] for key in ("images", "annotations")}
         index = CocoIndex.from_content(copy, source=self.source, image_folder=self.image_folder, **options)
-        return index, content
+        pictures = MemoryPictures.of([held.get(i) for i in index.image_ids.tolist()]) if held else None
+        return replace(index, pictures=pictures, remarks=remarks + index.remarks), content
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +123,7 @@ def find_sources(path: str | Path) -> dict[str, SplitSource]:
             image_folder=split.image_folder,
             read=partial(read_json, split.annotation_file),
         )
-        for name, split in find_splits(path).items()
+        for name, split in coco_splits(Path(path)).items()
     }
 
 

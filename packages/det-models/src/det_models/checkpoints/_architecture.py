@@ -10,7 +10,7 @@ from torch import Tensor
 
 from det_backbones import DARKNET_PIXELS, DETECTRON2_RESNEXT_PIXELS, BackboneSpec, PixelConfig
 from det_backbones.resnet import BLOCKS
-from det_heads import KeypointHeadConfig, MaskHeadConfig
+from det_heads import MaskHeadConfig
 from det_heads.yolact.config import MaskIoUConfig, YolactConfig, yolact_config, yolact_plus_config
 from det_models.checkpoints._exchange import CheckpointError, is_counter
 from det_models.checkpoints._metadata import Metadata
@@ -170,13 +170,13 @@ def _two_stage(tensors: Tensors, system: str, backbone: BackboneSpec) -> Detecto
         if config.mask is not None:
             kind = "one" if mask_name == "mask_head" else "per_stage"
             config = replace(config, cascade=replace(config.cascade, mask_heads=kind))
-    return replace(
+    plain = replace(
         config,
         rpn=replace(config.rpn, convs=_count(tensors, "rpn.convs") or 1),
         box=_box(tensors, box_name, config, backbone),
         mask=None if config.mask is None else _mask(tensors, mask_name, config.mask),
-        keypoints=_keypoints(tensors),
     )
+    return next((found for kind in DetectorConfig.kinds() if (found := kind.of_tensors(plain, tensors))), plain)
 
 
 def _box(tensors: Tensors, name: str, config: DetectorConfig, backbone: BackboneSpec):
@@ -203,14 +203,6 @@ def _mask(tensors: Tensors, name: str, config: MaskHeadConfig) -> MaskHeadConfig
         channels=tensors[f"{name}.deconv.weight"].shape[1],
         norm=_head_norm(tensors, f"{name}.norms"),
     )
-
-
-def _keypoints(tensors: Tensors) -> KeypointHeadConfig | None:
-    predictor = tensors.get("keypoint_head.predictor.weight")  # [channels, J, 4, 4]
-    if predictor is None:
-        return None
-    convs = _count(tensors, "keypoint_head.convs")
-    return KeypointHeadConfig(num_keypoints=predictor.shape[1], convs=convs, channels=predictor.shape[0])
 
 
 def _yolact(tensors: Tensors, backbone: BackboneSpec) -> YolactConfig:

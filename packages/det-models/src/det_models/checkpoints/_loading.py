@@ -14,19 +14,18 @@ _CLASS_HEAD = re.compile(
     r"(box_heads?(\.\d+)?\.(cls_score|bbox_pred)|mask_heads?(\.\d+)?\.predictor"
     r"|head\.classes|semantic|mask_iou\.predictor)\.\w+"
 )
-_PARTS = {
-    "backbone.body.": "backbone",
-    "backbone.fpn.": "pyramid",
-    "rpn.": "region proposals",
-    "box_head": "box head",
-    "mask_head": "mask head",
-    "keypoint_head": "keypoint head",
-    "head.": "prediction head",
-    "protonet.": "prototypes",
-    "semantic.": "semantic loss",
-    "mask_iou.": "mask IoU",
-}
-_REST = "other"
+_PARTS = (
+    (r"backbone\.body\.", "backbone"),
+    (r"backbone\.fpn\.", "pyramid"),
+    (r"rpn\.", "region proposals"),
+    (r"(\w+)_heads?\.", r"\1 head"),
+    (r"head\.", "prediction head"),
+    (r"protonet\.", "prototypes"),
+    (r"semantic\.", "semantic loss"),
+    (r"mask_iou\.", "mask IoU"),
+    ("", "other"),
+)
+"""How the names in a part of a network begin, and what the part is called."""
 
 
 class ClassCountError(CheckpointError):
@@ -56,12 +55,12 @@ class Report:
             Counter(_part(name) for name in names)
             for names in (self.matched, [*self.ignored, *self.dropped], self.missing)
         ]
-        parts = [part for part in (*_PARTS.values(), _REST) if any(part in column for column in columns)]
-        width = max(len(part) for part in parts)
+        parts = sorted({part for column in columns for part in column})
+        width = max(len(part) for _, part in parts)
         lines = [f"{'':<{width}}  matched  ignored  missed"]
         for part in parts:
             matched, ignored, missed = (column[part] for column in columns)
-            lines.append(f"{part:<{width}}  {matched:>7}  {ignored:>7}  {missed:>6}")
+            lines.append(f"{part[1]:<{width}}  {matched:>7}  {ignored:>7}  {missed:>6}")
         remarks = {"ignored": self.ignored, "missed": [n for n in self.missing if n not in self.dropped]}
         lines += [f"{title}: {first(names)}" for title, names in remarks.items() if names]
         if self.dropped:
@@ -153,5 +152,7 @@ def _other_classes(name: str, found: tuple[int, ...], expected: tuple[int, ...])
     return _CLASS_HEAD.fullmatch(name) is not None and found[1:] == expected[1:]
 
 
-def _part(name: str) -> str:
-    return next((part for prefix, part in _PARTS.items() if name.startswith(prefix)), _REST)
+def _part(name: str) -> tuple[int, str]:
+    """Place in the table, and what is called so there."""
+    found = ((place, re.match(pattern, name), part) for place, (pattern, part) in enumerate(_PARTS))
+    return next((place, match.expand(part)) for place, match, part in found if match)

@@ -41,10 +41,7 @@ class Checkpoint(Translation):
         if isinstance(self.detector, YolactConfig):
             kind = "YOLACT" if self.detector.priors.square else "YOLACT++"
         else:
-            kind = "Faster R-CNN" if self.detector.mask is None else "Mask R-CNN"
-            if self.detector.keypoints is not None:
-                kind = kind.replace("Faster", "Keypoint")
-            kind = kind if self.detector.cascade is None else kind.replace("Faster", "").strip().join(("Cascade ", ""))
+            kind = self.detector.title
         return f"{self.system}, {kind}, {self.backbone}, {self.num_classes} classes"
 
 

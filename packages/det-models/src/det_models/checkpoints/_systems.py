@@ -7,7 +7,7 @@ keeps the background first here too); the blobs of Detectron as detectron2/check
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from det_models.checkpoints._layouts import (
     BACKGROUND_BOX_FIRST,
@@ -111,15 +111,6 @@ TORCHVISION = System(
         mask_head.convs.{layer}            roi_heads.mask_head.{layer}.0
         mask_head.deconv                   roi_heads.mask_predictor.conv5_mask
         mask_head.predictor                roi_heads.mask_predictor.mask_fcn_logits  masks
-        keypoint_head.convs.0            roi_heads.keypoint_head.0
-        keypoint_head.convs.1            roi_heads.keypoint_head.2
-        keypoint_head.convs.2            roi_heads.keypoint_head.4
-        keypoint_head.convs.3            roi_heads.keypoint_head.6
-        keypoint_head.convs.4            roi_heads.keypoint_head.8
-        keypoint_head.convs.5            roi_heads.keypoint_head.10
-        keypoint_head.convs.6            roi_heads.keypoint_head.12
-        keypoint_head.convs.7            roi_heads.keypoint_head.14
-        keypoint_head.predictor            roi_heads.keypoint_predictor.kps_score_lowres
 
         backbone.fpn.lateral.{level}       backbone.fpn.inner_blocks.{level}
         backbone.fpn.output.{level}        backbone.fpn.layer_blocks.{level}
@@ -363,3 +354,13 @@ SYSTEMS: dict[str, System] = {
     )
 }
 """All systems by name."""
+
+
+def add_names(system: str, table: str) -> None:
+    """Say what a system calls the modules of a branch.
+
+    Args:
+        system: One of :data:`SYSTEMS`.
+        table: A module a line: our name and the system's, with fields as in the tables of this module.
+    """
+    SYSTEMS[system] = replace(SYSTEMS[system], rules=SYSTEMS[system].rules + rules("", "", table))

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
-from det_heads.config import CascadeConfig, MaskHeadConfig, PixelConfig
+from det_heads.config import PixelConfig
+from det_models.checkpoints._systems import SYSTEMS
 from det_models.conventions import (
     detectron2_cascade_config,
     detectron2_config,
@@ -43,12 +44,19 @@ class Target:
     """A system that we write for.
 
     Attributes:
-        preset: Our configuration of its published detectors, like the given one in cascade, heads and masks.
+        published: Our configuration of its published detectors, like the given one in cascade, heads and masks.
         names: Our field -> its setting, with `{}` for the value; a function writes what is more than a value.
     """
 
-    preset: Callable[[DetectorConfig], DetectorConfig]
+    published: Callable[[DetectorConfig], DetectorConfig]
     names: Mapping[str, str | Callable[[Any], str]]
+
+    def preset(self, config: DetectorConfig) -> DetectorConfig:
+        """The published detectors' configuration, with the further branches of the given one."""
+        plain = self.published(config)
+        known = {field.name for field in fields(plain)}
+        more = {name: branch for name, branch in config.branches.items() if name not in known}
+        return plain.extended(type(config), **more)
 
 
 def _yaml(value: Any) -> str:
@@ -191,8 +199,7 @@ _TORCHVISION = {
 
 
 def _torchvision_preset(config: DetectorConfig) -> DetectorConfig:
-    preset = torchvision_v2_config if config.box.convs else torchvision_config
-    return replace(preset(mask=config.mask is not None), keypoints=config.keypoints)
+    return (torchvision_v2_config if config.box.convs else torchvision_config)(mask=config.mask is not None)
 
 
 TARGETS: dict[str, Target] = {
@@ -216,13 +223,14 @@ TARGETS: dict[str, Target] = {
 def obstacle(config: DetectorConfig, system: str) -> str | None:
     """Why a detector cannot be expressed in a system at all, or None."""
     cascade, mask = config.cascade, config.mask
-    if config.keypoints is not None and system != "torchvision":
-        return f"{system}'s keypoint head is another one than torchvision's, which this detector has"
+    for branch in config.branches.values():
+        if not any(rule.ours.text.startswith(branch.module) for rule in SYSTEMS[system].rules):
+            return f"{system} has no {branch.module.replace('_', ' ')} like this detector's"
     if system == "torchvision":
         if cascade is not None:
             return "torchvision has no cascades"
-        if mask is not None and config.keypoints is not None:
-            return "torchvision has no detector of masks and keypoints"
+        if len(config.branches) > 1:
+            return f"torchvision has no {config.title}, only detectors with one branch beside the box head"
         if config.box.class_agnostic:
             return "torchvision's box head has a box for every class, and this one has one for all"
         heads = (config.rpn.convs > 1, config.box.convs, config.box.layers, config.box.norm)
@@ -303,7 +311,7 @@ def settings(config: DetectorConfig, system: str) -> list[str]:
 def _leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     for field in fields(config):
         value = getattr(config, field.name)
-        if isinstance(value, DetectorConfig | CascadeConfig | MaskHeadConfig) or is_dataclass(value):
+        if is_dataclass(value):
             yield from _leaves(value, f"{prefix}{field.name}.")
         else:
             yield prefix + field.name, value

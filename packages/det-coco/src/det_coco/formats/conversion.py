@@ -121,7 +121,10 @@ def _place(index: CocoIndex, names: Sequence[str], folder: Path, how: Pictures) 
     for position, name in enumerate(names):
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        if how == "link":
+        held = None if index.pictures is None else index.pictures.file(position)
+        if held is not None:
+            target.write_bytes(held)
+        elif how == "link":
             target.symlink_to(index.path(position).resolve())
         else:
             shutil.copyfile(index.path(position), target)

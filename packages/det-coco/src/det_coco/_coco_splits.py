@@ -1,0 +1,114 @@
+"""Splits of a data set in COCO's JSON."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from det_coco._discover import (
+    IMAGES,
+    INSTANCES,
+    KEYPOINTS,
+    annotation_files,
+    data_root,
+    json_files,
+    picture_folders,
+    task_and_split,
+)
+from det_coco._file_kinds import file_names_in, other_kind
+from det_coco._find_pictures import picture_folder
+from det_coco.annotations import CocoIndex
+from det_coco.errors import DataError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Split:
+    """One split of a data set in COCO's JSON.
+
+    Attributes:
+        name: of the split, for example val2017.
+        annotation_file: the JSON file.
+        image_folder: the folder where its pictures are found by their names.
+    """
+
+    name: str
+    annotation_file: Path
+    image_folder: Path
+
+    def load(self, *, check_images: bool = True, require_objects: bool = True) -> CocoIndex:
+        """Read the split.
+
+        Args:
+            check_images: as for `CocoIndex.load`.
+            require_objects: as for `CocoIndex.load`.
+
+        Returns:
+            its index.
+
+        Raises:
+            DataError: as for `CocoIndex.load`.
+        """
+        return CocoIndex.load(
+            self.annotation_file, self.image_folder, check_images=check_images, require_objects=require_objects
+        )
+
+
+def coco_splits(path: Path, *, keypoints: bool = False) -> dict[str, Split]:
+    """Find the splits in a folder, or the one in an annotation file.
+
+    Args:
+        path: the folder or file.
+        keypoints: prefer `person_keypoints_<split>.json` to `instances_<split>.json`.
+
+    Returns:
+        split name -> where it is, by name; empty where there is no annotation file of COCO's.
+    """
+    if path.is_file():
+        return {split.name: split for split in _splits([path], data_root(path), (INSTANCES, KEYPOINTS, IMAGES))}
+    tasks = (KEYPOINTS, INSTANCES, IMAGES) if keypoints else (INSTANCES, KEYPOINTS, IMAGES)
+    splits = _splits(annotation_files(path), path, tasks)
+    return {split.name: split for split in sorted(splits, key=lambda split: split.name)}
+
+
+def refusal(path: Path) -> DataError:
+    """Say why a path is no data set.
+
+    Args:
+        path: a folder or file in which nothing can be read.
+
+    Returns:
+        the error, which names files that were mistaken for annotations.
+    """
+    files = [path] if path.is_file() else json_files(path)
+    kinds = [f"{file} is {kind}." for file in files[:20] if (kind := other_kind(file)) is not None]
+    if kinds:
+        return DataError(" ".join(kinds[:3]))
+    if path.is_file():
+        return DataError(
+            f"{path} is not a data set: neither a COCO annotation file nor of another format that can be read. "
+            "Give a folder, or a JSON file with images, annotations and categories."
+        )
+    return DataError(
+        f"{path} is not a COCO data set: it has no annotations/instances_<split>.json, nor another annotation file "
+        "of COCO's beside the pictures or one folder below. Expected, as in COCO 2017: "
+        "annotations/instances_train2017.json, annotations/instances_val2017.json, train2017/, val2017/."
+    )
+
+
+def _splits(files: Sequence[Path], root: Path, tasks: Sequence[str]) -> list[Split]:
+    """One split for each name, of the first task that has it; files of the same task and name keep their own names."""
+    by_split: dict[str, dict[str, list[Path]]] = defaultdict(lambda: defaultdict(list))
+    for file in files:
+        task, split = task_and_split(file, root)
+        by_split[split][task].append(file)
+    found = []
+    for split, by_task in by_split.items():
+        chosen: Iterable[Path] = next((by_task[task] for task in tasks if task in by_task), ())
+        chosen = list(chosen)
+        found += [_split(split if len(chosen) == 1 else file.stem, file, root) for file in chosen]
+    return found
+
+
+def _split(name: str, file: Path, root: Path) -> Split:
+    folder = picture_folder(file_names_in(file), picture_folders(file, name), root)
+    return Split(name=name, annotation_file=file, image_folder=folder)

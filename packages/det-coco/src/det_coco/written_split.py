@@ -1,0 +1,122 @@
+"""A split of a data set into images to learn from and held-out ones, written down so that it can be used again."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from det_coco._describe import some
+from det_coco.annotations import CocoIndex
+from det_coco.errors import DataError
+from det_coco.holdout import HeldOut
+
+
+class SplitSource(Protocol):
+    """What a split is read from."""
+
+    def load(self, *, check_images: bool = True, require_objects: bool = True) -> CocoIndex:
+        """Read the split; the options are those of `CocoIndex.load`."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class WrittenPart:
+    """A part of a split, chosen by file names.
+
+    Attributes:
+        file: where that is written.
+        whole: what it is a part of.
+        file_names: names of its pictures.
+    """
+
+    file: Path
+    whole: SplitSource
+    file_names: frozenset[str]
+
+    def load(self, *, check_images: bool = True, require_objects: bool = True) -> CocoIndex:
+        """Read the part.
+
+        Args:
+            check_images: as for `CocoIndex.load`.
+            require_objects: as for `CocoIndex.load`.
+
+        Returns:
+            its index.
+
+        Raises:
+            DataError: images are no longer there, or as for `CocoIndex.load`.
+        """
+        index = self.whole.load(check_images=check_images, require_objects=require_objects)
+        names = index.file_names.tolist()
+        missing = sorted(self.file_names.difference(names))
+        if missing:
+            raise DataError(
+                f"{self.file} names {len(missing)} images that {index.annotation_file} no longer has "
+                f"({some(missing)}). Split the data again: name the data set itself instead of this file."
+            )
+        mine = np.array([name in self.file_names for name in names], dtype=bool)
+        return index.of_images(index.image_ids[mine].tolist())
+
+
+def write_split(file: str | Path, held: HeldOut, data: str | Path, split: str) -> None:
+    """Write down which images are held out; `find_splits` reads the file as a data set of two splits.
+
+    Args:
+        file: JSON file to write.
+        held: the parts.
+        data: folder or file of the data set that was split.
+        split: name of its only split.
+    """
+    content = {
+        "data": str(Path(data).resolve()),
+        "split": split,
+        "rule": held.rule,
+        "train": held.train.file_names.tolist(),
+        "val": held.val.file_names.tolist(),
+    }
+    Path(file).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def written_parts(file: Path, find: Callable[[Path], Mapping[str, SplitSource]]) -> dict[str, WrittenPart] | None:
+    """Read what `write_split` wrote.
+
+    Args:
+        file: any file.
+        find: finds the splits of the data set that was split.
+
+    Returns:
+        `train` and `val`; None where the file is another one.
+
+    Raises:
+        DataError: the data set is not there any more, or has no such split.
+    """
+    content = _read(file)
+    if content is None:
+        return None
+    data = Path(content["data"])
+    if not data.exists():
+        raise DataError(f"{file} splits {data}, which does not exist. Write its place under 'data', or split it again.")
+    splits = find(data)
+    if content["split"] not in splits:
+        raise DataError(f"{file} splits '{content['split']}' of {data}, which has {', '.join(splits)}. Split it again.")
+    whole = splits[content["split"]]
+    return {part: WrittenPart(file=file, whole=whole, file_names=frozenset(content[part])) for part in ("train", "val")}
+
+
+def _read(file: Path) -> dict[str, Any] | None:
+    with file.open("rb") as opened:
+        if b'"data"' not in opened.read(64):
+            return None
+    try:
+        content = json.loads(file.read_bytes())
+    except ValueError:
+        return None
+    texts = isinstance(content, dict) and all(isinstance(content.get(key), str) for key in ("data", "split"))
+    return content if texts and all(_are_names(content.get(part)) for part in ("train", "val")) else None
+
+
+def _are_names(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(name, str) for name in value)
