@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from det_engine import checkpoint, distributed
 from det_engine.batches import Batches, Data
@@ -25,7 +26,7 @@ from det_engine.signals import StopRequested, StopSignals
 from det_engine.solver import SolverConfig, check_solver, lr_at
 from det_engine.state import TrainingState
 from det_engine.validation import validation_losses
-from det_engine.watchdog import Watchdog
+from det_engine.watchdog import Watchdog, watched
 
 Evaluate = Callable[[], Mapping[str, Any]]
 _MOST_FAILURES = 10
@@ -44,6 +45,7 @@ def train(
     validation: Callable[[], Iterator[Batch]] | None = None,
     resume: Path | None = None,
     data_fingerprint: str = "",
+    surroundings: Mapping[str, str] | None = None,
     config: Any = None,
 ) -> TrainResult:
     """Train `model` for `solver.steps` steps; stop, resume and fail gracefully.
@@ -70,6 +72,8 @@ def train(
         validation: iterates over this process's share of held-out batches, for `settings.validation_batches`.
         resume: checkpoint file or run directory to go on from.
         data_fingerprint: names the training data; a checkpoint of other data is refused.
+        surroundings: texts by name, such as fingerprints of pictures, a change of which is said when the training goes
+            on; where it is `held-out annotations` that changed, the best is chosen anew.
         config: resolved configuration, kept in checkpoints.
 
     Returns:
@@ -78,7 +82,7 @@ def train(
     Raises:
         EngineError: wrong arguments or settings, a run that another process writes to, a checkpoint that does not fit,
             a full disk, or a loss that is not finite.
-        Interrupted: SIGINT or SIGTERM came; the step was finished and a checkpoint written.
+        Interrupted: SIGINT, SIGTERM or SIGHUP came; the step was finished and a checkpoint written.
     """
     settings = settings or TrainSettings()
     device = torch.device(device)
@@ -89,15 +93,15 @@ def train(
     if distributed.is_main():
         run.hold()
     seed_all(settings.seed)
-    state = TrainingState(model, solver, settings, device, batch_size, data_fingerprint, config)
+    state = TrainingState(model, solver, settings, device, batch_size, data_fingerprint, config, surroundings)
     notes = [] if resume is None else [*state.resume(resume), *_repair(run, state)]
     with (
         StopSignals() as signals,
-        Watchdog(settings.hang_seconds) as watchdog,
+        watched(settings.hang_seconds, device) as watchdog,
         checkpoint.Writer() as writer,
         Reporter(run, state) as reporter,
     ):
-        for note in notes:
+        for note in (*notes, *_of_batch_norm(model, batch_size, settings.accumulate)):
             reporter.note(note)
         data = Data(batches, state, solver.steps)
         loop = _Loop(state, solver, run, data, reporter, signals, watchdog, writer)
@@ -113,7 +117,25 @@ def train(
                     writer.wait()
                     raise Interrupted(signals.requested or 0, state.step, run.last) from None
             writer.wait()
+        for line in _of_the_best(run, state):
+            reporter.note(line)
     return _finish(state, run)
+
+
+def _of_batch_norm(model: nn.Module, batch_size: int, accumulate: int) -> list[str]:
+    """A line where batch norm makes the losses depend on how a batch is cut, or none."""
+    kinds = [kind for m in model.modules() if m.training and isinstance(m, _BatchNorm) for kind in [type(m)]]
+    synchronised = [kind for kind in kinds if issubclass(kind, nn.SyncBatchNorm)]
+    processes = 1 if len(synchronised) == len(kinds) else distributed.world_size()
+    if not kinds or processes * accumulate == 1:
+        return []
+    ways = ["statistics that are frozen (frozen_bn)", "group norm (gn)"]
+    ways = ways if accumulate > 1 else ["batch norm over all processes (sync_bn)", *ways]
+    return [
+        f"batch norm sees {batch_size // (processes * accumulate)} images at a time and not the {batch_size} of a "
+        f"step, so the losses differ from those of one process that sees all at once; {', or '.join(ways)}, would make "
+        "them equal"
+    ]
 
 
 def _repair(run: RunDirectory, state: TrainingState) -> list[str]:
@@ -130,6 +152,19 @@ def _repair(run: RunDirectory, state: TrainingState) -> list[str]:
     return [
         f"{run.best} is missing or damaged, which was the best ({lost['metric']} {lost['value']:.4f} at step "
         f"{lost['step']}); the best is chosen anew from here on"
+    ]
+
+
+def _of_the_best(run: RunDirectory, state: TrainingState) -> list[str]:
+    """A line where the results, which are those of the last step, are not the best ones."""
+    best = state.best
+    if best is None or not state.history or best["step"] >= state.history[-1]["step"]:
+        return []
+    last = state.history[-1]
+    value = f" with {best['metric']} {last[best['metric']]:.4f}" if best["metric"] in last else ""
+    return [
+        f"the results are those of step {last['step']}{value}; the best, {best['metric']} {best['value']:.4f}, was at "
+        f"step {best['step']}: {run.best}"
     ]
 
 
@@ -204,7 +239,7 @@ class _Loop:
             and (ended or _due(state.step, settings.evaluation_interval))
         ):
             self._evaluate(evaluate, held_out)
-        elif ended or _due(state.step, settings.checkpoint_interval):
+        elif ended or any(_due(state.step, n) for n in (settings.checkpoint_interval, settings.keep_interval)):
             self._save()
         state.finished = ended or self._no_progress()
 
@@ -308,7 +343,10 @@ class _Loop:
         state.make_step.same_everywhere()
         if distributed.is_main():
             run = self._run
-            self._writer.save(run.last, state.state_dict(), keep=run.previous, best=run.best if best else None)
+            names = [run.best] if best else []
+            if _due(state.step, self._settings.keep_interval):
+                names.append(run.checkpoints / f"step-{state.step}.pt")
+            self._writer.save(run.last, state.state_dict(), keep=run.previous, names=names)
 
     def recover(self, error: BrokenStepError) -> None:
         """Explain a broken step, keep it, and do what the settings say."""
