@@ -10,7 +10,8 @@ from pathlib import Path
 import torch
 
 from apps.common.app import with_classes
-from apps.common.data import open_splits, training_batches
+from apps.common.data import training_batches
+from apps.common.splits import open_splits
 from det_engine.step import TrainStep
 from det_models import build
 

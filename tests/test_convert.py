@@ -14,9 +14,12 @@ from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from apps.common.weights import describe
 from det_backbones import TORCHVISION_PIXELS, PixelConfig
 from det_engine import checkpoint
-from det_models import open_weights
+from det_models import DetectorConfig, build, open_weights
+from det_models.checkpoints import to_checkpoint
+from det_models.torchvision_peer import TorchvisionOutputs, torchvision_network
 from testing.command_line import APPS, call
 from testing.comparing import assert_same
+from testing.trained import small_model
 from tests.parity.reference import reference
 from tests.parity.systems import DETECTRON2_CASCADE, MMDETECTION_CASCADE, Case
 
@@ -128,6 +131,44 @@ def test_torchvision_there_and_back(version: int, tmp_path: Path) -> None:
     written = torch.load(back, weights_only=True)
     assert_same(dict(model.state_dict()), written)
     model.load_state_dict(written)
+
+
+@pytest.mark.slow
+def test_keypoints_of_torchvision_there_and_back(
+    tmp_path: Path, picture: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """torchvision's network, to ours and back: every bit, and what both compute of the file that was written."""
+    torch.manual_seed(0)
+    model = detection.keypointrcnn_resnet50_fpn(weights=None, weights_backbone=None)
+    source, ours, back = (tmp_path / file for file in ("theirs.pth", "ours.pt", "back.pth"))
+    torch.save(model.state_dict(), source)
+    assert call("mask_rcnn", "convert", "--weights", source, "--to", "ours", ours) == 0
+    opened = open_weights(ours)
+    assert (opened.network().tasks, opened.network().detector.title) == (("bbox", "keypoints"), "Keypoint R-CNN")
+    capsys.readouterr()
+    assert call("mask_rcnn", "convert", "--weights", ours, "--to", "torchvision", back, "--certify", picture) == 0
+    text = capsys.readouterr().out
+    certificate = text[text.index("here and in torchvision") :]
+    assert "keypoint head" in certificate
+    assert "PASSED: the same layers and" in certificate
+    assert_same(dict(model.state_dict()), torch.load(back, weights_only=True))
+
+
+def test_a_certificate_looks_at_the_keypoint_head() -> None:
+    """torchvision's computes what ours does, and a number that is changed shows."""
+    config = small_model(keypoints=True)
+    config = replace(config, backbone=replace(config.backbone, width=64, norm="frozen_bn"))
+    network = build(config).eval()
+    assert isinstance(config.detector, DetectorConfig)
+    state = to_checkpoint(network.state_dict(), config.detector, "torchvision")
+    peer = torchvision_network(config, state)
+    assert peer is not None
+    outputs, head = TorchvisionOutputs(peer, [1, 2, 3]), network.get_submodule("keypoint_head")
+    inputs = (torch.randn(3, 16, 14, 14), torch.tensor(2))
+    with torch.inference_mode():
+        torch.testing.assert_close(outputs.layer("keypoint head", inputs, {}), head(*inputs))
+        peer.roi_heads.keypoint_head[14].bias += 1  # type: ignore[index, union-attr]
+        assert not torch.allclose(outputs.layer("keypoint head", inputs, {}), head(*inputs))
 
 
 @pytest.mark.slow

@@ -5,8 +5,9 @@ marker of type hints. A wheel may pull in only what it declares: siblings come f
 the index. The import test also checks that a package brings no undeclared sibling with it. The first example of
 det-models' read-me runs there on a file of each system that it names.
 
-det-ops has compiled code and promises that one wheel serves every PyTorch from 2.10. So its tests run against the wheel
-twice: with the oldest versions it declares (PyTorch, NumPy, torchvision) and with those of the development environment.
+det-coco's compiled reader must be there. det-ops has compiled code, too, and promises that one wheel serves every
+PyTorch from 2.10. So its tests run against the wheel twice: with the oldest versions it declares (PyTorch, NumPy,
+torchvision) and with those of the development environment.
 """
 
 import argparse
@@ -52,6 +53,15 @@ print(f"det-ops with torch {torch.__version__}, NumPy {numpy.__version__}: C++ s
 """
 # Libraries of PyTorch and OpenMP, paths of the machine that built it, names of source files.
 FOREIGN = re.compile(rb"lib(?:torch|c10|gomp|i?omp\d)|/(?:home|root|tmp|Users)/|csrc/")
+
+
+READS = """
+import sys, det_coco
+from det_coco import _table
+assert det_coco.__file__.startswith(sys.prefix), f"{det_coco.__file__} is not the installed wheel"
+assert _table.compiled is not None, "the compiled reader of annotations is missing"
+print("det-coco: C++ reads annotations", flush=True)
+"""
 
 
 def run(*command: str | Path, **variables: str) -> None:
@@ -116,6 +126,8 @@ def main() -> None:
             run("uv", "venv", "-q", "--clear", "--python", sys.executable, environment)
             run("uv", "pip", "install", "-q", "--python", python, "--find-links", folder, wheels[package])
             run(python, "-I", "-c", PROBE, package.replace("-", "_"), *sorted(SIBLINGS[package]))
+            if package == "det-coco":
+                run(python, "-I", "-c", READS)
             if package == "det-models":
                 run_example(python, Path(temporary))
             if package == COMPILED.name:

@@ -13,8 +13,9 @@ import tyro
 
 from apps.common.app import App, with_classes
 from apps.common.config import Recipe
-from apps.common.data import evaluation_loader, open_splits, training_batches
+from apps.common.data import evaluation_loader, training_batches
 from apps.common.options import take_recipe
+from apps.common.splits import open_splits
 from apps.common.weights import initialize, open_start
 from det_coco import Batch
 from det_engine import EngineError, Precision, TrainStep, distributed, peak_memory_mib, resolve_device, seed_all
@@ -32,7 +33,7 @@ class BenchmarkOptions:
     recipe: str
     """Where the fields below start from; `recipes` lists them."""
     data: Path | None = None
-    """Data set in the COCO layout; by default the embedded synthetic one."""
+    """Data set: a folder or an annotation file; by default the embedded synthetic one."""
     weights: str = "none"
     """A checkpoint, so that there is something to detect; a detector of another system brings its network, unless
     --recipe names one. By default random weights."""

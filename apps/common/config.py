@@ -32,10 +32,15 @@ class LoadingConfig:
     min_keypoints: int = 0
     """Leave images with fewer labelled keypoints out of training."""
     workers: int = 2
+    train: str | None = None
+    """Annotation file or folder to train on; by default `--data`."""
+    val: str | None = None
+    """Annotation file or folder to evaluate on; by default `--data`, else images held out of those to train on."""
     train_split: str | None = None
-    """Name of the split to train on; by default train2017, else train."""
+    """Name of the split to train on; by default train2017, else train, else the only one."""
     val_split: str | None = None
-    """Name of the split to evaluate on; by default val2017, else val."""
+    """Name of the split to evaluate on; by default val2017, else val, valid, validation or test, else images held out
+    of those to train on."""
 
     def __post_init__(self) -> None:
         _at_least(self, batch=1, max_instances=1, min_keypoints=0, workers=0)

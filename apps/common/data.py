@@ -1,57 +1,12 @@
 """From the recipe's data section to det_coco's loaders."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 from apps.common.config import Recipe
-from det_coco import (
-    Batch,
-    BatchShape,
-    CocoIndex,
-    Loader,
-    Resize,
-    check_same_categories,
-    default_splits,
-    eval_loader,
-    load_split,
-    synthetic_dataset,
-    train_loader,
-)
+from det_coco import Batch, BatchShape, CocoIndex, Loader, Resize, eval_loader, train_loader
 from det_coco.sampler import Grouping
 from det_engine import distributed
 from det_models import ModelConfig
-
-
-@dataclass(frozen=True, kw_only=True)
-class Splits:
-    """The two halves of a data set, categories checked to be the same."""
-
-    root: Path
-    train: CocoIndex
-    val: CocoIndex
-
-
-def data_root(data: Path | None) -> Path:
-    """The folder that `--data` names, or the embedded data set, made on first use in the user's cache."""
-    return synthetic_dataset() if data is None else data
-
-
-def open_splits(data: Path | None, recipe: Recipe) -> Splits:
-    """Index the training and the held-out split, with what the recipe's detector learns from.
-
-    Raises:
-        DataError: anything wrong with the folder, the annotation files or their categories.
-    """
-    root, config = data_root(data), recipe.data
-    keypoints = "keypoints" in recipe.model().tasks
-    names = (config.train_split, config.val_split)
-    if None in names:
-        default = default_splits(root, keypoints=keypoints)
-        names = tuple(given or found for given, found in zip(names, default, strict=True))
-    train, val = (load_split(root, str(name), keypoints=keypoints) for name in names)
-    check_same_categories(train, val)
-    return Splits(root=root, train=train, val=val)
 
 
 def training_batches(recipe: Recipe, index: CocoIndex, start: int, *, pin_memory: bool) -> Iterator[Batch]:

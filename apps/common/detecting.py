@@ -1,5 +1,7 @@
 """Options of the commands that run a trained detector, and the detector that they ask for."""
 
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -104,14 +106,20 @@ def loading_of(weights: Weights) -> tuple[int, int]:
     return data.get("batch", 2), data.get("workers", 2)
 
 
-def on_categories(weights: Weights, index: CocoIndex) -> Weights:
-    """The weights with the categories of the data that they are evaluated on.
+def on_categories(weights: Weights, index: CocoIndex, classes: Sequence[str] = ()) -> Weights:
+    """The weights with the categories of the data that they are evaluated on, and a line where those are fewer.
 
     A file of another system may not say what its classes are, or only their names: then classes are the categories of
-    the data in their order, if there are as many.
+    the data in their order, if there are as many. Otherwise a class is the category with its id and name, else the one
+    with its name; classes that the data lacks are not reported.
+
+    Args:
+        weights: the detector.
+        index: the data.
+        classes: those chosen by name or id; where some are, the data may have categories that the detector lacks.
 
     Raises:
-        EngineError: the model was trained on other categories; names the first differences.
+        EngineError: the data has categories that the detector lacks; names the first.
     """
     known, there = reported(weights.categories), dict(index.categories)
     if known == there:
@@ -119,11 +127,37 @@ def on_categories(weights: Weights, index: CocoIndex) -> Weights:
     same_names = tuple(known.values()) == tuple(there.values())
     if len(weights.categories) == len(there) and (weights.assumed or same_names):
         return replace(weights, categories={**there})
-    only = ", ".join(f"{identifier} {name!r}" for identifier, name in sorted(known.items() ^ there.items())[:4])
-    raise EngineError(
-        f"Checkpoint {weights.path} was trained on {len(known)} categories, {index.annotation_file} has "
-        f"{len(there)} that are not the same (they differ in {only}). Evaluate on data with the same categories."
+    found = _same(weights.categories, there)
+    lacking = [f"{i} {name!r}" for i, name in there.items() if i not in found.values()]
+    if not found or (lacking and not classes):
+        raise EngineError(
+            f"{weights.path} does not know {len(lacking)} of the {len(there)} categories of {index.annotation_file} "
+            f"({', '.join(lacking[:4])}{', ...' if len(lacking) > 4 else ''}). Evaluate on data with its categories"
+            f"{', or on some classes that both know: --classes' if found else ''}."
+        )
+    print(
+        f"Classes: {index.annotation_file} has {len(found)} of the {len(known)} that {weights.path} knows; "
+        "the others are not looked for."
     )
+    # Ids below those of the data stand for classes that it lacks.
+    lowest = min(0, *there)
+    categories = {
+        found.get(label, lowest - 1 - label): there[found[label]] if label in found else None
+        for label in range(len(weights.categories))
+    }
+    return replace(weights, categories=categories)
+
+
+def _same(known: Mapping[int, str | None], there: Mapping[int, str]) -> dict[int, int]:
+    """Label of a model -> id in the data of the same category, by id and name, else by a name that is there once."""
+    found = {label: i for label, (i, name) in enumerate(known.items()) if there.get(i, "") == name}
+    left = {i: name for i, name in there.items() if i not in found.values()}
+    once = {name: i for i, name in left.items() if Counter(left.values())[name] == 1}
+    mine = Counter(name for label, name in enumerate(known.values()) if label not in found)
+    for label, name in enumerate(known.values()):
+        if label not in found and name in once and mine[name] == 1:
+            found[label] = once[name]
+    return found
 
 
 def say_what_was_read(weights: Weights) -> None:

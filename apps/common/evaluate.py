@@ -10,7 +10,7 @@ import torch
 import tyro
 
 from apps.common.app import App
-from apps.common.data import data_root, evaluation_loader
+from apps.common.data import evaluation_loader
 from apps.common.detecting import (
     DetectorOptions,
     check_score,
@@ -23,7 +23,8 @@ from apps.common.detecting import (
 from apps.common.options import default_output, new_run
 from apps.common.pictures import draw_beside_truth
 from apps.common.printing import print_classes, print_final, print_metrics, print_places
-from det_coco import CocoIndex, Detections, Protocol, default_splits, load_split, save_results
+from apps.common.splits import open_split
+from det_coco import CocoIndex, Detections, Protocol, save_results
 from det_coco import evaluate as coco_evaluate
 from det_engine import RunDirectory, distributed, resolve_device
 from det_engine.options import override
@@ -106,6 +107,9 @@ def comparable(index: CocoIndex, tasks: Sequence[str]) -> tuple[str, ...]:
         index: the split.
         tasks: IoU types of a detector, such as `bbox` and `segm`.
     """
+    if not index.num_instances:
+        print(f"{index.annotation_file} has no annotated object, so there is no AP.")
+        return ()
     missing = {"segm": not index.has_masks, "keypoints": index.skeleton is None}
     names = {"segm": "masks ('segmentation')", "keypoints": "keypoints"}
     for task in tasks:
@@ -149,9 +153,9 @@ class EvalOptions(DetectorOptions):
     per_class: bool = False
     """Print the AP of each class too."""
     data: Path | None = None
-    """Data set in the COCO layout; by default the embedded synthetic one."""
+    """Data set: a folder or an annotation file, of COCO's or another format; by default the run's own."""
     split: str | None = None
-    """Split to evaluate on; by default val2017, else val."""
+    """Split to evaluate on; by default val2017, else val, valid, validation or test, else the only one."""
     output: Path | None = None
     """Directory for results, predictions and pictures; by default runs/<app>/eval-<time>."""
     nproc: int = 1
@@ -185,16 +189,12 @@ def evaluate(app: App, args: list[str]) -> None:
 def _evaluate(app: App, options: EvalOptions, device: torch.device) -> None:
     """The evaluation, in each of its processes."""
     weights = open_options(app, options)
-    with distributed.main_first():
-        root = data_root(options.data)
-    keypoints = "keypoints" in weights.network().tasks
-    split = options.split or default_splits(root, keypoints=keypoints)[1]
-    with stage("reading annotations"):
-        index = load_split(root, split, keypoints=keypoints)
+    with distributed.main_first(), stage("reading annotations"):
+        index = open_split(options.data, options.split, weights)
     if options.images:
         index = index.of_images(options.images)
     batch, workers = loading_of(weights)
-    detector = predictor(on_categories(weights, index), options, device, batch)
+    detector = predictor(on_categories(weights, index, options.classes), options, device, batch)
     say_what_was_read(weights)
     run = new_run(options.output or default_output(app, "eval"), options, device, replace=True)
     evaluator = Evaluator(
@@ -207,6 +207,9 @@ def _evaluate(app: App, options: EvalOptions, device: torch.device) -> None:
         return
     run.write_json(run.results, {**evaluator.metrics, "images_per_second": speed})
     evaluator.write(run, pictures=options.pictures)
+    if not evaluator.metrics:
+        print(f"{speed:.1f} images/s. Detections, in COCO's results format with the ids of the data: {run.predictions}")
+        return
     print_metrics(evaluator.metrics)
     if options.per_class:
         print_classes(index, evaluator.protocol, evaluator.metrics)

@@ -18,11 +18,19 @@ import tyro
 from PIL import Image
 
 from apps.common.app import App
-from apps.common.detecting import DetectorOptions, check_score, open_options, predictor, say_what_was_read
+from apps.common.detecting import (
+    DetectorOptions,
+    check_score,
+    on_categories,
+    open_options,
+    predictor,
+    say_what_was_read,
+)
 from apps.common.options import PACKAGES, default_output
 from apps.common.pictures import write_corner
+from apps.common.splits import open_split
 from apps.common.video import VideoFile, VideoWriter, is_video
-from det_coco import DataError, list_images, load_image, save_picture
+from det_coco import CocoIndex, DataError, list_images, load_image, save_picture
 from det_engine import RunDirectory, describe_environment, resolve_device
 from det_engine.options import override
 from det_models import Predictor
@@ -35,6 +43,10 @@ class PredictOptions(DetectorOptions):
 
     inputs: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """Pictures, folders of pictures, video files."""
+    data: Path | None = None
+    """Instead of pictures: a data set, whose own image ids the results have; it may be without truth."""
+    split: str | None = None
+    """Split of the data set; by default val2017, else val, valid, validation or test, else the only one."""
     output: Path | None = None
     """Directory for predictions.json, pictures and videos; by default runs/<app>/predict-<time>."""
     min_score: float = 0.5
@@ -45,6 +57,10 @@ class PredictOptions(DetectorOptions):
     def __post_init__(self) -> None:
         DetectorOptions.__post_init__(self)
         check_score(self.min_score)
+        if self.data is not None and self.inputs:
+            raise ValueError("data stands for the pictures of a data set; leave out the others")
+        if self.data is None and self.split is not None:
+            raise ValueError("split is one of a data set, which data names")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -54,8 +70,10 @@ class Frame:
     number: int
     """Image id in the results."""
     path: Path
-    rate: Fraction | None
+    rate: Fraction | None = None
     """Frames per second of a video, None for a picture."""
+    of_data_set: bool = False
+    """Whether the number is the data set's own, so that results need no file's name."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -78,8 +96,15 @@ def predict(app: App, args: list[str]) -> None:
         PredictOptions(inputs=(), weights=tyro.MISSING), args, f"apps/{app.name} predict", predict.__doc__
     )
     device = resolve_device(options.device)
-    sources = _sources(options.inputs)
+    sources = _sources(options.inputs) if options.data is None else []
     weights = open_options(app, options)
+    frames: deque[Frame] = deque()
+    if options.data is None:
+        images = _read(sources, frames.append)
+    else:
+        index = open_split(options.data, options.split, weights)
+        weights = on_categories(weights, index, options.classes)
+        images = _read_split(index, frames.append)
     detector = predictor(weights, options, device, batch=1)
     say_what_was_read(weights)
     run = RunDirectory.create(
@@ -88,7 +113,7 @@ def predict(app: App, args: list[str]) -> None:
         environment=describe_environment(device, PACKAGES),
         replace=True,
     )
-    predicted = background(_predicted(detector, sources, options))
+    predicted = background(_predicted(detector, images, frames, options))
     rows: list[dict[str, Any]] = []
     try:
         for (_, rate), items in groupby(predicted, key=lambda item: (item.frame.path, item.frame.rate)):
@@ -103,7 +128,7 @@ def predict(app: App, args: list[str]) -> None:
 def _sources(inputs: tuple[Path, ...]) -> list[Path | VideoFile]:
     """Pictures and videos; all of them are looked at before the first is read."""
     if not inputs:
-        raise DataError("predict needs at least one picture, folder of pictures or video.")
+        raise DataError("predict needs at least one picture, folder of pictures or video, or a data set (--data).")
     return [source for path in inputs for source in ([VideoFile(path)] if is_video(path) else list_images(path))]
 
 
@@ -119,12 +144,22 @@ def _read(sources: list[Path | VideoFile], keep: Callable[[Frame], None]) -> Ite
             yield image
 
 
-def _predicted(detector: Predictor, sources: list[Path | VideoFile], options: PredictOptions) -> Iterator[Predicted]:
-    """Detections of every frame as rows and drawings."""
-    frames: deque[Frame] = deque()
+def _read_split(index: CocoIndex, keep: Callable[[Frame], None]) -> Iterator[np.ndarray]:
+    """The same of a data set's pictures, numbered as there."""
+    for position, number in enumerate(index.image_ids.tolist()):
+        size = int(index.heights[position]), int(index.widths[position])
+        image = load_image(index.path(position), size=size)
+        keep(Frame(number=number, path=index.path(position), of_data_set=True))
+        yield image
+
+
+def _predicted(
+    detector: Predictor, images: Iterable[np.ndarray], frames: deque[Frame], options: PredictOptions
+) -> Iterator[Predicted]:
+    """Detections of every frame as rows and drawings; what the images are comes with them in `frames`."""
     times: deque[float] = deque(maxlen=30)
     path = None
-    for found in detector.predict(_read(sources, frames.append)):
+    for found in detector.predict(images):
         frame = frames.popleft()
         if frame.path != path:  # another video's frames say nothing of this one's
             path = frame.path
@@ -139,11 +174,15 @@ def _predicted(detector: Predictor, sources: list[Path | VideoFile], options: Pr
             write_corner(picture, f"{(len(times) - 1) / (times[-1] - times[0]):.1f} fps")
         yield Predicted(
             frame=frame,
-            rows=[{**row, "file_name": str(frame.path)} for row in found.to_coco(frame.number)],
+            rows=found.to_coco(frame.number) if frame.of_data_set else _named(found.to_coco(frame.number), frame.path),
             picture=picture,
             shown=int((found.scores >= options.min_score).sum()),
             time=times[-1],
         )
+
+
+def _named(rows: list[dict[str, Any]], path: Path) -> list[dict[str, Any]]:
+    return [{**row, "file_name": str(path)} for row in rows]
 
 
 def _write_pictures(items: Iterable[Predicted], folder: Path, keep: Callable[[list[dict[str, Any]]], None]) -> None:

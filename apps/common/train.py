@@ -2,10 +2,11 @@
 
 import dataclasses
 import functools
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import tyro
@@ -13,13 +14,16 @@ import tyro
 import det_engine
 from apps.common.app import App, with_classes
 from apps.common.config import Recipe
-from apps.common.data import Splits, open_splits, training_batches, validation_loader
+from apps.common.data import training_batches, validation_loader
 from apps.common.detecting import autocast_name
 from apps.common.evaluate import Evaluator
+from apps.common.fitting import HABITS, fitted_schedule, fitted_sizes, without_frozen
 from apps.common.options import default_output, new_run, take_recipe
 from apps.common.printing import print_final, print_metrics, print_places
+from apps.common.splits import Splits, open_splits, surroundings
 from apps.common.weights import adopt, describe, initialize, open_start, read_config
 from det_engine import (
+    Interrupted,
     RunDirectory,
     TrainResult,
     check_solver,
@@ -48,7 +52,8 @@ class TrainOptions:
     resume: Path | None = None
     """Directory of a run to go on with, exactly where it stopped; recipe and data are the run's own."""
     data: Path | None = None
-    """Data set in the COCO layout; by default a small synthetic one, made in your cache on first use."""
+    """Data set: a folder or an annotation file of COCO's or another format; by default a small synthetic one, made in
+    your cache on first use."""
     weights: str | None = None
     """Weights to start from: a file of ours or of another system, or none; by default what the recipe names."""
     drop_class_head: bool = False
@@ -97,7 +102,7 @@ def train(app: App, args: list[str]) -> None:
     """Train a detector, evaluate it, keep its checkpoints."""
     began = time.perf_counter()
     job, start = _read(app, args)
-    with distributed.processes(job.device):
+    with distributed.processes(job.device, job.recipe.train.hang_seconds):
         splits, recipe = _open(job)
         model = _build(app, job, recipe, start)
         del start  # whose tensors the model has
@@ -105,10 +110,13 @@ def train(app: App, args: list[str]) -> None:
         description = describe(app, recipe, splits.train.categories, skeleton.limbs if skeleton else ())
         config = {**description, "data": _text(job.options.data)}
         run = job.run or new_run(job.options.output or default_output(app, recipe.name), config, job.device)
+        if distributed.is_main():
+            splits.write_down(run)
         print(f"Run: {run}", flush=True)
         evaluator = _evaluator(model, recipe, splits, job.device)
         pin_memory = job.device.type != "cpu"
-        result = det_engine.train(
+        result = _learn(
+            app,
             model,
             solver=recipe.solver,
             batches=lambda step: training_batches(recipe, splits.train, step, pin_memory=pin_memory),
@@ -120,10 +128,22 @@ def train(app: App, args: list[str]) -> None:
             validation=lambda: iter(validation_loader(recipe, splits.val)),
             resume=None if job.run is None else job.run.path,
             data_fingerprint=splits.train.fingerprint,
+            surroundings=surroundings(splits),
             config=config,
         )
         _report(run, evaluator, result, job.options.pictures)
         print(f"E2E Training Duration sec : {time.perf_counter() - began:.1f}")
+
+
+def _learn(app: App, model: Detector, *, run: RunDirectory, **arguments: Any) -> TrainResult:
+    """The training; one that is interrupted leaves its curves, and says how it goes on."""
+    try:
+        return det_engine.train(model, run=run, **arguments)
+    except Interrupted:
+        if distributed.is_main():
+            draw_curves(run)
+            print(f"Go on with: hatch run apps/{app.name} train --resume {run}", file=sys.stderr, flush=True)
+        raise
 
 
 def _read(app: App, args: list[str]) -> tuple[_Job, Weights | None]:
@@ -153,10 +173,7 @@ def _open(job: _Job) -> tuple[Splits, Recipe]:
     """The data, and the recipe for their classes."""
     with distributed.main_first():
         splits = open_splits(job.options.data, job.recipe)
-    print(
-        f"Data: {splits.root}: {len(splits.train)} training and {len(splits.val)} held-out images, "
-        f"{splits.train.num_classes} classes."
-    )
+    print(splits)
     print(job.line)
     if job.device.type == "cpu" and job.recipe.train.precision == "fp16":
         print("Note: CPUs have no fast fp16 convolutions; --train.precision bf16 is the fast one here.")
@@ -210,7 +227,7 @@ def _text(path: Path | None) -> str | None:
 def _parse(app: App, recipe: Recipe, data: Path | None, args: list[str]) -> tuple[TrainOptions, Recipe, str]:
     """Options and recipe, with rates, steps and intervals fitted to the batch before explicit options replace them."""
     prog = f"apps/{app.name} train"
-    options = override(TrainOptions(recipe=recipe.name, config=recipe, data=data), args, prog, HELP, FIRST)
+    options = override(TrainOptions(recipe=recipe.name, config=recipe, data=data), args, prog, HELP, FIRST, HABITS)
     parsed = options.config
     if parsed.detector.num_classes != recipe.detector.num_classes:
         raise UsageError("The number of classes is that of the data; leave out --detector.num-classes.")
@@ -224,6 +241,13 @@ def _parse(app: App, recipe: Recipe, data: Path | None, args: list[str]) -> tupl
     solver = keep_explicit(fitted, parsed.solver, "solver", args)
     if solver != fitted:
         line += f" Set by options instead: learning rate {solver.base_lr:g}, {solver.steps} steps."
+    if options.resume is None:
+        solver, said = fitted_schedule(fitted, solver, args)
+        sizes, of_sizes = fitted_sizes(recipe.data, parsed.data, args)
+        parsed, line = dataclasses.replace(parsed, data=sizes), line + said + of_sizes
+        if "none" in (options.weights, options.weights or parsed.backbone.weights):
+            parsed, said = without_frozen(parsed, args)
+            line += said
     check_solver(solver)  # before anything is read or written
     train = keep_explicit(settings, parsed.train, "train", args)
     return options, dataclasses.replace(parsed, solver=solver, train=train), line

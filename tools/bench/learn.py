@@ -30,7 +30,8 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from apps.common.app import with_classes
 from apps.common.config import TwoStageRecipe
-from apps.common.data import evaluation_loader, open_splits, training_batches
+from apps.common.data import evaluation_loader, training_batches
+from apps.common.splits import open_splits
 from apps.mask_rcnn.config import RECIPES
 from det_backbones import ResNetFPN
 from det_coco import CocoIndex, evaluate, to_results

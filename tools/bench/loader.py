@@ -18,7 +18,8 @@ from measuring import add_options, append
 from torchvision.datasets import CocoDetection, wrap_dataset_for_transforms_v2
 from torchvision.transforms import v2
 
-from apps.common.data import open_splits, training_batches
+from apps.common.data import training_batches
+from apps.common.splits import open_splits
 from apps.mask_rcnn.config import RECIPES
 from det_coco import CocoIndex
 

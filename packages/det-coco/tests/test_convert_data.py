@@ -4,9 +4,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from det_coco import CocoIndex
+from det_coco import CocoIndex, find_splits
 from det_coco.__main__ import main
-from det_coco.formats.conversion import convert_data, find_sources
+from det_coco.formats.conversion import convert_data
 
 
 def test_coco_to_coco_keeps_everything_exactly(dataset, tmp_path):
@@ -49,7 +49,7 @@ def test_wrong_use_is_said(dataset, tmp_path, capsys, args):
 
 @pytest.mark.parametrize("pictures", ["link", "copy", "none"])
 def test_pictures_are_linked_copied_or_left(dataset, tmp_path, pictures):
-    convert_data(find_sources(dataset), tmp_path / "out", to="coco", pictures=pictures)
+    convert_data(find_splits(dataset), tmp_path / "out", to="coco", pictures=pictures)
     made = sorted((tmp_path / "out").rglob("*.png")) or sorted((tmp_path / "out").rglob("*.jpg"))
     assert bool(made) == (pictures != "none")
     assert all(path.is_symlink() == (pictures == "link") and path.stat().st_size for path in made)
@@ -58,7 +58,7 @@ def test_pictures_are_linked_copied_or_left(dataset, tmp_path, pictures):
 def test_ids_that_tools_cannot_tell_apart_are_replaced_and_counted(content, write, tmp_path):
     content["annotations"][0]["id"] = content["annotations"][1]["id"] = 0
     file, _ = write(content)
-    lost = convert_data(find_sources(file.parent.parent), tmp_path / "out", to="coco")
+    lost = convert_data(find_splits(file.parent.parent), tmp_path / "out", to="coco")
     written = json.loads((tmp_path / "out" / "annotations" / "instances_train.json").read_text())
     assert [a["id"] for a in written["annotations"]] == [1, 2]
     assert list(lost.values()) == [2]
@@ -67,6 +67,6 @@ def test_ids_that_tools_cannot_tell_apart_are_replaced_and_counted(content, writ
 def test_objects_without_area_get_that_of_their_mask(content, write, tmp_path):
     del content["annotations"][0]["area"]
     file, _ = write(content)
-    convert_data(find_sources(file.parent.parent), tmp_path / "out", to="coco")
+    convert_data(find_splits(file.parent.parent), tmp_path / "out", to="coco")
     written = json.loads((tmp_path / "out" / "annotations" / "instances_train.json").read_text())
     assert np.isclose(written["annotations"][0]["area"], 60)

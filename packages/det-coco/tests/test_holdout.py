@@ -102,6 +102,8 @@ def test_a_written_split_is_a_data_set(tmp_path):
     for name in ("train", "val"):
         part = load_split(tmp_path / "split.json", name, check_images=False)
         assert part.fingerprint == getattr(held, name).fingerprint
+        records = find_splits(tmp_path / "split.json")[name].read()["images"]
+        assert {image["file_name"] for image in records} == names(part)
     content = json.loads((tmp_path / "all.json").read_text())
     gone = next(iter(names(held.val)))
     content["images"] = [image for image in content["images"] if image["file_name"] != gone]

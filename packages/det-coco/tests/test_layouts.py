@@ -9,18 +9,27 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from pycocotools import mask
 
 from det_coco import (
+    Augmentation,
+    BatchShape,
     CocoIndex,
     DataError,
+    Resize,
+    default_buckets,
     default_split,
     default_splits,
+    eval_loader,
+    evaluate,
     find_splits,
+    ground_truth_of,
     hold_out,
     load_split,
+    train_loader,
     write_split,
 )
-from det_coco.formats import Format, SplitSource, register
+from det_coco.formats import ContentSplit, Format, register
 
 BOX = {"category_id": 1, "bbox": [54, 19, 54, 46], "area": 2484, "iscrowd": 0}
 POLYGON = {"segmentation": [[54, 19, 108, 19, 108, 65, 54, 65]]}
@@ -303,8 +312,8 @@ def test_a_registered_format_is_asked_where_there_is_no_coco_file(put):
     def read() -> dict[str, Any]:
         return content(["a.png", "b.png"])
 
-    def splits(path: Path) -> dict[str, SplitSource]:
-        return {"train": SplitSource(source=path / "cats.txt", image_folder=path, read=read)}
+    def splits(path: Path) -> dict[str, ContentSplit]:
+        return {"train": ContentSplit(source=path / "cats.txt", image_folder=path, read=read)}
 
     with pytest.raises(DataError, match="is not a COCO data set"):
         find_splits(root)
@@ -317,3 +326,35 @@ def test_a_registered_format_is_asked_where_there_is_no_coco_file(put):
     assert load_split(root / "split.json", "val").fingerprint == held.val.fingerprint
     put({"farm.json": content(["a.png"])})
     assert list(find_splits(root)) == ["farm"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [('{"images": [{"id": 1', "ends too early"), ("", "not valid JSON"), ("[1, 2]", "not a COCO annotation file")],
+)
+def test_what_is_wrong_with_a_file_is_said(text, message, put):
+    file = put({}, ["a.png"]) / "farm.json"
+    file.write_text(text)
+    with pytest.raises(DataError, match=message):
+        load_split(file, "farm")
+    picture = file.with_name("a.png")
+    with pytest.raises(DataError, match=r"a.png is not a data set: neither a COCO annotation file nor"):
+        find_splits(picture)
+
+
+def test_nothing_reads_the_file_again(put):
+    root = put({"farm.json": content(["a.png", "b.png"])}, ["a.png", "b.png"])
+    index = load_split(root, "farm")
+    (root / "farm.json").unlink()
+    resize = Resize(shortest=(96,), longest=128)
+    shape = BatchShape(buckets=default_buckets(resize), max_instances=4)
+    batches = [
+        next(iter(train_loader(index, augmentation=Augmentation(resize=resize), shape=shape, batch_size=2))),
+        *eval_loader(index, resize=resize, shape=shape, batch_size=2, ground_truth=True),
+    ]
+    assert [int(batch["valid"].sum()) for batch in batches] == [2, 2]
+    rle = mask.encode(np.asfortranarray(mask.decode(mask.merge(mask.frPyObjects(POLYGON["segmentation"], 120, 160)))))
+    rows = [{"image_id": i, **BOX, "score": 0.9, "segmentation": rle} for i in (1, 2)]
+    metrics = evaluate(index, rows, ["bbox", "segm", "boundary"])
+    assert [metrics[task]["AP"] for task in metrics] == [1, 1, 1]
+    assert len(ground_truth_of(index, 2).boxes) == 1

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from det_coco import CocoIndex, DataError, load_split
+from det_coco import CocoIndex, DataError, find_splits, load_split
 from det_coco.formats import find
-from det_coco.formats.conversion import convert_data, find_sources
+from det_coco.formats.conversion import convert_data
 from det_coco.mask_codec import instance_bitmap
 
 
@@ -34,7 +34,7 @@ def yolo(tmp_path: Path) -> Path:
 
 
 def splits(path: Path) -> dict[str, CocoIndex]:
-    return {name: source.load() for name, source in find_sources(path).items()}
+    return {name: source.load() for name, source in find_splits(path).items()}
 
 
 def test_boxes_and_outlines_have_their_pixels(yolo, caplog):
@@ -177,7 +177,7 @@ def test_label_files_without_a_picture_are_named(yolo, caplog):
 
 def test_coco_to_yolo_and_back_keeps_boxes_and_classes(dataset, tmp_path):
     before = load_split(dataset, "train")
-    convert_data(find_sources(dataset), tmp_path / "out", to="yolo")
+    convert_data(find_splits(dataset), tmp_path / "out", to="yolo")
     after = splits(tmp_path / "out")["train"]
     kept = ~before.crowd
     assert after.class_names == before.class_names
@@ -189,7 +189,7 @@ def test_coco_to_yolo_and_back_keeps_boxes_and_classes(dataset, tmp_path):
 def test_coco_to_yolo_and_back_keeps_masks_to_the_pixel(dataset, tmp_path):
     """Polygons, run-length codes, holes and several parts."""
     before = load_split(dataset, "train")
-    lost = convert_data(find_sources(dataset), tmp_path / "out", to="yolo", masks=True)
+    lost = convert_data(find_splits(dataset), tmp_path / "out", to="yolo", masks=True)
     after = splits(tmp_path / "out")["train"]
     rows = np.flatnonzero(~before.crowd)
     assert len(rows) == after.num_instances
@@ -203,7 +203,7 @@ def test_coco_to_yolo_and_back_keeps_masks_to_the_pixel(dataset, tmp_path):
 
 
 def test_objects_without_mask_are_written_as_boxes_and_counted(yolo, tmp_path):
-    lost = convert_data(find_sources(yolo), tmp_path / "out", to="yolo", masks=True)
+    lost = convert_data(find_splits(yolo), tmp_path / "out", to="yolo", masks=True)
     assert (tmp_path / "out/labels/train/a.txt").read_text().splitlines() == [
         "1 0.375 0.25 0.625 0.25 0.625 0.75 0.375 0.75",
         "0 0.1 0.1 0.5 0.1 0.5 0.6",
@@ -217,7 +217,7 @@ def test_pictures_of_one_name_keep_their_own_labels(tmp_path):
     text(tmp_path / "labels/train/a.txt", "0 0.5 0.5 0.25 0.5\n")
     text(tmp_path / "labels/train/deep/a.txt", "0 0.25 0.25 0.5 0.5\n")
     text(tmp_path / "data.yaml", "train: images/train\nnames: [cat]\n")
-    convert_data(find_sources(tmp_path), tmp_path / "out", to="yolo")
+    convert_data(find_splits(tmp_path), tmp_path / "out", to="yolo")
     assert sorted(p.name for p in (tmp_path / "out/images/train").iterdir()) == ["a.jpg", "a_2.png", "a_3.png"]
     assert splits(tmp_path / "out")["train"].boxes.tolist() == [[60, 30, 100, 90], [60, 30, 100, 90], [0, 0, 80, 60]]
 
@@ -225,7 +225,7 @@ def test_pictures_of_one_name_keep_their_own_labels(tmp_path):
 def test_yolo_to_coco_is_read_by_pycocotools(yolo, tmp_path):
     from pycocotools.coco import COCO
 
-    convert_data(find_sources(yolo), tmp_path / "out", to="coco")
+    convert_data(find_splits(yolo), tmp_path / "out", to="coco")
     truth = COCO(str(tmp_path / "out/annotations/instances_train.json"))
     assert [truth.anns[i]["bbox"] for i in (1, 2)] == [[60, 30, 40, 60], [16, 12, 64, 60]]
     assert truth.anns[1]["area"] == 2400

@@ -183,3 +183,21 @@ def test_a_network_larger_than_memory_is_refused_before_it_takes_any(
     with pytest.raises(CheckpointError, match=r"cannot be (built|read)"):
         open_weights(tmp_path / "run.pt").build()
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # KiB
+
+
+def test_a_description_says_which_branches_there_are() -> None:
+    """Those of earlier versions name a branch that is not there, too."""
+    model = small_model(keypoints=True)
+    found, _ = read_description(describe(model, NAMES))
+    assert (found, found.tasks) == (model, ("bbox", "keypoints"))
+    plain = small_model()
+    values = describe(plain, NAMES)
+    values["model"]["detector"]["keypoints"] = None
+    assert read_description(values) == (plain, NAMES)
+
+
+def test_a_branch_that_nobody_imported_is_named() -> None:
+    values = describe(small_model(), NAMES)
+    values["model"]["detector"]["quality"] = {"pool": 7}
+    with pytest.raises(CheckpointError, match="has quality, which nothing here knows: import the module"):
+        read_description(values)

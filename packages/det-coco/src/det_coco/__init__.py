@@ -8,6 +8,8 @@ from det_coco.detections import Detections
 from det_coco.drawn import Drawn, detections_of, ground_truth_of
 from det_coco.errors import DataError
 from det_coco.evaluation import evaluate
+from det_coco.formats.conversion import convert_data
+from det_coco.formats.samples import from_samples, split_of_samples
 from det_coco.holdout import HeldOut, hold_out
 from det_coco.images import list_images, load_image
 from det_coco.intervals import Interval, confidence_intervals, difference_intervals
@@ -54,6 +56,7 @@ __all__ = [
     "cache_folder",
     "check_same_categories",
     "confidence_intervals",
+    "convert_data",
     "decode_rle",
     "default_buckets",
     "default_split",
@@ -64,6 +67,7 @@ __all__ = [
     "eval_loader",
     "evaluate",
     "find_splits",
+    "from_samples",
     "ground_truth_of",
     "hold_out",
     "limits",
@@ -76,6 +80,7 @@ __all__ = [
     "save_picture",
     "save_results",
     "side_by_side",
+    "split_of_samples",
     "synthetic_dataset",
     "to_results",
     "train_loader",

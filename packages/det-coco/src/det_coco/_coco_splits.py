@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from det_coco._discover import (
     IMAGES,
@@ -15,8 +16,9 @@ from det_coco._discover import (
     picture_folders,
     task_and_split,
 )
-from det_coco._file_kinds import file_names_in, other_kind
+from det_coco._file_kinds import file_names_in, may_be_annotations, other_kind
 from det_coco._find_pictures import picture_folder
+from det_coco._json import read_json
 from det_coco.annotations import CocoIndex
 from det_coco.errors import DataError
 
@@ -34,6 +36,19 @@ class Split:
     name: str
     annotation_file: Path
     image_folder: Path
+
+    @property
+    def source(self) -> Path:
+        """The annotation file."""
+        return self.annotation_file
+
+    def read(self) -> dict[str, Any]:
+        """Read the annotation file as it is.
+
+        Raises:
+            DataError: it cannot be read, or is no JSON.
+        """
+        return read_json(self.annotation_file)
 
     def load(self, *, check_images: bool = True, require_objects: bool = True) -> CocoIndex:
         """Read the split.
@@ -64,10 +79,23 @@ def coco_splits(path: Path, *, keypoints: bool = False) -> dict[str, Split]:
         split name -> where it is, by name; empty where there is no annotation file of COCO's.
     """
     if path.is_file():
-        return {split.name: split for split in _splits([path], data_root(path), (INSTANCES, KEYPOINTS, IMAGES))}
+        return {split.name: split for split in [coco_split(path)] if may_be_annotations(path)}
     tasks = (KEYPOINTS, INSTANCES, IMAGES) if keypoints else (INSTANCES, KEYPOINTS, IMAGES)
     splits = _splits(annotation_files(path), path, tasks)
     return {split.name: split for split in sorted(splits, key=lambda split: split.name)}
+
+
+def coco_split(file: Path) -> Split:
+    """Take a file as the annotations of a split, whatever it holds.
+
+    Args:
+        file: the file.
+
+    Returns:
+        the split, named after the file.
+    """
+    root = data_root(file)
+    return _split(task_and_split(file, root)[1], file, root)
 
 
 def refusal(path: Path) -> DataError:
@@ -79,15 +107,14 @@ def refusal(path: Path) -> DataError:
     Returns:
         the error, which names files that were mistaken for annotations.
     """
-    files = [path] if path.is_file() else json_files(path)
-    kinds = [f"{file} is {kind}." for file in files[:20] if (kind := other_kind(file)) is not None]
-    if kinds:
-        return DataError(" ".join(kinds[:3]))
     if path.is_file():
         return DataError(
-            f"{path} is not a data set: neither a COCO annotation file nor of another format that can be read. "
+            f"{path} is not a data set: neither a COCO annotation file nor one of another format that can be read. "
             "Give a folder, or a JSON file with images, annotations and categories."
         )
+    kinds = [f"{file} is {kind}." for file in json_files(path)[:20] if (kind := other_kind(file)) is not None]
+    if kinds:
+        return DataError(" ".join(kinds[:3]))
     return DataError(
         f"{path} is not a COCO data set: it has no annotations/instances_<split>.json, nor another annotation file "
         "of COCO's beside the pictures or one folder below. Expected, as in COCO 2017: "

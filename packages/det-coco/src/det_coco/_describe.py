@@ -23,15 +23,20 @@ def describe(value: Any) -> str:
         return f"a list of {len(value):,} {what}"
     if isinstance(value, dict):
         return "an object with " + (f"the keys {some(value, 8)}" if value else "no key")
-    text = repr(value)
-    return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."
+    return _cut(repr(value))
 
 
 def some(values: Iterable[Any], limit: int = 5) -> str:
     """List the first of some values, each cut to a readable length."""
     values = list(values)
-    shown = [text if len(text := str(value)) <= _LONGEST else text[: _LONGEST - 3] + "..." for value in values[:limit]]
+    shown = [_cut(str(value)) for value in values[:limit]]
     return ", ".join(shown) + (", ..." if len(values) > limit else "")
+
+
+def _cut(text: str) -> str:
+    """Cut a text to a readable length, with halves of surrogate pairs as they are escaped."""
+    text = text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def counted(count: int, noun: str) -> str:

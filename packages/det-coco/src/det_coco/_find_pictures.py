@@ -57,8 +57,11 @@ def find_pictures(
     """
     if not folder.is_dir():
         raise DataError(f"The image folder {folder} of {file} does not exist.")
-    present = {entry.name for entry in os.scandir(folder)}
+    with os.scandir(folder) as entries:
+        present = {entry.name for entry in entries if entry.is_file()}
     wanted = names.tolist()
+    if present.issuperset(wanted):
+        return names
     found = [name if name in present else other_name(folder, name) for name in wanted]
     missing = [name for name, other in zip(wanted, found, strict=True) if other is None]
     if missing:
@@ -107,6 +110,19 @@ def other_name(folder: Path, name: str) -> str | None:
         except (OSError, ValueError):  # Too long for a name, or with a zero byte.
             continue
     return None
+
+
+def stays_inside(folder: Path, name: str) -> bool:
+    """Tell whether a file name stays in the data folder, the one that the image folder lies in.
+
+    Args:
+        folder: image folder.
+        name: relative to it. Links are not followed: what the user has linked is meant to be read.
+    """
+    if not name.startswith(("/", "\\")) and ".." not in name and ":" not in name:
+        return True
+    root = Path(os.path.normpath(folder.absolute())).parent
+    return Path(os.path.normpath(folder.absolute() / name)).is_relative_to(root)
 
 
 def _parts(name: str) -> list[str]:

@@ -1,6 +1,5 @@
 """Checking and packing the `keypoints` of categories and annotations."""
 
-import math
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -8,9 +7,15 @@ from typing import Any
 import numpy as np
 
 from det_coco._describe import some
+from det_coco._groups import copy_groups, offsets_of
+from det_coco._records import MISSING, is_text, keypoints_of
+from det_coco._table import Table
 from det_coco.errors import DataError
 from det_coco.keypoints import Skeleton
 from det_coco.remarks import Remark
+
+# Every object takes room for all keypoints; a face in a hand-made mesh has 478.
+_MOST_KEYPOINTS = 512
 
 
 def read_skeleton(file: Path, categories: list[dict[str, Any]], remarks: list[Remark]) -> Skeleton | None:
@@ -48,6 +53,10 @@ def _skeleton(name: str, category: dict[str, Any]) -> Skeleton:
     pairs = isinstance(limbs, list) and all(isinstance(limb, list) and len(limb) == 2 for limb in limbs)
     if not pairs or not all(type(end) is int for limb in limbs for end in limb):
         raise DataError(f"{name}: 'skeleton' must be a list of pairs of keypoint numbers.")
+    if not all(map(is_text, names)):
+        raise DataError(f"{name}: a name in 'keypoints' has half of a surrogate pair, which is no character.")
+    if len(names) > _MOST_KEYPOINTS:
+        raise DataError(f"{name} lists {len(names):,} keypoints; {_MOST_KEYPOINTS} are the most that can be read.")
     # COCO counts keypoints from 1. A file that mentions keypoint 0 counts from 0.
     first = 0 if 0 in chain.from_iterable(limbs) else 1
     try:
@@ -61,14 +70,14 @@ def _skeleton(name: str, category: dict[str, Any]) -> Skeleton:
 
 
 def pack_keypoints(
-    file: Path, records: list[dict[str, Any]], ids: np.ndarray, skeleton: Skeleton | None, remarks: list[Remark]
+    file: Path, table: Table, order: np.ndarray, skeleton: Skeleton | None, remarks: list[Remark]
 ) -> np.ndarray:
     """Pack the keypoints of annotations.
 
     Args:
         file: named in messages.
-        records: N annotations.
-        ids: their ids, for remarks.
+        table: all annotations.
+        order: `[N]` numbers of the annotations that keep their place, in the order to pack them in.
         skeleton: the J keypoints they may have; None packs none.
         remarks: gets one about counts that are wrong.
 
@@ -80,42 +89,29 @@ def pack_keypoints(
         DataError: keypoints are malformed; names the annotation.
     """
     count = 0 if skeleton is None else len(skeleton.names)
-    out = np.zeros((len(records), count, 3), dtype=np.float32)
+    out = np.zeros((len(order), count, 3), dtype=np.float32)
     if not count:
         return out
-    rows = [n for n, record in enumerate(records) if record.get("keypoints")]
-    given = [records[n] for n in rows]
-    for record in given:
-        _check(file, record, count)
-    numbers = np.fromiter(chain.from_iterable(record["keypoints"] for record in given), dtype=np.float64)
-    out[rows] = numbers.reshape(-1, count, 3)
-    labelled = (out[..., 2] > 0).sum(axis=1)
-    told = [record.get("num_keypoints", n) for record, n in zip(records, labelled.tolist(), strict=True)]
-    wrong = [n for n, (a, b) in enumerate(zip(told, labelled.tolist(), strict=True)) if a != b]
-    if wrong:
+    rows = table.rows[order]
+    plain = np.flatnonzero(rows["keypoints"] == 3 * count)
+    starts = offsets_of(table.rows["keypoints"])[order[plain]]
+    numbers = copy_groups(table.keypoints, starts, rows["keypoints"][plain]).reshape(-1, count, 3)
+    odd = rows["odd"] > 0
+    odd |= (rows["keypoints"] > 0) & (rows["keypoints"] != 3 * count)
+    odd[plain[~np.isin(numbers[..., 2], (0, 1, 2)).all(axis=1)]] = True
+    out[plain] = numbers
+    for place in np.flatnonzero(odd).tolist():
+        number = int(order[place])
+        found = keypoints_of(file, number, table.record(number), count)
+        if found:
+            out[place] = np.array(found, dtype=np.float64).reshape(count, 3)
+    told = rows["num_keypoints"]
+    wrong = rows["id"][(told != MISSING) & (told != (out[..., 2] > 0).sum(axis=1))]
+    if wrong.size:
         message = (
             f"'num_keypoints' of {len(wrong)} annotations is not the number of their keypoints with a visibility "
-            f"above 0 (annotations {some(ids[wrong])}). The evaluation passes over objects where it is 0, as "
+            f"above 0 (annotations {some(wrong)}). The evaluation passes over objects where it is 0, as "
             "pycocotools does."
         )
-        remarks.append(Remark("keypoint_count", message, tuple(ids[wrong].tolist())))
+        remarks.append(Remark("keypoint_count", message, tuple(wrong.tolist())))
     return out
-
-
-def _check(file: Path, record: dict[str, Any], count: int) -> None:
-    """Say what is wrong with the keypoints of an annotation."""
-    name, numbers = f"{file}: annotation {record['id']}", record["keypoints"]
-    if not isinstance(numbers, list) or not set(map(type, numbers)) <= {int, float}:
-        raise DataError(f"{name}: 'keypoints' must be a list of numbers x, y, visibility for each keypoint.")
-    if len(numbers) != 3 * count:
-        raise DataError(
-            f"{name} has {len(numbers)} numbers in 'keypoints', but its category lists {count} keypoints, which makes "
-            f"{3 * count} numbers: x, y and visibility for each."
-        )
-    if not all(map(math.isfinite, numbers)):
-        raise DataError(f"{name} (image {record['image_id']}) has a keypoint with NaN or infinite coordinates.")
-    if not set(numbers[2::3]) <= {0, 1, 2}:
-        raise DataError(
-            f"{name}: the visibility of a keypoint must be 0 (not labelled), 1 (labelled, hidden) or 2 (visible), got "
-            f"{next(v for v in numbers[2::3] if v not in (0, 1, 2))}."
-        )

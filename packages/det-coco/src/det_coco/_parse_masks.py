@@ -1,26 +1,35 @@
-"""Checking and packing the `segmentation` of annotations."""
+"""Packing the masks of annotations, and bounding what will be rasterised."""
 
-import math
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from det_coco._clip import clip_polygon, outline_length
 from det_coco._coco_api import coco_mask
-from det_coco._describe import describe
+from det_coco._describe import counted, some
+from det_coco._groups import copy_groups, offsets_of
+from det_coco._record_masks import mask_of
+from det_coco._table import Table
 from det_coco.errors import DataError
 from det_coco.polygons import Polygons
-from det_coco.rle import decode_counts
+from det_coco.remarks import Remark
+
+# Pixels along an outline, for each of which pycocotools needs a hundred bytes.
+_LONGEST_OUTLINE = 1 << 22
 
 
-def pack_masks(file: Path, records: list[dict[str, Any]], sizes: np.ndarray) -> Polygons:
+def pack_masks(file: Path, table: Table, order: np.ndarray, sizes: np.ndarray, remarks: list[Remark]) -> Polygons:
     """Pack segmentations, whatever their form.
 
     Args:
         file: named in messages.
-        records: annotations that keep their place.
-        sizes: `[N, 2]` (height, width) of each annotation's image.
+        table: all annotations.
+        order: `[N]` numbers of the annotations that keep their place, in the order to pack them in.
+        sizes: `[N, 2]` (height, width) of each one's image.
+        remarks: gets one about polygons that are clipped.
 
     Returns:
         polygons and runs; an annotation without a usable segmentation has neither.
@@ -28,168 +37,145 @@ def pack_masks(file: Path, records: list[dict[str, Any]], sizes: np.ndarray) -> 
     Raises:
         DataError: a polygon or run-length code is malformed; names the annotation.
     """
-    polygons_per_instance = np.zeros(len(records), dtype=np.int64)
-    runs_per_instance = np.zeros(len(records), dtype=np.int64)
-    polygons: list[list[float]] = []
-    runs: list[np.ndarray] = []
-    for n, record in enumerate(records):
-        segmentation = record.get("segmentation")
-        if segmentation is None:
-            continue
-        if isinstance(segmentation, list):
-            kept = [p for p in _as_polygons(record, segmentation) if _is_polygon(file, record, p)]
-            polygons.extend(kept)
-            polygons_per_instance[n] = len(kept)
-        elif isinstance(segmentation, dict):
-            counts = _runs(file, record, segmentation, (int(sizes[n, 0]), int(sizes[n, 1])))
-            if counts[1::2].any():
-                runs.append(counts.astype(np.int32))
-                runs_per_instance[n] = len(counts)
-        else:
+    rows = table.rows
+    codes = np.stack((rows["height"], rows["width"]), axis=1)[order]
+    other = (codes[:, 0] > 0) & (codes != sizes).any(axis=1)
+    odd = np.flatnonzero(other | (rows["odd"][order] > 0)).tolist()
+    masks = {}
+    for place in odd:
+        number, size = int(order[place]), (int(sizes[place, 0]), int(sizes[place, 1]))
+        masks[place] = mask_of(file, number, table.record(number), size)
+    table.text = b""  # which is large, and needed no more
+    polygons = {place: mask if isinstance(mask, list) else [] for place, mask in masks.items()}
+    runs = {place: [] if isinstance(mask, list) else [mask] for place, mask in masks.items()}
+
+    counts, starts = rows["polygons"][order], offsets_of(rows["polygons"])[order]
+    points = offsets_of(table.lengths)
+    point_counts, point_starts = points[starts + counts] - points[starts], points[starts]
+    lengths, instance_polygons = _join(
+        table.lengths,
+        starts,
+        counts,
+        {p: np.array([len(q) // 2 for q in own], np.int32) for p, own in polygons.items()},
+    )
+    flat = {p: np.fromiter(chain.from_iterable(own), np.float64).reshape(-1, 2) for p, own in polygons.items()}
+    packed, _ = _join(table.points, point_starts, point_counts, flat)
+    packed_runs, instance_runs = _join(
+        table.runs, offsets_of(rows["runs"])[order], rows["runs"][order],
+        {p: np.concatenate([np.zeros(0, np.int32), *own]) for p, own in runs.items()},
+    )  # fmt: skip
+    masks = Polygons(
+        instance_polygons=instance_polygons,
+        polygon_points=offsets_of(lengths),
+        points=packed,
+        instance_runs=instance_runs,
+        runs=packed_runs,
+    )
+    return _bounded(file, masks, sizes, rows["id"][order], remarks)
+
+
+def _join(
+    items: np.ndarray, starts: np.ndarray, counts: np.ndarray, others: Mapping[int, np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Take rows from a column, some of them from elsewhere; give them and their offsets `[N + 1]`."""
+    if others:
+        starts, counts = starts.copy(), counts.astype(np.int64)
+        places, sizes = list(others), [len(row) for row in others.values()]
+        starts[places] = len(items) + offsets_of(np.array(sizes))[:-1]
+        counts[places] = sizes
+        items = np.concatenate((items, *others.values()))
+    return copy_groups(items, starts, counts), offsets_of(counts)
+
+
+def _bounded(file: Path, masks: Polygons, sizes: np.ndarray, ids: np.ndarray, remarks: list[Remark]) -> Polygons:
+    """Clip polygons that reach far out of their picture, and refuse those too long to rasterise."""
+    first = masks.polygon_points[:-1]
+    if first.size == 0:
+        return masks
+    owner = np.repeat(np.arange(len(sizes)), np.diff(masks.instance_polygons))  # [Q]
+    low = np.minimum.reduceat(masks.points, first, axis=0)
+    high = np.maximum.reduceat(masks.points, first, axis=0)
+    margin = sizes.max(axis=1)[owner, None]
+    far = ((low < -margin) | (high > sizes[owner][:, ::-1] + margin)).any(axis=1)
+    if far.any():
+        about = np.unique(owner[far])
+        message = (
+            f"{counted(int(far.sum()), 'polygon')} reached out of the image by more than the image's longer side and "
+            f"were clipped there (annotations {some(ids[about])})."
+        )
+        remarks.append(Remark("polygon_clipped", message, tuple(ids[about].tolist())))
+        masks = _clipped(masks, far, owner, sizes)
+        return _bounded(file, masks, sizes, ids, remarks)
+    counts = np.diff(masks.polygon_points)
+    for polygon in np.flatnonzero(counts * (high - low).max(axis=1) > _LONGEST_OUTLINE):
+        length = outline_length(masks.points[masks.polygon_points[polygon] : masks.polygon_points[polygon + 1]])
+        if length > _LONGEST_OUTLINE:
             raise DataError(
-                f"{file}: 'segmentation' of annotation {record['id']} must be a list of polygons or a run-length code, "
-                f"got {describe(segmentation)}."
+                f"{file}: annotation {ids[owner[polygon]]} has a polygon with an outline of {length:,.0f} pixels, more "
+                f"than the {_LONGEST_OUTLINE:,} that can be rasterised. Draw it with fewer points or as a run-length "
+                "code."
             )
-    lengths = np.array([len(p) // 2 for p in polygons], dtype=np.int64)
+    return masks
+
+
+def _clipped(masks: Polygons, far: np.ndarray, owner: np.ndarray, sizes: np.ndarray) -> Polygons:
+    """Clip some polygons to their picture and as much again around it; those that have no point there are dropped."""
+    bounds = masks.polygon_points
+    others = {}
+    for polygon in np.flatnonzero(far).tolist():
+        height, width = sizes[owner[polygon]].tolist()
+        margin = max(height, width)
+        points = masks.points[bounds[polygon] : bounds[polygon + 1]]
+        others[polygon] = clip_polygon(points, (-margin, -margin), (width + margin, height + margin))
+    points, bounds = _join(masks.points, bounds[:-1], np.diff(bounds), others)
+    lengths = np.diff(bounds)
+    kept = np.bincount(owner[lengths > 0], minlength=len(sizes))
     return Polygons(
-        instance_polygons=_offsets(polygons_per_instance),
-        polygon_points=_offsets(lengths),
-        points=_points(file, records, polygons),
-        instance_runs=_offsets(runs_per_instance),
-        runs=np.concatenate(runs) if runs else np.zeros(0, dtype=np.int32),
+        instance_polygons=offsets_of(kept),
+        polygon_points=offsets_of(lengths[lengths > 0]),
+        points=points,
+        instance_runs=masks.instance_runs,
+        runs=masks.runs,
     )
 
 
-def usable_segmentation(record: dict[str, Any]) -> list[list[float]] | dict[str, Any]:
-    """Give the polygons of an annotation, without lines and points, or its run-length code; an empty list for none."""
-    segmentation = record.get("segmentation")
-    if isinstance(segmentation, dict):
-        return segmentation
-    return [polygon for polygon in _as_polygons(record, segmentation or []) if len(polygon) >= 6]
+def measured_areas(masks: Polygons, rows: np.ndarray, sizes: np.ndarray, boxes: np.ndarray) -> list[float]:
+    """Measure masks, or boxes where there is none: square pixels.
 
+    Args:
+        masks: of all N instances.
+        rows: `[M]` the instances to measure.
+        sizes: `[N, 2]` (height, width) of the image of each instance.
+        boxes: `[N, 4]` x, y, width, height.
 
-def is_area(value: Any) -> bool:
-    """Tell whether the `area` of an annotation can be one."""
-    return type(value) in (int, float) and math.isfinite(value) and value >= 0
+    Returns:
+        M areas.
+    """
+    bounds = masks.polygon_points
+    areas = []
+    for n in rows.tolist():
+        polygons = range(masks.instance_polygons[n], masks.instance_polygons[n + 1])
+        runs = masks.runs[masks.instance_runs[n] : masks.instance_runs[n + 1]]
+        mask = runs if runs.size else [masks.points[bounds[q] : bounds[q + 1]].reshape(-1).tolist() for q in polygons]
+        areas.append(_area(mask, sizes[n].tolist(), boxes[n].tolist()))
+    return areas
 
 
 def measured_area(record: dict[str, Any], height: int, width: int) -> float:
     """Measure the mask of an annotation, or its box where it has none: square pixels.
 
     Args:
-        record: the annotation, box and segmentation checked.
+        record: the annotation as JSON has it, checked.
         height: of its image in pixels.
         width: of its image in pixels.
     """
-    segmentation = usable_segmentation(record)
-    if not segmentation:
-        return float(record["bbox"][2] * record["bbox"][3])
-    code = coco_mask.frPyObjects(segmentation, height, width) if _is_plain(segmentation) else segmentation
-    return float(coco_mask.area(coco_mask.merge(code) if isinstance(code, list) else code))
+    mask = mask_of(Path("given"), 0, record, (height, width))
+    return _area(mask, (height, width), record["bbox"])
 
 
-def _is_plain(segmentation: list[list[float]] | dict[str, Any]) -> bool:
-    """Tell polygons and plain lists of run lengths from compressed ones."""
-    return isinstance(segmentation, list) or isinstance(segmentation["counts"], list)
-
-
-def _as_polygons(record: dict[str, Any], segmentation: list[Any]) -> list[Any]:
-    """Bring other forms of polygons to COCO's: points as pairs, or as a row of x and a row of y.
-
-    Args:
-        record: the annotation, its box checked.
-        segmentation: its list.
-
-    Returns:
-        polygons as COCO writes them, each a flat list x, y, x, y, ...; what is in no known form as it is.
-    """
-    first = segmentation[0] if segmentation else None
-    if len(segmentation) == 1 and isinstance(first, list) and len(first) >= 6 and not isinstance(first[0], list):
-        return segmentation  # by far the most
-    if not segmentation or not all(isinstance(polygon, list) for polygon in segmentation):
-        return segmentation
-    if all(polygon and isinstance(polygon[0], list) for polygon in segmentation):
-        return [list(chain.from_iterable(polygon)) for polygon in segmentation]
-    lengths = [len(polygon) for polygon in segmentation]
-    if len(lengths) >= 3 and set(lengths) == {2}:
-        return [list(chain.from_iterable(segmentation))]
-    if len(lengths) == 2 and lengths[0] == lengths[1] >= 3 and _are_rows(segmentation, record["bbox"]):
-        return [list(chain.from_iterable(zip(*segmentation, strict=True)))]
-    return segmentation
-
-
-def _are_rows(segmentation: list[Any], box: list[float]) -> bool:
-    """Tell a row of x and a row of y from two polygons, by the box around them."""
-    try:
-        rows = np.array(segmentation, dtype=np.float64)  # [2, P]
-    except (TypeError, ValueError):
-        return False
-    sides = np.array([[box[0], box[0] + box[2]], [box[1], box[1] + box[3]]])  # x, y: first and last
-    as_rows = np.stack((rows.min(axis=1), rows.max(axis=1)), axis=1)
-    as_points = np.array([[rows[:, k::2].min(), rows[:, k::2].max()] for k in (0, 1)])
-    odd = rows.shape[1] % 2 == 1
-    return bool(abs(as_rows - sides).max() <= 1 and (odd or abs(as_points - sides).max() > 1))
-
-
-def _points(file: Path, records: list[dict[str, Any]], polygons: list[list[float]]) -> np.ndarray:
-    try:
-        flat = np.fromiter(chain.from_iterable(polygons), dtype=np.float64)
-        if np.isfinite(flat).all() and set(map(type, chain.from_iterable(polygons))) <= {int, float}:
-            return flat.reshape(-1, 2)
-    except (TypeError, ValueError):
-        pass
-    for record in records:
-        segmentation = record.get("segmentation")
-        for polygon in _as_polygons(record, segmentation) if isinstance(segmentation, list) else ():
-            if not all(isinstance(v, int | float) and not isinstance(v, bool) for v in polygon):
-                raise DataError(f"{file}: annotation {record['id']} has a polygon with something that is not a number.")
-            if not all(math.isfinite(v) for v in polygon):
-                raise DataError(
-                    f"{file}: annotation {record['id']} (image {record['image_id']}) has a polygon with NaN or "
-                    "infinite coordinates."
-                )
-    raise DataError(f"{file}: a polygon holds something that is not a finite number.")
-
-
-def _is_polygon(file: Path, record: dict[str, Any], polygon: Any) -> bool:
-    """Tell a polygon from a line or a point."""
-    if not isinstance(polygon, list):
-        raise DataError(
-            f"{file}: 'segmentation' of annotation {record['id']} must be a list of polygons, each a list of numbers; "
-            f"got a list with {describe(polygon)}."
-        )
-    if len(polygon) % 2:
-        raise DataError(
-            f"{file}: annotation {record['id']} has a polygon with an odd number of coordinates ({len(polygon)}); "
-            "x, y pairs are expected."
-        )
-    return len(polygon) >= 6
-
-
-def _runs(file: Path, record: dict[str, Any], code: dict[str, Any], size: tuple[int, int]) -> np.ndarray:
-    name = f"{file}: the run-length code of annotation {record['id']}"
-    if "size" not in code or "counts" not in code:
-        raise DataError(f"{name} must have 'size' and 'counts', it has: {', '.join(map(str, code)) or 'nothing'}.")
-    if code["size"] != list(size):
-        raise DataError(f"{name} is for {code['size']} pixels (height, width), but its image is {list(size)}.")
-    counts = code["counts"]
-    if isinstance(counts, str):
-        try:
-            runs = decode_counts(counts)
-        except ValueError as error:
-            raise DataError(f"{name} cannot be read. {error} Export the annotations again.") from None
-    elif isinstance(counts, list) and all(
-        type(run) in (int, float) and abs(run) < 1 << 40 and run == int(run) for run in counts
-    ):
-        runs = np.array(counts, dtype=np.int64)
-    else:
-        raise DataError(f"{name} cannot be read. Its 'counts' must be a text or a list of whole numbers.")
-    if runs.size and runs.min() < 0:
-        raise DataError(f"{name} has a negative run.")
-    if runs.sum() != size[0] * size[1]:
-        raise DataError(f"{name} covers {runs.sum()} pixels, but its image has {size[0] * size[1]}.")
-    return runs
-
-
-def _offsets(counts: np.ndarray) -> np.ndarray:
-    return np.concatenate(([0], np.cumsum(counts))).astype(np.int64)
+def _area(mask: list[list[float]] | np.ndarray, size: Sequence[int], box: Sequence[float]) -> float:
+    if isinstance(mask, np.ndarray):
+        return float(mask[1::2].sum(dtype=np.int64))
+    if mask:
+        return float(coco_mask.area(coco_mask.merge(coco_mask.frPyObjects(mask, *size))))
+    return float(box[2] * box[3])

@@ -9,10 +9,14 @@ from typing import Any
 
 import numpy as np
 
+from det_coco._describe import some
 from det_coco._file_kinds import other_kind
+from det_coco._find_pictures import find_pictures, stays_inside
 from det_coco._groups import take_groups
-from det_coco._parse import parse, read_json
+from det_coco._json import read_bytes
+from det_coco._parse import pack as pack_content
 from det_coco._sharing import pack, unpack
+from det_coco._table import split_text
 from det_coco.errors import DataError
 from det_coco.images import decode_image, load_image
 from det_coco.keypoints import Skeleton
@@ -103,13 +107,8 @@ class CocoIndex:
         """
         file = Path(annotation_file)
         try:
-            return CocoIndex.from_content(
-                read_json(file),
-                source=file,
-                image_folder=Path(image_folder),
-                check_images=check_images,
-                require_objects=require_objects,
-            )
+            found = pack_content(file, *split_text(file, read_bytes(file)), require_objects)
+            return _finish(found, file, Path(image_folder), check_images, require_objects)
         except DataError:
             kind = other_kind(file)
             if kind is None:
@@ -140,9 +139,8 @@ class CocoIndex:
         Raises:
             DataError: see `load`.
         """
-        index = CocoIndex(**parse(content, source, image_folder, check_images, require_objects))
-        log_remarks(source, index.remarks)
-        return index
+        found = pack_content(source, dict(content) if isinstance(content, dict) else content, None, require_objects)
+        return _finish(found, source, image_folder, check_images, require_objects)
 
     def __len__(self) -> int:
         return len(self.image_ids)
@@ -173,8 +171,18 @@ class CocoIndex:
         return bool((self.polygon_counts > 0).any())
 
     def path(self, position: int) -> Path:
-        """Path of the picture at a position; a picture in memory has a name alone."""
-        return self.image_folder / str(self.file_names[position])
+        """Path of the picture at a position; a picture in memory has a name alone.
+
+        Raises:
+            DataError: its name leads out of the folder that the image folder lies in.
+        """
+        name = str(self.file_names[position])
+        if not stays_inside(self.image_folder, name):
+            raise DataError(
+                f"{self.annotation_file}: 'file_name' of image {self.image_ids[position]} leads out of the data folder "
+                f"({some([name])}). Put the picture into it."
+            )
+        return self.image_folder / name
 
     def image(self, position: int) -> np.ndarray:
         """Read the picture at a position, from its file or from memory (see `load_image`).
@@ -246,6 +254,7 @@ class CocoIndex:
             self,
             image_instances=image_instances,
             federation=None if self.federation is None else self.federation.of_images(positions),
+            pictures=None if self.pictures is None else self.pictures.of_images(positions.tolist()),
             remarks=(),  # which are about the whole
             **{name: getattr(self, name)[positions] for name in by_image},
             **{name: getattr(self, name)[rows] for name in by_row},
@@ -289,6 +298,24 @@ class CocoIndex:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(unpack(state))
+
+
+def _finish(
+    found: dict[str, Any], source: Path, image_folder: Path, check_images: bool, require_objects: bool
+) -> CocoIndex:
+    """Make an index of what a reader has packed."""
+    count = found.pop("num_annotations")
+    if check_images:
+        remarks: list[Remark] = []
+        names, ids = found["file_names"], found["image_ids"]
+        found["file_names"] = find_pictures(source, image_folder, names, ids, remarks)
+        found["remarks"] = (*found["remarks"], *remarks)
+    if require_objects and found["crowd"].all():
+        what = f"{count} annotations, but none with a usable box that is no crowd" if count else "no annotation"
+        raise DataError(f"{source} has no object to learn from or evaluate on: {what}. Check how it was exported.")
+    index = CocoIndex(annotation_file=source, image_folder=image_folder, **found)
+    log_remarks(source, index.remarks)
+    return index
 
 
 def check_same_categories(train: CocoIndex, val: CocoIndex) -> None:

@@ -187,7 +187,7 @@ def list_images(path: str | Path) -> list[Path]:
 
 @lru_cache(maxsize=1)
 def picture_suffixes() -> frozenset[str]:
-    """Suffixes, with their dot, of the formats that Pillow reads here."""
+    """Suffixes of the formats that Pillow reads, in lower case, with their dot."""
     Image.init()
     readable = set(Image.OPEN) - _NO_PICTURES
     return frozenset(suffix for suffix, kind in Image.registered_extensions().items() if kind in readable)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from det_coco import formats
-from det_coco._coco_splits import Split, coco_splits, refusal
+from det_coco._coco_splits import Split, coco_split, coco_splits, refusal
 from det_coco.annotations import CocoIndex
 from det_coco.errors import DataError
 from det_coco.written_split import SplitSource, written_parts
@@ -42,13 +42,19 @@ def find_splits(path: str | Path, *, keypoints: bool = False) -> dict[str, Split
     if not path.exists():
         raise DataError(f"The data directory {path} does not exist.")
     written = written_parts(path, lambda data: find_splits(data, keypoints=keypoints)) if path.is_file() else None
-    found = written or coco_splits(path, keypoints=keypoints)
+    if written:
+        return dict(written)
+    other = formats.find(path)
+    # A folder may hold its annotations in several formats; a file is of one.
+    found = coco_splits(path, keypoints=keypoints) if other is None or path.is_dir() else None
     if found:
         return dict(found)
-    other = formats.find(path)
-    if other is None:
-        raise refusal(path)
-    return dict(other.splits(path))
+    if other is not None:
+        return dict(other.splits(path))
+    if path.is_file() and path.suffix.lower() == ".json":
+        split = coco_split(path)  # whose loading says what is wrong with it
+        return {split.name: split}
+    raise refusal(path)
 
 
 def default_split(splits: Mapping[str, SplitSource], role: Role) -> str | None:
@@ -86,17 +92,18 @@ def default_splits(root: str | Path, *, keypoints: bool = False) -> tuple[str, s
     splits = find_splits(root, keypoints=keypoints)
     train, val = default_split(splits, "train"), default_split(splits, "val")
     if train is None or val is None or train == val:
-        raise no_default(root, splits, "train" if train is None else "val")
+        raise no_default(root, splits, "train" if train is None else "val", "Name the splits to use.")
     return train, val
 
 
-def no_default(root: str | Path, splits: Iterable[str], role: Role) -> DataError:
+def no_default(root: str | Path, splits: Iterable[str], role: Role, remedy: str) -> DataError:
     """Say that no name of a split tells which one to take.
 
     Args:
         root: the data set.
         splits: names of its splits.
         role: what it is wanted for.
+        remedy: a sentence that says what to do.
 
     Returns:
         the error.
@@ -104,7 +111,7 @@ def no_default(root: str | Path, splits: Iterable[str], role: Role) -> DataError
     purpose = "train" if role == "train" else "evaluate"
     return DataError(
         f"{root} has no split to {purpose} on by its name ({', '.join((f'{role}2017', *_ROLES[role]))}); it has: "
-        f"{', '.join(splits)}. Name the one to use (--data.{role}-split)."
+        f"{', '.join(splits)}. {remedy}"
     )
 
 

@@ -47,25 +47,29 @@ class Federation:
         self.__dict__.update(unpack(state))
 
 
-def name_by_address(images: Sequence[Any]) -> None:
-    """Name pictures by the last folder and file of their address, as LVIS does, which has no `file_name`.
+def named_by_address(image: Any) -> Any:
+    """Name a picture by the last folder and file of its address, as LVIS does, which has no `file_name`.
 
     Args:
-        images: records of the images; those without `file_name` but with `coco_url` get one.
+        image: record of an image.
+
+    Returns:
+        the record, with a `file_name` where it has none but a `coco_url`.
     """
-    for image in images:
-        if isinstance(image, dict) and "file_name" not in image and isinstance(image.get("coco_url"), str):
-            image["file_name"] = "/".join(image["coco_url"].split("/")[-2:])
+    if isinstance(image, dict) and "file_name" not in image and isinstance(image.get("coco_url"), str):
+        return image | {"file_name": "/".join(image["coco_url"].split("/")[-2:])}
+    return image
 
 
 def read_federation(
-    file: Path, images: Sequence[dict[str, Any]], categories: Sequence[dict[str, Any]]
+    file: Path, image_ids: np.ndarray, images: Sequence[dict[str, Any]], categories: Sequence[dict[str, Any]]
 ) -> Federation | None:
     """Read the federated part of an annotation file.
 
     Args:
         file: named in messages.
-        images: records of the images, in the order of the index.
+        image_ids: `[I]`, in the order of the index.
+        images: records of the images, in the same order.
         categories: records of the categories, checked to have unique ids.
 
     Returns:
@@ -86,18 +90,20 @@ def read_federation(
     labels = {category["id"]: label for label, category in enumerate(categories)}
     return Federation(
         frequencies=np.array([category["frequency"] for category in categories], dtype="U1"),
-        negative=_pairs(file, images, "neg_category_ids", labels),
-        not_exhaustive=_pairs(file, images, "not_exhaustive_category_ids", labels),
+        negative=_pairs(file, image_ids, images, "neg_category_ids", labels),
+        not_exhaustive=_pairs(file, image_ids, images, "not_exhaustive_category_ids", labels),
     )
 
 
-def _pairs(file: Path, images: Sequence[dict[str, Any]], key: str, labels: dict[int, int]) -> np.ndarray:
+def _pairs(
+    file: Path, image_ids: np.ndarray, images: Sequence[dict[str, Any]], key: str, labels: dict[int, int]
+) -> np.ndarray:
     pairs = []
     for position, image in enumerate(images):
         ids = image.get(key)
-        if not isinstance(ids, list) or not all(isinstance(i, int) and i in labels for i in ids):
+        if not isinstance(ids, list) or not all(type(i) is int and i in labels for i in ids):
             raise DataError(
-                f"{file}: '{key}' of image {image['id']} must be a list of category ids, got {describe(ids)}."
+                f"{file}: '{key}' of image {image_ids[position]} must be a list of category ids, got {describe(ids)}."
             )
         pairs += [(position, labels[i]) for i in ids]
     return np.array(pairs, dtype=np.int64).reshape(-1, 2)

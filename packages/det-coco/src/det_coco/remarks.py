@@ -8,7 +8,7 @@ from pathlib import Path
 _log = logging.getLogger("det_coco")
 
 # Usual in files that are right: worth a line to those who ask for it.
-_QUIET = frozenset({"area_missing"})
+_QUIET = frozenset({"area_missing", "voc_pixels"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,7 +60,7 @@ def decode_many(texts: Sequence[str | bytes]) -> tuple[np.ndarray, np.ndarray]:
     Raises:
         ValueError: a text has characters outside the code or ends inside a number.
     """
-    raw = [text.encode() if isinstance(text, str) else bytes(text) for text in texts]
+    raw = [text.encode("utf-8", "surrogatepass") if isinstance(text, str) else bytes(text) for text in texts]
     stops = np.cumsum([len(text) for text in raw], dtype=np.int64)  # [T]
     code = np.frombuffer(b"".join(raw), dtype=np.uint8).astype(np.int64) - 48  # [characters]
     if code.size == 0:

@@ -17,8 +17,23 @@ from det_coco.holdout import HeldOut
 class SplitSource(Protocol):
     """What a split is read from."""
 
+    @property
+    def source(self) -> Path:
+        """The file or folder that messages name."""
+        ...
+
+    @property
+    def image_folder(self) -> Path:
+        """Where its pictures are."""
+        ...
+
+    @property
+    def read(self) -> Callable[[], dict[str, Any]]:
+        """Reads it in COCO's JSON shape, unchecked."""
+        ...
+
     def load(self, *, check_images: bool = True, require_objects: bool = True) -> CocoIndex:
-        """Read the split; the options are those of `CocoIndex.load`."""
+        """Read, check and pack it; the options are those of `CocoIndex.load`."""
         ...
 
 
@@ -35,6 +50,29 @@ class WrittenPart:
     file: Path
     whole: SplitSource
     file_names: frozenset[str]
+
+    @property
+    def source(self) -> Path:
+        """What the whole is read from."""
+        return self.whole.source
+
+    @property
+    def image_folder(self) -> Path:
+        """Where the pictures of the whole are."""
+        return self.whole.image_folder
+
+    def read(self) -> dict[str, Any]:
+        """Read the records of the part.
+
+        Raises:
+            DataError: as for `load`.
+        """
+        content = self.whole.read()
+        ids = set(self.load(check_images=False, require_objects=False).image_ids.tolist())
+        return content | {
+            "images": [image for image in content["images"] if image["id"] in ids],
+            "annotations": [one for one in content.get("annotations", []) if one["image_id"] in ids],
+        }
 
     def load(self, *, check_images: bool = True, require_objects: bool = True) -> CocoIndex:
         """Read the part.

@@ -167,7 +167,9 @@ def host_operator(name: str, *, fallback: str) -> Callable[[Callable[..., Any]],
 
     def decorate(reference: Callable[..., Any]) -> Operator:
         FUNCTIONS[name] = Function(name, fallback, host=True)
-        return Operator(name, reference, reference)
+        made = Operator(name, reference, reference)
+        made._entry = _on_cpu(made) or made.compute
+        return made
 
     return decorate
 
@@ -183,13 +185,17 @@ def _define(made: Operator, schema: str, fake: Callable[..., Any]) -> None:
     LIBRARY.impl(made.name, made.compute, "CompositeExplicitAutograd")
     torch.library.register_fake(f"det_ops::{made.name}", fake, lib=LIBRARY)
     made._entry = getattr(torch.ops.det_ops, made.name).default
+    entry = _on_cpu(made)
+    if entry is not None:
+        LIBRARY.impl(made.name, entry, "CPU")
+
+
+def _on_cpu(made: Operator) -> Callable[..., Any] | None:
+    """The shortest way to the CPU's kernel, for what is called most, and often for little; None without a kernel."""
     kernel = made.kernel_of(backends.USUAL.get("cpu"))
-    if kernel is not None:  # the shortest way for what is called most, and often for little
-        LIBRARY.impl(
-            made.name,
-            lambda *arguments: (kernel if backends.serving is backends.USUAL else made.compute)(*arguments),
-            "CPU",
-        )
+    if kernel is None:
+        return None
+    return lambda *arguments: (kernel if backends.serving is backends.USUAL else made.compute)(*arguments)
 
 
 def _name(schema: str) -> str:

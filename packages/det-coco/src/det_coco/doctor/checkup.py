@@ -22,7 +22,7 @@ from det_coco.doctor.outliers import check_extremes, check_labels
 from det_coco.doctor.reading import read_records
 from det_coco.doctor.records import Records, read_content
 from det_coco.errors import DataError
-from det_coco.layout import Split, find_splits
+from det_coco.layout import Split, SplitSource, find_splits
 
 # What the checks find by themselves, and more exactly.
 _CHECKED = frozenset(
@@ -92,9 +92,9 @@ def check_data(root: str | Path, *, workers: int = 0, keypoints: bool = False) -
     return Checkup(root=Path(root), splits=splits, indexes=indexes, findings=ranked(findings))
 
 
-def _read(name: str, split: Split) -> Records:
-    file = split.annotation_file
-    return read_records(name, file, split.image_folder, read_content(file))
+def _read(name: str, split: SplitSource) -> Records:
+    content = read_content(split.annotation_file) if isinstance(split, Split) else split.read()
+    return read_records(name, split.source, split.image_folder, content)
 
 
 def _inspect(splits: Sequence[Records], paths: Sequence[list[str]], workers: int) -> list[list[Seen]]:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from det_coco._parse import _other_name
+from det_coco._find_pictures import other_name
 from det_coco.doctor.findings import Case, Change, replace
 from det_coco.doctor.inspection import Seen
 from det_coco.doctor.records import Records
@@ -25,7 +25,7 @@ def locate(records: Records) -> list[str]:
         I paths; an empty text where a picture is missing, or several images would share it.
     """
     present = {entry.name for entry in records.folder.iterdir()} if records.folder.is_dir() else set()
-    found = [name if name in present else _other_name(records.folder, name) for name in records.file_names]
+    found = [name if name in present else other_name(records.folder, name) for name in records.file_names]
     return ["" if name is None else str(records.folder / name) for name in found]
 
 

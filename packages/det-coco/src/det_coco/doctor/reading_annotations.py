@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from det_coco._describe import describe, some
-from det_coco._parse_masks import is_area
+from det_coco._records import is_area
 from det_coco.doctor.findings import Case, remove, replace
 from det_coco.doctor.records import Records
 from det_coco.doctor.values import integer, numbers, whole_numbers

@@ -6,7 +6,13 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from det_coco._coco_api import coco_mask
 from det_coco.remarks import Remark
+
+# Polygons x, y, x, y, ..., or a run-length code.
+Segmentation = list[list[float]] | dict[str, Any]
 
 
 class ContentBuilder:
@@ -45,7 +51,7 @@ class ContentBuilder:
         category_id: int,
         *,
         box: Sequence[float],
-        segmentation: list[list[float]] | dict[str, Any] | None = None,
+        segmentation: Segmentation | None = None,
         **more: Any,
     ) -> None:
         """Add an object.
@@ -71,7 +77,7 @@ class ContentBuilder:
         self._remarks.append(Remark(kind, message))
 
     def content(self) -> dict[str, Any]:
-        """What was collected, as `SplitSource.read` gives it."""
+        """What was collected, as `ContentSplit.read` gives it."""
         return {
             "images": self._images, "annotations": self._annotations, "categories": self._categories,
             "remarks": self._remarks,
@@ -99,6 +105,40 @@ def box_around(polygons: Sequence[Sequence[float]]) -> list[float]:
     """
     xs, ys = ([v for polygon in polygons for v in polygon[k::2]] for k in (0, 1))
     return [min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)]
+
+
+def mask_code(bitmap: np.ndarray) -> dict[str, Any]:
+    """Encode a mask as COCO's compressed run-length code.
+
+    Args:
+        bitmap: `[h, w]`, zero outside and non-zero inside.
+
+    Returns:
+        `size` and `counts`, ready for JSON.
+    """
+    code = coco_mask.encode(np.asfortranarray(bitmap.astype(bool), dtype=np.uint8))
+    return {"size": list(bitmap.shape), "counts": code["counts"].decode("ascii")}
+
+
+def masked(
+    polygons: Sequence[list[float]], bitmaps: Sequence[np.ndarray], height: int, width: int
+) -> tuple[list[float], Segmentation]:
+    """Give the box and the segmentation of an object of several parts.
+
+    Args:
+        polygons: parts x, y, x, y, ...
+        bitmaps: parts `[h, w]`, zero outside and non-zero inside.
+        height: h, of the picture in pixels.
+        width: w, of the picture in pixels.
+
+    Returns:
+        x, y, width and height of the box; the polygons, or a run-length code where there are bitmaps.
+    """
+    if not bitmaps:
+        return box_around(polygons), list(polygons)
+    parts = coco_mask.frPyObjects(list(polygons), height, width) if polygons else []
+    code = mask_code(np.any([*bitmaps, *map(coco_mask.decode, parts)], axis=0))
+    return coco_mask.toBbox(code).tolist(), code
 
 
 def flat(points: Sequence[tuple[float, float]]) -> list[float]:

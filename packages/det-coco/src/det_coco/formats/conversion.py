@@ -9,9 +9,9 @@ from typing import Literal, get_args
 
 from det_coco.annotations import CocoIndex, check_same_categories
 from det_coco.errors import DataError
-from det_coco.formats.registry import SplitSource, find_sources
 from det_coco.formats.write_coco import write_coco
 from det_coco.formats.write_yolo import write_data_yaml, write_yolo
+from det_coco.layout import SplitSource, find_splits
 
 Target = Literal["coco", "yolo"]
 Pictures = Literal["link", "copy", "none"]
@@ -37,7 +37,7 @@ def convert(args: Sequence[str] | None = None, prog: str = "python -m det_coco c
         "--pictures", choices=get_args(Pictures), default="link", help="how pictures get there (default: %(default)s)"
     )
     options = parser.parse_args(args)
-    sources = find_sources(options.source)
+    sources = find_splits(options.source)
     for split in options.split or ():
         if split not in sources:
             raise DataError(f"{options.source} has no split '{split}' for --split (it has: {', '.join(sources)}).")
@@ -77,14 +77,15 @@ def convert_data(
     out = Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise DataError(f"{out} exists already, and nothing is written over. Name a new folder.")
-    loaded = {name: source.load_with_content(require_objects=False) for name, source in sources.items()}
-    first = next(iter(loaded.values()))[0]
+    indices = {name: source.load(require_objects=False) for name, source in sources.items()}
+    first = next(iter(indices.values()))
     lost: Counter[str] = Counter()
-    for name, (index, content) in loaded.items():
+    for name, index in indices.items():
         check_same_categories(first, index)
         if to == "coco":
             placed = [_inside(file_name) for file_name in index.file_names.tolist()]
-            lost += write_coco(content, dict(zip(index.image_ids.tolist(), placed, strict=True)), out, name)
+            names = dict(zip(index.image_ids.tolist(), placed, strict=True))
+            lost += write_coco(sources[name].read(), names, out, name)
         else:
             placed = _distinct(index)
             lost += write_yolo(index, placed, out, name, masks=masks)
@@ -92,7 +93,7 @@ def convert_data(
             folder = out / name if to == "coco" else out / "images" / name
             _place(index, placed, folder, pictures)
     if to == "yolo":
-        write_data_yaml(first.class_names, loaded, out)
+        write_data_yaml(first.class_names, indices, out)
     return lost
 
 

@@ -2,12 +2,10 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from det_coco._coco_splits import coco_splits
-from det_coco._parse import read_json
+from det_coco._describe import some
 from det_coco.annotations import CocoIndex
 from det_coco.errors import DataError
 from det_coco.memory import MemoryPictures
@@ -15,7 +13,7 @@ from det_coco.remarks import log_remarks
 
 
 @dataclass(frozen=True, kw_only=True)
-class SplitSource:
+class ContentSplit:
     """One split of a data set: where it is, and how it is read.
 
     Attributes:
@@ -43,31 +41,28 @@ class SplitSource:
         Raises:
             DataError: anything that would make training wrong or stop it later; the message says what and where.
         """
-        return self.load_with_content(check_images=check_images, require_objects=require_objects)[0]
-
-    def load_with_content(self, **options: bool) -> tuple[CocoIndex, dict[str, Any]]:
-        """Read the split, and keep what it was made of.
-
-        Args:
-            **options: as for `load`.
-
-        Returns:
-            the index, and the split in COCO's JSON shape.
-
-        Raises:
-            DataError: as for `load`.
-        """
         content = self.read()
-        remarks = tuple(content.pop("remarks", ()))
+        remarks = tuple(content.get("remarks", ()))
         log_remarks(self.source, remarks)
-        held = {record["id"]: record.pop("picture") for record in content["images"] if "picture" in record}
-        if held:
-            options = options | {"check_images": False}
-        # Checking completes records, but the content is the file's.
-        copy = content | {key: [dict(record) for record in content[key]] for key in ("images", "annotations")}
-        index = CocoIndex.from_content(copy, source=self.source, image_folder=self.image_folder, **options)
+        held = {record["id"]: record["picture"] for record in content["images"] if "picture" in record}
+        if held and check_images:
+            self._check_others(content["images"])
+        index = CocoIndex.from_content(
+            content,
+            source=self.source,
+            image_folder=self.image_folder,
+            check_images=check_images and not held,
+            require_objects=require_objects,
+        )
         pictures = MemoryPictures.of([held.get(i) for i in index.image_ids.tolist()]) if held else None
-        return replace(index, pictures=pictures, remarks=remarks + index.remarks), content
+        return replace(index, pictures=pictures, remarks=remarks + index.remarks)
+
+    def _check_others(self, images: list[dict[str, Any]]) -> None:
+        """Look for the pictures that do not lie in memory."""
+        names = [image["file_name"] for image in images if "picture" not in image]
+        missing = [name for name in names if not (self.image_folder / name).is_file()]
+        if missing:
+            raise DataError(f"{self.source}: pictures are missing from {self.image_folder} ({some(missing)}).")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +77,7 @@ class Format:
 
     name: str
     recognises: Callable[[Path], bool]
-    splits: Callable[[Path], Mapping[str, SplitSource]]
+    splits: Callable[[Path], Mapping[str, ContentSplit]]
 
 
 _FORMATS: dict[str, Format] = {}
@@ -100,31 +95,6 @@ def register(data_format: Format) -> Format:
     _FORMATS.pop(data_format.name, None)
     _FORMATS[data_format.name] = data_format
     return data_format
-
-
-def find_sources(path: str | Path) -> dict[str, SplitSource]:
-    """Find the splits of a data set of any known format, COCO's JSON among them.
-
-    Args:
-        path: a folder or a file.
-
-    Returns:
-        split name -> where and how it is read.
-
-    Raises:
-        DataError: the path does not exist, or is no data set.
-    """
-    found = find(path)
-    if found is not None:
-        return dict(found.splits(Path(path)))
-    return {
-        name: SplitSource(
-            source=split.annotation_file,
-            image_folder=split.image_folder,
-            read=partial(read_json, split.annotation_file),
-        )
-        for name, split in coco_splits(Path(path)).items()
-    }
 
 
 def find(path: str | Path) -> Format | None:

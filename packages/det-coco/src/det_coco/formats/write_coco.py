@@ -15,25 +15,29 @@ def write_coco(content: dict[str, Any], names: dict[int, str], out: Path, split:
 
     Args:
         content: the split in COCO's JSON shape.
-        names: image id -> name of its picture in `<out>/<split>`.
+        names: image id -> name of its picture in `<out>/<split>`, for the images to write.
         out: the data set's folder.
         split: the split's name.
 
     Returns:
         how many things of each kind could not be kept.
     """
-    sizes = {image["id"]: (image["height"], image["width"]) for image in content["images"]}
-    images = [image | {"file_name": names[image["id"]]} for image in content["images"]]
-    annotations = [_completed(record, *sizes[record["image_id"]]) for record in content["annotations"]]
+    images = [image | {"file_name": names[image["id"]]} for image in content["images"] if image["id"] in names]
+    sizes = {image["id"]: (image["height"], image["width"]) for image in images}
+    chosen = (record for record in content["annotations"] if record["image_id"] in names)
+    annotations = [_completed(record, *sizes[record["image_id"]]) for record in chosen]
     lost: Counter[str] = Counter()
     ids = [record.get("id") for record in annotations]
     if len(set(ids)) != len(ids) or not all(type(i) is int and i > 0 for i in ids):
         annotations = [record | {"id": number} for number, record in enumerate(annotations, start=1)]
         lost["annotation ids that COCO's tools cannot tell apart (new: 1, 2, ...)"] = sum(type(i) is int for i in ids)
+    for image in images:
+        image.pop("picture", None)
+    written = {"images": images, "annotations": annotations}
     file = out / "annotations" / f"instances_{split}.json"
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("w", encoding="utf-8") as stream:
-        json.dump(content | {"images": images, "annotations": annotations}, stream)
+        json.dump({k: v for k, v in content.items() if k != "remarks"} | written, stream)
     return lost
 
 

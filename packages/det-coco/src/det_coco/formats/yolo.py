@@ -8,13 +8,13 @@ from typing import Any
 from det_coco._describe import counted, some
 from det_coco.errors import DataError
 from det_coco.formats.content import ContentBuilder, common_folder
-from det_coco.formats.registry import Format, SplitSource, register
+from det_coco.formats.registry import ContentSplit, Format, register
 from det_coco.formats.yolo_description import Description, darknet_path, describe_data, description_file
 from det_coco.formats.yolo_rows import read_rows
 from det_coco.images import image_sizes, picture_suffixes
 
 
-def splits(path: Path) -> Mapping[str, SplitSource]:
+def splits(path: Path) -> Mapping[str, ContentSplit]:
     """Find the splits that a data set's own file names.
 
     Args:
@@ -38,7 +38,7 @@ def splits(path: Path) -> Mapping[str, SplitSource]:
         folder = common_folder(pictures)
         whole = all(entry.is_dir() for entry in entries)
         read = partial(_read, data, pictures, folder, whole)
-        sources[name] = SplitSource(source=data.file, image_folder=folder, read=read)
+        sources[name] = ContentSplit(source=data.file, image_folder=folder, read=read)
     return sources
 
 

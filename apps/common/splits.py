@@ -1,0 +1,222 @@
+"""What `--data` and the options beside it name: the splits to train and to evaluate on."""
+
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from apps.common.config import LoadingConfig, Recipe
+from det_coco import (
+    CocoIndex,
+    DataError,
+    HeldOut,
+    check_same_categories,
+    default_split,
+    find_splits,
+    hold_out,
+    synthetic_dataset,
+    write_split,
+)
+from det_coco.layout import SplitSource, no_default
+from det_engine import RunDirectory, distributed
+from det_engine.cli import UsageError
+from det_models import Weights
+from det_models.categories import reported
+
+SPLIT_FILE = "split.json"
+"""Where a run keeps which images were held out, if it chose them itself."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Place:
+    """A split where it was found.
+
+    Attributes:
+        root: the folder or file that has it.
+        name: its name there.
+        source: what reads it.
+    """
+
+    root: Path
+    name: str
+    source: SplitSource
+
+
+@dataclass(frozen=True, kw_only=True)
+class Splits:
+    """The two halves of a data set, categories checked to be the same."""
+
+    root: Path
+    """What the user named."""
+    train: CocoIndex
+    val: CocoIndex
+    whole: _Place | None = None
+    """What both halves were made of, where there was one split alone."""
+    rule: str = ""
+    """How they were told apart then."""
+
+    def __str__(self) -> str:
+        train, val = counts(self.train), counts(self.val)
+        begin, end = f"Data: {self.root}: {self.train.num_classes} classes", place_of(self.train, self.root)
+        if self.whole is not None:
+            return f"{begin}; {train} to train on, {val} held out {self.rule} (kept in {SPLIT_FILE}), of {end}."
+        return f"{begin}; {train} to train on ({end}); {val} held out ({place_of(self.val, self.root)})."
+
+    def write_down(self, run: RunDirectory) -> None:
+        """Keep which images were held out in the run's directory, as a data set that `--data` takes."""
+        if self.whole is not None:
+            held = HeldOut(train=self.train, val=self.val, rule=self.rule)
+            write_split(run.path / SPLIT_FILE, held, self.whole.root, self.whole.name)
+
+
+def data_root(data: Path | None) -> Path:
+    """What `--data` names, or the embedded data set, made on first use in the user's cache."""
+    return synthetic_dataset() if data is None else data
+
+
+def open_splits(data: Path | None, recipe: Recipe) -> Splits:
+    """Index the training and the held-out split, with what the recipe's detector learns from.
+
+    Raises:
+        DataError: anything wrong with the folder, the annotation files or their categories.
+        UsageError: nothing says what to train on.
+    """
+    train, val = _places(data, recipe.data, keypoints="keypoints" in recipe.model().tasks)
+    root = train.root if data is None or recipe.data.train else data
+    if val is None:
+        held = hold_out(train.source.load())
+        return Splits(root=root, train=held.train, val=held.val, whole=train, rule=held.rule)
+    splits = Splits(root=root, train=train.source.load(), val=val.source.load())
+    check_same_categories(splits.train, splits.val)
+    return splits
+
+
+def open_split(data: Path | None, split: str | None, weights: Weights) -> CocoIndex:
+    """Index the split that a detector is evaluated on; it may be without truth.
+
+    Args:
+        data: `--data`; None: what the detector was trained with.
+        split: `--split`; None: the held-out one.
+        weights: the detector.
+
+    Raises:
+        DataError: anything wrong with the data, or the run's own are not there any more.
+        UsageError: nothing says what to evaluate on.
+    """
+    keypoints = "keypoints" in weights.network().tasks
+    if data is None and split is None:
+        index = _held_out_of_run(weights, keypoints=keypoints)
+    else:
+        root = _of_run(weights)[0] if data is None else data
+        splits = find_splits(root, keypoints=keypoints)
+        place = _place(root, splits, split, "val", "--split")
+        if place is None:
+            raise no_default(root, splits, "val", "Name the one to evaluate on: --split.")
+        index = place.source.load(require_objects=False)
+    print(f"Data: {counts(index)} ({place_of(index, data)}).")
+    if not index.categories:  # as files without truth may have it
+        index = replace(index, categories=dict(sorted(reported(weights.categories).items())))
+    return index
+
+
+def counts(index: CocoIndex) -> str:
+    """How many images and objects a split has, and what of them neither is learnt nor has to be found."""
+    said = {remark.kind: remark.annotation_ids for remark in index.remarks}
+    crowd = index.annotation_ids[index.crowd]
+    ignored = int(np.isin(crowd, said.get("object_ignored", ())).sum())
+    parts = {
+        "images": len(index),
+        "objects": index.num_instances - len(crowd),
+        "crowd regions": len(crowd) - ignored,
+        "ignored": ignored,
+        "dropped": len(said.get("box_dropped", ())),
+    }
+    return ", ".join(f"{count:,} {what}" for what, count in parts.items() if count or what in ("images", "objects"))
+
+
+def place_of(index: CocoIndex, root: Path | None) -> str:
+    """Where a split's annotations and pictures are, relative to the data set where they lie in it."""
+    file, folder = (_relative(path, root) for path in (index.annotation_file, index.image_folder))
+    return file if file == folder else f"{file}, pictures in {folder}"
+
+
+def _relative(path: Path, root: Path | None) -> str:
+    inside = root is not None and root.is_dir() and path.is_relative_to(root)
+    return os.path.relpath(path, root) if inside else str(path)
+
+
+def _places(data: Path | None, config: LoadingConfig, *, keypoints: bool) -> tuple[_Place, _Place | None]:
+    """The splits to train and to evaluate on; None where images have to be held out of the first."""
+    if data is None and config.val is not None and config.train is None:
+        raise UsageError("--data.val names what to evaluate on, but nothing names what to train on. Add --data.train.")
+    train_root = data_root(data) if config.train is None else Path(config.train)
+    val_root = Path(config.val) if config.val is not None else data or train_root
+    train_splits = find_splits(train_root, keypoints=keypoints)
+    train = _place(train_root, train_splits, config.train_split, "train", "--data.train-split")
+    if train is None:
+        raise no_default(train_root, train_splits, "train", "Name the one to use: --data.train-split.")
+    val_splits = train_splits if val_root == train_root else find_splits(val_root, keypoints=keypoints)
+    val = _place(val_root, val_splits, config.val_split, "val", "--data.val-split")
+    if val is None and config.val is not None:
+        raise no_default(val_root, val_splits, "val", "Name the one to use: --data.val-split.")
+    given = config.val is not None or config.val_split is not None
+    return train, val if given or (val and (val.root, val.name) != (train.root, train.name)) else None
+
+
+def _place(
+    root: Path, splits: Mapping[str, SplitSource], name: str | None, role: Literal["train", "val"], option: str
+) -> _Place | None:
+    """The split of that name, or by default the one for that role."""
+    if name is not None and name not in splits:
+        raise DataError(f"{root} has no split '{name}' (it has: {', '.join(splits)}). Choose with {option}.")
+    chosen = default_split(splits, role) if name is None else name
+    return None if chosen is None else _Place(root=root, name=chosen, source=splits[chosen])
+
+
+def _held_out_of_run(weights: Weights, *, keypoints: bool) -> CocoIndex:
+    """The held-out split of the run that weights come from."""
+    written = weights.path.parent.parent / SPLIT_FILE
+    if written.is_file():
+        return find_splits(written, keypoints=keypoints)["val"].load()
+    root, config = _of_run(weights)
+    try:
+        train, val = _places(root, config, keypoints=keypoints)
+        return hold_out(train.source.load()).val if val is None else val.source.load()
+    except DataError as error:
+        raise DataError(f"{error} It is what {weights.path} was trained with; --data names other data.") from error
+
+
+def _of_run(weights: Weights) -> tuple[Path, LoadingConfig]:
+    """What the run that weights come from was trained with."""
+    recipe = weights.description.get("recipe")
+    if recipe is None or "data" not in weights.description:
+        raise UsageError(f"{weights.path} does not say what it was trained with. Name the data to evaluate on: --data.")
+    data = weights.description["data"]
+    names = ("train", "val", "train_split", "val_split")
+    return data_root(None if data is None else Path(data)), LoadingConfig(
+        **{name: recipe["data"].get(name) for name in names}
+    )
+
+
+def surroundings(splits: Splits) -> dict[str, str]:
+    """What the numbers of a training depend on beside the training annotations: a change of it is said at a resume."""
+    with distributed.main_first():
+        pictures = {name: _of_files(index) for name, index in (("training", splits.train), ("held-out", splits.val))}
+    found = {f"{name} pictures (sizes or dates)": digest for name, digest in pictures.items()}
+    return distributed.broadcast_object({"held-out annotations": splits.val.fingerprint, **found})
+
+
+def _of_files(index: CocoIndex) -> str:
+    """A digest of the sizes and dates of a split's pictures; of its main process, for which the others wait."""
+    digest = hashlib.blake2b(digest_size=16)
+    for position in range(len(index)) if distributed.is_main() else ():
+        try:
+            status = index.path(position).stat()
+            digest.update(f"{status.st_size} {status.st_mtime_ns} ".encode())
+        except OSError:
+            digest.update(b"missing ")
+    return digest.hexdigest()
