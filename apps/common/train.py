@@ -21,7 +21,7 @@ from apps.common.fitting import HABITS, fitted_schedule, fitted_sizes, without_f
 from apps.common.options import default_output, new_run, take_recipe
 from apps.common.printing import print_final, print_metrics, print_places
 from apps.common.splits import Splits, open_splits, surroundings
-from apps.common.weights import adopt, describe, initialize, open_start, read_config
+from apps.common.weights import adopt, describe, initialize, open_start, read_config, read_config_file
 from det_engine import (
     Interrupted,
     RunDirectory,
@@ -34,7 +34,7 @@ from det_engine import (
     seed_all,
 )
 from det_engine.cli import UsageError, take_option
-from det_engine.options import keep_explicit, override
+from det_engine.options import keep_explicit, named_options, override
 from det_models import Detector, Predictor, Weights
 
 HELP = """Train a detector, evaluate it, keep its checkpoints.
@@ -49,6 +49,8 @@ class TrainOptions:
 
     recipe: str
     """Where the fields below start from; `recipes` lists them."""
+    config: Path | None = None
+    """In place of a recipe: the config.json of a run, or one like it."""
     resume: Path | None = None
     """Directory of a run to go on with, exactly where it stopped; recipe and data are the run's own."""
     data: Path | None = None
@@ -56,6 +58,10 @@ class TrainOptions:
     your cache on first use."""
     weights: str | None = None
     """Weights to start from: a file of ours or of another system, or none; by default what the recipe names."""
+    weights_parts: tuple[str, ...] = ()
+    """Parts of a detector's weights to take, such as backbone; what is left out starts at random. By default all."""
+    drop_mismatched: bool = False
+    """Start what has another shape in the weights, or is not there, at random."""
     drop_class_head: bool = False
     """Where the weights have another number of classes, start the layers that tell classes apart at random."""
     output: Path | None = None
@@ -66,7 +72,7 @@ class TrainOptions:
     """Processes on this machine, each with its own device; torchrun and srun start them on several."""
     pictures: int = 8
     """Held-out images drawn beside the truth at the end."""
-    config: Annotated[Recipe, tyro.conf.arg(name="")]
+    values: Annotated[Recipe, tyro.conf.arg(name="")]
 
 
 FIRST = (
@@ -155,18 +161,29 @@ def _read(app: App, args: list[str]) -> tuple[_Job, Weights | None]:
     adopted: list[str] = []
     if resume is None:
         run, data = None, None
-        recipe, rest = take_recipe(app, rest)
+        recipe, rest = _taken(app, rest)
         start = open_start(take_option(rest, "weights")[0])
-        recipe, adopted = adopt(app, recipe, start)
+        some = bool({"--weights-parts", "--drop-mismatched"} & named_options(rest))
+        recipe, adopted = adopt(app, recipe, start, some=some)
     else:
         run = RunDirectory.open(resume)
         recipe, data = _resumed(app, run)
-    options, recipe, line = _parse(app, recipe, data, rest)
+    options, recipe, line = _parse(app, recipe, data, rest, resumed=run is not None)
     if adopted:
         line += "\nFrom the weights, unless an option says otherwise: " + "; ".join(adopted) + "."
     if run is not None:
         _refuse(options, recipe, run)
     return _Job(options=options, recipe=recipe, line=line, run=run, device=resolve_device(options.device)), start
+
+
+def _taken(app: App, args: list[str]) -> tuple[Recipe, list[str]]:
+    """The recipe that `--config` or `--recipe` names, and the other arguments."""
+    config, rest = take_option(args, "config")
+    if config is None:
+        return take_recipe(app, rest)
+    if "--recipe" in named_options(rest):
+        raise UsageError(f"--config {config} has its own recipe; leave out --recipe.")
+    return read_config_file(app, Path(config)), rest
 
 
 def _open(job: _Job) -> tuple[Splits, Recipe]:
@@ -186,9 +203,17 @@ def _build(app: App, job: _Job, recipe: Recipe, start: Weights | None) -> Detect
     model = app.network(recipe)
     if job.run is None:
         with distributed.main_first():
-            drop = job.options.drop_class_head
-            print(initialize(model, recipe, job.options.weights, start, drop_class_head=drop))
+            print(initialize(model, recipe, job.options.weights, start, **_choice(job.options)))
     return model
+
+
+def _choice(options: TrainOptions) -> dict[str, Any]:
+    """What of the weights is taken."""
+    return {
+        "drop_class_head": options.drop_class_head,
+        "drop_mismatched": options.drop_mismatched,
+        "parts": options.weights_parts,
+    }
 
 
 def _evaluator(model: Detector, recipe: Recipe, splits: Splits, device: torch.device) -> Evaluator:
@@ -224,11 +249,13 @@ def _text(path: Path | None) -> str | None:
     return None if path is None else str(path)
 
 
-def _parse(app: App, recipe: Recipe, data: Path | None, args: list[str]) -> tuple[TrainOptions, Recipe, str]:
+def _parse(
+    app: App, recipe: Recipe, data: Path | None, args: list[str], *, resumed: bool
+) -> tuple[TrainOptions, Recipe, str]:
     """Options and recipe, with rates, steps and intervals fitted to the batch before explicit options replace them."""
     prog = f"apps/{app.name} train"
-    options = override(TrainOptions(recipe=recipe.name, config=recipe, data=data), args, prog, HELP, FIRST, HABITS)
-    parsed = options.config
+    options = override(TrainOptions(recipe=recipe.name, values=recipe, data=data), args, prog, HELP, FIRST, HABITS)
+    parsed = options.values
     if parsed.detector.num_classes != recipe.detector.num_classes:
         raise UsageError("The number of classes is that of the data; leave out --detector.num-classes.")
     fitted, line = recipe.scaled_to_batch(parsed.data.batch)
@@ -241,7 +268,7 @@ def _parse(app: App, recipe: Recipe, data: Path | None, args: list[str]) -> tupl
     solver = keep_explicit(fitted, parsed.solver, "solver", args)
     if solver != fitted:
         line += f" Set by options instead: learning rate {solver.base_lr:g}, {solver.steps} steps."
-    if options.resume is None:
+    if not resumed:
         solver, said = fitted_schedule(fitted, solver, args)
         sizes, of_sizes = fitted_sizes(recipe.data, parsed.data, args)
         parsed, line = dataclasses.replace(parsed, data=sizes), line + said + of_sizes

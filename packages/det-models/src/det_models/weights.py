@@ -1,7 +1,7 @@
 """Files with weights, read once, and told apart by what is in them."""
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -97,22 +97,38 @@ class Weights:
             raise CheckpointError(f"{self.path} holds the weights of no detector that is known here.")
         return self.tensors
 
-    def fill(self, network: Detector, *, drop_class_head: bool = False) -> Report:
+    def fill(
+        self,
+        network: Detector,
+        *,
+        drop_class_head: bool = False,
+        drop_mismatched: bool = False,
+        parts: Sequence[str] = (),
+    ) -> Report:
         """Give a network these weights.
 
         Args:
-            network: Of the same architecture.
+            network: Of the same architecture, or of one with the same parts.
             drop_class_head: Leave out the layers that tell classes apart, where the file has another number of them.
+            drop_mismatched: Leave out whatever does not fit.
+            parts: Names of parts to take, such as `backbone`; empty: all.
 
         Returns:
             What became of the tensors.
 
         Raises:
             ClassCountError: The numbers of classes differ, and `drop_class_head` is not set.
-            CheckpointError: The architecture is another, or the file holds no detector. The network is unchanged.
+            CheckpointError: The architecture is another, the file holds no detector, or there is no such part. The
+                network is unchanged.
         """
         try:
-            return load(network, self._tensors(), drop_class_head=drop_class_head)
+            return load(
+                network,
+                self._tensors(),
+                drop_class_head=drop_class_head,
+                drop_mismatched=drop_mismatched,
+                parts=parts,
+            )
         except ClassCountError as error:
             raise ClassCountError(f"{self.path}: {error}.") from error
         except CheckpointError as error:
