@@ -124,7 +124,7 @@ class Rows(torch.utils.data.Dataset):
     def __getitem__(self, number):
         if number == 20:
             os.kill(os.getpid(), signal.SIGSTOP)
-        return {name: value[0] for name, value in batch_of(number).items()}
+        return {name: value[0, :6] if name == "x" else value[0] for name, value in batch_of(number).items()}
 
 
 def compute_long():

@@ -199,6 +199,7 @@ class _Loop:
         self._watchdog, self._writer = watchdog, writer
         self._settings = state.settings
         self._vote = distributed.StopVote()
+        self._resumed_at = state.step if state.resumed_from == run.last else None
         self._clock = Clock(state.device)
 
     def start(self) -> None:
@@ -239,7 +240,9 @@ class _Loop:
             and (ended or _due(state.step, settings.evaluation_interval))
         ):
             self._evaluate(evaluate, held_out)
-        elif ended or any(_due(state.step, n) for n in (settings.checkpoint_interval, settings.keep_interval)):
+        elif self._resumed_at != state.step and (  # else it is there already
+            ended or any(_due(state.step, n) for n in (settings.checkpoint_interval, settings.keep_interval))
+        ):
             self._save()
         state.finished = ended or self._no_progress()
 
