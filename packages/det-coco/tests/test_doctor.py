@@ -516,6 +516,17 @@ def test_the_command_reports_and_mends(clean, tmp_path, capsys):
     assert "No findings: the data set is clean." in capsys.readouterr().out
 
 
+def test_other_formats_are_checked_by_what_they_have(clean, tmp_path):
+    data = Data(tmp_path / "data", clean)
+    assert main(["convert", str(data.write()), str(tmp_path / "yolo"), "--to", "yolo", "--pictures", "copy"]) == 0
+    assert check_data(tmp_path / "yolo").findings == []
+    label = tmp_path / "yolo" / "labels" / "train" / "train03.txt"
+    label.write_text(label.read_text().splitlines()[0] + "\n" + label.read_text())
+    (finding,) = check_data(tmp_path / "yolo").findings
+    assert finding.kind == "twin_annotations"
+    assert finding.files == ("train03.png",)
+
+
 def test_changes_are_a_json_patch(clean, tmp_path):
     """Applied one after the other by the rules of RFC 6902, they make the mended file of the original."""
     data = Data(tmp_path / "data", clean)

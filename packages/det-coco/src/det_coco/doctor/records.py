@@ -38,6 +38,7 @@ class Records:
         crowd: bool `[N]` crowd regions and objects to be ignored.
         categories: category id -> name.
         cases: what was found on the way.
+        is_coco: whether the file is COCO's JSON, and not of a format that knows no ids and areas.
         held: pictures that lie in no folder, the bytes of their files by row in `content["images"]`.
     """
 
@@ -58,6 +59,7 @@ class Records:
     crowd: np.ndarray
     categories: dict[int, str]
     cases: list[Case] = field(repr=False)
+    is_coco: bool = True
     held: dict[int, bytes] = field(default_factory=dict, repr=False)
 
     @property

@@ -36,7 +36,7 @@ def report(checkup: Checkup, statistics: Mapping[str, Statistics]) -> str:
         lines += [*columns(["", *shown], overview(shown)), FOOTNOTE, ""]
         lines += [*columns(["class", *shown], class_rows(shown)[:_MOST_CLASSES])]
         more = len(class_rows(shown)) - _MOST_CLASSES
-        lines += [f"and {counted(more, 'more class')}" if more > 0 else "", ""]
+        lines += [*([f"and {counted(more, 'more class')}"] if more > 0 else []), ""]
     lines += findings_text(checkup.findings)
     return "\n".join(lines).rstrip() + "\n"
 

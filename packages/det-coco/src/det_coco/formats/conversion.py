@@ -78,19 +78,20 @@ def convert_data(
         how many things of each kind could not be kept, by their description.
 
     Raises:
-        DataError: `out` is not empty, a split is wrong or has no keypoints to write, or the splits differ in their
-            categories.
+        DataError: `out` is not empty, a split is wrong or has no keypoints to write, or splits that become YOLO
+            differ in their categories.
     """
     out = Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise DataError(f"{out} exists already, and nothing is written over. Name a new folder.")
     indices = {name: source.load(require_objects=False) for name, source in sources.items()}
     first = next(iter(indices.values()))
-    lost: Counter[str] = Counter()
-    for name, index in indices.items():
+    for index in indices.values() if to == "yolo" else ():  # which has one list of classes and keypoints for all
         check_same_categories(first, index)
         if parts == "keypoints" and index.skeleton is None:
             raise DataError(f"{index.annotation_file} has no keypoints to write (--keypoints).")
+    lost: Counter[str] = Counter()
+    for name, index in indices.items():
         if to == "coco":
             placed = [_inside(file_name) for file_name in index.file_names.tolist()]
             names = dict(zip(index.image_ids.tolist(), placed, strict=True))
