@@ -41,11 +41,8 @@ def check_masks(records: Records, masks: MaskFacts, sizes: np.ndarray) -> Iterat
         if not masks.present[n]:
             continue
         if masks.by_rows[n]:
-            detail, right = (
-                f"the code of {called} fits its box by rows, not by columns",
-                records.record(n)["segmentation"],
-            )
-            yield records.case("row_major_mask", n, detail, records.set(n, "segmentation", by_columns(right)))
+            fix = records.set(n, "segmentation", by_columns(records.record(n)["segmentation"]))
+            yield records.case("row_major_mask", n, f"the code of {called} fits its box by rows, not by columns", fix)
             continue
         if masks.crossing[n]:
             yield records.case("crossing_polygon", n, f"a polygon of {called} crosses itself")
