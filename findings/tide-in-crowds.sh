@@ -5,8 +5,8 @@
 # its own class as one of nothing.
 #
 # Why a good guess is wrong: hotcoco's AP is that of pycocotools to the last bit, which ignores what lies in a crowd, and its
-# TIDE is that of tidecv where there is no crowd. tidecv looks for the cause of a mistake among objects alone: what half
-# overlaps a crowd, and nothing else, is background there and badly placed here.
+# TIDE is that of tidecv where there is no crowd. tidecv looks for the cause of a mistake among objects alone: what overlaps a
+# crowd by a quarter, and nothing else, is background there and badly placed here.
 #
 # Who meets it: everybody who looks for the causes of mistakes on COCO, where one annotation in a hundred is a crowd.
 set -eu
@@ -33,9 +33,9 @@ def evaluate(box):
     return evaluator
 
 
-counts = evaluate([30, 50, 40, 40]).tide_errors()["counts"]  # half of it in the crowd
+counts = evaluate([20, 50, 40, 40]).tide_errors()["counts"]  # a quarter of it in the crowd
 matrix = evaluate([55, 55, 10, 10]).confusion_matrix()["matrix"]  # all of it
-print("half in a crowd:", counts)
+print("a quarter in a crowd:", counts)
 print("within a crowd, row of what is no object:", matrix[1].tolist())
 sys.exit(not (counts["Loc"] == 1 and counts["Bkg"] == 0 and matrix[1, 0] == 1))
 PYTHON
