@@ -24,6 +24,7 @@ from apps.common.detecting import (
 from apps.common.options import default_output, new_run
 from apps.common.pictures import draw_beside_truth
 from apps.common.printing import print_classes, print_final, print_metrics, print_places
+from apps.common.report import write_report
 from apps.common.splits import open_split
 from det_coco import CocoIndex, Detections, Protocol, save_results
 from det_coco import evaluate as coco_evaluate
@@ -84,7 +85,13 @@ class Evaluator:
 
     def _detect(self, detector: Predictor) -> Iterator[Detections]:
         """Detections of this process's images, image by image."""
-        batches = evaluation_loader(detector.config, self.index, batch=detector.batch_size, workers=self.workers)
+        batches = evaluation_loader(
+            detector.config,
+            self.index,
+            batch=detector.batch_size,
+            workers=self.workers,
+            tight=detector.shape.tight,
+        )
         with stage("detecting", len(self.index)) as advance:
             for batch in batches:
                 identifiers = batch["image_ids"].tolist()
@@ -99,6 +106,10 @@ class Evaluator:
         with stage("writing predictions"):
             save_results(self.detections, run.predictions)
         draw_beside_truth(self.index, self.detections, run.pictures, pictures)
+
+    def report(self, app: App, run: RunDirectory, *, pictures: int) -> None:
+        """Write report.html, with so many pictures of each kind."""
+        write_report(app, run, self.index, self.detections, self.metrics, self.protocol, pictures)
 
 
 def comparable(index: CocoIndex, tasks: Sequence[str], *, say: bool = True) -> tuple[str, ...]:
@@ -210,6 +221,7 @@ def _evaluate(app: App, options: EvalOptions, device: torch.device) -> None:
     if not evaluator.metrics:
         print(f"{speed:.1f} images/s. Detections, in COCO's results format with the ids of the data: {run.predictions}")
         return
+    evaluator.report(app, run, pictures=options.pictures)
     print_metrics(evaluator.metrics)
     if options.per_class:
         print_classes(index, evaluator.protocol, evaluator.metrics)

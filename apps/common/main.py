@@ -7,11 +7,13 @@ from functools import partial
 from apps.common.app import App
 from apps.common.benchmark import benchmark
 from apps.common.check import check
+from apps.common.compare import compare
 from apps.common.convert import convert
 from apps.common.convert_data import convert_data
 from apps.common.evaluate import evaluate
 from apps.common.predict import predict
 from apps.common.replay import replay
+from apps.common.report import report
 from apps.common.show_recipes import show_recipes
 from apps.common.train import train
 from det_backbones import WeightsError
@@ -29,6 +31,8 @@ COMMANDS: dict[str, Command] = {
     "check": check,
     "convert": convert,
     "convert-data": convert_data,
+    "report": report,
+    "compare": compare,
     "replay": replay,
     "recipes": show_recipes,
 }

@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -111,9 +111,10 @@ def open_split(data: Path | None, split: str | None, weights: Weights) -> CocoIn
     """
     keypoints = "keypoints" in weights.network().tasks
     if data is None and split is None:
-        index = _held_out_of_run(weights, keypoints=keypoints)
+        run = weights.path.parent.parent
+        index = held_out_of_run(run, weights.description, weights.path, keypoints=keypoints)
     else:
-        root = _of_run(weights)[0] if data is None else data
+        root = _of_run(weights.description, weights.path)[0] if data is None else data
         splits = find_splits(root, keypoints=keypoints)
         place = _place(root, splits, split, "val", "--split")
         if place is None:
@@ -181,25 +182,36 @@ def _place(
     return None if chosen is None else _Place(root=root, name=chosen, source=splits[chosen])
 
 
-def _held_out_of_run(weights: Weights, *, keypoints: bool) -> CocoIndex:
-    """The held-out split of the run that weights come from."""
-    written = weights.path.parent.parent / SPLIT_FILE
+def held_out_of_run(run: Path, description: Mapping[str, Any], named: Path, *, keypoints: bool) -> CocoIndex:
+    """Index the held-out split of a run.
+
+    Args:
+        run: its folder.
+        description: what it says of itself.
+        named: the file that says so, for messages.
+        keypoints: whether the detector finds some.
+
+    Raises:
+        DataError: the run's data are not there any more.
+        UsageError: the run does not say what it was trained with.
+    """
+    written = run / SPLIT_FILE
     if written.is_file():
         return find_splits(written, keypoints=keypoints)["val"].load()
-    root, config = _of_run(weights)
+    root, config = _of_run(description, named)
     try:
         train, val = _places(root, config, keypoints=keypoints)
         return hold_out(train.source.load()).val if val is None else val.source.load()
     except DataError as error:
-        raise DataError(f"{error} It is what {weights.path} was trained with; --data names other data.") from error
+        raise DataError(f"{error} It is what {named} was trained with; --data names other data.") from error
 
 
-def _of_run(weights: Weights) -> tuple[Path, LoadingConfig]:
-    """What the run that weights come from was trained with."""
-    recipe = weights.description.get("recipe")
-    if recipe is None or "data" not in weights.description:
-        raise UsageError(f"{weights.path} does not say what it was trained with. Name the data to evaluate on: --data.")
-    data = weights.description["data"]
+def _of_run(description: Mapping[str, Any], named: Path) -> tuple[Path, LoadingConfig]:
+    """What a run was trained with."""
+    recipe = description.get("recipe")
+    if recipe is None or "data" not in description:
+        raise UsageError(f"{named} does not say what it was trained with. Name the data to evaluate on: --data.")
+    data = description["data"]
     names = ("train", "val", "train_split", "val_split")
     return data_root(None if data is None else Path(data)), LoadingConfig(
         **{name: recipe["data"].get(name) for name in names}

@@ -105,7 +105,11 @@ def train(app: App, args: list[str]) -> None:
         del start  # whose tensors the model has
         skeleton = splits.train.skeleton
         description = describe(app, recipe, splits.train.categories, skeleton.limbs if skeleton else ())
-        config = {**description, "data": _text(job.options.data)}
+        config = {
+            **description,
+            "data": _text(job.options.data),
+            "data_fingerprint": splits.train.fingerprint,
+        }
         run = job.run or new_run(job.options.output or default_output(app, recipe.name), config, job.device)
         if distributed.is_main():
             splits.write_down(run)
@@ -126,7 +130,7 @@ def train(app: App, args: list[str]) -> None:
             data_fingerprint=splits.train.fingerprint,
             config=config,
         )
-        _report(run, evaluator, result, job.options.pictures)
+        _report(app, run, evaluator, result, job.options.pictures)
         print(f"E2E Training Duration sec : {time.perf_counter() - began:.1f}")
 
 
@@ -192,13 +196,14 @@ def _evaluator(model: Detector, recipe: Recipe, splits: Splits, device: torch.de
     return Evaluator(detector, splits.val, workers=recipe.data.workers)
 
 
-def _report(run: RunDirectory, evaluator: Evaluator, result: TrainResult, pictures: int) -> None:
+def _report(app: App, run: RunDirectory, evaluator: Evaluator, result: TrainResult, pictures: int) -> None:
     """Results and pictures, on disk and in the output."""
     if distributed.broadcast_object(not evaluator.metrics):
         # The run had ended, and been evaluated, before it was resumed.
         evaluator()
     if distributed.is_main():
         evaluator.write(run, pictures=pictures)
+        evaluator.report(app, run, pictures=pictures)
         draw_curves(run, [f"{task}/{name}" for task in evaluator.metrics for name in ("AP", "AP50", "AP75")])
         print_metrics(evaluator.metrics)
         print(f"{result.images_per_second:.1f} images/s in training.")

@@ -9,6 +9,7 @@ finds it filled. The 40 processes are 8 that open the file at once, each with 4 
 """
 
 import argparse
+import importlib
 import json
 import multiprocessing
 import os
@@ -113,7 +114,7 @@ def share(file: Path) -> tuple[int, float]:
 
 
 def _shared(file: Path) -> tuple[int, float]:
-    from det_coco import annotations
+    annotations: Any = importlib.import_module("det_coco.annotations")
 
     context = multiprocessing.get_context("fork")
     reads, total, ranks = context.Value("i", 0), context.Value("d", 0.0), context.Barrier(RANKS * (1 + WORKERS))

@@ -10,7 +10,8 @@ from det_coco.lvis import Federation
 from det_coco.polygons import Polygons
 from det_coco.remarks import Remark
 
-# Fields of a `CocoIndex` that follow from the content of a file, and its number of annotations.
+# Fields of a `CocoIndex` that follow from the content of a file, `num_annotations` and, in one that must not be used,
+# `refusal`, which says why.
 Packed = dict[str, Any]
 
 _PARTS: dict[str, type] = {"masks": Polygons, "federation": Federation}

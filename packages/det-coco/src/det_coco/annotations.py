@@ -13,7 +13,7 @@ from det_coco._cache import read_cached
 from det_coco._describe import some
 from det_coco._file_kinds import other_kind
 from det_coco._find_pictures import find_pictures, stays_inside
-from det_coco._geometry import with_agreeing_geometry
+from det_coco._geometry import refuse_swapped_sizes, with_agreeing_geometry
 from det_coco._groups import take_groups
 from det_coco._parse import pack as pack_content
 from det_coco._sharing import pack, unpack
@@ -110,7 +110,9 @@ class CocoIndex:
         """
         file = Path(annotation_file)
         try:
-            found = read_cached(file, lambda text: pack_content(file, *split_text(file, text), require_objects))
+            found = read_cached(
+                file, lambda text: _agreeing(file, pack_content(file, *split_text(file, text), require_objects))
+            )
             return _finish(found, file, Path(image_folder), check_images, require_objects)
         except DataError:
             kind = other_kind(file)
@@ -143,7 +145,7 @@ class CocoIndex:
             DataError: see `load`.
         """
         found = pack_content(source, dict(content) if isinstance(content, dict) else content, None, require_objects)
-        return _finish(found, source, image_folder, check_images, require_objects)
+        return _finish(_agreeing(source, found), source, image_folder, check_images, require_objects)
 
     def __len__(self) -> int:
         return len(self.image_ids)
@@ -305,11 +307,22 @@ class CocoIndex:
         self.__dict__.update(unpack(state))
 
 
+def _agreeing(source: Path, found: dict[str, Any]) -> dict[str, Any]:
+    """Hold boxes and masks against each other; a refusal is kept until pictures have been looked at, which say more."""
+    count = found.pop("num_annotations")
+    index = CocoIndex(annotation_file=source, image_folder=source.parent, **found)
+    try:
+        index = with_agreeing_geometry(index)
+    except DataError as error:
+        return {**found, "num_annotations": count, "refusal": str(error)}
+    return {name: getattr(index, name) for name in found} | {"num_annotations": count}
+
+
 def _finish(
     found: dict[str, Any], source: Path, image_folder: Path, check_images: bool, require_objects: bool
 ) -> CocoIndex:
     """Make an index of what a reader has packed."""
-    count = found.pop("num_annotations")
+    count, refusal = found.pop("num_annotations"), found.pop("refusal", None)
     if check_images:
         remarks: list[Remark] = []
         names, ids = found["file_names"], found["image_ids"]
@@ -319,7 +332,10 @@ def _finish(
         what = f"{count} annotations, but none with a usable box that is no crowd" if count else "no annotation"
         raise DataError(f"{source} has no object to learn from or evaluate on: {what}. Check how it was exported.")
     index = CocoIndex(annotation_file=source, image_folder=image_folder, **found)
-    index = with_agreeing_geometry(index, look_at_pictures=check_images)
+    if check_images:
+        refuse_swapped_sizes(index)
+    if refusal is not None:
+        raise DataError(refusal)
     log_remarks(source, index.remarks)
     return index
 

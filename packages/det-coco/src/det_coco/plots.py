@@ -64,6 +64,16 @@ def axes(title: str = "", x: str = "", y: str = "", *, width: float = 5.2, heigh
     return made
 
 
+def logarithmic(axes: "Axes") -> None:
+    """Make the axis that goes up logarithmic, with plain numbers on it."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter(NullFormatter())
+
+
 def plot(axes: "Axes", caption: str = "") -> Html:
     """A plot within a page, as SVG.
 

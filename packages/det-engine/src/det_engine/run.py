@@ -30,6 +30,7 @@ class RunDirectory:
     | `failures/` | broken steps, to be repeated |
     | `results.json`, `predictions.json`, `pictures/` | final metrics, detections, drawings |
     | `curves.png` | losses and evaluations over the steps |
+    | `report.html` | a page about the results, where there is one |
     | `in-use.json` | which process writes, while it does |
     """
 
@@ -48,6 +49,7 @@ class RunDirectory:
         self.best = self.checkpoints / "best.pt"
         self.failures = self.path / "failures"
         self.curves = self.path / "curves.png"
+        self.report = self.path / "report.html"
         self._lock: FolderLock | None = None
 
     def __str__(self) -> str:

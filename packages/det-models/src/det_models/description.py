@@ -2,11 +2,12 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, fields
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import cattrs
 
 from det_coco import Resize, default_buckets
+from det_coco.resize import SizeRule
 from det_heads import YolactConfig
 from det_models.categories import Categories
 from det_models.checkpoints import CheckpointError
@@ -121,7 +122,7 @@ def _of_recipe(recipe: Mapping[str, Any]) -> dict[str, Any]:
 def _images(
     shortest: tuple[int, ...],
     longest: int,
-    rule: Literal["detectron2", "maskrcnn_benchmark", "torchvision", "yolact"],
+    rule: SizeRule,
 ) -> dict[str, Any]:
     resize = Resize(shortest=shortest, longest=longest, rule=rule)
     return {"resize": asdict(resize), "buckets": default_buckets(resize)}

@@ -105,7 +105,8 @@ def _by_border(index: CocoIndex, detections: Detections, matches: Matches, proto
 def _cut(index: CocoIndex, boxes: np.ndarray, images: np.ndarray) -> np.ndarray:
     """Whether boxes `[N, 4]` x, y, width, height reach the border of their image: bool `[N]`."""
     far = np.stack((index.widths, index.heights), axis=1)[images] - _BORDER
-    return (boxes[:, :2] <= _BORDER).any(axis=1) | (boxes[:, :2] + boxes[:, 2:] >= far).any(axis=1)
+    near, beyond = boxes[:, :2] <= _BORDER, boxes[:, :2] + boxes[:, 2:] >= far
+    return np.any(near | beyond, axis=1)
 
 
 def _part(matches: Matches, ignored: np.ndarray, truth: np.ndarray) -> Matches:
