@@ -27,7 +27,7 @@ def main(args: list[str]) -> int:
             print(f"  {name:<10} {what}")
         return 0 if not args or args[0] in ("-h", "--help") else 2
     sys.path.insert(0, str(Path(__file__).parent))
-    if args[0] not in ("ops", "before", "evaluate", "report"):
+    if args[0] not in ("ops", "before", "evaluate", "index", "report"):
         importlib.import_module("apps.common.process").tune()  # what it sets is read when torch loads
     return importlib.import_module(args[0]).main(args[1:]) or 0
 
