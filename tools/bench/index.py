@@ -9,7 +9,6 @@ finds it filled. The 40 processes are 8 that open the file at once, each with 4 
 """
 
 import argparse
-import importlib
 import json
 import multiprocessing
 import os
@@ -114,16 +113,17 @@ def share(file: Path) -> tuple[int, float]:
 
 
 def _shared(file: Path) -> tuple[int, float]:
-    annotations: Any = importlib.import_module("det_coco.annotations")
+    from det_coco import annotations
+    from det_coco._json import FileText
 
     context = multiprocessing.get_context("fork")
     reads, total, ranks = context.Value("i", 0), context.Value("d", 0.0), context.Barrier(RANKS * (1 + WORKERS))
     split = annotations.split_text
 
-    def counted(*arguments: Any) -> Any:
+    def counted(file: Path, source: FileText) -> tuple[Any, Any]:
         with reads.get_lock():
             reads.value += 1
-        return split(*arguments)
+        return split(file, source)
 
     annotations.split_text = counted
 

@@ -73,8 +73,8 @@ def read_cached(file: Path, read: Callable[[FileText], Packed]) -> Packed:
         found = _open(arrays)
         if found is None:
             found = read(text)
-            if found["crowd"].all() or "refusal" in found:
-                return found  # which may be refused
+            if found["crowd"].all():
+                return found  # which may be refused, and is small
             found = _keep(arrays, found)
         after = _stat(file)
         unchanged = after is not None and _name_of(file, after) == _name_of(file, before)

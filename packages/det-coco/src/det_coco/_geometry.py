@@ -22,7 +22,7 @@ _MIN_SIDE = 1e-5
 
 
 def with_agreeing_geometry(index: "CocoIndex") -> "CocoIndex":
-    """Hold boxes and masks against each other.
+    """Hold boxes, masks and the sizes of images against each other.
 
     Args:
         index: as if all were in COCO's form.
@@ -40,13 +40,13 @@ def with_agreeing_geometry(index: "CocoIndex") -> "CocoIndex":
 
 
 def refuse_swapped_sizes(index: "CocoIndex") -> None:
-    """Open a few pictures for their size.
+    """Refuse a split whose heights and widths are swapped, by the sizes of a few of its pictures.
 
     Args:
-        index: whose pictures lie in its folder.
+        index: the split.
 
     Raises:
-        DataError: heights and widths are swapped.
+        DataError: all that were looked at have the other size.
     """
     positions = np.unique(np.linspace(0, len(index) - 1, _PICTURES_LOOKED_AT).astype(int)) if len(index) else []
     swapped = []

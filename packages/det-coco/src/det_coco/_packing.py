@@ -10,8 +10,7 @@ from det_coco.lvis import Federation
 from det_coco.polygons import Polygons
 from det_coco.remarks import Remark
 
-# Fields of a `CocoIndex` that follow from the content of a file, `num_annotations` and, in one that must not be used,
-# `refusal`, which says why.
+# Fields of a `CocoIndex` that follow from the content of a file, and its number of annotations.
 Packed = dict[str, Any]
 
 _PARTS: dict[str, type] = {"masks": Polygons, "federation": Federation}

@@ -110,9 +110,7 @@ class CocoIndex:
         """
         file = Path(annotation_file)
         try:
-            found = read_cached(
-                file, lambda text: _agreeing(file, pack_content(file, *split_text(file, text), require_objects))
-            )
+            found = read_cached(file, lambda text: _packed(file, *split_text(file, text), require_objects))
             return _finish(found, file, Path(image_folder), check_images, require_objects)
         except DataError:
             kind = other_kind(file)
@@ -144,8 +142,8 @@ class CocoIndex:
         Raises:
             DataError: see `load`.
         """
-        found = pack_content(source, dict(content) if isinstance(content, dict) else content, None, require_objects)
-        return _finish(_agreeing(source, found), source, image_folder, check_images, require_objects)
+        found = _packed(source, dict(content) if isinstance(content, dict) else content, None, require_objects)
+        return _finish(found, source, image_folder, check_images, require_objects)
 
     def __len__(self) -> int:
         return len(self.image_ids)
@@ -307,22 +305,19 @@ class CocoIndex:
         self.__dict__.update(unpack(state))
 
 
-def _agreeing(source: Path, found: dict[str, Any]) -> dict[str, Any]:
-    """Hold boxes and masks against each other; a refusal is kept until pictures have been looked at, which say more."""
+def _packed(file: Path, content: Any, table: Any, require_objects: bool) -> dict[str, Any]:
+    """Pack a file's content, boxes and masks read as what they are: all that follows from the file alone."""
+    found = pack_content(file, content, table, require_objects)
     count = found.pop("num_annotations")
-    index = CocoIndex(annotation_file=source, image_folder=source.parent, **found)
-    try:
-        index = with_agreeing_geometry(index)
-    except DataError as error:
-        return {**found, "num_annotations": count, "refusal": str(error)}
-    return {name: getattr(index, name) for name in found} | {"num_annotations": count}
+    index = with_agreeing_geometry(CocoIndex(annotation_file=file, image_folder=Path(), **found))
+    return {**{name: getattr(index, name) for name in found}, "num_annotations": count}
 
 
 def _finish(
     found: dict[str, Any], source: Path, image_folder: Path, check_images: bool, require_objects: bool
 ) -> CocoIndex:
     """Make an index of what a reader has packed."""
-    count, refusal = found.pop("num_annotations"), found.pop("refusal", None)
+    count = found.pop("num_annotations")
     if check_images:
         remarks: list[Remark] = []
         names, ids = found["file_names"], found["image_ids"]
@@ -334,8 +329,6 @@ def _finish(
     index = CocoIndex(annotation_file=source, image_folder=image_folder, **found)
     if check_images:
         refuse_swapped_sizes(index)
-    if refusal is not None:
-        raise DataError(refusal)
     log_remarks(source, index.remarks)
     return index
 

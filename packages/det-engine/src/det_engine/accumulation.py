@@ -132,6 +132,11 @@ class Accumulation:
             losses = self._network(images, *part_arguments(self._model, self.place(number), mean))
         self._check(losses)
         terms = torch.stack([value.float() for value in losses.values()]) / self._settings.accumulate
+        if not terms.requires_grad:
+            raise EngineError(
+                f"None of the losses ({', '.join(losses)}) depends on a parameter that is trained: they were detached, "
+                "or computed without gradients."
+            )
         self._precision.backward(terms.sum())
         row = terms.detach()
         if self.row is None:
@@ -146,7 +151,7 @@ class Accumulation:
             raise EngineError(f"The model returned the losses {list(losses)} after {list(self.names)}.")
 
     @contextlib.contextmanager
-    def rehearsed(self) -> Iterator[None]:
+    def warm_up(self) -> Iterator[None]:
         """A block whose passes leave no trace in the losses."""
         before = None if self.row is None else self.row.clone()
         try:

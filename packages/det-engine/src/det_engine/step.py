@@ -15,7 +15,7 @@ from det_engine.errors import EngineError
 from det_engine.guard import Guard
 from det_engine.masters import Masters
 from det_engine.model import Batch, plain_state, unwrapped
-from det_engine.optim import build_optimizer, set_lr
+from det_engine.optim import build_optimizer, freeze, set_lr
 from det_engine.precision import Precision
 from det_engine.settings import TrainSettings
 from det_engine.solver import SolverConfig
@@ -52,6 +52,7 @@ class TrainStep:
         self._captures, self._clip_norm = settings.capture, solver.clip_norm
         self.precision = Precision(settings.precision, device, settings.loss_scale)
         self.model = unwrapped(model.to(device))
+        freeze(self.model, settings.freeze)
         half = self.precision.weights
         self.masters = None if half == torch.float32 else Masters(self.model, half)
         self.optimizer = build_optimizer(
@@ -66,7 +67,7 @@ class TrainStep:
             publish = (lambda: None) if self.masters is None else self.masters.publish
             self.average = AveragedWeights(self.tensors(), solver.ema_decay, publish)
         self.guard = Guard(self.model, settings.explosion, device)
-        record: Any = StepGraphs(device, self._rehearsed) if settings.capture else lambda function: function
+        record: Any = StepGraphs(device, self._warm_up) if settings.capture else lambda function: function
         # Gradients are exchanged here, and not by a wrapper that the user has made.
         network = model.module if isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel) else model
         if settings.capture:
@@ -153,10 +154,10 @@ class TrainStep:
         return values
 
     @contextlib.contextmanager
-    def _rehearsed(self) -> Iterator[None]:
+    def _warm_up(self) -> Iterator[None]:
         """A block that may run passes and updates, as the capture of a graph needs it, and leaves no trace."""
         kept = [parameter.grad.clone() for parameter in self._trained if parameter.grad is not None]
-        with self.guard.closed(), self.accumulation.rehearsed():
+        with self.guard.closed(), self.accumulation.warm_up():
             try:
                 yield
             finally:

@@ -6,7 +6,7 @@ from typing import Any, TypeVar, cast
 
 import cattrs
 
-from det_coco import Resize, default_buckets
+from det_coco import BatchShape, Resize, default_buckets
 from det_coco.resize import SizeRule
 from det_heads import YolactConfig
 from det_models.categories import Categories
@@ -55,13 +55,16 @@ def read_description(values: Mapping[str, Any]) -> tuple[ModelConfig, Categories
     """
     try:
         model = _of_recipe(values["recipe"]) if "model" not in values else values["model"]
-        categories = {entry["id"]: entry["name"] for entry in values["categories"]}
-        return _model(model), categories
+        categories = structured({entry["id"]: entry["name"] for entry in values["categories"]}, dict[int, str | None])
+        structured(values.get("limbs", ()), tuple[tuple[int, int], ...])
+        found = _model(model)
+        BatchShape(buckets=found.buckets, masks="none")  # which says what is no bucket
+        return found, categories
     except CheckpointError:
         raise
-    except (cattrs.BaseValidationError, KeyError, TypeError, ValueError) as error:
+    except Exception as error:  # of any kind, where any value may stand in place of any other
         raise CheckpointError(
-            "what it says of its network was written by another version, and cannot be read"
+            "what it says of its network was written by another version, or is damaged, and cannot be read"
         ) from error
 
 
