@@ -71,8 +71,8 @@ def test_train_and_valid_need_no_option(farm, tmp_path, capsys):
     assert train("faster_rcnn", root, tmp_path / "run", *FAST) == 0
     out = capsys.readouterr().out
     assert f"Data: {root}: 6 classes; 12 images, " in out
-    assert " to train on (train/_annotations.coco.json, pictures in train); 4 images, " in out
-    assert " held out (valid/_annotations.coco.json, pictures in valid).\n" in out
+    assert " to train on (train/_annotations.coco.json, pictures beside it); 4 images, " in out
+    assert " held out (valid/_annotations.coco.json, pictures beside it).\n" in out
     assert train("faster_rcnn", root, tmp_path / "other", "--data.val-split", "valid", *FAST) == 0
 
 

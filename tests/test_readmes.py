@@ -52,3 +52,10 @@ def test_training_from_python(tmp_path, monkeypatch, capsys):
     found = run_blocks(MODELS, SHORTER)["found"]
     assert set(found.categories.values()) == set(CLASSES)
     assert read_weights("runs/shapes/checkpoints/last.pt").metadata["step"] == 2
+
+
+def test_reports_from_python(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    run_blocks(ROOT / "docs" / "report.md")
+    assert (tmp_path / "report.html").exists()
+    assert "boxes: half finds 0 objects that the first misses" in capsys.readouterr().out

@@ -8,6 +8,7 @@ from apps.common.config import R
 from det_engine.cli import UsageError
 from det_heads import YolactConfig
 from det_models import Detector, DetectorConfig, build
+from det_models.size import check_size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +39,7 @@ class App(Generic[R]):
         if owner != self.name:
             raise UsageError(f"This network cannot be built: recipe {recipe.name} as changed belongs to apps/{owner}.")
         try:
+            check_size(recipe.model())
             return build(recipe.model())
         except (ImportError, ValueError) as error:
             raise UsageError(f"This network cannot be built: {error}.") from error

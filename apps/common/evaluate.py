@@ -85,7 +85,13 @@ class Evaluator:
 
     def _detect(self, detector: Predictor) -> Iterator[Detections]:
         """Detections of this process's images, image by image."""
-        batches = evaluation_loader(detector.config, self.index, batch=detector.batch_size, workers=self.workers)
+        batches = evaluation_loader(
+            detector.config,
+            self.index,
+            batch=detector.batch_size,
+            workers=self.workers,
+            tight=detector.shape.tight,
+        )
         with stage("detecting", len(self.index)) as advance:
             for batch in batches:
                 identifiers = batch["image_ids"].tolist()

@@ -1,5 +1,6 @@
 """What `--data` and the options beside it name: the splits to train and to evaluate on."""
 
+import hashlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -21,7 +22,7 @@ from det_coco import (
     write_split,
 )
 from det_coco.layout import SplitSource, no_default
-from det_engine import RunDirectory
+from det_engine import RunDirectory, distributed
 from det_engine.cli import UsageError
 from det_models import Weights
 from det_models.categories import reported
@@ -140,8 +141,9 @@ def counts(index: CocoIndex) -> str:
 
 def place_of(index: CocoIndex, root: Path | None) -> str:
     """Where a split's annotations and pictures are, relative to the data set where they lie in it."""
-    file, folder = (_relative(path, root) for path in (index.annotation_file, index.image_folder))
-    return file if file == folder else f"{file}, pictures in {folder}"
+    file, folder = index.annotation_file, index.image_folder
+    pictures = "beside it" if folder == file.parent else f"in {_relative(folder, root)}"
+    return f"{_relative(file, root)}, pictures {pictures}"
 
 
 def _counted(count: int, noun: str) -> str:
@@ -216,3 +218,23 @@ def _of_run(description: Mapping[str, Any], named: Path) -> tuple[Path, LoadingC
     return data_root(None if data is None else Path(data)), LoadingConfig(
         **{name: recipe["data"].get(name) for name in names}
     )
+
+
+def surroundings(splits: Splits) -> dict[str, str]:
+    """What the numbers of a training depend on beside the training annotations: a change of it is said at a resume."""
+    with distributed.main_first():
+        pictures = {name: _of_files(index) for name, index in (("training", splits.train), ("held-out", splits.val))}
+    found = {f"{name} pictures (sizes or dates)": digest for name, digest in pictures.items()}
+    return distributed.broadcast_object({"held-out annotations": splits.val.fingerprint, **found})
+
+
+def _of_files(index: CocoIndex) -> str:
+    """A digest of the sizes and dates of a split's pictures; of its main process, for which the others wait."""
+    digest = hashlib.blake2b(digest_size=16)
+    for position in range(len(index)) if distributed.is_main() else ():
+        try:
+            status = index.path(position).stat()
+            digest.update(f"{status.st_size} {status.st_mtime_ns} ".encode())
+        except OSError:
+            digest.update(b"missing ")
+    return digest.hexdigest()

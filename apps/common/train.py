@@ -2,10 +2,11 @@
 
 import dataclasses
 import functools
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import tyro
@@ -13,14 +14,16 @@ import tyro
 import det_engine
 from apps.common.app import App, with_classes
 from apps.common.config import Recipe
+from apps.common.consequences import HABITS, fitted_schedule, fitted_sizes, without_frozen
 from apps.common.data import training_batches, validation_loader
 from apps.common.detecting import autocast_name
 from apps.common.evaluate import Evaluator
 from apps.common.options import default_output, new_run, take_recipe
 from apps.common.printing import print_final, print_metrics, print_places
-from apps.common.splits import Splits, open_splits
-from apps.common.weights import adopt, describe, initialize, open_start, read_config
+from apps.common.splits import Splits, open_splits, surroundings
+from apps.common.weights import adopt, describe, initialize, open_start, read_config, read_config_file
 from det_engine import (
+    Interrupted,
     RunDirectory,
     TrainResult,
     checkpoint,
@@ -30,7 +33,7 @@ from det_engine import (
     seed_all,
 )
 from det_engine.cli import UsageError, take_option
-from det_engine.options import keep_explicit, override
+from det_engine.options import keep_explicit, named_options, override
 from det_engine.stages import stage
 from det_models import Detector, Predictor, Weights
 
@@ -46,6 +49,8 @@ class TrainOptions:
 
     recipe: str
     """Where the fields below start from; `recipes` lists them."""
+    config: Path | None = None
+    """In place of a recipe: the config.json of a run, or one like it."""
     resume: Path | None = None
     """Directory of a run to go on with, exactly where it stopped; recipe and data are the run's own."""
     data: Path | None = None
@@ -53,6 +58,10 @@ class TrainOptions:
     your cache on first use."""
     weights: str | None = None
     """Weights to start from: a file of ours or of another system, or none; by default what the recipe names."""
+    weights_parts: tuple[str, ...] = ()
+    """Parts of a detector's weights to take, such as backbone; what is left out starts at random. By default all."""
+    drop_mismatched: bool = False
+    """Start what has another shape in the weights, or is not there, at random."""
     drop_class_head: bool = False
     """Where the weights have another number of classes, start the layers that tell classes apart at random."""
     output: Path | None = None
@@ -63,7 +72,7 @@ class TrainOptions:
     """Processes on this machine, each with its own device; torchrun and srun start them on several."""
     pictures: int = 8
     """Held-out images drawn beside the truth at the end."""
-    config: Annotated[Recipe, tyro.conf.arg(name="")]
+    values: Annotated[Recipe, tyro.conf.arg(name="")]
 
 
 FIRST = (
@@ -99,7 +108,7 @@ def train(app: App, args: list[str]) -> None:
     """Train a detector, evaluate it, keep its checkpoints."""
     began = time.perf_counter()
     job, start = _read(app, args)
-    with distributed.processes(job.device):
+    with distributed.processes(job.device, job.recipe.train.hang_seconds):
         splits, recipe = _open(job)
         model = _build(app, job, recipe, start)
         del start  # whose tensors the model has
@@ -116,7 +125,8 @@ def train(app: App, args: list[str]) -> None:
         print(f"Run: {run}", flush=True)
         evaluator = _evaluator(model, recipe, splits, job.device)
         pin_memory = job.device.type != "cpu"
-        result = det_engine.train(
+        result = _learn(
+            app,
             model,
             solver=recipe.solver,
             batches=lambda step: training_batches(recipe, splits.train, step, pin_memory=pin_memory),
@@ -128,10 +138,22 @@ def train(app: App, args: list[str]) -> None:
             validation=lambda: iter(validation_loader(recipe, splits.val)),
             resume=None if job.run is None else job.run.path,
             data_fingerprint=splits.train.fingerprint,
+            surroundings=surroundings(splits),
             config=config,
         )
         _report(app, run, evaluator, result, job.options.pictures)
         print(f"E2E Training Duration sec : {time.perf_counter() - began:.1f}")
+
+
+def _learn(app: App, model: Detector, *, run: RunDirectory, **arguments: Any) -> TrainResult:
+    """The training; one that is interrupted leaves its curves, and says how it goes on."""
+    try:
+        return det_engine.train(model, run=run, **arguments)
+    except Interrupted:
+        if distributed.is_main():
+            draw_curves(run)
+            print(f"Go on with: hatch run apps/{app.name} train --resume {run}", file=sys.stderr, flush=True)
+        raise
 
 
 def _read(app: App, args: list[str]) -> tuple[_Job, Weights | None]:
@@ -143,13 +165,14 @@ def _read(app: App, args: list[str]) -> tuple[_Job, Weights | None]:
     adopted: list[str] = []
     if resume is None:
         run, data = None, None
-        recipe, rest = take_recipe(app, rest)
+        recipe, rest = _taken(app, rest)
         start = open_start(take_option(rest, "weights")[0])
-        recipe, adopted = adopt(app, recipe, start)
+        some = bool({"--weights-parts", "--drop-mismatched"} & named_options(rest))
+        recipe, adopted = adopt(app, recipe, start, some=some)
     else:
         run = RunDirectory.open(resume)
         recipe, data = _resumed(app, run)
-    options, recipe, line = _parse(app, recipe, data, rest)
+    options, recipe, line = _parse(app, recipe, data, rest, resumed=run is not None)
     if adopted:
         line += "\nFrom the weights, unless an option says otherwise: " + "; ".join(adopted) + "."
     if run is not None:
@@ -158,6 +181,16 @@ def _read(app: App, args: list[str]) -> tuple[_Job, Weights | None]:
         there = options.output
         raise UsageError(f"Output {there} holds a run already. Resume it (--resume {there}) or name another.")
     return _Job(options=options, recipe=recipe, line=line, run=run, device=resolve_device(options.device)), start
+
+
+def _taken(app: App, args: list[str]) -> tuple[Recipe, list[str]]:
+    """The recipe that `--config` or `--recipe` names, and the other arguments."""
+    config, rest = take_option(args, "config")
+    if config is None:
+        return take_recipe(app, rest)
+    if "--recipe" in named_options(rest):
+        raise UsageError(f"--config {config} has its own recipe; leave out --recipe.")
+    return read_config_file(app, Path(config)), rest
 
 
 def _open(job: _Job) -> tuple[Splits, Recipe]:
@@ -177,9 +210,17 @@ def _build(app: App, job: _Job, recipe: Recipe, start: Weights | None) -> Detect
     model = app.network(recipe)
     if job.run is None:
         with distributed.main_first():
-            drop = job.options.drop_class_head
-            print(initialize(model, recipe, job.options.weights, start, drop_class_head=drop))
+            print(initialize(model, recipe, job.options.weights, start, **_choice(job.options)))
     return model
+
+
+def _choice(options: TrainOptions) -> dict[str, Any]:
+    """What of the weights is taken."""
+    return {
+        "drop_class_head": options.drop_class_head,
+        "drop_mismatched": options.drop_mismatched,
+        "parts": options.weights_parts,
+    }
 
 
 def _evaluator(model: Detector, recipe: Recipe, splits: Splits, device: torch.device) -> Evaluator:
@@ -216,11 +257,13 @@ def _text(path: Path | None) -> str | None:
     return None if path is None else str(path)
 
 
-def _parse(app: App, recipe: Recipe, data: Path | None, args: list[str]) -> tuple[TrainOptions, Recipe, str]:
+def _parse(
+    app: App, recipe: Recipe, data: Path | None, args: list[str], *, resumed: bool
+) -> tuple[TrainOptions, Recipe, str]:
     """Options and recipe, with rates, steps and intervals fitted to the batch before explicit options replace them."""
     prog = f"apps/{app.name} train"
-    options = override(TrainOptions(recipe=recipe.name, config=recipe, data=data), args, prog, HELP, FIRST)
-    parsed = options.config
+    options = override(TrainOptions(recipe=recipe.name, values=recipe, data=data), args, prog, HELP, FIRST, HABITS)
+    parsed = options.values
     if parsed.detector.num_classes != recipe.detector.num_classes:
         raise UsageError("The number of classes is that of the data; leave out --detector.num-classes.")
     fitted, line = recipe.scaled_to_batch(parsed.data.batch)
@@ -233,6 +276,13 @@ def _parse(app: App, recipe: Recipe, data: Path | None, args: list[str]) -> tupl
     solver = keep_explicit(fitted, parsed.solver, "solver", args)
     if solver != fitted:
         line += f" Set by options instead: learning rate {solver.base_lr:g}, {solver.steps} steps."
+    if not resumed:
+        solver, said = fitted_schedule(fitted, solver, args)
+        sizes, of_sizes = fitted_sizes(recipe.data, parsed.data, args)
+        parsed, line = dataclasses.replace(parsed, data=sizes), line + said + of_sizes
+        if "none" in (options.weights, options.weights or parsed.backbone.weights):
+            parsed, said = without_frozen(parsed, args)
+            line += said
     train = keep_explicit(settings, parsed.train, "train", args)
     return options, dataclasses.replace(parsed, solver=solver, train=train), line
 

@@ -1,6 +1,8 @@
 """Whatever `--weights` names, for an app: the networks that it trains, and what a training starts from."""
 
-from collections.abc import Iterable, Mapping
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,7 +26,24 @@ def describe(
     return {"app": app.name, "recipe": to_dict(recipe), **det_models.describe(recipe.model(), categories, limbs)}
 
 
-def read_config(app: App, state: Mapping[str, Any], path: Path) -> tuple[Recipe, dict[str, Any]]:
+def read_config_file(app: App[R], path: Path) -> R:
+    """The recipe in a `config.json`, as a run leaves it.
+
+    Raises:
+        EngineError: the file cannot be read, or is of another app or version.
+    """
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise EngineError(f"Configuration {path} cannot be read: {error}.") from error
+    if not isinstance(config, Mapping):
+        raise EngineError(f"Configuration {path} is not what a run leaves: it holds no values by name.")
+    return cast(R, read_config(app, {"config": config}, path, what="Configuration")[0])
+
+
+def read_config(
+    app: App, state: Mapping[str, Any], path: Path, what: str = "Checkpoint"
+) -> tuple[Recipe, dict[str, Any]]:
     """Recipe and whole configuration in a checkpoint of this app, to go on with its training.
 
     Raises:
@@ -33,13 +52,13 @@ def read_config(app: App, state: Mapping[str, Any], path: Path) -> tuple[Recipe,
     config = state.get("config") or {}
     if config.get("app") != app.name:
         raise EngineError(
-            f"Checkpoint {path} is of {config.get('app') or 'no app'}, not of {app.name}. "
-            + (f"Use apps/{config['app']}." if config.get("app") else "Give a checkpoint of a run.")
+            f"{what} {path} is of {config.get('app') or 'no app'}, not of {app.name}. "
+            + (f"Use apps/{config['app']}." if config.get("app") else "Give that of a run.")
         )
     try:
         return from_dict(config["recipe"], app.kind), config
     except (cattrs.BaseValidationError, KeyError, TypeError, ValueError) as error:
-        raise EngineError(f"Checkpoint {path} was written by another version; its recipe cannot be read.") from error
+        raise EngineError(f"{what} {path} was written by another version; its recipe cannot be read.") from error
 
 
 def open_detector(app: App, path: Path, recipe: str | None = None) -> Weights:
@@ -74,16 +93,30 @@ def open_start(weights: str | None) -> Weights | None:
     return open_weights(weights if Path(weights).is_dir() else find_weights(weights))
 
 
-def adopt(app: App[R], recipe: R, weights: Weights | None) -> tuple[R, list[str]]:
+def adopt(app: App[R], recipe: R, weights: Weights | None, *, some: bool = False) -> tuple[R, list[str]]:
     """The recipe under the conventions of the weights that it is to start from, and what that changed.
 
     Only a detector of another system has such conventions.
+
+    Args:
+        app: which networks it trains.
+        recipe: what is to be trained.
+        weights: what it starts from.
+        some: whether only some of them are taken, which may then be those of another app's detector.
 
     Raises:
         CheckpointError: it belongs to another app.
     """
     if weights is None or weights.kind != "detector":
         return recipe, []
+    if some and weights.model is not None and app_of(weights.model.detector) != app.name:
+        body = {name: getattr(weights.model.backbone, name) for name in ("stride_in_1x1", "norm_eps")}
+        adopted = replace(
+            recipe,
+            backbone=replace(recipe.backbone, **body),
+            detector=replace(recipe.detector, pixels=weights.model.detector.pixels),
+        )
+        return adopted, changes(recipe, adopted)
     _refuse_other_app(app, weights)
     adopted = recipe.under(cast(Checkpoint, weights.tensors))
     return adopted, changes(recipe, adopted)
@@ -96,6 +129,8 @@ def initialize(
     weights: Weights | None = None,
     *,
     drop_class_head: bool = False,
+    drop_mismatched: bool = False,
+    parts: Sequence[str] = (),
 ) -> str:
     """Load what `--weights` asks for and say what was done.
 
@@ -106,6 +141,8 @@ def initialize(
             catalogued ImageNet weights.
         weights: what :func:`open_start` read.
         drop_class_head: leave out the layers that tell classes apart, where the file has another number of classes.
+        drop_mismatched: leave out whatever does not fit.
+        parts: names of parts to take; empty: all.
 
     Raises:
         WeightsError, CheckpointError: missing, damaged, or of another architecture.
@@ -121,10 +158,10 @@ def initialize(
         _check_conventions(loaded, recipe, path)
         return f"Weights: backbone from {path} ({loaded})."
     try:
-        report = weights.fill(model, drop_class_head=drop_class_head)
+        report = weights.fill(model, drop_class_head=drop_class_head, drop_mismatched=drop_mismatched, parts=parts)
     except ClassCountError as error:
         raise ClassCountError(f"{error} To do so, train with --drop-class-head True.") from error
-    if weights.kind == "run" and not report.dropped:
+    if weights.kind == "run" and not (report.dropped or parts):
         return f"Weights: {path} ({weights})."
     return f"Weights: {path} ({weights})\n{report}"
 

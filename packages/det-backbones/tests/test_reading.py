@@ -160,3 +160,64 @@ def test_a_sealed_file_is_checked_in_the_one_time_it_is_opened(tmp_path, monkeyp
     path.write_bytes(sealed[:position] + b"\x01" + sealed[position + 1 :])
     with pytest.raises(WeightsError, match=r"sealed\.pt is damaged: its content does not match its checksum"):
         read_weights(path)
+
+
+@pytest.mark.parametrize("tail", [b"", b"\0", b"det-engine sha256:"])
+def test_a_flipped_bit_in_an_archive_is_noticed(tmp_path, tail):
+    weight = torch.rand(1000)
+    path = tmp_path / "model.pth"
+    torch.save({"model": {"a.weight": weight}, "meta": {"epoch": 3}}, path)
+    content = path.read_bytes() + tail
+    path.write_bytes(content)
+    assert torch.equal(read_weights(path).arrays["a.weight"], weight)
+    for wanted in (weight.numpy().tobytes(), b"a.weight", b"epoch"):
+        flipped = bytearray(content)
+        flipped[content.index(wanted) + 2] ^= 1
+        path.write_bytes(flipped)
+        with pytest.raises(WeightsError, match="does not match its checksum"):
+            read_weights(path)
+
+
+def test_an_archive_without_checksums_is_read(tmp_path):
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save({"a": ARRAY}, tmp_path / "x")
+    finally:
+        torch.serialization.set_crc32_options(True)
+    assert torch.equal(read_weights(tmp_path / "x").arrays["a"], ARRAY)
+
+
+def doubled(times, pair=lambda value: (value, value)):
+    value = ("a",)
+    for _ in range(times):
+        value = pair(value)
+    return value
+
+
+@pytest.mark.parametrize("form", ["zip", "legacy", 0, 2, 4])
+@pytest.mark.parametrize(
+    "bomb",
+    [
+        {doubled(25): 1},
+        frozenset([doubled(25)]),
+        [doubled(60)],
+        doubled(40, lambda value: [value, value]),
+        doubled(40, lambda value: {"a": value, "b": value}),
+        doubled(5000, lambda value: (value,)),
+    ],
+    ids=["key", "set", "tuples", "lists", "dictionaries", "deep"],
+)
+def test_what_would_take_for_ever_is_refused_at_once(tmp_path, form, bomb):
+    path = tmp_path / "x"
+    content = {"model": {"a": ARRAY if isinstance(form, str) else ARRAY.numpy()}, "meta": bomb}
+    recursion = sys.getrecursionlimit()
+    sys.setrecursionlimit(100_000)
+    try:
+        if isinstance(form, str):
+            torch.save(content, path, _use_new_zipfile_serialization=form == "zip")
+        else:
+            path.write_bytes(pickle.dumps(content, protocol=form))
+    finally:
+        sys.setrecursionlimit(recursion)
+    with pytest.raises(WeightsError, match="its objects contain each other too often"):
+        read_weights(path)

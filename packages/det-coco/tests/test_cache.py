@@ -95,7 +95,7 @@ def test_mapped_is_what_was_read(rich, write, folder, reads, caplog, monkeypatch
     assert len(reads) == 2
     assert_same(again, read)
     assert [record.getMessage() for record in caplog.records] == [f"{file}: {r.message}" for r in read.remarks]
-    assert len(read.remarks) == 3
+    assert len(read.remarks) == 4
     assert mapped.place_of(again.masks.points) is not None
     assert not again.boxes.flags.writeable
 

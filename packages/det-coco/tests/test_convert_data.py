@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from det_coco import CocoIndex, find_splits
+from det_coco import CocoIndex, DataError, find_splits
 from det_coco.__main__ import main
 from det_coco.formats.conversion import convert_data
 
@@ -95,3 +95,15 @@ def test_images_without_truth_are_written_too(content, write, tmp_path):
     file, _ = write(content)
     convert_data(find_splits(file.parent.parent), tmp_path / "out", to="coco")
     assert json.loads((tmp_path / "out" / "annotations" / "instances_train.json").read_text())["annotations"] == []
+
+
+def test_splits_of_different_classes_become_coco_but_not_yolo(content, write, tmp_path):
+    write(content)
+    content["categories"][0]["name"] = "cow"
+    file, _ = write(content, "val")
+    sources = find_splits(file.parent.parent)
+    with pytest.raises(DataError, match="different categories"):
+        convert_data(sources, tmp_path / "yolo", to="yolo")
+    assert not (tmp_path / "yolo").exists()
+    convert_data(sources, tmp_path / "coco", to="coco")
+    assert find_splits(tmp_path / "coco")["val"].load().categories == {4: "dog", 9: "cow"}

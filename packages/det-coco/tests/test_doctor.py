@@ -16,6 +16,7 @@ from det_coco.doctor import check_data
 from det_coco.doctor.kinds import KINDS
 from det_coco.doctor.mending import write_mended
 from det_coco.doctor.proposals import anchor_recall, propose_anchors
+from testing import ROOT
 from testing.faulty_data import HEIGHT, WIDTH, Data, annotation, mask_of, octagon, texture, write_clean
 
 Planted = tuple[list[str], list[Any]]
@@ -401,6 +402,8 @@ FAULTS = [
     Fault("class_in_one_split", only_trained, ("few_objects",), mended=False),
     Fault("label_outlier", mislabelled, mended=False),
     # Keypoints.
+    Fault("broken_skeleton", categories(lambda rows: rows[0].update(keypoints=["a", "b"], skeleton=[[1, 9]]))),
+    Fault("broken_skeleton", categories(lambda rows: rows[0].update(keypoints=[1]))),
     Fault("broken_keypoints", points(51, (5, 5, 2))),
     Fault("broken_keypoints", points(52, (5, 5, 7), (9, 9, 1))),
     Fault("keypoints_outside", points(53, (500, 5, 2), (9, 9, 0), num_keypoints=1)),
@@ -513,6 +516,17 @@ def test_the_command_reports_and_mends(clean, tmp_path, capsys):
     assert "No findings: the data set is clean." in capsys.readouterr().out
 
 
+def test_other_formats_are_checked_by_what_they_have(clean, tmp_path):
+    data = Data(tmp_path / "data", clean)
+    assert main(["convert", str(data.write()), str(tmp_path / "yolo"), "--to", "yolo", "--pictures", "copy"]) == 0
+    assert check_data(tmp_path / "yolo").findings == []
+    label = tmp_path / "yolo" / "labels" / "train" / "train03.txt"
+    label.write_text(label.read_text().splitlines()[0] + "\n" + label.read_text())
+    (finding,) = check_data(tmp_path / "yolo").findings
+    assert finding.kind == "twin_annotations"
+    assert finding.files == ("train03.png",)
+
+
 def test_changes_are_a_json_patch(clean, tmp_path):
     """Applied one after the other by the rules of RFC 6902, they make the mended file of the original."""
     data = Data(tmp_path / "data", clean)
@@ -587,5 +601,9 @@ def test_recall_is_that_of_boxes_with_one_centre():
     assert anchor_recall(boxes, [10.0], (1.0,)) == pytest.approx(2 / 3)  # IoU 1, 0.5 and 0.25
 
 
-def test_every_kind_is_planted():
+def test_every_kind_is_planted_and_has_its_line_in_the_page_about_it():
+    page = (ROOT / "docs" / "doctor.md").read_text()
+    assert [
+        kind for kind, known in KINDS.items() if f"| `{kind}` | {known.severity} | {known.title} |" not in page
+    ] == []
     assert {fault.kind for fault in FAULTS} == set(KINDS) - {"unreadable_split"}

@@ -75,6 +75,17 @@ LAYOUTS: dict[str, tuple[dict[str, list[str]], list[str], dict[str, tuple[str, s
         ["train2017/a.png", "val2017/b.png"],
         {"val2017_100": ("annotations/instances_val2017_100.json", "val2017")},
     ),
+    "COCO's test-dev": (
+        {"annotations/image_info_test-dev2017.json": ["a.png"]},
+        ["test2017/a.png", "val2017/b.png"],
+        {"test-dev2017": ("annotations/image_info_test-dev2017.json", "test2017")},
+    ),
+    "COCO 2014's parts": (
+        {"annotations/instances_minival2014.json": ["b.png"], "annotations/instances_train2014.json": ["a.png"]},
+        ["train2014/a.png", "val2014/b.png"],
+        {"minival2014": ("annotations/instances_minival2014.json", "val2014"),
+         "train2014": ("annotations/instances_train2014.json", "train2014")},
+    ),
     "Roboflow": (
         {f"{split}/_annotations.coco.json": ["a_jpg.rf.0f3c.png"] for split in ("train", "valid", "test")},
         [f"{split}/a_jpg.rf.0f3c.png" for split in ("train", "valid", "test")],
@@ -145,6 +156,7 @@ LAYOUTS: dict[str, tuple[dict[str, list[str]], list[str], dict[str, tuple[str, s
         ["batch_1/a.png", "batch_2/a.png"],
         {"annotations": ("annotations.json", ".")},
     ),
+    "a folder of a split for all": ({"labels.json": ["a.png"]}, ["train/a.png"], {"labels": ("labels.json", "train")}),
     "somewhere below": (
         {"annotations.json": ["a.png"]},
         ["recordings/monday/left/a.png"],
@@ -383,6 +395,7 @@ def test_files_of_keypoints(put):
 
 @pytest.mark.parametrize("folders", [("train", "val"), ("images/train", "images/val"), ("train/images", "val/images")])
 def test_pictures_of_another_split_are_never_taken(folders, put):
+    """Not even where none of its own is there."""
     files = {f"annotations/instances_{split}.json": content(["a.png", "b.png"]) for split in ("train", "val")}
     root = put(files, [f"{folders[0]}/a.png", f"{folders[0]}/b.png", f"{folders[1]}/a.png"])
     with pytest.raises(DataError, match=r"1 of the 2 images .* are missing from .*val.* \(b.png\)"):

@@ -3,7 +3,9 @@
 python job.py PROCESSES RUN_DIRECTORY CASE
 
 Cases: `plain` one training; `equal` several short ones, one of which goes on from RUN_DIRECTORY/../half; `killed`,
-`hanging`: process 1 does so in its third step; `restarted`: the first process 1 is killed in its seventh; `faulty`:
+`hanging`: process 1 does so in its third step; `stopped` and `stopped-early`: it is stopped as by a debugger, in
+its third step and before the first; `computing`: process 0 computes for long in an evaluation; `worker`: a data worker
+is stopped; `restarted`: the first process 1 is killed in its seventh; `faulty`:
 process 1 has bad images; `slow`.
 """
 
@@ -71,7 +73,7 @@ NORMS = {}
 """Makes the norm of a case, where it is not the usual one; filled by a test that may use other packages."""
 
 
-def fit(path, case, *, steps=6, resume=False, batches=None, seconds=0.0, **changes):
+def fit(path, case, *, steps=6, resume=False, batches=None, evaluate=None, seconds=0.0, **changes):
     """Train; the run's directory."""
 
     def usual(step):
@@ -89,7 +91,8 @@ def fit(path, case, *, steps=6, resume=False, batches=None, seconds=0.0, **chang
     train(
         model,
         solver=SolverConfig(**{"base_lr": 0.1, "warmup_steps": 2, "milestones": (4,), "steps": steps, **solver}),
-        batches=batches or usual,
+        batches=usual if batches is None else batches,
+        evaluate=evaluate,
         batch_size=8,
         device=torch.device("cpu"),
         run=run,
@@ -104,12 +107,32 @@ def broken(kind):
     def batches(step):
         for number in itertools.count(step):
             if number == 2 and distributed.rank() == 1:
-                if kind == "killed":
-                    os.kill(os.getpid(), signal.SIGKILL)
+                if kind in ("killed", "stopped"):
+                    os.kill(os.getpid(), signal.SIGKILL if kind == "killed" else signal.SIGSTOP)
                 time.sleep(600)
             yield batch_of(number)
 
     return batches
+
+
+class Rows(torch.utils.data.Dataset):
+    """Rows of batches, whose worker is stopped at the 20th."""
+
+    def __len__(self):
+        return 100
+
+    def __getitem__(self, number):
+        if number == 20:
+            os.kill(os.getpid(), signal.SIGSTOP)
+        return {name: value[0, :6] if name == "x" else value[0] for name, value in batch_of(number).items()}
+
+
+def compute_long():
+    """An evaluation that takes process 0 thrice as long as it may be still."""
+    end = time.monotonic() + (15 if distributed.is_main() else 0)
+    while time.monotonic() < end:
+        sum(range(10**5))
+    return {"AP": 0.5}
 
 
 def killed_once(step):
@@ -168,7 +191,7 @@ def faults(path):
 
 def work(path, case):
     path = Path(path)
-    with distributed.processes(torch.device("cpu")):
+    with distributed.processes(torch.device("cpu"), hang_seconds=5.0 if case == "stopped-early" else 900.0):
         if case == "equal":
             equal(path)
         elif case == "plain":
@@ -180,8 +203,16 @@ def work(path, case):
         elif case == "restarted":
             again = distributed.is_restarted()
             fit(path, "plain", steps=10, batches=killed_once, resume=again, checkpoint_interval=2)
+        elif case == "stopped-early":
+            if distributed.rank() == 1:
+                os.kill(os.getpid(), signal.SIGSTOP)
+            fit(path, "plain")
+        elif case == "computing":
+            fit(path, "plain", evaluate=compute_long, evaluation_interval=3, hang_seconds=5.0)
+        elif case == "worker":
+            loader = torch.utils.data.DataLoader(Rows(), batch_size=8, num_workers=1)
+            fit(path, "plain", batches=loader, hang_seconds=5.0)
         else:
-            fit(path.with_name("first"), "plain", steps=1)  # what the first step of a process takes is no hanging
             fit(path, "plain", batches=broken(case), hang_seconds=8.0)
 
 

@@ -1,35 +1,12 @@
 """A whole checkpoint that holds something else than it should: every entry, in every wrong way, is one message."""
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 
 from det_engine import EngineError, RunDirectory, TrainSettings, checkpoint, content, replay, train
+from testing.changes import MISSING, WRONG, places, replaced
 
-WRONG = [None, "text", -1, 2.5, float("nan"), True, [], {}, {"a": 1}, [[]], torch.ones(3), torch.tensor(2)]
 STEPS = 4
-
-
-def places(value: object, depth: int, at: tuple = ()) -> Iterator[tuple]:
-    """Where something can be replaced: keys of dictionaries and numbers of lists, as deep as `depth`."""
-    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list | tuple) else ()
-    for key, item in list(items)[:4] if at else items:  # what lies deeper repeats itself
-        yield (*at, key)
-        if depth > 1:
-            yield from places(item, depth - 1, (*at, key))
-
-
-def replaced(value: object, at: tuple, new: object) -> object:
-    """A copy with something else in one place; `KeyError` as the new value: without that place."""
-    if not at:
-        return new
-    copy = dict(value) if isinstance(value, dict) else dict(enumerate(value))
-    if len(at) == 1 and new is KeyError:
-        del copy[at[0]]
-    else:
-        copy[at[0]] = replaced(copy[at[0]], at[1:], new)
-    return copy if isinstance(value, dict) else type(value)(copy.values())
 
 
 @pytest.fixture(scope="module")
@@ -61,10 +38,10 @@ def test_a_training_that_goes_on_from_other_content(go_on, small, tmp_path):
     state = checkpoint.load(run.previous)
     path = tmp_path / "changed.pt"
     refused = 0
-    where = list(places(state, 3))
+    where = list(places(state, 3, most=4))
     for number, at in enumerate(where):
         # All wrong values for the entries, two others each time for what is in them.
-        values = [KeyError, *WRONG] if len(at) == 1 else [KeyError, WRONG[number % len(WRONG)]]
+        values = [MISSING, *WRONG] if len(at) == 1 else [MISSING, WRONG[number % len(WRONG)]]
         for new in values:
             checkpoint.save(path, replaced(state, at, new))
             try:
@@ -88,7 +65,7 @@ def test_a_broken_step_of_other_content(small, cpu, tmp_path):
     assert set(failure) == set(content.FAILURE)
     refused = 0
     for at in places(failure, 2):
-        for new in [KeyError, *WRONG]:
+        for new in [MISSING, *WRONG]:
             checkpoint.save(path, {"failure": replaced(failure, at, new)})
             try:
                 replay(path, lambda config: small.make_net(), cpu)

@@ -39,6 +39,14 @@ def ended(*arguments, launcher=()):
     return process.returncode, output, errors
 
 
+def wait_for_checkpoint(path, process):
+    end = time.monotonic() + 900
+    while not (path / "checkpoints" / "last.pt").exists():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
 @pytest.fixture(scope="module")
 def alone(job, tmp_path_factory):
     """Directory of the trainings of one process."""
@@ -128,6 +136,44 @@ def test_a_hanging_process_is_named(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("case", "limit"), [("stopped", 8), ("stopped-early", 5)])
+def test_a_stopped_process_is_named_in_every_phase(tmp_path, case, limit):
+    """It cannot even say that it does not move; it is continued, so that its end can reach it."""
+    status, _, errors = ended(2, tmp_path / "run", case)
+    assert status == 75, errors
+    assert f"error: Process 1 of 2 has not moved for {limit} seconds" in errors
+
+
+@pytest.mark.slow
+def test_a_stopped_data_worker_is_named(tmp_path):
+    status, _, errors = ended(1, tmp_path / "run", "worker")
+    assert status == 75, errors
+    message = r"has not moved for 5 seconds \(after step 2, in phase data\)\. Its data worker \d+ is stopped"
+    assert re.search(message, errors)
+
+
+@pytest.mark.slow
+def test_an_evaluation_that_computes_is_alive(tmp_path):
+    """However long, and though the process that computes says nothing."""
+    status, output, errors = ended(2, tmp_path / "run", "computing")
+    assert status == 0, errors
+    assert output.count("evaluated in") == 2
+
+
+@pytest.mark.slow
+def test_processes_end_with_their_launcher(tmp_path):
+    path = tmp_path / "run"
+    process = start(2, path, "slow")
+    wait_for_checkpoint(path, process)
+    process.kill()
+    _, errors = process.communicate(timeout=900)  # until the last of them has closed its output
+    assert errors.count("The process that started this job has ended; this one ends too.") == 1
+    step = checkpoint.load(path / "checkpoints" / "last.pt")["step"]
+    assert f"interrupted after step {step}" in errors
+    assert not (path / "in-use.json").exists()
+
+
+@pytest.mark.slow
 def test_faults_in_one_of_two_processes(job, cpu, tmp_path):
     """Both know and say what is wrong, do what the policy says, and go on together; an error is shown once."""
     status, output, errors = ended(2, tmp_path, "faulty")
@@ -173,11 +219,7 @@ def test_torchrun_starts_a_job_anew_that_lost_a_process(job, tmp_path):
 def test_a_terminated_job_goes_on_in_one_process(job, tmp_path):
     path = tmp_path / "run"
     process = start(2, path, "slow")
-    end = time.monotonic() + 900
-    while not (path / "checkpoints" / "last.pt").exists():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < end
-        time.sleep(0.05)
+    wait_for_checkpoint(path, process)
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=900)
     assert process.returncode == 143, errors

@@ -164,3 +164,14 @@ def test_adamw_follows_torch(lr_on):
         optimizer.step()
         reference.step()
     torch.testing.assert_close(model.state_dict(), other.state_dict())
+
+
+def test_rates_by_pattern(small):
+    model = small.make_net()
+    optimizer = build_optimizer(model, SolverConfig(rates={"body.*": 0.1, "body.1.*": 0.5}))
+    factors = {name: group["lr_factor"] for group in optimizer.param_groups for name in group["names"]}
+    assert factors["body.0.weight"] == pytest.approx(0.1)
+    assert factors["body.1.bias"] == pytest.approx(0.5)
+    assert factors["head.weight"] == 1
+    with pytest.raises(EngineError, match=r"solver\.rates has the pattern 'neck\.\*'"):
+        build_optimizer(model, SolverConfig(rates={"neck.*": 0.1}))

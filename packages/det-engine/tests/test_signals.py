@@ -1,7 +1,9 @@
 """Stopping a training in another process by signals, and going on."""
 
 import os
+import pty
 import signal
+import sys
 import time
 
 import pytest
@@ -49,7 +51,7 @@ def assert_finishes_as(small, whole, path):
     assert steps == [7, 14, 21, 28, 35, 40]
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_signal_ends_with_a_checkpoint_and_its_status(small, whole, tmp_path, number, status):
     path = tmp_path / "run"
     process = start(path, 40, 1)
@@ -61,6 +63,25 @@ def test_a_signal_ends_with_a_checkpoint_and_its_status(small, whole, tmp_path, 
     saved = checkpoint.load(path / "checkpoints" / "last.pt")
     assert 0 < saved["step"] < 40
     assert f"interrupted after step {saved['step']}; checkpoint: {path}" in errors
+    assert_finishes_as(small, whole, path)
+
+
+def test_a_closed_terminal_ends_with_a_checkpoint(small, whole, tmp_path):
+    """Nothing can be printed any more, which must not keep it from being written."""
+    path = tmp_path / "run"
+    child, terminal = pty.fork()
+    if not child:
+        arguments = [sys.executable, "-m", "testing.small_training", str(path), "40", "1"]
+        os.execve(sys.executable, arguments, environment(OMP_NUM_THREADS="1"))
+    end = time.monotonic() + 900
+    while not (path / "started").exists():
+        assert os.waitpid(child, os.WNOHANG) == (0, 0)
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    os.close(terminal)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 129
+    assert 0 < checkpoint.load(path / "checkpoints" / "last.pt")["step"] < 40
     assert_finishes_as(small, whole, path)
 
 

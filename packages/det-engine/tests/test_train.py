@@ -397,6 +397,64 @@ def test_models_that_return_something_else(fit, tmp_path, output, message):
         fit(tmp_path / "run", model=Odd(), evaluate=None)
 
 
+def test_a_list_or_a_loader_of_batches(fit, small, tmp_path):
+    """They are gone through again and again; shuffled by epoch, and the same after a resume."""
+    rows = [{name: value[0] for name, value in small.make_batch(n).items() if name != "image_ids"} for n in range(30)]
+    loader = torch.utils.data.DataLoader(rows, batch_size=4, shuffle=True, drop_last=True)
+    whole, _, _ = fit(tmp_path / "whole", batches=loader, steps=20)
+    part = tmp_path / "part"
+    fit(part, batches=loader, steps=10)
+    resumed, _, _ = fit(part, batches=loader, steps=20, resume=part)
+    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), resumed.parameters(), strict=True))
+    listed, _, _ = fit(tmp_path / "list", batches=list(loader), steps=20)
+    assert not torch.equal(listed.head.weight, whole.head.weight)
+
+
+@pytest.mark.parametrize(
+    ("batches", "message"),
+    [
+        (lambda small: iter([small.make_batch(0)]), r"iterated over again and again, .* got list_iterator"),
+        (lambda small: 3, "got int"),
+        (lambda small: [], "The data ended at step 0"),
+        (lambda small: [tuple(small.make_batch(0).values())], r"must be a dict of tensors .* got tuple; .* collate_fn"),
+        (lambda small: [{**small.make_batch(0), "names": ["a"]}], "must hold tensors alone, but 'names' is list"),
+        (lambda small: lambda step: [small.make_batch(0)] * 3, "The data ended at step 3 of 40"),
+        (lambda small: lambda step: None, "must give an iterator"),
+    ],
+)
+def test_batches_of_other_kinds(fit, small, tmp_path, batches, message):
+    with pytest.raises(EngineError, match=message):
+        fit(tmp_path / "run", batches=batches(small))
+
+
+@pytest.mark.parametrize("found", [None, 0.5, {"AP": "high"}, {"AP": torch.ones(3)}, {"AP": None}])
+def test_evaluations_that_return_something_else(fit, tmp_path, found):
+    with pytest.raises(EngineError, match=r"evaluate must return (metrics|numbers) by name"):
+        fit(tmp_path / "run", evaluate=lambda: found)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"run": "runs/x"}, "run must be a RunDirectory, .* got str"),
+        ({"solver": {"steps": 3}}, "solver must be a SolverConfig, got dict"),
+        ({"batch_size": 4.0}, "batch_size must be a whole number, got float"),
+    ],
+)
+def test_arguments_of_other_kinds(fit, tmp_path, change, message):
+    with pytest.raises(EngineError, match=message):
+        fit(tmp_path / "run", **change)
+
+
+def test_a_detached_loss(fit, small, tmp_path):
+    class Detached(Breaking):
+        def forward(self, batch):
+            return {name: value.detach() for name, value in self.net(batch).items()}
+
+    with pytest.raises(EngineError, match=r"None of the losses \(loss_class, loss_size\) depends on a parameter"):
+        fit(tmp_path / "run", model=Detached(small.make_net(), 0, None), evaluate=None)
+
+
 def test_losses_that_change_their_names(fit, tmp_path):
     class Odd(nn.Module):
         def __init__(self):
@@ -510,6 +568,79 @@ def test_the_average_is_what_is_evaluated_and_kept(fit, small, tmp_path):
     assert torch.equal(model.head.weight, state["model"]["head.weight"])
     assert not torch.equal(seen[0], model.head.weight)
     assert torch.equal(checkpoint.weights(state)["head.weight"], seen[0])
+
+
+def test_every_nth_checkpoint_is_kept(fit, tmp_path):
+    _, _, run = fit(tmp_path / "run", settings={"keep_interval": 15})
+    kept = {path.name for path in run.checkpoints.iterdir()}
+    assert kept == {"last.pt", "previous.pt", "best.pt", "step-15.pt", "step-30.pt"}
+    assert [checkpoint.load(run.checkpoints / f"step-{step}.pt")["step"] for step in (15, 30)] == [15, 30]
+
+
+def test_parts_that_are_frozen_stay_to_the_last_bit(fit, small, tmp_path):
+    """Statistics of batch norm among them, whatever switches between training and evaluation."""
+    before = small.make_net().state_dict()
+    settings = {"freeze": ("body.*",), "validation_batches": 1}
+    model, _, _ = fit(tmp_path / "run", settings=settings, validation=lambda: small.make_batches(10**6))
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name]) == name.startswith("body."), name
+    with pytest.raises(
+        EngineError, match=r"settings\.freeze has the pattern 'neck\.\*', .* names begin with body, head"
+    ):
+        fit(tmp_path / "other", settings={"freeze": ("neck.*",)})
+
+
+def test_a_run_that_goes_on_says_what_is_not_as_it_was(fit, tmp_path, capsys):
+    path, threads = tmp_path / "run", torch.get_num_threads()
+    values = iter([0.9, 0.1, 0.2])
+    fit(
+        path,
+        steps=10,
+        surroundings={"held-out annotations": "a", "pictures": "x"},
+        evaluate=lambda: {"AP": next(values)},
+    )
+    settings = {"display": "plain"}
+    torch.set_num_threads(threads + 1)
+    try:
+        _, result, _ = fit(
+            path, steps=30, resume=path, settings=settings, evaluate=lambda: {"AP": next(values)},
+            surroundings={"held-out annotations": "b", "pictures": "x"},
+        )  # fmt: skip
+    finally:
+        torch.set_num_threads(threads)
+    out = capsys.readouterr().out
+    assert f"computed otherwise than before that checkpoint (threads {threads} -> {threads + 1})" in out
+    assert "not what it was at that checkpoint: held-out annotations\n" in out
+    assert "the best is chosen anew; it was AP 0.9000 at step 10" in out
+    assert result.best == {"metric": "AP", "value": 0.2, "step": 30}
+
+
+def test_results_that_are_not_the_best_say_so(fit, tmp_path, capsys):
+    values = iter([0.1, 0.7, 0.3])
+    fit(tmp_path / "run", steps=30, evaluate=lambda: {"AP": next(values)}, settings={"display": "plain"})
+    out = capsys.readouterr().out
+    assert "the results are those of step 30 with AP 0.3000; the best, AP 0.7000, was at step 20: " in out
+
+
+def test_batch_norm_that_sees_parts_is_said(fit, small, tmp_path, capsys):
+    settings = {"accumulate": 2, "display": "plain"}
+    fit(tmp_path / "parts", steps=2, settings=settings)
+    assert "batch norm sees 2 images at a time and not the 4 of a step" in capsys.readouterr().out
+    fit(tmp_path / "frozen", steps=2, settings={**settings, "freeze": ("body.*",)})
+    fit(tmp_path / "whole", steps=2, settings={"display": "plain"})
+    assert "batch norm" not in capsys.readouterr().out
+
+
+def test_damaged_lines_of_the_log_are_set_aside(fit, tmp_path, capsys):
+    path = tmp_path / "run"
+    _, _, run = fit(path, steps=20)
+    good = run.metrics.read_bytes()
+    bad = [b"\xff\xfe", b'{"kind": "train", "step": "7"}', b"[1]", b"{" * 5000, b"null"]
+    run.metrics.write_bytes(good + b"\n".join(bad) + b'\n{"kind": "tr')
+    fit(path, steps=30, resume=path, settings={"display": "plain"})
+    assert "5 damaged lines of metrics.jsonl are set aside in metrics.damaged.jsonl" in capsys.readouterr().out
+    assert run.metrics.read_bytes().startswith(good)
+    assert (path / "metrics.damaged.jsonl").read_bytes().splitlines() == bad
 
 
 def test_the_curves_of_a_run(fit, tmp_path):

@@ -2,6 +2,7 @@
 
 import builtins
 import io
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import nn
 from det_backbones import WeightsError, load_imagenet_weights, resnet
 from det_models import CheckpointError, OptionError, build, describe, load, open_weights
 from det_models.description import read_description
+from testing.changes import MISSING, WRONG, places, replaced
 from testing.trained import NAMES, SYSTEMS, random_network, small_model, write_trained
 
 
@@ -112,6 +114,75 @@ def test_a_bare_state_dict_of_ours(system: str, tmp_path: Path) -> None:
 def test_a_description_comes_back(system: str) -> None:
     model = small_model(system)
     assert read_description(describe(model, NAMES)) == (model, NAMES)
+
+
+@pytest.mark.slow
+def test_other_content_is_one_message(tmp_path: Path) -> None:
+    """Whatever stands in a run's checkpoint in place of what should: it opens and works, or says why not."""
+    state = torch.load(write_trained(tmp_path / "run.pt"), weights_only=True)
+    state |= {"version": 1, "average": {"rpn.objectness.bias": state["model"]["rpn.objectness.bias"]}}
+    path = tmp_path / "changed.pt"
+    refused = tried = 0
+    for number, at in enumerate(places(state, 5, most=4)):
+        for new in [MISSING, *WRONG] if len(at) == 1 else [MISSING if number % 2 else WRONG[number % len(WRONG)]]:
+            torch.save(replaced(state, at, new), path)
+            tried += 1
+            try:
+                open_weights(path).predictor(device="cpu")
+            except (CheckpointError, WeightsError) as error:
+                refused += "changed.pt" in str(error)
+            except Exception as error:
+                raise AssertionError(f"{at} is {new}: {error!r}") from error
+    assert refused > tried / 4
+
+
+def test_a_later_version_is_named(tmp_path: Path) -> None:
+    state = torch.load(write_trained(tmp_path / "run.pt"), weights_only=True)
+    torch.save({**state, "version": 2, "written_by": "det-engine 9.1"}, tmp_path / "run.pt")
+    with pytest.raises(CheckpointError, match=r"version 2 of the format, written by det-engine 9\.1; update"):
+        open_weights(tmp_path / "run.pt")
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_numbers_that_are_not_finite_are_said(system: str, tmp_path: Path) -> None:
+    path = write_trained(tmp_path / "weights", system)
+    name = next(iter(open_weights(path).tensors.names))
+    network = open_weights(path).build()
+    with torch.no_grad():
+        network.get_parameter(name)[(0,) * network.get_parameter(name).ndim] = float("nan")
+    torch.save({"format": "det-engine checkpoint", "version": 1, "model": network.state_dict()}, path)
+    with pytest.raises(
+        CheckpointError, match=rf"1 of its .* tensors hold numbers that are not finite, such as {re.escape(name)}"
+    ):
+        open_weights(path)
+
+
+@pytest.mark.parametrize(
+    ("part", "field", "value"),
+    [
+        ("backbone", "width", 10**6),
+        ("backbone", "width", 10**15),
+        ("backbone", "pyramid_channels", 10**9),
+        ("detector", "num_classes", 10**9),
+        ("box", "channels", 10**9),
+        ("box", "convs", 10**9),
+        ("mask", "channels", 10**6),
+        ("mask", "convs", 10**9),
+        ("rpn", "convs", 10**9),
+    ],
+)
+def test_a_network_larger_than_memory_is_refused_before_it_takes_any(
+    tmp_path: Path, part: str, field: str, value: int
+) -> None:
+    state = torch.load(write_trained(tmp_path / "run.pt"), weights_only=True)
+    model = state["config"]["model"]
+    (model["detector"][part] if part in ("box", "mask", "rpn") else model[part])[field] = value
+    torch.save(state, tmp_path / "run.pt")
+    resource = pytest.importorskip("resource")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(CheckpointError, match=r"cannot be (built|read)"):
+        open_weights(tmp_path / "run.pt").build()
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # KiB
 
 
 def test_a_description_says_which_branches_there_are() -> None:

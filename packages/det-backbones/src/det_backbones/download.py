@@ -2,15 +2,18 @@
 
 A file is complete before it gets its name: it is written beside its place, its length is compared with what the server
 announced and its SHA-256 sum with the published one, and then it is renamed. Where no sum is published the file must
-read as weights, and its own sum is kept in `<file>.sha256`, which later uses are checked against.
+read as weights, and its own sum is kept in `<file>.sha256`, which later uses are checked against. Where the addresses
+of the authors cannot be reached, `$DET_WEIGHTS_MIRROR` names a folder on a server with the same files.
 """
 
 import contextlib
 import difflib
+import glob
 import hashlib
 import http.client
 import os
 import sys
+import time
 import urllib.error
 import urllib.request
 import uuid
@@ -121,6 +124,7 @@ def _download(weights: PretrainedWeights, place: Path, progress: Progress) -> No
     partial = place.with_name(f"{place.name}.{uuid.uuid4().hex}.partial")
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
+        _clear(place)
         try:
             digest = _receive(weights, partial, progress)
         except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
@@ -130,15 +134,15 @@ def _download(weights: PretrainedWeights, place: Path, progress: Progress) -> No
             ) from error
         if weights.sha256 is not None and not digest.startswith(weights.sha256):
             raise WeightsError(
-                f"{weights.file} came from {weights.url} with the SHA-256 sum {digest}, expected {weights.sha256}; "
-                f"it was not kept. Try again, or put a good copy at {place}."
+                f"{weights.file} came from {_source(weights)} with the SHA-256 sum {digest}, expected "
+                f"{weights.sha256}; it was not kept. Try again, or put a good copy at {place}."
             )
         if weights.sha256 is None:
             try:
                 read_arrays(partial)
             except WeightsError as error:
                 raise WeightsError(
-                    f"What came from {weights.url} is not a weights file, and was not kept: {error} "
+                    f"What came from {_source(weights)} is not a weights file, and was not kept: {error} "
                     f"Try again, or put a good copy at {place}."
                 ) from error
             place.with_name(place.name + ".sha256").write_text(f"{digest}  {place.name}\n", encoding="utf-8")
@@ -153,11 +157,19 @@ def _download(weights: PretrainedWeights, place: Path, progress: Progress) -> No
             partial.unlink()
 
 
+def _clear(place: Path) -> None:
+    """Delete what downloads of this file left that were killed; one that goes on has written lately."""
+    for leftover in place.parent.glob(f"{glob.escape(place.name)}.*.partial"):
+        with contextlib.suppress(OSError):
+            if time.time() - leftover.stat().st_mtime > 2 * _TIMEOUT:
+                leftover.unlink()
+
+
 def _receive(weights: PretrainedWeights, partial: Path, progress: Progress) -> str:
     """Writes the file and returns its SHA-256 sum."""
     digest = hashlib.sha256()
     received = 0
-    request = urllib.request.Request(weights.url, headers={"User-Agent": "det-backbones"})
+    request = urllib.request.Request(_source(weights), headers={"User-Agent": "det-backbones"})
     with urllib.request.urlopen(request, timeout=_TIMEOUT) as response, partial.open("wb") as file:
         length = response.headers.get("Content-Length")
         expected = int(length) if length is not None and length.isdecimal() else None
@@ -170,6 +182,12 @@ def _receive(weights: PretrainedWeights, partial: Path, progress: Progress) -> s
     if expected is not None and received != expected:
         raise ConnectionError(f"the connection ended after {received} of {expected} bytes")
     return digest.hexdigest()
+
+
+def _source(weights: PretrainedWeights) -> str:
+    """Where a file is downloaded from: its own address, or the same file name under `$DET_WEIGHTS_MIRROR`."""
+    mirror = os.environ.get("DET_WEIGHTS_MIRROR")
+    return f"{mirror.rstrip('/')}/{weights.file}" if mirror else weights.url
 
 
 def _show(file: str, received: int, expected: int | None) -> None:

@@ -1,12 +1,13 @@
 """Reads the arrays of a weights file without running what is in it.
 
-Which format it is follows from the content. Pickles run code when loaded, so those of Caffe2 and detectron2 go through
-an unpickler that knows numpy arrays and containers only, those of PyTorch through `torch.load(weights_only=True)`. Both
-know by name the numbers of numpy and the metadata which the files of training frameworks carry, and restore none of it.
+Which format it is follows from the content, which is verified first (:mod:`det_backbones.integrity`). Pickles run code
+when loaded, so those of Caffe2 and detectron2 go through an unpickler that knows numpy arrays and containers only, and
+those of PyTorch through `torch.load(weights_only=True)`. Both know by name the numbers of numpy and the metadata which
+the files of training frameworks carry, and restore none of it.
 safetensors has no code in it, and is what is written.
 """
 
-import hashlib
+import io
 import json
 import os
 import pickle
@@ -24,13 +25,12 @@ from torch import Tensor
 
 from det_backbones import unpickling
 from det_backbones.errors import WeightsError
+from det_backbones.integrity import check_pickle, is_whole
 from det_backbones.wrapping import unwrap
 
 # A legacy (not zip) torch.save starts with a pickled magic number.
 _TORCH_LEGACY = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)
 _ZIP = b"PK\x03\x04"
-# What det-engine ends its checkpoints with, before the SHA-256 of everything that precedes it.
-_SEAL = b"det-engine sha256:"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,10 +58,10 @@ def read_weights(path: str | os.PathLike[str]) -> WeightsFile:
     """The named arrays of a weights file and what it says beside them.
 
     Reads Caffe2's pickles (flat, or in "blobs"), detectron2's (in "model"), safetensors and what `torch.save` wrote (a
-    state dict, also in one of :data:`det_backbones.wrapping.CONTAINERS`), runs of det-engine among them, whose checksum
-    is verified. Entries that are not arrays are left out, and so are Caffe2's momenta. What parallel, compiled and
-    averaged models, FSDP and Lightning put before names is stripped; a moving average is taken before the model beside
-    it. The file is opened once.
+    state dict, also in one of :data:`det_backbones.wrapping.CONTAINERS`), runs of det-engine among them. Checksums are
+    verified where there are any. Entries that are not arrays are left out, and so are Caffe2's momenta. What parallel,
+    compiled and averaged models, FSDP and Lightning put before names is stripped; a moving average is taken before the
+    model beside it. The file is opened once.
 
     Args:
         path: The file.
@@ -120,8 +120,8 @@ def _content(file: BinaryIO, path: Path) -> Any:
     head = file.read(64)
     if not head:
         raise WeightsError(f"{path} is empty.")
-    if not _seal_holds(file):
-        raise WeightsError(f"{path} is damaged: its content does not match its checksum. Use another checkpoint.")
+    if not is_whole(file):
+        raise WeightsError(f"{path} is damaged: its content does not match its checksum. Use another file.")
     file.seek(0)
     if head.startswith((_ZIP, _TORCH_LEGACY)):
         return _read_torch(file, path)
@@ -131,22 +131,6 @@ def _content(file: BinaryIO, path: Path) -> Any:
         return _read_safetensors(file, path)
     hint = " It is a pointer of Git LFS; fetch the file it stands for." if b"git-lfs" in head else ""
     raise WeightsError(f"{path} is not a weights file: it starts with {head[:16]!r}.{hint}")
-
-
-def _seal_holds(file: BinaryIO) -> bool:
-    """Whether det-engine's seal fits what precedes it; True for a file without one."""
-    remaining = max(0, file.seek(0, os.SEEK_END) - len(_SEAL) - hashlib.sha256().digest_size)
-    file.seek(remaining)
-    seal = file.read()
-    if not seal.startswith(_SEAL):
-        return True
-    digest = hashlib.sha256()
-    file.seek(0)
-    while remaining:
-        block = file.read(min(1 << 22, remaining))
-        digest.update(block)
-        remaining -= len(block)
-    return seal[len(_SEAL) :] == digest.digest()
 
 
 def _read_safetensors(file: BinaryIO, path: Path) -> Any:
@@ -171,6 +155,8 @@ def _plain(text: str) -> Any:
 
 def _read_pickle(file: BinaryIO, path: Path) -> Any:
     try:
+        check_pickle(file)
+        file.seek(0)
         return unpickling.load(file)
     except unpickling.UnsafeError as error:
         raise WeightsError(_unsafe(path, str(error))) from error
@@ -181,6 +167,7 @@ def _read_pickle(file: BinaryIO, path: Path) -> Any:
 
 def _read_torch(file: BinaryIO, path: Path) -> Any:
     try:
+        _check_pickles(file)
         known: list[Any] = [(stand_in, name) for name, stand_in in unpickling.STAND_INS.items()]
         with torch.serialization.safe_globals(known):
             return unpickling.unwrap(torch.load(file, map_location="cpu", weights_only=True))
@@ -189,6 +176,19 @@ def _read_torch(file: BinaryIO, path: Path) -> Any:
             named = re.search(r"GLOBAL ([\w.]+)", str(error))
             raise WeightsError(_unsafe(path, named[1] if named else "other objects than tensors")) from error
         raise WeightsError(_damaged(path, error)) from error
+
+
+def _check_pickles(file: BinaryIO) -> None:
+    """Look over the pickle in an archive, or over those that a legacy file begins with; go back to its beginning."""
+    file.seek(0)
+    if file.read(len(_ZIP)) == _ZIP:
+        file.seek(0)
+        check_pickle(io.BytesIO(torch._C.PyTorchFileReader(file).get_record("data.pkl")))
+    else:
+        file.seek(0)
+        for _ in range(4):  # a magic number, a version, facts about the machine, and the content
+            check_pickle(file)
+    file.seek(0)
 
 
 def _unsafe(path: Path, what: str) -> str:

@@ -4,7 +4,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-CONTAINERS = ("blobs", "model", "state_dict", "model_state", "model_state_dict", "net", "weights", "module")
+CONTAINERS = (
+    "blobs", "model", "state_dict", "model_state", "model_state_dict", "net", "weights", "module", "teacher"
+)  # fmt: skip
 """Names under which a file keeps its tensors, in the order in which they are looked for."""
 
 AVERAGES = ("model_ema", "ema_model", "ema_state_dict", "state_dict_ema", "ema")
@@ -17,6 +19,9 @@ _WRAPPERS = re.compile(r"(?<![^.])(_orig_mod|_fsdp_wrapped_module|_checkpoint_wr
 
 # Before all names: DataParallel and DistributedDataParallel; the attribute of a LightningModule.
 _PREFIXES = ("module.", "model.")
+
+# The encoder that MoCo's file is about, beside its double, a queue and heads; DINO's teacher has a head beside it.
+_ENCODERS = ("module.encoder_q.", "module.base_encoder.", "encoder_q.", "base_encoder.", "module.momentum_encoder.")
 
 _AVERAGE_COUNT = "n_averaged"
 _LIGHTNING = "pytorch-lightning_version"
@@ -51,6 +56,9 @@ def unwrap(content: Any) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
         notes += [] if taken in ("blobs", "model", "state_dict") else [taken]
         content = content[taken]
     named, steps = _without_prefixes(_by_text(content), lightning=_LIGHTNING in beside)
+    if "teacher" in notes and any(name.startswith("backbone.") for name in named):
+        named = {name.removeprefix("backbone."): v for name, v in named.items() if name.startswith("backbone.")}
+        steps.append("backbone.")
     return named, beside, list(dict.fromkeys(notes + steps))
 
 
@@ -69,6 +77,10 @@ def _by_text(content: Any) -> dict[str, Any]:
 
 def _without_prefixes(named: dict[str, Any], *, lightning: bool) -> tuple[dict[str, Any], list[str]]:
     steps = []
+    encoder = next((prefix for prefix in _ENCODERS if any(name.startswith(prefix) for name in named)), None)
+    if encoder is not None:
+        named = {name.removeprefix(encoder): v for name, v in named.items() if name.startswith(encoder)}
+        steps.append(encoder)
     if _AVERAGE_COUNT in named and len(named) > 1:
         named = {name: value for name, value in named.items() if name != _AVERAGE_COUNT}
         steps.append(_AVERAGE_COUNT)

@@ -12,8 +12,8 @@ from det_coco._discover import (
     KEYPOINTS,
     annotation_files,
     data_root,
+    is_of_other_split,
     json_files,
-    names_split,
     picture_folders,
     task_and_split,
 )
@@ -140,5 +140,7 @@ def _splits(files: Sequence[Path], root: Path, tasks: Sequence[str]) -> list[Spl
 
 
 def _split(name: str, file: Path, root: Path) -> Split:
-    folder = picture_folder(file_names_in(file), picture_folders(file, name), root, names_split)
+    folder = picture_folder(
+        file_names_in(file), picture_folders(file, name), root, lambda folder: is_of_other_split(folder, name)
+    )
     return Split(name=name, annotation_file=file, image_folder=folder)

@@ -14,6 +14,7 @@ _FOLDERS = ("annotations", "annotation", "labels")
 _PICTURES = ("images", "data", "JPEGImages", "img", "imgs", "image", "pictures", "photos")
 _LVIS = re.compile(r"lvis_v\d+(\.\d+)?$")
 _WORDS = r"train(?:ing|val)?|val(?:id|idation)?|test(?:ing|[-_]dev)?|(?:mini|e)val|dev|unlabell?ed"
+_USES = ("train", "val", "test", "dev", "unlab")
 _SPLIT = re.compile(rf"(?<![A-Za-z])((?:{_WORDS})\d*)(?![A-Za-z0-9])", re.IGNORECASE)
 
 
@@ -104,17 +105,23 @@ def picture_folders(file: Path, split: str) -> list[Path]:
     likely += [root / name for name in _PICTURES]
     # Where none of the usual folders is there, messages name the first.
     usual = _existing(likely) or likely[:1]
-    return [
-        *usual,
-        root,
-        here,
-        *sorted(path for path in root.iterdir() if path.is_dir() and not names_split(path.name)),
-    ]
+    others = [path for path in root.iterdir() if path.is_dir() and not is_of_other_split(path.name, split)]
+    return [*usual, root, here, *sorted(others)]
 
 
-def names_split(folder: str) -> bool:
-    """Tell whether a folder has the name of a split, such as `val2017`."""
-    return _SPLIT.fullmatch(folder) is not None
+def is_of_other_split(folder: str, split: str) -> bool:
+    """Tell by its name whether a folder has the pictures of another split.
+
+    Args:
+        folder: its name.
+        split: name of the split whose pictures are looked for, such as `test-dev2017`, which has those of `test2017`.
+
+    Returns:
+        whether the folder is named after a split for another use.
+    """
+    words = _SPLIT.fullmatch(folder), _SPLIT.search(split)
+    here, wanted = (word and next(use for use in _USES if use in word.group().lower()) for word in words)
+    return None not in (here, wanted) and here != wanted
 
 
 def _json_files(folder: Path) -> list[Path]:

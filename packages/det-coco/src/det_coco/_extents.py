@@ -101,7 +101,7 @@ def agree(boxes: np.ndarray, extents: np.ndarray) -> np.ndarray:
         bool `[N]`.
     """
     sides = np.tile(boxes[:, 2:] - boxes[:, :2], 2)
-    return (np.abs(boxes - extents) <= np.minimum(2, 0.25 * sides) + 0.02 * sides).all(axis=1)
+    return np.all(np.abs(boxes - extents) <= np.minimum(2, 0.25 * sides) + 0.02 * sides, axis=1)
 
 
 def inside(boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:

@@ -21,29 +21,33 @@ _PICTURES_LOOKED_AT = 8
 _MIN_SIDE = 1e-5
 
 
-def with_agreeing_geometry(index: "CocoIndex", *, look_at_pictures: bool) -> "CocoIndex":
-    """Hold boxes, masks and pictures against each other.
+def with_agreeing_geometry(index: "CocoIndex") -> "CocoIndex":
+    """Hold boxes, masks and the sizes of images against each other.
 
     Args:
         index: as if all were in COCO's form.
-        look_at_pictures: open a few pictures for their size.
 
     Returns:
         the index, or one with other boxes or masks where another form is certain, with a remark.
 
     Raises:
-        DataError: the form is none that is known, or one of several; or heights and widths are swapped.
+        DataError: the form is none that is known, or one of several.
     """
-    if look_at_pictures and index.pictures is None:
-        _refuse_swapped_sizes(index)
     found = reading_of(index) if index.num_instances else None
     if isinstance(found, Reading):
         return _reread(index, found)
     return index if found is None else replace(index, remarks=(*index.remarks, found))
 
 
-def _refuse_swapped_sizes(index: "CocoIndex") -> None:
-    """Refuse a split whose heights and widths are swapped, by the pictures looked at."""
+def refuse_swapped_sizes(index: "CocoIndex") -> None:
+    """Refuse a split whose heights and widths are swapped, by the sizes of a few of its pictures.
+
+    Args:
+        index: the split.
+
+    Raises:
+        DataError: all that were looked at have the other size.
+    """
     positions = np.unique(np.linspace(0, len(index) - 1, _PICTURES_LOOKED_AT).astype(int)) if len(index) else []
     swapped = []
     for position in positions:

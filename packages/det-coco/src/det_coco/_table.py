@@ -6,21 +6,15 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from det_coco._compiled import compiled
 from det_coco._json import FileText, parse_json
 from det_coco._records import row_of
 from det_coco.errors import DataError
-
-compiled: Any
-try:
-    compiled = import_module("det_coco._C")
-except ImportError:  # no C++ compiler where it was installed
-    compiled = None
 
 # `first:last` are the bytes of the annotation in the file. `area` is NaN where there is none and negative where it
 # cannot be one. `polygons`, `runs` and `keypoints` count what the other columns of the `Table` hold. `num_keypoints` is

@@ -45,11 +45,12 @@ def find_splits(path: str | Path, *, keypoints: bool = False) -> dict[str, Split
     written = written_parts(path, lambda data: find_splits(data, keypoints=keypoints)) if path.is_file() else None
     if written:
         return dict(written)
-    other = formats.find(path)
-    # A folder may hold its annotations in several formats; a file is of one.
-    found = coco_splits(path, keypoints=keypoints) if other is None or path.is_dir() else None
+    # A file is of one format. A folder may hold several, and looking for others takes long among many pictures.
+    other = formats.find(path) if path.is_file() else None
+    found = coco_splits(path, keypoints=keypoints) if other is None else None
     if found:
         return dict(found)
+    other = other or formats.find(path)
     if other is not None:
         return dict(other.splits(path))
     if path.is_file() and path.suffix.lower() == ".json":

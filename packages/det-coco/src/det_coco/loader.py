@@ -1,6 +1,7 @@
 """Loaders: the data set, the sampler and worker processes together."""
 
 import os
+import re
 import signal
 from collections.abc import Iterator
 
@@ -15,6 +16,11 @@ from det_coco.errors import DataError
 from det_coco.resize import Resize
 from det_coco.sampler import EvalSampler, Grouping, TrainSampler, group_images
 from det_coco.transforms import Augmentation, Transform
+
+_WORKER_ENDED = re.compile(
+    r"DataLoader worker .*(killed|exited)|shared memory|No space left on device|/dev/shm", re.IGNORECASE
+)
+"""What torch says where the system ended a worker, or had no room for what it sends."""
 
 
 class Loader:
@@ -69,10 +75,19 @@ class Loader:
         raise TypeError("A training loader is endless, so it has no length.")
 
     def __iter__(self) -> Iterator[Batch]:
-        for batch in self._loader:
-            if isinstance(batch, Failure):
-                raise DataError(batch.message)
-            yield batch
+        try:
+            for batch in self._loader:
+                if isinstance(batch, Failure):
+                    raise DataError(batch.message)
+                yield batch
+        except RuntimeError as error:
+            if _WORKER_ENDED.search(str(error)):
+                raise DataError(
+                    f"A worker process that loads images was ended ({_first_line(error)}), which is what happens "
+                    "where memory, or shared memory (/dev/shm), is full: take fewer workers, or fewer or smaller "
+                    "images a batch."
+                ) from error
+            raise
 
 
 def train_loader(
@@ -154,7 +169,7 @@ def eval_loader(
 ) -> Loader:
     """Make the loader of an evaluation: each image once, at the last size of `resize`, not flipped.
 
-    Incomplete batches are padded with images of id -1. Every process gets equally many batches.
+    Incomplete batches are filled up with images of id -1, unless `shape` is tight. Every process gets equally many.
 
     Args:
         index: the data.
@@ -200,3 +215,7 @@ def _start_worker(_: int) -> None:
     if hasattr(os, "setpgrp"):
         os.setpgrp()
     torch.set_num_threads(1)
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0].rstrip(".")

@@ -1,11 +1,13 @@
 """A small COCO-format data set made on the spot, so that a first training needs no download."""
 
+import glob
 import hashlib
 import json
 import logging
 import os
 import shutil
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from det_coco._scenes import CATEGORIES, Scene, Thing, draw_scene
 from det_coco.errors import DataError
 from det_coco.rle import bitmap_to_runs
 
+_ABANDONED = 300.0  # seconds without a change
 _log = logging.getLogger("det_coco")
 
 # Raise it whenever the generator draws or annotates anything differently.
@@ -89,6 +92,10 @@ def cache_folder() -> Path:
 
 def _build(root: Path, wish: dict[str, int]) -> None:
     root.parent.mkdir(parents=True, exist_ok=True)
+    for leftover in root.parent.glob(f".{glob.escape(root.name)}-*"):
+        # Of a process that was killed; one that is at work has written lately.
+        if time.time() - max(p.stat().st_mtime for p in (leftover, *leftover.glob("*"))) > _ABANDONED:
+            shutil.rmtree(leftover, ignore_errors=True)
     building = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=root.parent))
     try:
         for number, split in enumerate(("train", "val")):

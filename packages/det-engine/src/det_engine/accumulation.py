@@ -132,6 +132,11 @@ class Accumulation:
             losses = self._network(images, *part_arguments(self._model, self.place(number), mean))
         self._check(losses)
         terms = torch.stack([value.float() for value in losses.values()]) / self._settings.accumulate
+        if not terms.requires_grad:
+            raise EngineError(
+                f"None of the losses ({', '.join(losses)}) depends on a parameter that is trained: they were detached, "
+                "or computed without gradients."
+            )
         self._precision.backward(terms.sum())
         row = terms.detach()
         if self.row is None:

@@ -8,7 +8,7 @@ import contextlib
 import os
 import pickle
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -106,20 +106,22 @@ class Writer:
     def __exit__(self, *_: object) -> None:
         self._thread.shutdown(wait=True)
 
-    def save(self, path: Path, state: Mapping[str, Any], *, keep: Path | None = None, best: Path | None = None) -> None:
+    def save(
+        self, path: Path, state: Mapping[str, Any], *, keep: Path | None = None, names: Sequence[Path] = ()
+    ) -> None:
         """Take a snapshot of `state` and return; write it as the function `save` does.
 
         Args:
             path: the file.
             state: content.
             keep: where the file that `path` held until now is kept.
-            best: a second name that the file gets as well.
+            names: further ones that the file gets as well.
 
         Raises:
             EngineError: an earlier checkpoint could not be written.
         """
         self.wait()
-        self._pending = self._thread.submit(_write, path, snapshot(state), keep, best)
+        self._pending = self._thread.submit(_write, path, snapshot(state), keep, names)
 
     def check(self) -> None:
         """Raise the error of a checkpoint that could not be written, if it is known by now."""
@@ -133,13 +135,13 @@ class Writer:
             pending.result()
 
 
-def _write(path: Path, state: Mapping[str, Any], keep: Path | None, best: Path | None) -> None:
+def _write(path: Path, state: Mapping[str, Any], keep: Path | None, names: Sequence[Path]) -> None:
     save(path, state, keep=keep)
-    if best is not None:
+    for name in names:
         try:
-            link(path, best)
+            link(path, name)
         except OSError as error:
-            raise EngineError(f"Cannot write the checkpoint {best}: {error.strerror or error}.") from error
+            raise EngineError(f"Cannot write the checkpoint {name}: {error.strerror or error}.") from error
 
 
 def link(source: Path, target: Path) -> None:

@@ -5,6 +5,7 @@ rest override the recipe's dataclass (`options.override`), and runs under `run_m
 statuses.
 """
 
+import contextlib
 import difflib
 import errno
 import os
@@ -34,6 +35,7 @@ def run_main(main: Callable[[], int | None], errors: tuple[type[Exception], ...]
     |---|---|
     | 0, or what `main` returns | done |
     | 2 | one of `errors`, or `EngineError`, or a full disk: the message goes to stderr, without traceback |
+    | 129 | a closed terminal (SIGHUP) during training |
     | 130 | Ctrl-C |
     | 141 | nobody reads the output any more, as after `| head` |
     | 143 | SIGTERM during training |
@@ -106,7 +108,10 @@ def _reader_is_gone(error: BaseException | None = None) -> bool:
         gone = any(state & select.POLLERR for _, state in output.poll(0))
     try:
         sys.stdout.flush()
-    except BrokenPipeError:
+    except OSError as failure:
+        # EIO: the terminal was closed.
+        if not isinstance(failure, BrokenPipeError) and failure.errno != errno.EIO:
+            raise
         gone = True
     if gone:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -121,7 +126,8 @@ def _report(text: str) -> None:
 
 
 def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError):  # the terminal was closed
+        print(text, file=sys.stderr, flush=True)
 
 
 def dispatch(commands: Mapping[str, Callable[[list[str]], int | None]], args: Sequence[str], prog: str) -> int | None:

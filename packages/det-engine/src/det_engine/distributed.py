@@ -23,9 +23,10 @@ from torch import Tensor
 
 from det_engine.errors import EngineError
 from det_engine.lock import FolderLock
+from det_engine.watchdog import Watchdog
 
 LAUNCHED = "DET_LAUNCHED"
-"""Set in processes that `launch` started; it prints their message."""
+"""Set in processes that `launch` started, to the id of its own process; it prints their message."""
 _BACKENDS = {"cpu": "gloo", "cuda": "cpu:gloo,cuda:nccl", "npu": "cpu:gloo,npu:hccl"}
 # What is said where a connection to another process broke; that process is the one to name, not this one.
 _LOST = re.compile(r"connection (closed|reset|refused)|gloo|nccl|hccl|remote process|broken pipe", re.IGNORECASE)
@@ -72,53 +73,68 @@ def _together() -> bool:
 
 
 @contextlib.contextmanager
-def processes(device: torch.device) -> Iterator[None]:
-    """A block in which the processes that a launcher started are one job; without a launcher, nothing.
+def processes(device: torch.device, hang_seconds: float = 900.0) -> Iterator[None]:
+    """A block in which the processes that a launcher started are one job, and a watchdog sees that it moves.
 
     Only rank 0 prints. The backend follows from the device (gloo, nccl, hccl, and gloo beside them for what is on the
     host). A process that loses another one ends, a moment later, so that the launcher names the one that was lost.
     The block leaves the group as it is: call :func:`leave` when the last message is out.
+
+    Args:
+        device: what this process computes on.
+        hang_seconds: time without a sign of life of any process after which the job is ended.
 
     Raises:
         EngineError: the processes do not find each other, or another one was lost.
         RuntimeError: the block raised one that is not about another process.
     """
     if not is_launched():
-        yield
+        with Watchdog(hang_seconds, device):
+            yield
         return
+    with _joined(device, hang_seconds):
+        shown = sys.stdout
+        if not is_main():
+            sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 - lives as long as the process
+        try:
+            yield
+            # Nobody leaves while another one may still wait for what this process has sent.
+            gather_object(None)
+            broadcast_object(None)
+        except RuntimeError as error:
+            if not isinstance(error, dist.DistError) and not _LOST.search(str(error)):
+                raise
+            time.sleep(_PATIENCE)
+            reason = str(error).strip().splitlines()[0][:200]
+            raise EngineError(
+                f"Process {rank()} lost contact with another one, which probably ended: {reason}"
+            ) from error
+        finally:
+            sys.stdout = shown
+
+
+@contextlib.contextmanager
+def _joined(device: torch.device, hang_seconds: float) -> Iterator[None]:
+    """A block in which this process is part of its job, from the moment on in which it finds the store of all."""
     address = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
-    try:
-        _join(_BACKENDS[device.type])
-    except (dist.DistError, RuntimeError, ValueError) as error:
-        raise EngineError(
-            f"The {os.environ['WORLD_SIZE']} processes do not find each other at {address}: {error}"
-        ) from error
-    shown = sys.stdout
-    if not is_main():
-        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 - lives as long as the process
-    try:
-        yield
-        # Nobody leaves while another one may still wait for what this process has sent.
-        gather_object(None)
-        broadcast_object(None)
-    except RuntimeError as error:
-        if not isinstance(error, dist.DistError) and not _LOST.search(str(error)):
-            raise
-        time.sleep(_PATIENCE)
-        reason = str(error).strip().splitlines()[0][:200]
-        raise EngineError(f"Process {rank()} lost contact with another one, which probably ended: {reason}") from error
-    finally:
-        sys.stdout = shown
-
-
-def _join(backend: str) -> None:
-    # torchrun keeps one store for all its attempts, and what a process of an earlier one wrote there, such as its
-    # address, would be taken for that of its successor: both would wait for ever.
+    launcher = int(os.environ[LAUNCHED]) if LAUNCHED in os.environ else None
     patience = timedelta(minutes=30)
-    store, number, count = next(iter(dist.rendezvous("env://", timeout=patience)))
-    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    own = dist.PrefixStore(f"attempt {attempt} of {count}", store)
-    dist.init_process_group(backend, store=own, rank=number, world_size=count, timeout=patience)
+    with contextlib.ExitStack() as stack:
+        try:
+            found, number, count = next(iter(dist.rendezvous("env://", timeout=patience)))
+            # torchrun keeps one store for all its attempts, and what a process of an earlier one wrote there, such as
+            # its address, would be taken for that of its successor: both would wait for ever.
+            attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+            store = dist.PrefixStore(f"attempt {attempt} of {count}", found)
+            job: dict[str, Any] = {"number": number, "count": count, "launcher": launcher}
+            stack.enter_context(Watchdog(hang_seconds, device, store=store, **job))
+            backend = _BACKENDS[device.type]
+            dist.init_process_group(backend, store=store, rank=number, world_size=count, timeout=patience)
+        except (dist.DistError, RuntimeError, ValueError) as error:
+            raise EngineError(
+                f"The {os.environ['WORLD_SIZE']} processes do not find each other at {address}: {error}"
+            ) from error
+        yield
 
 
 def leave(status: int) -> None:
@@ -237,7 +253,7 @@ def launch(count: int, command: Sequence[str]) -> int:
 
     if count < 1:
         raise EngineError(f"The number of processes must be at least 1, got {count}.")
-    os.environ[LAUNCHED] = "1"
+    os.environ[LAUNCHED] = str(os.getpid())
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
     os.environ.setdefault("TORCHELASTIC_ERROR_LEVEL", "CRITICAL")
     config = LaunchConfig(
@@ -271,7 +287,7 @@ def _report(number: int, count: int, failure: Any) -> int:
     """Say which process failed and why; its status."""
     status = failure.exitcode
     message = failure.message if isinstance(failure.message, str) else failure.message.get("message", "")
-    if status in (130, 143):
+    if status in (129, 130, 143):
         return status  # rank 0 has said it
     if status < 0:
         name = signal.Signals(-status).name

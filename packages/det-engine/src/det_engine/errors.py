@@ -13,7 +13,8 @@ class Interrupted(BaseException):
     Like `KeyboardInterrupt` it is no `Exception`, so that code which survives errors does not survive Ctrl-C.
 
     Attributes:
-        status: exit status, 128 + signal number: 130 for SIGINT (Ctrl-C), 143 for SIGTERM.
+        status: exit status, 128 + signal number: 130 for SIGINT (Ctrl-C), 143 for SIGTERM, 129 for
+            SIGHUP (a closed terminal).
         step: number of finished steps.
         checkpoint: file from which the run goes on.
     """

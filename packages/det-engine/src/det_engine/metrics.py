@@ -19,17 +19,28 @@ class MetricsLog:
             is a torn last line.
         evaluated_step: last step whose evaluation counts; lines of later evaluations are removed.
 
+    Attributes:
+        damaged: lines that could not be read, which are now in `metrics.damaged.jsonl`.
+
     Raises:
         EngineError: the file cannot be written.
     """
 
     def __init__(self, path: Path, step: int = 0, evaluated_step: int = 0) -> None:
         self._path = path
+        self.damaged = 0
         try:
             limits = {"train": step, "evaluation": evaluated_step}
-            kept = [line for line in read_metrics(path) if line["step"] <= limits.get(line["kind"], step)]
+            lines, damaged = _read(path)
+            kept = [line for line in lines if line["step"] <= limits.get(line["kind"], step)]
+            if damaged:
+                self.damaged = len(damaged)
+                with path.with_name(f"{path.stem}.damaged{path.suffix}").open("ab") as file:
+                    file.write(b"".join(line + b"\n" for line in damaged))
             temporary = path.with_name(f"{path.name}.writing")
-            temporary.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+            temporary.unlink(missing_ok=True)
+            with temporary.open("x", encoding="utf-8") as file:
+                file.write("".join(json.dumps(line) + "\n" for line in kept))
             temporary.replace(path)
             self._file = path.open("a", encoding="utf-8")
         except OSError as error:
@@ -55,13 +66,25 @@ class MetricsLog:
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """The complete lines of a `metrics.jsonl`; an empty list where there is no file."""
-    lines = []
-    if path.exists():
-        for text in path.read_text(encoding="utf-8").splitlines():
-            try:
-                line = json.loads(text)
-            except ValueError:
-                continue
-            if isinstance(line, dict) and {"kind", "step"} <= line.keys():
-                lines.append(line)
-    return lines
+    return _read(path)[0]
+
+
+def _read(path: Path) -> tuple[list[dict[str, Any]], list[bytes]]:
+    """The lines that say what they should, and those that do not; one that is torn at the end counts as none."""
+    lines, damaged = [], []
+    *texts, torn = path.read_bytes().split(b"\n") if path.exists() else [b""]
+    for text in (*texts, torn):
+        line = _line(text)
+        if line is not None:
+            lines.append(line)
+        elif text.strip() and text is not torn:
+            damaged.append(text)
+    return lines, damaged
+
+
+def _line(text: bytes) -> dict[str, Any] | None:
+    try:
+        line = json.loads(text)
+        return line if isinstance(line["kind"], str) and type(line["step"]) is int else None
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None

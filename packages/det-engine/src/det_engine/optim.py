@@ -1,12 +1,15 @@
 """The optimizer of a model: parameter groups by the recipe's rules."""
 
+import fnmatch
 import re
-from collections.abc import Mapping, Sequence
+import types
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from det_engine.errors import EngineError
 from det_engine.model import as_trainable, plain_name
@@ -31,7 +34,8 @@ def build_optimizer(
     3. parameters named `bias`: factor `bias_lr_factor`, `bias_weight_decay`.
 
     For names that begin with one of the strings in entry i of the n `layer_groups` of a `TrainableModel`, the factor is
-    multiplied by `layer_decay ** (n - i)`. Each group carries `lr_factor` and `names`, the parameters' names in order.
+    multiplied by `layer_decay ** (n - i)`, and by that of the last pattern of `rates` that fits. Each group carries
+    `lr_factor` and `names`, the parameters' names in order.
 
     Args:
         model: owner of the parameters.
@@ -40,8 +44,8 @@ def build_optimizer(
         lr_on: device on which the learning rate lives as a tensor, for a captured step; None: a number.
 
     Raises:
-        EngineError: no parameter is trainable, the model does not name its layers, or the learning rate of AdamW should
-            live on an NPU.
+        EngineError: no parameter is trainable, the model does not name its layers, a pattern fits none of its names, or
+            the learning rate of AdamW should live on an NPU.
     """
     if config.optimizer == "adamw" and lr_on is not None and lr_on.type == "npu":
         raise EngineError(
@@ -49,6 +53,7 @@ def build_optimizer(
             "without capture, or take SGD."
         )
     layers = _layers(model, config)
+    _check_patterns("solver.rates", config.rates, model)
     groups: dict[tuple[float, float], dict[str, list]] = {}
     seen: set[int] = set()
     for prefix, module in model.named_modules():
@@ -58,7 +63,8 @@ def build_optimizer(
             seen.add(id(parameter))
             full_name = plain_name(f"{prefix}.{name}" if prefix else name)
             factor, decay = _rule(module, name, config)
-            rule = (factor * _layer_factor(full_name, layers, config.layer_decay), decay)
+            factor *= _layer_factor(full_name, layers, config.layer_decay) * _rate(full_name, config.rates)
+            rule = (factor, decay)
             group = groups.setdefault(rule, {"params": [], "names": []})
             group["params"].append(parameter if masters is None else masters.get(parameter, parameter))
             group["names"].append(full_name)
@@ -84,6 +90,52 @@ def build_optimizer(
             # and adds it to all later steps; from zero, the first step is the same as without a buffer.
             optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
     return optimizer
+
+
+def freeze(model: nn.Module, patterns: Sequence[str]) -> None:
+    """Leave parameters out of the training.
+
+    Args:
+        model: its parameters; a batch norm all of whose parameters are frozen stays in evaluation mode for good, so
+            that its statistics stay too.
+        patterns: of their names, in which `*` stands for anything, such as `backbone.*`.
+
+    Raises:
+        EngineError: a pattern fits no name.
+    """
+    _check_patterns("settings.freeze", patterns, model)
+    for name, parameter in model.named_parameters():
+        if _fits(plain_name(name), patterns):
+            parameter.requires_grad_(False)
+    for name, module in model.named_modules():
+        own = [plain_name(f"{name}.{part}" if name else part) for part, _ in module.named_parameters(recurse=False)]
+        if isinstance(module, _BatchNorm) and own and all(_fits(part, patterns) for part in own):
+            module.eval()
+            module.train = types.MethodType(_stay, module)  # type: ignore[method-assign]
+
+
+def _stay(module: nn.Module, mode: bool = True) -> nn.Module:  # noqa: ARG001
+    return module
+
+
+def _fits(name: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def _check_patterns(field: str, patterns: Iterable[str], model: nn.Module) -> None:
+    names = [plain_name(name) for name, _ in model.named_parameters()]
+    for pattern in patterns:
+        if not any(fnmatch.fnmatchcase(name, pattern) for name in names):
+            first = dict.fromkeys(name.partition(".")[0] for name in names)
+            raise EngineError(
+                f"{field} has the pattern {pattern!r}, which fits no parameter; their names begin with "
+                f"{', '.join(first)}."
+            )
+
+
+def _rate(name: str, rates: Mapping[str, float]) -> float:
+    fitting = [rate for pattern, rate in rates.items() if fnmatch.fnmatchcase(name, pattern)]
+    return fitting[-1] if fitting else 1.0
 
 
 def _layers(model: nn.Module, config: SolverConfig) -> Sequence[tuple[str, ...]]:
@@ -169,7 +221,7 @@ def _other_groups(own: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> st
         return (
             f"it has {len(theirs)} groups of parameters, and the model {len(own)}. Resume with the rules of the run "
             "for rates and decays (solver.norm_weight_decay, solver.bias_lr_factor, solver.bias_weight_decay, "
-            "solver.layer_decay), or start a new run from its weights."
+            "solver.layer_decay, solver.rates), or start a new run from its weights."
         )
     lines = [
         f"{len(names)} parameters are {what}, such as {min(names)}"

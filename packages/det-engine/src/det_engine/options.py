@@ -6,7 +6,7 @@ tyro does the reading and the printing; it comes with `det-engine[cli]`.
 import contextlib
 import dataclasses
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from types import ModuleType
 from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
@@ -31,7 +31,12 @@ class _Option:
 
 
 def override(
-    default: T, args: Sequence[str], prog: str, description: str | None = None, first: Sequence[str] = ()
+    default: T,
+    args: Sequence[str],
+    prog: str,
+    description: str | None = None,
+    first: Sequence[str] = (),
+    habits: Mapping[str, str] | None = None,
 ) -> T:
     """A copy of the dataclass `default` with the fields that `args` name replaced.
 
@@ -46,6 +51,7 @@ def override(
         prog: program name, for help and messages.
         description: text above the options in the help.
         first: options that the help begins with, such as `--solver.steps`; empty: all.
+        habits: what to say about options that other programs have, such as `{"--lr": "it is --solver.base-lr"}`.
 
     Raises:
         UsageError: an option does not exist (names the nearest), or a value does not fit.
@@ -72,7 +78,7 @@ def override(
         names = [option.name for option in options]
         misspelt = next((a for a in args if a.startswith("--") and _name(a) not in names), None)
         if misspelt is not None:
-            raise _unknown_option(misspelt, names, prog) from None
+            raise _unknown_option(misspelt, names, prog, habits) from None
         hints = {option.name: option.hint for option in options}
         raise UsageError(f"{sentence(complaints.getvalue(), args, hints, prog)} See {prog} --help.") from None
     if not rest:
@@ -80,7 +86,7 @@ def override(
     wrong = next((argument for argument in rest if argument.startswith("-")), None)
     if wrong is None:
         raise UsageError(f"Unexpected argument {rest[0]!r}. Options begin with --; see {prog} --help.")
-    raise _unknown_option(wrong, [option.name for option in options], prog)
+    raise _unknown_option(wrong, [option.name for option in options], prog, habits)
 
 
 def option_names(default: Any) -> list[str]:
@@ -88,9 +94,14 @@ def option_names(default: Any) -> list[str]:
     return [option.name for option in _options(default)]
 
 
+def named_options(args: Sequence[str]) -> set[str]:
+    """The options that arguments name, spelt with hyphens."""
+    return {_name(argument) for argument in args if argument.startswith("--")}
+
+
 def keep_explicit(fitted: T, parsed: T, prefix: str, args: Sequence[str]) -> T:
     """The dataclass `fitted`, but with the fields that `args` name, `--PREFIX.steps`, as they are in `parsed`."""
-    explicit = {_name(argument) for argument in args}
+    explicit = named_options(args)
     names = [field.name for field in dataclasses.fields(fitted)]  # type: ignore[arg-type]
     chosen = [name for name in names if f"--{prefix}.{name.replace('_', '-')}" in explicit]
     return dataclasses.replace(fitted, **{name: getattr(parsed, name) for name in chosen})  # type: ignore[type-var]
@@ -231,7 +242,10 @@ def _name(argument: str) -> str:
     return argument.partition("=")[0].replace("_", "-")
 
 
-def _unknown_option(argument: str, names: Sequence[str], prog: str) -> UsageError:
+def _unknown_option(argument: str, names: Sequence[str], prog: str, habits: Mapping[str, str] | None) -> UsageError:
     name = argument.partition("=")[0]
+    known = (habits or {}).get(_name(argument).lower())
+    if known is not None:
+        return UsageError(f"There is no option {name}: {known}. See {prog} --help.")
     near = nearest(name, names)
     return UsageError(f"Unknown option {name}.{f' Did you mean {near}?' if near else ''} See {prog} --help.")

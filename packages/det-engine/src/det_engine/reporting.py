@@ -1,6 +1,7 @@
 """Where the numbers of a training go: `metrics.jsonl`, TensorBoard and the display, from one place."""
 
 import contextlib
+import errno
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -88,6 +89,8 @@ class Reporter:
             self._writer = run.summary_writer(state.step)
         self._display = make_display(state.settings.display if self._is_main else "none", state.last_step, state.step)
         self._stages = shown_by(self._display)
+        if self._is_main and self._log.damaged:
+            self.note(f"{self._log.damaged} damaged lines of {run.metrics.name} are set aside in metrics.damaged.jsonl")
 
     def __enter__(self) -> "Reporter":
         self._stages.__enter__()
@@ -100,7 +103,8 @@ class Reporter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stages.__exit__(None, None, None)
-        self._display.close()
+        with _shown():
+            self._display.close()
         if self._is_main:
             self._log.close()
             try:
@@ -118,12 +122,14 @@ class Reporter:
 
     def note(self, text: str) -> None:
         """Show a line."""
-        self._display.note(text)
+        with _shown():
+            self._display.note(text)
 
     def step(self, times: StepTime) -> float:
         """A step ended; its seconds."""
         self._times.append(times)
-        self._display.step(self._state.step)
+        with _shown():
+            self._display.step(self._state.step)
         return times.whole
 
     def interval(self, losses: Mapping[str, float], lr: float) -> None:
@@ -149,14 +155,15 @@ class Reporter:
         if memory is not None:
             values["peak_memory_mib"] = memory
         self._write("train", values)
-        self._display.losses(state.step, values)
+        with _shown():
+            self._display.losses(state.step, values)
 
     def evaluation(self, metrics: Mapping[str, float], seconds: float) -> None:
         """An evaluation took `seconds`."""
         if not self._is_main:
             return
         self._write("evaluation", {**metrics, "seconds": seconds})
-        self._display.note(f"step {self._state.step}: evaluated in {seconds:.1f} s\n{table(metrics)}")
+        self.note(f"step {self._state.step}: evaluated in {seconds:.1f} s\n{table(metrics)}")
 
     def _write(self, kind: str, values: Mapping[str, float]) -> None:
         self._log.write(kind, self._state.step, values)
@@ -175,3 +182,13 @@ class Reporter:
             yield
         except OSError as error:
             raise EngineError(f"Cannot write {self._run.tensorboard}: {error.strerror or error}.") from error
+
+
+@contextlib.contextmanager
+def _shown() -> Iterator[None]:
+    """A block that writes to the terminal, if there still is one: a training does not end because it was closed."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise

@@ -27,6 +27,7 @@ class RunDirectory:
     | `metrics.jsonl` | a line per log interval and evaluation |
     | `tensorboard/` | the same as TensorBoard events |
     | `checkpoints/{last,previous,best}.pt` | to resume from; the one before; the best by the chosen metric |
+    | `checkpoints/step-N.pt` | kept for good, where `TrainSettings.keep_interval` says so |
     | `failures/` | broken steps, to be repeated |
     | `results.json`, `predictions.json`, `pictures/` | final metrics, detections, drawings |
     | `curves.png` | losses and evaluations over the steps |

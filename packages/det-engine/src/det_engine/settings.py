@@ -19,16 +19,20 @@ class TrainSettings:
             memory (gradient accumulation).
         log_interval: steps between two log lines, and between two reads from the device.
         checkpoint_interval: steps between two checkpoints; 0: only with evaluations and at the end.
+        keep_interval: steps between two checkpoints that are kept for good, as `step-N.pt`; 0: none is.
         evaluation_interval: steps between two evaluations; 0: only at the end.
         best_metric: name of the evaluated metric that decides on `best.pt`, such as `bbox/AP`; None: the first one.
         best_is_highest: whether a higher value of it is better.
         patience: evaluations in a row without a new best after which the training ends; 0: never.
         validation_batches: batches of held-out images whose losses are part of an evaluation; 0: none.
+        freeze: patterns of names of parameters that are not trained, such as `backbone.*`; a batch norm that they
+            freeze keeps its statistics too.
         on_failure: what a loss that is not finite, or explodes, leads to, after it has been explained: stop the
             training, skip the step, or go back (rollback) to the last checkpoint with half the learning rate.
         explosion: a loss above this many times the first one (or above this number) explodes; 0: none does.
         capture: replay the step from captured graphs on CUDA and NPU, one per shape of a batch.
-        hang_seconds: time without a step, or a batch of an evaluation, after which a job of several processes is ended.
+        hang_seconds: time without a sign of life of any process, or of the only one's data workers, after which a
+            training is ended.
         seed: of every random number in the training, not negative.
         display: live, line, plain, none, or auto: live on a terminal, a line in a notebook, plain elsewhere.
 
@@ -41,11 +45,13 @@ class TrainSettings:
     accumulate: int = 1
     log_interval: int = 20
     checkpoint_interval: int = 1000
+    keep_interval: int = 0
     evaluation_interval: int = 0
     best_metric: str | None = None
     best_is_highest: bool = True
     patience: int = 0
     validation_batches: int = 0
+    freeze: tuple[str, ...] = ()
     on_failure: Literal["stop", "skip", "rollback"] = "stop"
     explosion: float = 1000.0
     capture: bool = False
@@ -58,6 +64,7 @@ class TrainSettings:
             "accumulate": 1,
             "log_interval": 1,
             "checkpoint_interval": 0,
+            "keep_interval": 0,
             "evaluation_interval": 0,
             "patience": 0,
             "validation_batches": 0,

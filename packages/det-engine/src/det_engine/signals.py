@@ -5,10 +5,15 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from types import FrameType
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+from det_engine.distributed import LAUNCHED
+
+# SIGHUP: the terminal was closed; Windows has none.
+_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+_ECHO = 3.0  # seconds
 _SHOW_CURSOR = b"\x1b[?25h"
 
 
@@ -17,9 +22,10 @@ class StopRequested(BaseException):
 
 
 class StopSignals:
-    """Turns SIGINT (Ctrl-C) and SIGTERM into a request that the training loop looks at between steps.
+    """Turns SIGINT (Ctrl-C), SIGTERM and SIGHUP (a closed terminal) into a request that the training loop looks at.
 
-    A second signal ends the process at once, with 128 + its number. Outside the main thread it does nothing.
+    A second signal ends the process at once, with 128 + its number. One that is ignored, as SIGHUP is under `nohup`,
+    stays so. Outside the main thread it does nothing.
 
     Attributes:
         requested: number of the signal that came, or None.
@@ -28,11 +34,12 @@ class StopSignals:
     def __init__(self) -> None:
         self.requested: int | None = None
         self._raise_now = False
+        self._first = 0.0
         self._previous: dict[int, object] = {}
 
     def __enter__(self) -> "StopSignals":
         if threading.current_thread() is threading.main_thread():
-            for number in _SIGNALS:
+            for number in (n for n in _SIGNALS if signal.getsignal(n) != signal.SIG_IGN):
                 self._previous[number] = signal.signal(number, self._handle)
         return self
 
@@ -58,9 +65,13 @@ class StopSignals:
 
     def _handle(self, number: int, _: FrameType | None) -> None:
         if self.requested is not None:
+            # A terminal that is closed says so to its shell too, and a launcher passes on what all have got.
+            again = number == getattr(signal, "SIGHUP", None) or LAUNCHED in os.environ
+            if again and time.monotonic() - self._first < _ECHO:
+                return
             _write(b"\n" + (_SHOW_CURSOR if sys.stderr.isatty() else b""))
             os._exit(128 + number)
-        self.requested = number
+        self.requested, self._first = number, time.monotonic()
         _write(b"\nstopping after this step and a checkpoint; once more to leave at once\n")
         if self._raise_now:
             raise StopRequested

@@ -2,7 +2,7 @@
 
 import math
 from bisect import bisect_right
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from det_engine.errors import EngineError
@@ -32,6 +32,8 @@ class SolverConfig:
         betas: of adamw.
         layer_decay: learning rate of a layer relative to the next one (Clark et al., ELECTRA, arXiv:2003.10555); the
             model names its layers (`TrainableModel.layer_groups`), and everything else has the full rate.
+        rates: learning rates relative to the others by pattern of the parameters' names, such as
+            `{"backbone.*": 0.1}`; of several that fit the last one counts.
         schedule: multistep (`milestones`, `gamma`), or cosine, which falls to `final_factor` at the last step.
         final_factor: learning rate at the end of a cosine relative to `base_lr`.
         ema_decay: decay of a moving average of the weights, which is what is evaluated; None: no average.
@@ -56,6 +58,7 @@ class SolverConfig:
     optimizer: Literal["sgd", "adamw"] = "sgd"
     betas: tuple[float, float] = (0.9, 0.999)
     layer_decay: float = 1.0
+    rates: dict[str, float] = field(default_factory=dict)
     schedule: Literal["multistep", "cosine"] = "multistep"
     final_factor: float = 0.0
     ema_decay: float | None = None
@@ -75,6 +78,7 @@ class SolverConfig:
             "optimizer": (self.optimizer in ("sgd", "adamw"), "sgd or adamw"),
             "betas": (all(0 <= beta < 1 for beta in self.betas), "at least 0 and below 1"),
             "layer_decay": (0 < self.layer_decay <= 1, "above 0 and at most 1"),
+            "rates": (all(rate > 0 for rate in self.rates.values()), "positive numbers by pattern"),
             "schedule": (self.schedule in ("multistep", "cosine"), "multistep or cosine"),
             "final_factor": (0 <= self.final_factor <= 1, "between 0 and 1"),
             "ema_decay": (self.ema_decay is None or 0 <= self.ema_decay < 1, "at least 0 and below 1, or None"),

@@ -20,6 +20,8 @@ from det_engine.settings import TrainSettings
 from det_engine.solver import SolverConfig
 from det_engine.step import TrainStep
 
+HELD_OUT = "held-out annotations"
+"""Name of those surroundings of a training whose change makes evaluations incomparable."""
 _NEEDED = ("model", "optimizer", "scaler", "random", "step", "losses", "evaluated_step", "history", "best", "seconds")
 """Entries without which a checkpoint cannot be resumed."""
 
@@ -50,6 +52,7 @@ class TrainingState:
         batch_size: int,
         data_fingerprint: str,
         config: Any,
+        surroundings: Mapping[str, str] | None = None,
     ) -> None:
         self.device = device
         self.settings = settings
@@ -60,6 +63,12 @@ class TrainingState:
         self.last_step = solver.steps
         self.data_fingerprint = data_fingerprint
         self.config = to_plain(config)
+        self.surroundings = {
+            "device": device.type,
+            "torch": str(torch.__version__),
+            "threads": str(torch.get_num_threads()),
+            **(surroundings or {}),
+        }
         self.step = 0
         self.evaluated_step = 0
         self.history: list[dict[str, Any]] = []
@@ -99,6 +108,7 @@ class TrainingState:
             "batch_size": self.batch_size,
             "seed": self.settings.seed,
             "data_fingerprint": self.data_fingerprint,
+            "surroundings": self.surroundings,
             "config": self.config,
         }
 
@@ -146,7 +156,29 @@ class TrainingState:
         ]
         if changed:
             notes.append(f"changed since that checkpoint: {', '.join(changed)}")
+        notes += self._other_surroundings(state.get("surroundings", {}))
         return notes
+
+    def _other_surroundings(self, then: Mapping[str, Any]) -> list[str]:
+        """What is not as it was, though the configuration is, a line for each kind."""
+        now = {name: value for name, value in self.surroundings.items() if then.get(name, value) != value}
+        lines = []
+        computing = [f"{name} {then[name]} -> {now[name]}" for name in ("device", "torch", "threads") if name in now]
+        if computing:
+            lines.append(
+                f"computed otherwise than before that checkpoint ({', '.join(computing)}): sums are rounded in another "
+                "way, so the numbers are not those of an uninterrupted training to the last bit"
+            )
+        data = [name for name in now if name not in ("device", "torch", "threads")]
+        if data:
+            lines.append(f"not what it was at that checkpoint: {', '.join(data)}")
+        if HELD_OUT in data and self.best is not None:
+            best, self.best = self.best, None
+            lines.append(
+                f"evaluations from here on cannot be compared with those before, so the best is chosen anew; it was "
+                f"{best['metric']} {best['value']:.4f} at step {best['step']}"
+            )
+        return lines
 
     def _in_own_steps(self, state: Mapping[str, Any]) -> tuple[int, int, str]:
         """Step and evaluated step of a checkpoint in steps of this training's batch, and what to say about it."""

@@ -15,7 +15,7 @@ from det_engine.errors import EngineError
 from det_engine.guard import Guard
 from det_engine.masters import Masters
 from det_engine.model import Batch, plain_state, unwrapped
-from det_engine.optim import build_optimizer, set_lr
+from det_engine.optim import build_optimizer, freeze, set_lr
 from det_engine.precision import Precision
 from det_engine.settings import TrainSettings
 from det_engine.solver import SolverConfig
@@ -52,6 +52,7 @@ class TrainStep:
         self._captures, self._clip_norm = settings.capture, solver.clip_norm
         self.precision = Precision(settings.precision, device, settings.loss_scale)
         self.model = unwrapped(model.to(device))
+        freeze(self.model, settings.freeze)
         half = self.precision.weights
         self.masters = None if half == torch.float32 else Masters(self.model, half)
         self.optimizer = build_optimizer(

@@ -9,14 +9,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from det_engine import checkpoint, distributed
+from det_engine.batches import Batches, Data
 from det_engine.errors import EngineError, Interrupted
 from det_engine.failure import describe_terms, explain
 from det_engine.losses import BrokenStepError
 from det_engine.model import Batch
 from det_engine.plain import flatten, unflatten
-from det_engine.random_state import fork_rng, mixed_seed, seed_all
+from det_engine.random_state import fork_rng, seed_all
 from det_engine.reporting import Clock, Reporter
 from det_engine.run import RunDirectory
 from det_engine.settings import TrainResult, TrainSettings
@@ -24,9 +26,8 @@ from det_engine.signals import StopRequested, StopSignals
 from det_engine.solver import SolverConfig, lr_at
 from det_engine.state import TrainingState
 from det_engine.validation import validation_losses
-from det_engine.watchdog import Watchdog
+from det_engine.watchdog import Watchdog, watched
 
-Batches = Callable[[int], Iterator[Batch]]
 Evaluate = Callable[[], Mapping[str, Any]]
 _MOST_FAILURES = 10
 
@@ -44,6 +45,7 @@ def train(
     validation: Callable[[], Iterator[Batch]] | None = None,
     resume: Path | None = None,
     data_fingerprint: str = "",
+    surroundings: Mapping[str, str] | None = None,
     config: Any = None,
 ) -> TrainResult:
     """Train `model` for `solver.steps` steps; stop, resume and fail gracefully.
@@ -58,7 +60,8 @@ def train(
         solver: recipe for `batch_size` images a step (see `scaled_to_batch`).
         batches: `batches(step)` iterates over this process's batches of steps `step`, `step + 1`, ... (the first is
             0). Random numbers that it draws from the global CPU generators are seeded anew for each step, and it
-            cannot move the model's. A batch may name its images in `image_ids` (int64 `[B]`), for messages.
+            cannot move the model's. A batch may name its images in `image_ids` (int64 `[B]`), for messages. A list or
+            a DataLoader of batches is gone through again and again.
         batch_size: images a step, over all processes.
         device: from `resolve_device`; the model is moved there.
         run: where metrics, checkpoints and results go.
@@ -69,32 +72,36 @@ def train(
         validation: iterates over this process's share of held-out batches, for `settings.validation_batches`.
         resume: checkpoint file or run directory to go on from.
         data_fingerprint: names the training data; a checkpoint of other data is refused.
+        surroundings: texts by name, such as fingerprints of pictures, a change of which is said when the training goes
+            on; where it is `held-out annotations` that changed, the best is chosen anew.
         config: resolved configuration, kept in checkpoints.
 
     Returns:
         Final metrics and speed; also in `run.results`.
 
     Raises:
-        EngineError: wrong settings, a run that another process writes to, a checkpoint that does not fit, a full disk,
-            or a loss that is not finite.
-        Interrupted: SIGINT or SIGTERM came; the step was finished and a checkpoint written.
+        EngineError: wrong arguments or settings, a run that another process writes to, a checkpoint that does not fit,
+            a full disk, or a loss that is not finite.
+        Interrupted: SIGINT, SIGTERM or SIGHUP came; the step was finished and a checkpoint written.
     """
     settings = settings or TrainSettings()
+    device = torch.device(device)
+    _check_arguments(model, solver, batch_size, run, settings)
     distributed.per_process(batch_size)
     if distributed.is_main():
         run.hold()
     seed_all(settings.seed)
-    state = TrainingState(model, solver, settings, device, batch_size, data_fingerprint, config)
+    state = TrainingState(model, solver, settings, device, batch_size, data_fingerprint, config, surroundings)
     notes = [] if resume is None else [*state.resume(resume), *_repair(run, state)]
     with (
         StopSignals() as signals,
-        Watchdog(settings.hang_seconds) as watchdog,
+        watched(settings.hang_seconds, device) as watchdog,
         checkpoint.Writer() as writer,
         Reporter(run, state) as reporter,
     ):
-        for note in notes:
+        for note in (*notes, *_of_batch_norm(model, batch_size, settings.accumulate)):
             reporter.note(note)
-        data = _Data(batches, state, solver.steps)
+        data = Data(batches, state, solver.steps)
         loop = _Loop(state, solver, run, data, reporter, signals, watchdog, writer)
         with contextlib.closing(data):
             loop.start()
@@ -108,7 +115,25 @@ def train(
                     writer.wait()
                     raise Interrupted(signals.requested or 0, state.step, run.last) from None
             writer.wait()
+        for line in _of_the_best(run, state):
+            reporter.note(line)
     return _finish(state, run)
+
+
+def _of_batch_norm(model: nn.Module, batch_size: int, accumulate: int) -> list[str]:
+    """A line where batch norm makes the losses depend on how a batch is cut, or none."""
+    kinds = [kind for m in model.modules() if m.training and isinstance(m, _BatchNorm) for kind in [type(m)]]
+    synchronised = [kind for kind in kinds if issubclass(kind, nn.SyncBatchNorm)]
+    processes = 1 if len(synchronised) == len(kinds) else distributed.world_size()
+    if not kinds or processes * accumulate == 1:
+        return []
+    ways = ["statistics that are frozen (frozen_bn)", "group norm (gn)"]
+    ways = ways if accumulate > 1 else ["batch norm over all processes (sync_bn)", *ways]
+    return [
+        f"batch norm sees {batch_size // (processes * accumulate)} images at a time and not the {batch_size} of a "
+        f"step, so the losses differ from those of one process that sees all at once; {', or '.join(ways)}, would make "
+        "them equal"
+    ]
 
 
 def _repair(run: RunDirectory, state: TrainingState) -> list[str]:
@@ -128,6 +153,19 @@ def _repair(run: RunDirectory, state: TrainingState) -> list[str]:
     ]
 
 
+def _of_the_best(run: RunDirectory, state: TrainingState) -> list[str]:
+    """A line where the results, which are those of the last step, are not the best ones."""
+    best = state.best
+    if best is None or not state.history or best["step"] >= state.history[-1]["step"]:
+        return []
+    last = state.history[-1]
+    value = f" with {best['metric']} {last[best['metric']]:.4f}" if best["metric"] in last else ""
+    return [
+        f"the results are those of step {last['step']}{value}; the best, {best['metric']} {best['value']:.4f}, was at "
+        f"step {best['step']}: {run.best}"
+    ]
+
+
 def _finish(state: TrainingState, run: RunDirectory) -> TrainResult:
     metrics = {name: value for name, value in (state.history[-1] if state.history else {}).items() if name != "step"}
     speed = state.images / state.seconds if state.seconds else 0.0
@@ -140,39 +178,6 @@ def _finish(state: TrainingState, run: RunDirectory) -> TrainResult:
     return result
 
 
-class _Data:
-    """The batches of a training, from whichever step it is at."""
-
-    def __init__(self, batches: Batches, state: TrainingState, steps: int) -> None:
-        self._batches, self._state, self._steps = batches, state, steps
-        self._stream: Iterator[Batch] | None = None
-
-    def next(self) -> Batch:
-        """The batch of the state's step.
-
-        Raises:
-            EngineError: there are fewer batches than steps.
-        """
-        state = self._state
-        # Data may draw random numbers too; what they draw depends on nothing but the step.
-        with fork_rng(seed=mixed_seed(state.settings.seed, state.step, distributed.rank())):
-            if self._stream is None:
-                self._stream = self._batches(state.step)
-            try:
-                return next(self._stream)
-            except StopIteration:
-                raise EngineError(
-                    f"The data ended at step {state.step} of {self._steps}; batches() must yield one per step."
-                ) from None
-
-    def close(self) -> None:
-        """End the iteration; the next batch begins another one."""
-        close = getattr(self._stream, "close", None)
-        self._stream = None
-        if close is not None:
-            close()
-
-
 class _Loop:
     """One training, turn by turn, from its state's step to the last."""
 
@@ -181,7 +186,7 @@ class _Loop:
         state: TrainingState,
         solver: SolverConfig,
         run: RunDirectory,
-        data: _Data,
+        data: Data,
         reporter: Reporter,
         signals: StopSignals,
         watchdog: Watchdog,
@@ -192,6 +197,7 @@ class _Loop:
         self._watchdog, self._writer = watchdog, writer
         self._settings = state.settings
         self._vote = distributed.StopVote()
+        self._resumed_at = state.step if state.resumed_from == run.last else None
         self._clock = Clock(state.device)
 
     def start(self) -> None:
@@ -232,7 +238,9 @@ class _Loop:
             and (ended or _due(state.step, settings.evaluation_interval))
         ):
             self._evaluate(evaluate, held_out)
-        elif ended or _due(state.step, settings.checkpoint_interval):
+        elif self._resumed_at != state.step and (  # else it is there already
+            ended or any(_due(state.step, n) for n in (settings.checkpoint_interval, settings.keep_interval))
+        ):
             self._save()
         state.finished = ended or self._no_progress()
 
@@ -290,7 +298,7 @@ class _Loop:
             if evaluate is not None:
                 state.model.eval()
                 try:
-                    metrics = flatten(evaluate())
+                    metrics = _metrics(evaluate())
                 finally:
                     state.model.train()
             if validation is not None:
@@ -336,7 +344,10 @@ class _Loop:
         state.make_step.same_everywhere()
         if distributed.is_main():
             run = self._run
-            self._writer.save(run.last, state.state_dict(), keep=run.previous, best=run.best if best else None)
+            names = [run.best] if best else []
+            if _due(state.step, self._settings.keep_interval):
+                names.append(run.checkpoints / f"step-{state.step}.pt")
+            self._writer.save(run.last, state.state_dict(), keep=run.previous, names=names)
 
     def recover(self, error: BrokenStepError) -> None:
         """Explain a broken step, keep it, and do what the settings say."""
@@ -377,6 +388,34 @@ class _Loop:
             self._reporter.note(
                 f"{told} Going on from step {state.step} with {state.lr_factor:g} times the learning rate."
             )
+
+
+def _metrics(found: Any) -> dict[str, float]:
+    """What an evaluation gave, flat; of the main process alone."""
+    if not distributed.is_main():
+        return {}
+    if not isinstance(found, Mapping):
+        raise EngineError(
+            f"evaluate must return metrics by name, such as {{'accuracy': 0.9}}, got {type(found).__name__}."
+        )
+    try:
+        return flatten(found)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise EngineError(f"evaluate must return numbers by name, flat or nested, got {found!r:.200}.") from error
+
+
+def _check_arguments(model: Any, solver: Any, batch_size: Any, run: Any, settings: Any) -> None:
+    """Refuse arguments of another kind, which would fail later and elsewhere."""
+    kinds = {
+        "model": (model, nn.Module, "a torch.nn.Module"),
+        "solver": (solver, SolverConfig, "a SolverConfig"),
+        "batch_size": (batch_size, int, "a whole number"),
+        "run": (run, RunDirectory, "a RunDirectory, from RunDirectory.create or RunDirectory.open"),
+        "settings": (settings, TrainSettings, "TrainSettings"),
+    }
+    for name, (value, kind, expected) in kinds.items():
+        if not isinstance(value, kind):
+            raise EngineError(f"{name} must be {expected}, got {type(value).__name__}.")
 
 
 def _due(step: int, interval: int) -> bool:

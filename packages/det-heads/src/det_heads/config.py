@@ -21,6 +21,9 @@ __all__ = [
     "RPNConfig",
 ]
 
+MOST_CONVS = 100
+"""Convolutions in a row that a head may have: more come from a damaged file, not from a person."""
+
 
 def require(condition: bool, name: str, expected: str, got: object) -> None:
     """Refuse a value of a configuration's field.
@@ -173,6 +176,7 @@ class RPNConfig:
     def __post_init__(self) -> None:
         for name in ("convs", "samples", "pre_nms_train", "pre_nms_test", "post_nms_train", "post_nms_test"):
             require(getattr(self, name) > 0, f"rpn.{name}", "positive", getattr(self, name))
+        require(self.convs <= MOST_CONVS, "rpn.convs", f"1 to {MOST_CONVS}", self.convs)
         require(self.negative_iou <= self.positive_iou, "rpn.negative_iou", "at most positive_iou", self.negative_iou)
         require(
             self.normalizer in ("configured", "sampled"), "rpn.normalizer", "configured or sampled", self.normalizer
@@ -243,7 +247,7 @@ class BoxHeadConfig:
     def __post_init__(self) -> None:
         for name in ("conv_channels", "layers", "channels", "samples", "max_detections"):
             require(getattr(self, name) > 0, f"box.{name}", "positive", getattr(self, name))
-        require(self.convs >= 0, "box.convs", "0 or more", self.convs)
+        require(0 <= self.convs <= MOST_CONVS, "box.convs", f"0 to {MOST_CONVS}", self.convs)
         require(self.norm in (None, "bn", "gn"), "box.norm", "bn, gn or None", self.norm)
         require(0 <= self.label_smoothing < 1, "box.label_smoothing", "in [0, 1)", self.label_smoothing)
         require(0 <= self.score_threshold < 1, "box.score_threshold", "in [0, 1)", self.score_threshold)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from det_backbones import kaiming_normal
 from det_heads.branches import BranchConfig
-from det_heads.config import PoolConfig, require
+from det_heads.config import MOST_CONVS, PoolConfig, require
 from det_heads.matching import Samples
 from det_heads.packing import pack, unpack
 from det_heads.parts import WHOLE, BatchPart
@@ -53,6 +53,7 @@ class KeypointHeadConfig(BranchConfig):
     def __post_init__(self) -> None:
         for name in ("num_keypoints", "convs", "channels"):
             require(getattr(self, name) > 0, f"keypoints.{name}", "positive", getattr(self, name))
+        require(self.convs <= MOST_CONVS, "keypoints.convs", f"1 to {MOST_CONVS}", self.convs)
 
     def build(
         self,

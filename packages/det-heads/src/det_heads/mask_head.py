@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from det_heads.branches import BranchConfig
-from det_heads.config import PoolConfig, require
+from det_heads.config import MOST_CONVS, PoolConfig, require
 from det_heads.initialization import init_mask_head
 from det_heads.losses import mask_loss
 from det_heads.matching import Samples
@@ -60,7 +60,7 @@ class MaskHeadConfig(BranchConfig):
     paste_threshold: float = 0.5
 
     def __post_init__(self) -> None:
-        require(self.convs >= 0, "mask.convs", "0 or more", self.convs)
+        require(0 <= self.convs <= MOST_CONVS, "mask.convs", f"0 to {MOST_CONVS}", self.convs)
         require(self.channels > 0, "mask.channels", "positive", self.channels)
         require(self.norm in (None, "bn", "gn"), "mask.norm", "bn, gn or None", self.norm)
         require(

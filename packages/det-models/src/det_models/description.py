@@ -2,11 +2,12 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, fields
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import cattrs
 
-from det_coco import Resize, default_buckets
+from det_coco import BatchShape, Resize, default_buckets
+from det_coco.resize import SizeRule
 from det_heads import YolactConfig
 from det_models.categories import Categories
 from det_models.checkpoints import CheckpointError
@@ -54,13 +55,16 @@ def read_description(values: Mapping[str, Any]) -> tuple[ModelConfig, Categories
     """
     try:
         model = _of_recipe(values["recipe"]) if "model" not in values else values["model"]
-        categories = {entry["id"]: entry["name"] for entry in values["categories"]}
-        return _model(model), categories
+        categories = structured({entry["id"]: entry["name"] for entry in values["categories"]}, dict[int, str | None])
+        structured(values.get("limbs", ()), tuple[tuple[int, int], ...])
+        found = _model(model)
+        BatchShape(buckets=found.buckets, masks="none")  # which says what is no bucket
+        return found, categories
     except CheckpointError:
         raise
-    except (cattrs.BaseValidationError, KeyError, TypeError, ValueError) as error:
+    except Exception as error:  # of any kind, where any value may stand in place of any other
         raise CheckpointError(
-            "what it says of its network was written by another version, and cannot be read"
+            "what it says of its network was written by another version, or is damaged, and cannot be read"
         ) from error
 
 
@@ -121,7 +125,7 @@ def _of_recipe(recipe: Mapping[str, Any]) -> dict[str, Any]:
 def _images(
     shortest: tuple[int, ...],
     longest: int,
-    rule: Literal["detectron2", "maskrcnn_benchmark", "torchvision", "yolact"],
+    rule: SizeRule,
 ) -> dict[str, Any]:
     resize = Resize(shortest=shortest, longest=longest, rule=rule)
     return {"resize": asdict(resize), "buckets": default_buckets(resize)}

@@ -1,12 +1,13 @@
 """Files with weights, read once, and told apart by what is in them."""
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
 from det_backbones import WeightsFile, read_weights
 from det_heads import YolactConfig
@@ -27,11 +28,14 @@ from det_models.config import ModelConfig
 from det_models.description import read_description
 from det_models.inference import plain_tensors
 from det_models.predictor import Predictor
+from det_models.size import check_size
 
 __all__ = ["Weights", "open_weights"]
 
 RUN_FORMAT = "det-engine checkpoint"
 """What the checkpoints of `det_engine` call their format."""
+RUN_VERSION = 1
+"""The latest version of it that is known here."""
 _OUR_BODY = "backbone.body."
 """How names of a state dict of ours begin, and where no other system's rules fit, of nobody else's."""
 
@@ -93,22 +97,38 @@ class Weights:
             raise CheckpointError(f"{self.path} holds the weights of no detector that is known here.")
         return self.tensors
 
-    def fill(self, network: Detector, *, drop_class_head: bool = False) -> Report:
+    def fill(
+        self,
+        network: Detector,
+        *,
+        drop_class_head: bool = False,
+        drop_mismatched: bool = False,
+        parts: Sequence[str] = (),
+    ) -> Report:
         """Give a network these weights.
 
         Args:
-            network: Of the same architecture.
+            network: Of the same architecture, or of one with the same parts.
             drop_class_head: Leave out the layers that tell classes apart, where the file has another number of them.
+            drop_mismatched: Leave out whatever does not fit.
+            parts: Names of parts to take, such as `backbone`; empty: all.
 
         Returns:
             What became of the tensors.
 
         Raises:
             ClassCountError: The numbers of classes differ, and `drop_class_head` is not set.
-            CheckpointError: The architecture is another, or the file holds no detector. The network is unchanged.
+            CheckpointError: The architecture is another, the file holds no detector, or there is no such part. The
+                network is unchanged.
         """
         try:
-            return load(network, self._tensors(), drop_class_head=drop_class_head)
+            return load(
+                network,
+                self._tensors(),
+                drop_class_head=drop_class_head,
+                drop_mismatched=drop_mismatched,
+                parts=parts,
+            )
         except ClassCountError as error:
             raise ClassCountError(f"{self.path}: {error}.") from error
         except CheckpointError as error:
@@ -131,6 +151,7 @@ class Weights:
             CheckpointError: The file holds no detector, or one that cannot be built here.
         """
         try:
+            check_size(self.network())
             with plain_tensors():
                 network = build(self.network()).float()
         except CheckpointError:
@@ -189,16 +210,18 @@ def open_weights(path: str | os.PathLike[str]) -> Weights:
 
     Raises:
         WeightsError: It is missing, damaged, or not only weights.
-        CheckpointError: It is a detector that cannot be built here, or was written by another version.
+        CheckpointError: It is a detector that cannot be built here, has numbers that are not finite, or was written
+            by another version.
     """
     path = _file(Path(path))
     file = read_weights(path)
     try:
-        if file.metadata.get("format") == RUN_FORMAT:
-            return _run(path, file)
-        return _foreign(path, file)
+        found = _run(path, file) if file.metadata.get("format") == RUN_FORMAT else _foreign(path, file)
+        if found.tensors is not None:
+            _check_finite(found.tensors.tensors)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}.") from error
+    return found
 
 
 def _file(path: Path) -> Path:
@@ -212,13 +235,38 @@ def _file(path: Path) -> Path:
 
 
 def _run(path: Path, file: WeightsFile) -> Weights:
-    tensors = {**file.arrays, **(file.metadata.get("average") or {})}
+    version = file.metadata.get("version", RUN_VERSION)
+    if not isinstance(version, int) or version > RUN_VERSION:
+        writer = file.metadata.get("written_by", "a later det-engine")
+        raise CheckpointError(f"it has version {version} of the format, written by {writer}; update det-models")
+    average, config = (_by_name(file, name) for name in ("average", "config"))
+    if not all(isinstance(tensor, Tensor) for tensor in average.values()):
+        raise CheckpointError("its averaged weights are no tensors")
+    tensors = {**file.arrays, **average}
     own = Translation(system="ours", tensors=tensors, names={name: name for name in tensors})
-    config = file.metadata.get("config") or {}
     if not {"model", "recipe"} & set(config):
         return Weights(path=path, kind="run", file=file, tensors=own, categories={})
     model, categories = read_description(config)
     return Weights(path=path, kind="run", file=file, tensors=own, model=model, categories=categories)
+
+
+def _by_name(file: WeightsFile, entry: str) -> Mapping[str, Any]:
+    """An entry that is None or values by name."""
+    value = file.metadata.get(entry)
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
+        raise CheckpointError(f"its entry {entry!r} is not values by name")
+    return value
+
+
+def _check_finite(tensors: Mapping[str, Tensor]) -> None:
+    bad = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
+    if bad:
+        raise CheckpointError(
+            f"{len(bad)} of its {len(tensors)} tensors hold numbers that are not finite, such as {bad[0]}; whatever "
+            "made it had failed before, so use an earlier one"
+        )
 
 
 def _foreign(path: Path, file: WeightsFile) -> Weights:

@@ -88,7 +88,7 @@ def check_twins(records: Records, areas: np.ndarray) -> Iterator[Case]:
             else:
                 detail = (
                     f"annotations {records.ids[n]} ({names[0]}) and {records.ids[m]} ({names[1]}) in "
-                    f"{records.file_of(n)} have one box"
+                    f"{records.file_of(n)} share one box"
                 )
                 yield records.case("conflicting_labels", n, detail, others=(m,))
 

@@ -12,7 +12,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from PIL import Image
@@ -123,12 +123,12 @@ def inspect(job: Job) -> Seen:
     picture = Image.fromarray(pixels)
     for n, box in enumerate(job.boxes):
         crops[n] = _crop(picture, box)
-    header = _header(data)
+    header, extrema = _header(data), cast("Sequence[tuple[int, int]]", picture.getextrema())
     thumb = picture.convert("L").resize((THUMB, THUMB), Image.Resampling.BOX)
     return Seen(
         size=size,
-        grey=bool((pixels[..., 0] == pixels[..., 1]).all() and (pixels[..., 1] == pixels[..., 2]).all()),
-        spread=int((pixels.max(axis=(0, 1)).astype(int) - pixels.min(axis=(0, 1))).max()),
+        grey=_is_grey(pixels[::16, ::16]) and _is_grey(pixels),
+        spread=max(high - low for low, high in extrema),
         digest=hashlib.blake2b(pixels.tobytes() + repr(size).encode(), digest_size=16).digest(),
         thumb=np.asarray(thumb),
         masks=_masks(job, annotated_size(job.size, size, header["orientation"])),
@@ -138,7 +138,7 @@ def inspect(job: Job) -> Seen:
 
 
 def annotated_size(said: tuple[int, int], size: tuple[int, int], orientation: int) -> tuple[int, int]:
-    """Find the size that annotations go by.
+    """Find the size that annotations go by, or one that holds them either way.
 
     Args:
         said: (height, width) that the file says, or zeros.
@@ -146,10 +146,14 @@ def annotated_size(said: tuple[int, int], size: tuple[int, int], orientation: in
         orientation: its EXIF orientation.
 
     Returns:
-        the file's; the picture's where the file says none, or has height and width swapped by mistake.
+        the file's; the picture's where the file says none, or has height and width swapped by mistake; where the two
+        are simply different, the larger of each side.
     """
-    swapped = said == size[::-1] and orientation < 5
-    return size if all(size) and (swapped or not all(said)) else said
+    if not all(size) or (said == size[::-1] and orientation >= 5):
+        return said
+    if not all(said) or said == size[::-1]:
+        return size
+    return max(said[0], size[0]), max(said[1], size[1])
 
 
 def _submitted(pool: Executor, jobs: Sequence[Job]) -> Iterator[Seen]:
@@ -170,6 +174,10 @@ def _header(data: bytes) -> dict[str, Any]:
             "frames": getattr(image, "n_frames", 1),
             "transparent": _is_transparent(image),
         }
+
+
+def _is_grey(pixels: np.ndarray) -> bool:
+    return bool((pixels == pixels[..., :1]).all())
 
 
 def _is_transparent(image: Image.Image) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from det_coco._coco_api import coco_mask
+from det_coco.doctor.values import MOST
 from det_coco.rle import decode_counts
 
 _FAR = 3.0
@@ -123,8 +124,8 @@ def polygons_of(segmentation: list[Any]) -> list[np.ndarray] | str:
             return "a polygon holds something that is not a number"
         if points.ndim > 2 or points.size % 2 or (points.ndim == 2 and points.shape[1] != 2):
             return f"a polygon has an odd number of coordinates ({points.size})"
-        if not np.isfinite(points).all():
-            return "a polygon has NaN or infinite coordinates"
+        if not (np.abs(points) <= MOST).all():
+            return "a polygon has NaN, infinite or huge coordinates"
         found.append(points.reshape(-1, 2))
     return found
 
@@ -160,8 +161,10 @@ def _bends(polygon: np.ndarray) -> bool:
 
 
 def _signed_area(polygon: np.ndarray) -> float:
+    if len(polygon) < 3:
+        return 0.0
     x, y = (polygon - polygon[0]).T
-    return float(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2 if len(polygon) >= 3 else 0.0
+    return float(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2
 
 
 def _crosses(polygon: np.ndarray, pixels: float, size: tuple[int, int]) -> bool:

@@ -67,8 +67,8 @@ def _categories(content: dict[str, Any], cases: list[Case]) -> dict[int, str]:
             cases.append(
                 Case(kind="wrong_type", detail=f"category {record['id']} has a text as id", fix=tuple(changes))
             )
-        number, name = record.get("id"), record.get("name")
-        if type(number) is not int or not isinstance(name, str):
+        number, name = integer(record.get("id")), record.get("name")
+        if number is None or not isinstance(name, str):
             detail = f"category number {row} is {describe(given)}, without an id that is a number or without a name"
             cases.append(Case(kind="broken_category", detail=detail, fix=(gone,)))
         elif number in known:
@@ -91,7 +91,8 @@ def _images(content: dict[str, Any], cases: list[Case]) -> tuple[list[int], list
         changes = whole_numbers(record, ("id", "height", "width"), ("images", row))
         name, gone = record.get("file_name"), remove("images", row)
         name = name if isinstance(name, str) else ""
-        missing = [key for key, found in (("id", type(record.get("id")) is int), ("file_name", name)) if not found]
+        known = {"id": integer(record.get("id")) is not None, "file_name": bool(name)}
+        missing = [key for key, found in known.items() if not found]
         if missing:
             detail = f"image number {row} has no usable {' and no usable '.join(missing)}: {describe(given)}"
             cases.append(Case(kind="broken_image", detail=detail, files=(name,) if name else (), fix=(gone,)))

@@ -38,6 +38,7 @@ class Records:
         crowd: bool `[N]` crowd regions and objects to be ignored.
         categories: category id -> name.
         cases: what was found on the way.
+        is_coco: whether the file is COCO's JSON, and not of a format that knows no ids and areas.
         held: pictures that lie in no folder, the bytes of their files by row in `content["images"]`.
     """
 
@@ -58,6 +59,7 @@ class Records:
     crowd: np.ndarray
     categories: dict[int, str]
     cases: list[Case] = field(repr=False)
+    is_coco: bool = True
     held: dict[int, bytes] = field(default_factory=dict, repr=False)
 
     @property
@@ -92,6 +94,8 @@ class Records:
 
     def by_image(self) -> list[np.ndarray]:
         """Annotations of each image, in the file's order: I arrays int64 `[M]`."""
+        if not self.image_ids:
+            return []
         order = np.argsort(self.image, kind="stable")
         return np.split(order, np.searchsorted(self.image[order], np.arange(1, len(self.image_ids))))
 

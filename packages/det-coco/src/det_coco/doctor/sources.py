@@ -25,11 +25,16 @@ def open_records(name: str, source: SplitSource) -> Records:
         n: row.pop("picture") for n, row in enumerate(content["images"]) if isinstance(row, dict) and "picture" in row
     }
     records = read_records(name, source.source, source.image_folder, content)
+    records.is_coco = _is_coco(source)
     records.held.update(held)
     records.cases.extend(
         Case(kind="remark", detail=r.message.rstrip("."), annotation_ids=r.annotation_ids) for r in remarks
     )
     return records
+
+
+def _is_coco(source: SplitSource) -> bool:
+    return _is_coco(source.whole) if isinstance(source, WrittenPart) else isinstance(source, Split)
 
 
 def _content(source: SplitSource) -> dict[str, Any]:

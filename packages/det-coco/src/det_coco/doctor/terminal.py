@@ -36,7 +36,7 @@ def report(checkup: Checkup, statistics: Mapping[str, Statistics]) -> str:
         lines += [*columns(["", *shown], overview(shown)), FOOTNOTE, ""]
         lines += [*columns(["class", *shown], class_rows(shown)[:_MOST_CLASSES])]
         more = len(class_rows(shown)) - _MOST_CLASSES
-        lines += [f"and {counted(more, 'more class')}" if more > 0 else "", ""]
+        lines += [*([f"and {counted(more, 'more class')}"] if more > 0 else []), ""]
     lines += findings_text(checkup.findings)
     return "\n".join(lines).rstrip() + "\n"
 
@@ -104,7 +104,7 @@ def _about(findings: Sequence[Finding]) -> str:
     files, ids = ({str(v) for f in findings for v in values(f)} for values in (_files_of, _ids_of))
     parts = [counted(len(files), "picture")] * bool(files) + [counted(len(ids), "annotation")] * bool(ids)
     changes = sum(len(finding.fix) for finding in findings)
-    mended = f"--fix makes {counted(changes, 'change')}" if changes else "no change is certain"
+    mended = f"--fix makes {counted(changes, 'change')}" if changes else "--fix changes nothing"
     return f"({'; '.join([*([' and '.join(parts)] if parts else []), mended])}.)"
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from det_coco.annotations import CocoIndex
 from det_coco.detections import Detections
 from det_coco.errors import DataError
-from det_coco.layout import default_split, find_splits, load_split, no_default
+from det_coco.layout import default_split, find_splits, load_split
 from det_coco.protocol import Protocol
 from det_coco.report.analysis import PRECISION, analyse
 from det_coco.report.comparison import compare
@@ -102,7 +102,10 @@ def open_split(data: Path, split: str | None, *, keypoints: bool = False) -> Coc
     splits = find_splits(data, keypoints=keypoints)
     name = default_split(splits, "val") if split is None else split
     if name is None:
-        raise no_default(data, splits, "val", "Name the one that the results belong to: --split.")
+        raise DataError(
+            f"{data} has no split to evaluate on by its name (it has: {', '.join(splits)}). Name the one that the "
+            "results belong to by --split."
+        )
     return load_split(data, name, keypoints=keypoints, check_images=False)
 
 

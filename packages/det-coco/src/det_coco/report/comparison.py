@@ -20,8 +20,9 @@ class Difference:
 
     Attributes:
         intervals: of AP, AP50, AP75 and "AP/<class>", each less that of the first.
-        gained: int64, rows of the index: objects that this result finds at its working point, and the first not.
-        lost: int64, rows of the index: objects that the first finds.
+        gained: int64 `[P]` rows, in the index, of the P objects that this result finds at its working point, and the
+            first not.
+        lost: int64 `[Q]` rows of the Q objects that the first finds, and this result not.
     """
 
     intervals: dict[str, Interval]

@@ -23,7 +23,7 @@ class Example:
         position: of the image.
         words: what there is to see.
         annotations: ids of the annotations that it is about.
-        detections: rows of the detections to draw, for each results file that is drawn.
+        detections: int64 `[K]` rows of the K detections to draw, for each results file that is drawn.
         region: the part to draw, x1, y1, x2, y2 in pixels; None: all of the picture.
     """
 

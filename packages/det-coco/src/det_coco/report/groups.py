@@ -14,6 +14,8 @@ from det_coco.report.outcomes import FOUND
 
 # Up to and with so many objects in an image.
 _NUMBERS = (1, 3, 7, 15, 31, np.iinfo(np.int64).max)
+# COCO's end of large areas, beyond all pictures.
+_LARGEST = 1e10
 # Pixels to the border at which a box counts as cut by it.
 _BORDER = 1.0
 
@@ -64,7 +66,9 @@ def _by_size(index: CocoIndex, matches: Matches, curves: Curves) -> list[Group]:
     for place, (name, (smallest, largest)) in enumerate(curves.protocol.area_ranges.items(), start=1):
         best = curves.precision[:, :, :, place, -1]
         shown = {"s": "small", "m": "medium", "l": "large"}.get(name, name)
-        words = f"{shown} ({smallest**0.5:g} to {largest**0.5:g} pixels squared)"
+        ends = [f"{end**0.5:g}²" for end in (smallest, largest)]
+        upper = f"up to {ends[1]}" if smallest == 0 else f"{ends[0]} to {ends[1]}"
+        words = f"{shown} ({upper if largest < _LARGEST else f'from {ends[0]}'} pixels)"
         count = int(((areas >= smallest) & (areas <= largest)).sum())
         half = best[np.array(curves.protocol.iou_thresholds) == FOUND]
         values = (mean(part) for part in (best, half, curves.recall[:, :, place, -1]))

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -91,7 +91,14 @@ def load_reference(
     return load(model, translate(state, system), drop_class_head=drop_class_head)
 
 
-def load(model: nn.Module, checkpoint: Translation, *, drop_class_head: bool = False) -> Report:
+def load(
+    model: nn.Module,
+    checkpoint: Translation,
+    *,
+    drop_class_head: bool = False,
+    drop_mismatched: bool = False,
+    parts: Sequence[str] = (),
+) -> Report:
     """Give a model the tensors of a checkpoint.
 
     Args:
@@ -99,14 +106,25 @@ def load(model: nn.Module, checkpoint: Translation, *, drop_class_head: bool = F
         checkpoint: Its tensors under our names.
         drop_class_head: Leave out the layers that tell classes apart, where the checkpoint has another number of
             classes than the model; they keep what the model was initialised with.
+        drop_mismatched: Leave out whatever has another shape, or is in one of the two alone.
+        parts: Names of parts to take, as the report has them, with hyphens: `backbone`, `region-proposals`; empty: all.
 
     Raises:
         ClassCountError: The numbers of classes differ, and `drop_class_head` is not set.
-        CheckpointError: The architectures differ; the message names the first mismatches. The model is unchanged.
+        CheckpointError: The architectures differ; the message names the first mismatches. Or there is no such part. The
+            model is unchanged.
     """
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    wanted = {name for name in expected if not is_counter(name)}
-    found = {name: tensor for name, tensor in checkpoint.tensors.items() if name in expected or not is_counter(name)}
+    chosen = _names_of(parts, [*checkpoint.tensors, *expected])
+    wanted = {name for name in expected if not is_counter(name) and name in chosen}
+    found = {
+        name: tensor
+        for name, tensor in checkpoint.tensors.items()
+        if name in chosen and (name in expected or not is_counter(name))
+    }
+    if drop_mismatched:
+        found = {name: tensor for name, tensor in found.items() if expected.get(name) == tuple(tensor.shape)}
+        wanted &= found.keys()
     unknown = [name for name in found if name not in expected]
     lacking = sorted((name for name in wanted if name not in found), key=list(expected).index)
     different = [name for name in found if name in expected and tuple(found[name].shape) != expected[name]]
@@ -136,13 +154,14 @@ def load(model: nn.Module, checkpoint: Translation, *, drop_class_head: bool = F
             + first(classes)
         )
     model.load_state_dict({name: tensor for name, tensor in found.items() if name not in classes}, strict=False)
-    counters = [name for name in checkpoint.tensors if name not in found]
+    left = [name for name in checkpoint.tensors if name not in found]
+    taken = {name for name in found if name not in classes}
     return Report(
         system=checkpoint.system,
-        matched={name: checkpoint.names[name] for name in found if name not in classes and name in checkpoint.names},
-        ignored=(*checkpoint.ignored, *(checkpoint.names[name] for name in counters)),
+        matched={name: checkpoint.names[name] for name in taken if name in checkpoint.names},
+        ignored=(*checkpoint.ignored, *(checkpoint.names[name] for name in left)),
         missing=tuple(
-            name for name in expected if name in wanted and (name not in checkpoint.names or name in classes)
+            name for name in expected if not is_counter(name) and (name not in taken or name not in checkpoint.names)
         ),
         dropped=tuple(classes),
     )
@@ -150,6 +169,18 @@ def load(model: nn.Module, checkpoint: Translation, *, drop_class_head: bool = F
 
 def _other_classes(name: str, found: tuple[int, ...], expected: tuple[int, ...]) -> bool:
     return _CLASS_HEAD.fullmatch(name) is not None and found[1:] == expected[1:]
+
+
+def _names_of(parts: Sequence[str], names: Sequence[str]) -> set[str]:
+    """Those names that belong to one of the parts; all without any."""
+    if not parts:
+        return set(names)
+    part_of = {name: _part(name)[1].replace(" ", "-") for name in names}
+    there = list(dict.fromkeys(part_of.values()))
+    wrong = [part for part in parts if part not in there]
+    if wrong:
+        raise CheckpointError(f"there is no part {wrong[0]!r}; parts are {', '.join(there)}")
+    return {name for name in names if part_of[name] in parts}
 
 
 def _part(name: str) -> tuple[int, str]:

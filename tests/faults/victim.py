@@ -1,0 +1,164 @@
+"""A training that dies where it is told to: what the tests of faults start, in a process of its own.
+
+python -m tests.faults.victim RUN STEPS [KIND [NUMBER]]
+
+It goes on where there is a checkpoint. KIND and NUMBER say what happens at which operation on files (counted from 1,
+opening, writing, flushing, linking, renaming and deleting beneath RUN): `kill` ends the process as kill -9 does, `full`
+says from then on that the disk is full, `count` prints how many there were. `slow` delays each, and `clock` moves the
+clock by hours with each.
+"""
+
+import errno
+import itertools
+import os
+import pathlib
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from det_engine import RunDirectory, TrainSettings, cli, train
+from testing.small_training import make_batches, make_evaluate, make_net, make_run, make_solver
+
+SETTINGS = TrainSettings(
+    log_interval=3, checkpoint_interval=2, evaluation_interval=4, keep_interval=6, display="none", validation_batches=0
+)
+
+
+class Disk:
+    """Counts operations on files beneath a folder, and does to one of them what it was told.
+
+    Args:
+        folder: where operations count.
+        kind: see the module.
+        number: of the operation at which it happens.
+    """
+
+    def __init__(self, folder: Path, kind: str, number: int) -> None:
+        self.folder, self.kind, self.number, self.done = str(folder.absolute()), kind, number, 0
+
+    def touch(self, *paths: Any) -> None:
+        """An operation on paths begins."""
+        if not any(str(path).startswith(self.folder) for path in paths):
+            return
+        self.done += 1
+        if self.kind == "kill" and self.done == self.number:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if self.kind == "full" and self.done >= self.number:
+            raise OSError(errno.ENOSPC, "No space left on device", str(paths[0]))
+        if self.kind == "slow":
+            time.sleep(0.001)
+
+    def wrapped(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """A function whose paths are its first arguments, and that counts."""
+
+        def counting(*args: Any, **kwargs: Any) -> Any:
+            self.touch(*args[:2])
+            return function(*args, **kwargs)
+
+        return counting
+
+    def install(self) -> None:
+        """Stand between this process and its files."""
+        for name in ("link", "replace", "rename", "unlink", "mkdir"):
+            setattr(os, name, self.wrapped(getattr(os, name)))
+        opened = pathlib.Path.open
+
+        def open_path(path: Path, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
+            if mode[0] in "wxa":
+                self.touch(path)
+            file = opened(path, mode, *args, **kwargs)
+            return _File(file, path, self) if mode[0] in "wxa" else file
+
+        pathlib.Path.open = open_path  # type: ignore[method-assign, assignment]
+        synced = os.fsync
+
+        def sync(descriptor: int) -> None:
+            self.touch(Path(f"/proc/self/fd/{descriptor}").readlink())
+            synced(descriptor)
+
+        os.fsync = sync
+
+
+class _File:
+    """A file whose writing counts."""
+
+    def __init__(self, file: Any, path: Path, disk: Disk) -> None:
+        self._file, self._path, self._disk = file, path, disk
+
+    def write(self, data: Any) -> int:
+        self._disk.touch(self._path)
+        return self._file.write(data)
+
+    def __enter__(self) -> "_File":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+
+def learn(path: Path, steps: int, *, fresh: bool) -> None:
+    """Train to the end, or go on."""
+    run = make_run(path) if fresh else RunDirectory.open(path)
+    model = make_net()
+    train(
+        model,
+        solver=make_solver(steps),
+        batches=make_batches,
+        batch_size=4,
+        device=torch.device("cpu"),
+        run=run,
+        settings=SETTINGS,
+        evaluate=make_evaluate(model),
+        resume=None if fresh else run.path,
+    )
+
+
+def main(path: str, steps: str, kind: str = "count", number: str = "0") -> None:
+    """Train under a fault."""
+    run = RunDirectory(path)
+    disk = Disk(run.path, kind, int(number))
+    disk.install()
+    if kind == "clock":
+        moved = itertools.count()
+        real = time.time
+        time.time = lambda: real() + (-1) ** next(moved) * 7200 * next(moved)
+    fresh = not (run.last.exists() or run.previous.exists())
+    if fresh:  # what was killed before its first checkpoint is begun anew
+        shutil.rmtree(run.path, ignore_errors=True)
+    learn(run.path, int(steps), fresh=fresh)
+    if kind == "count":
+        print(disk.done)
+
+
+def start(*arguments: object) -> int:
+    """The same in a fork of this process, which has loaded torch already; its process id."""
+    sys.stdout.flush()
+    child = os.fork()
+    if not child:
+        status = 1
+        try:
+            torch.set_num_threads(1)
+            status = cli.run_main(lambda: main(*map(str, arguments)))
+        finally:
+            os._exit(status)
+    return child
+
+
+def ended(process: int) -> int:
+    """Status of a process when it has ended; minus the number of the signal that ended it."""
+    _, status = os.waitpid(process, 0)
+    return os.waitstatus_to_exitcode(status)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    raise SystemExit(cli.run_main(lambda: main(*sys.argv[1:])))
