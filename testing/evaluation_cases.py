@@ -186,3 +186,45 @@ def lvis_numbers(content: Content, rows: list[dict[str, Any]], iou_type: str, li
     evaluator = lvis.LVISEval(truth, lvis.LVISResults(truth, rows, max_dets=limit), iou_type)
     evaluator.run()
     return [float(value) for value in evaluator.get_results().values()]
+
+
+def distinct(rows: list[dict[str, Any]], seed: int) -> list[dict[str, Any]]:
+    """The rows with scores that all differ and boxes off the grid: no order and no threshold is a matter of taste."""
+    random = np.random.RandomState(seed)
+    scores = (random.permutation(len(rows)) + 1) / (len(rows) + 2)
+    moves = random.normal(0, 0.3, (len(rows), 4))
+    return [
+        {**row, "score": float(score), "bbox": np.maximum(np.add(row["bbox"], move), 0.1).tolist()}
+        for row, score, move in zip(rows, scores, moves, strict=True)
+    ]
+
+
+def tide_numbers(
+    content: Content, rows: list[dict[str, Any]], iou_type: str
+) -> tuple[dict[str, int], dict[str, float]]:
+    """The number of TIDE's errors by kind and what they cost in AP50, as a fraction, by the tidecv package.
+
+    Its drawings need opencv and seaborn, its numbers do not.
+    """
+    for name in ("cv2", "seaborn", "pandas", "appdirs"):
+        sys.modules.setdefault(name, MagicMock())
+    tidecv = import_module("tidecv")
+    truth, found = tidecv.Data("truth"), tidecv.Data("found")
+    for annotation in content["annotations"]:
+        add = truth.add_ignore_region if annotation["iscrowd"] else truth.add_ground_truth
+        code = coco_mask.merge(_codes(annotation["segmentation"]))
+        add(annotation["image_id"], annotation["category_id"], annotation["bbox"], code)
+    for row in rows:
+        found.add_detection(row["image_id"], row["category_id"], row["score"], row["bbox"], row["segmentation"])
+    run = tidecv.TIDE().evaluate(truth, found, mode={"bbox": "bbox", "segm": "mask"}[iou_type])
+    counts = {kind.short_name: len(errors) for kind, errors in run.error_dict.items()}
+    return counts, {kind.short_name: cost / 100 for kind, cost in run.fix_main_errors().items()}
+
+
+def _codes(segmentation: Any) -> list[Any]:
+    """Run-length codes of the parts of a mask of an object."""
+    if isinstance(segmentation, list):
+        return coco_mask.frPyObjects(segmentation, HEIGHT, WIDTH)
+    if isinstance(segmentation["counts"], list):
+        return [coco_mask.frPyObjects(segmentation, HEIGHT, WIDTH)]
+    return [segmentation]

@@ -91,8 +91,8 @@ def test_a_directory_that_is_no_data_set(refuse, tmp_path):
 
 
 def test_a_missing_split(refuse_data, data):
-    (data / "annotations" / "instances_val.json").unlink()
-    assert "train" in refuse_data(data)
+    (data / "annotations" / "instances_train.json").rename(data / "annotations" / "instances_2019.json")
+    assert "it has: 2019, val. Name the one to use: --data.train-split." in refuse_data(data)
 
 
 def test_a_missing_image_folder(refuse_data, data):
@@ -314,7 +314,7 @@ def test_a_checkpoint_that_another_version_wrote(refuse, mask_rcnn_run, shapes, 
         (("train", "--solver.steps", "many"), "--solver.steps"),
         (("train", "--train.precision", "fp8"), "--train.precision"),
         (("train", "--data.batch", "0"), "batch must be at least 1, got 0"),
-        (("train", "--solver.base-lr", "nan"), "base_lr"),
+        (("train", "--solver.base-lr", "nan"), "Option --solver.base-lr must be positive, got nan"),
         (("train", "pictures/"), "Unexpected argument 'pictures/'"),
         (("benchmark", "--steps", "0"), "steps must be at least 1, got 0"),
         (("benchmark", "--warmup", "-1"), "warmup must be at least 0, got -1"),
@@ -344,13 +344,13 @@ def test_unknown_options_and_values(args, says, refuse):
         ("--backbone.width 0", "width must be positive"),
         ("--backbone.pyramid-channels 0", "--backbone.pyramid-channels must be at least 1"),
         ("--backbone.freeze-at 9", "freeze_at"),
-        ("--train.seed -1", "Setting seed must be at least 0"),
-        ("--train.log-interval 0", "Setting log_interval must be at least 1"),
+        ("--train.seed -1", "Option --train.seed must be at least 0"),
+        ("--train.log-interval 0", "Option --train.log-interval must be at least 1"),
         ("--train.precision tf32", "use fp32 or bf16 on the CPU"),
         ("--data.val-split nope", "has no split 'nope'"),
         ("--data.batch 0", "Option --data.batch must be at least 1, got 0"),
-        ("--solver.steps 0", "solver.steps must be at least 1, got 0"),
-        ("--solver.milestones 9 3", "solver.milestones must be steps in rising order, got (9, 3)"),
+        ("--solver.steps 0", "Option --solver.steps must be at least 1, got 0"),
+        ("--solver.milestones 9 3", "Option --solver.milestones must be steps in rising order, got (9, 3)"),
     ],
 )
 def test_values_that_make_no_sense(options, says, refuse, shapes, tmp_path):

@@ -24,7 +24,7 @@ def bench(monkeypatch, tmp_path):
 
     yield call
     torch.set_num_threads(threads)
-    for name in ("train_step", "infer", "roofline", "loader", "detectors", "measuring", "scenes"):
+    for name in ("train_step", "infer", "roofline", "loader", "index", "detectors", "measuring", "scenes"):
         sys.modules.pop(name, None)
 
 
@@ -63,3 +63,10 @@ def test_inference(bench):
 def test_loading(bench, shapes):
     (row,) = bench("loader", "--data", str(shapes), "--images", "4", "--batch", "2", "--size", "64", "--workers", "0")
     assert row["images_per_second"].keys() == {"ours", "torchvision"}
+
+
+@pytest.mark.slow
+def test_opening(bench):
+    first, later, ranks = bench("index", "--images", "300", "--objects", "3000", "--repeat", "1")
+    assert [row["cpu_seconds"].keys() for row in (first, later)] == [{"ours", "pycocotools"}] * 2
+    assert ranks["reads"] == 1

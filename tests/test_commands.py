@@ -120,7 +120,7 @@ def test_a_run_leaves_everything(mask_rcnn_run, shapes):
     run = mask_rcnn_run
     assert {path.name for path in run.iterdir()} == {
         "checkpoints", "config.json", "curves.png", "environment.json", "metrics.jsonl", "pictures", "predictions.json",
-        "results.json", "tensorboard",
+        "report.html", "results.json", "tensorboard",
     }  # fmt: skip
     config = read(run / "config.json")
     assert config["app"] == "mask_rcnn"

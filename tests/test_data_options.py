@@ -40,9 +40,9 @@ def test_a_data_set_without_a_split_gets_one_that_is_kept(farm, tmp_path, capsys
     run = tmp_path / "run"
     assert train("faster_rcnn", root, run, *FAST) == 0
     out = capsys.readouterr().out
-    assert f"Data: {root}: 6 classes; 10 images, " in out
-    assert " to train on, 2 images, " in out
-    assert "held out by image (kept in split.json), of labels.json, pictures in data.\n" in out
+    assert f"Data: {root}: 6 classes (labels.json, pictures in data); 10 images, " in out
+    assert " to train on; 2 images, " in out
+    assert " held out, chosen image by image, kept in split.json.\n" in out
     parts = read(run / "split.json")
     names = {image["file_name"] for image in read(root / "labels.json")["images"]}
     assert (len(parts["train"]), len(parts["val"])) == (10, 2)
@@ -71,8 +71,8 @@ def test_train_and_valid_need_no_option(farm, tmp_path, capsys):
     assert train("faster_rcnn", root, tmp_path / "run", *FAST) == 0
     out = capsys.readouterr().out
     assert f"Data: {root}: 6 classes; 12 images, " in out
-    assert " to train on (train/_annotations.coco.json, pictures in train); 4 images, " in out
-    assert " held out (valid/_annotations.coco.json, pictures in valid).\n" in out
+    assert " to train on (train/_annotations.coco.json, pictures beside it); 4 images, " in out
+    assert " held out (valid/_annotations.coco.json, pictures beside it).\n" in out
     assert train("faster_rcnn", root, tmp_path / "other", "--data.val-split", "valid", *FAST) == 0
 
 
@@ -88,7 +88,7 @@ def test_training_and_held_out_data_from_two_places(shapes, tmp_path, capsys):
     assert read(tmp_path / "eval" / "results.json")["bbox"] == read(tmp_path / "both" / "results.json")["bbox"]
     capsys.readouterr()
     assert call(*small_run, *both[:2], "--output", tmp_path / "alone") == 0
-    assert "held out by image" in capsys.readouterr().out
+    assert "held out, chosen image by image" in capsys.readouterr().out
     whole = ("--data", annotations / "instances_train.json")
     assert call(*small_run, *both[2:], *whole, "--output", tmp_path / "val") == 0
     assert "; 12 images, " in capsys.readouterr().out
@@ -191,7 +191,8 @@ def test_the_objects_are_counted(farm, faster_rcnn_run, tmp_path, capsys):
     crowd = sum(one["iscrowd"] for one in objects)
     options = ("--weights", faster_rcnn_run, "--data", root, "--output", tmp_path / "eval")
     assert call("faster_rcnn", "eval", *options) == 0
-    said = f"Data: 4 images, {len(objects) - crowd - 2} objects, {crowd} crowd regions, 1 ignored, 1 dropped ("
+    regions = "1 crowd region" if crowd == 1 else f"{crowd} crowd regions"
+    said = f"Data: 4 images, {len(objects) - crowd - 2} objects, {regions}, 1 ignored, 1 dropped ("
     assert said in capsys.readouterr().out
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from apps.common.app import App
 from apps.common.config import Recipe
+from apps.common.detecting import DetectorOptions, loading_of
 from apps.common.weights import describe
 from det_backbones import read_weights
 from det_engine import checkpoint
@@ -311,3 +312,14 @@ def test_reading_is_by_content(tmp_path: Path) -> None:
     files = [read_weights(path) for path in (one, two)]
     first, second = (read(file.arrays, file.metadata) for file in files)
     assert (first.system, first.detector, first.backbone) == (second.system, second.detector, second.backbone)
+
+
+def test_the_named_recipe_says_how_images_are_loaded(tmp_path: Path) -> None:
+    """Of another system's file, which says nothing of it."""
+    options = DetectorOptions(weights=tmp_path / "theirs.pth", recipe="tiny")
+    torch.save(theirs("detectron2", random_model(recipe_of("detectron2")).state_dict()), options.weights)
+    app = APPS["mask_rcnn"]
+    data = app.recipes["tiny"]().data
+    assert (data.batch, data.workers) != (2, 2)
+    assert loading_of(app, options, open_weights(options.weights)) == (data.batch, data.workers)
+    assert loading_of(app, replace(options, recipe=None), open_weights(options.weights)) == (2, 2)

@@ -13,6 +13,7 @@ from testing.trained import SYSTEMS, write_example
 # det-engine's example is tested, with its output, in its own package; that of det-models wants files.
 APART = ("det-engine", "det-models")
 READMES = [p for p in sorted(ROOT.glob("packages/*/README.md")) if p.parent.name not in APART]
+READMES.append(ROOT / "docs" / "formats.md")
 MODELS = ROOT / "packages" / "det-models" / "README.md"
 # A training of two steps on twelve pictures.
 SHORTER = {
@@ -22,7 +23,7 @@ SHORTER = {
 }
 
 
-@pytest.mark.parametrize("path", READMES, ids=lambda path: path.parent.name)
+@pytest.mark.parametrize("path", READMES, ids=lambda path: f"{path.parent.name}/{path.name}")
 def test_its_python_runs(path, tmp_path, monkeypatch, torchvision_is_restored):
     monkeypatch.chdir(tmp_path)
     run_blocks(path)
@@ -51,3 +52,10 @@ def test_training_from_python(tmp_path, monkeypatch, capsys):
     found = run_blocks(MODELS, SHORTER)["found"]
     assert set(found.categories.values()) == set(CLASSES)
     assert read_weights("runs/shapes/checkpoints/last.pt").metadata["step"] == 2
+
+
+def test_reports_from_python(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    run_blocks(ROOT / "docs" / "report.md")
+    assert (tmp_path / "report.html").exists()
+    assert "boxes: half finds 0 objects that the first misses" in capsys.readouterr().out

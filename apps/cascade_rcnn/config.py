@@ -90,7 +90,7 @@ def _mmdetection(name: str, summary: str, *, mask: bool = True, depth: Depth = 5
             weights={50: "resnet50-0676ba61.pth", 101: "resnet101-63fe2227.pth"}[depth],
         ),
         detector=mmdetection_cascade_config(mask=mask),
-        data=DataConfig(batch=16, train_sizes=(800,)),
+        data=DataConfig(batch=16, train_sizes=(800,), rounding="mmdetection"),
         solver=SolverConfig(
             base_lr=0.02,
             reference_batch=16,

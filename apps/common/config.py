@@ -31,6 +31,8 @@ class LoadingConfig:
     """Leave images without a usable object out of training."""
     min_keypoints: int = 0
     """Leave images with fewer labelled keypoints out of training."""
+    exif: bool = True
+    """Turn pictures upright as their EXIF orientation says; False where they were annotated as they are stored."""
     workers: int = 2
     train: str | None = None
     """Annotation file or folder to train on; by default `--data`."""
@@ -56,7 +58,8 @@ class DataConfig(LoadingConfig):
     """Shorter side, one drawn per image."""
     test_size: int = 800
     max_size: int = 1333
-    rounding: Literal["detectron2", "maskrcnn_benchmark", "torchvision"] = "detectron2"
+    rounding: Literal["detectron2", "maskrcnn_benchmark", "mmdetection", "torchvision"] = "detectron2"
+    """Whose sizes and pixels a resize gives."""
     buckets: tuple[tuple[int, int], ...] = ()
     """Padded shapes (height, width), the smallest that holds a batch is taken; empty: one per orientation. Several per
     orientation keep images of one aspect together, which on COCO saves a seventh of the pixels."""

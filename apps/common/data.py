@@ -30,17 +30,18 @@ def training_batches(recipe: Recipe, index: CocoIndex, start: int, *, pin_memory
     return iter(loader)
 
 
-def evaluation_loader(model: ModelConfig, index: CocoIndex, *, batch: int, workers: int) -> Loader:
-    """This process's share of the images of a split, each once, as the model gets them."""
+def evaluation_loader(model: ModelConfig, index: CocoIndex, *, batch: int, workers: int, tight: bool = False) -> Loader:
+    """This process's share of the images of a split, each once, as the model gets them; `tight` as in `BatchShape`."""
     return eval_loader(
         index,
         resize=model.resize,
-        shape=BatchShape(buckets=model.buckets, masks="none"),
+        shape=BatchShape(buckets=model.buckets, masks="none", tight=tight),
         batch_size=_share(batch, index),
         rank=distributed.rank(),
         world_size=distributed.world_size(),
         workers=workers,
-        grouping=grouping(model.resize, model.buckets),
+        # Images of one padded size: what is found in one does not depend on the others of its batch.
+        grouping="bucket" if tight else grouping(model.resize, model.buckets),
     )
 
 

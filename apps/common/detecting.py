@@ -35,6 +35,8 @@ class DetectorOptions:
     """Non-maximum suppression leaves out a box with a larger IoU with a better one; by default as in the run."""
     batch: int | None = None
     """Images at a time."""
+    exif: bool | None = None
+    """Turn pictures upright as their EXIF orientation says; by default as in the run, which does unless told not to."""
     device: str = "auto"
     """auto, cpu, cuda or npu."""
     precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
@@ -100,10 +102,22 @@ def autocast_name(precision: str, device: torch.device, loss_scale: float | None
     return {"tf32": "fp32", "O2": "fp16"}.get(name, name)
 
 
-def loading_of(weights: Weights) -> tuple[int, int]:
-    """Images of a step and worker processes of the run that weights come from; 2 and 2 where they are of no run."""
-    data = (weights.description.get("recipe") or {}).get("data") or {}
+def loading_of(app: App, options: DetectorOptions, weights: Weights) -> tuple[int, int]:
+    """Images of a step and worker processes of the recipe that is named, or of the run; else 2 and 2."""
+    if options.recipe is not None:
+        named = app.recipes[options.recipe]().data
+        return named.batch, named.workers
+    data = _data_of(weights)
     return data.get("batch", 2), data.get("workers", 2)
+
+
+def turns_upright(weights: Weights, options: DetectorOptions) -> bool:
+    """Whether pictures are turned as their EXIF orientation says: as the option or else the run says."""
+    return _data_of(weights).get("exif", True) if options.exif is None else options.exif
+
+
+def _data_of(weights: Weights) -> dict[str, Any]:
+    return (weights.description.get("recipe") or {}).get("data") or {}
 
 
 def on_categories(weights: Weights, index: CocoIndex, classes: Sequence[str] = ()) -> Weights:

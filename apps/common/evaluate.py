@@ -19,10 +19,12 @@ from apps.common.detecting import (
     open_options,
     predictor,
     say_what_was_read,
+    turns_upright,
 )
 from apps.common.options import default_output, new_run
 from apps.common.pictures import draw_beside_truth
 from apps.common.printing import print_classes, print_final, print_metrics, print_places
+from apps.common.report import write_report
 from apps.common.splits import open_split
 from det_coco import CocoIndex, Detections, Protocol, save_results
 from det_coco import evaluate as coco_evaluate
@@ -76,14 +78,20 @@ class Evaluator:
             return {}
         self.detections = Detections.concatenate(gathered).sorted()
         with stage("evaluating"):
-            tasks = comparable(self.index, detector.tasks)
+            tasks = comparable(self.index, detector.tasks, say=not self.metrics)
             self.protocol = protocol_of(detector, self.index, self.rules)
             self.metrics = coco_evaluate(self.index, self.detections, tasks, protocol=self.protocol)
         return self.metrics
 
     def _detect(self, detector: Predictor) -> Iterator[Detections]:
         """Detections of this process's images, image by image."""
-        batches = evaluation_loader(detector.config, self.index, batch=detector.batch_size, workers=self.workers)
+        batches = evaluation_loader(
+            detector.config,
+            self.index,
+            batch=detector.batch_size,
+            workers=self.workers,
+            tight=detector.shape.tight,
+        )
         with stage("detecting", len(self.index)) as advance:
             for batch in batches:
                 identifiers = batch["image_ids"].tolist()
@@ -99,23 +107,26 @@ class Evaluator:
             save_results(self.detections, run.predictions)
         draw_beside_truth(self.index, self.detections, run.pictures, pictures)
 
+    def report(self, app: App, run: RunDirectory, *, pictures: int) -> None:
+        """Write report.html, with so many pictures of each kind."""
+        write_report(app, run, self.index, self.detections, self.metrics, self.protocol, pictures)
 
-def comparable(index: CocoIndex, tasks: Sequence[str]) -> tuple[str, ...]:
-    """The tasks for which a split has truth, and a line about those for which it has none.
+
+def comparable(index: CocoIndex, tasks: Sequence[str], *, say: bool = True) -> tuple[str, ...]:
+    """The tasks for which a split has truth.
 
     Args:
         index: the split.
         tasks: IoU types of a detector, such as `bbox` and `segm`.
+        say: print a line about those for which it has none.
     """
-    if not index.num_instances:
-        print(f"{index.annotation_file} has no annotated object, so there is no AP.")
-        return ()
-    missing = {"segm": not index.has_masks, "keypoints": index.skeleton is None}
-    names = {"segm": "masks ('segmentation')", "keypoints": "keypoints"}
-    for task in tasks:
-        if missing.get(task):
+    nothing = not index.num_instances
+    missing = {"bbox": nothing, "segm": nothing or not index.has_masks, "keypoints": nothing or index.skeleton is None}
+    names = {"bbox": "objects", "segm": "masks ('segmentation')", "keypoints": "keypoints"}
+    for task in tasks if say else ():
+        if missing[task]:
             print(f"{index.annotation_file} has no {names[task]}, so there is no {task} AP.")
-    return tuple(task for task in tasks if not missing.get(task))
+    return tuple(task for task in tasks if not missing[task])
 
 
 def protocol_of(detector: Predictor, index: CocoIndex, rules: Protocol) -> Protocol:
@@ -190,10 +201,10 @@ def _evaluate(app: App, options: EvalOptions, device: torch.device) -> None:
     """The evaluation, in each of its processes."""
     weights = open_options(app, options)
     with distributed.main_first(), stage("reading annotations"):
-        index = open_split(options.data, options.split, weights)
+        index = replace(open_split(options.data, options.split, weights), exif=turns_upright(weights, options))
     if options.images:
         index = index.of_images(options.images)
-    batch, workers = loading_of(weights)
+    batch, workers = loading_of(app, options, weights)
     detector = predictor(on_categories(weights, index, options.classes), options, device, batch)
     say_what_was_read(weights)
     run = new_run(options.output or default_output(app, "eval"), options, device, replace=True)
@@ -210,6 +221,7 @@ def _evaluate(app: App, options: EvalOptions, device: torch.device) -> None:
     if not evaluator.metrics:
         print(f"{speed:.1f} images/s. Detections, in COCO's results format with the ids of the data: {run.predictions}")
         return
+    evaluator.report(app, run, pictures=options.pictures)
     print_metrics(evaluator.metrics)
     if options.per_class:
         print_classes(index, evaluator.protocol, evaluator.metrics)

@@ -1,128 +1,235 @@
-"""What of a recipe follows from options that say something else: schedules from steps, limits from sizes."""
+"""What of a recipe does not fit a data set: its options with better values, as a command line."""
 
+import os
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from itertools import chain
+from pathlib import Path
+from typing import Any
 
-from apps.common.config import DataConfig, LoadingConfig, R
-from det_engine import SolverConfig
-from det_engine.options import named_options
+import numpy as np
+import torch
 
-HABITS = {
-    "--epochs": "a training is as long as --solver.steps, each of --data.batch images",
-    "--max-iter": "a training is as long as --solver.steps",
-    "--iterations": "a training is as long as --solver.steps",
-    "--batch-size": "it is --data.batch, the images of a step over all devices",
-    "--batch": "it is --data.batch, the images of a step over all devices",
-    "--ims-per-batch": "it is --data.batch, the images of a step over all devices",
-    "--lr": "it is --solver.base-lr",
-    "--lr0": "it is --solver.base-lr",
-    "--learning-rate": "it is --solver.base-lr",
-    "--lr-steps": "it is --solver.milestones",
-    "--lr-gamma": "it is --solver.gamma",
-    "--wd": "it is --solver.weight-decay",
-    "--weight-decay": "it is --solver.weight-decay",
-    "--momentum": "it is --solver.momentum",
-    "--optimizer": "it is --solver.optimizer",
-    "--warmup": "it is --solver.warmup-steps",
-    "--workers": "it is --data.workers",
-    "--num-workers": "it is --data.workers",
-    "--imgsz": "sizes are --data.train-sizes and --data.test-size (YOLACT: --data.size)",
-    "--img-size": "sizes are --data.train-sizes and --data.test-size (YOLACT: --data.size)",
-    "--data-path": "it is --data",
-    "--dataset": "it is --data",
-    "--work-dir": "it is --output",
-    "--output-dir": "it is --output",
-    "--project": "it is --output",
-    "--config-file": "recipes are named by --recipe, and --config takes the config.json of a run",
-    "--model": "networks are named by --recipe",
-    "--pretrained": "it is --weights",
-    "--load-from": "it is --weights",
-    "--resume-from": "it is --resume",
-    "--num-gpus": "it is --nproc",
-    "--gpus": "it is --nproc",
-    "--world-size": "it is --nproc",
-    "--amp": "it is --train.precision, bf16 or fp16",
-    "--fp16": "it is --train.precision fp16",
-    "--half": "it is --train.precision fp16",
-    "--seed": "it is --train.seed",
-    "--print-freq": "it is --train.log-interval",
-    "--save-period": "it is --train.checkpoint-interval, and --train.keep-interval for those that are kept",
-    "--patience": "it is --train.patience",
-    "--freeze": "it is --train.freeze, with patterns of names such as 'backbone.*'",
-    "--trainable-backbone-layers": "it is --backbone.freeze-at, which counts the frozen ones",
-}
-"""Options of other trainers, and what stands for them here."""
+from apps.common.app import App, with_classes
+from apps.common.config import DataConfig, Recipe
+from apps.common.data import training_batches
+from det_coco import CocoIndex, DataError, limits
+from det_coco.doctor.proposals import (
+    MATCH,
+    Proposal,
+    Proposals,
+    anchor_recall,
+    propose_anchors,
+    propose_buckets,
+    propose_size,
+    seen_boxes,
+)
+from det_heads import YolactConfig
+
+_SPARE = 0.8
+"""Share of the free memory that a batch may fill: the rest is for workspace and fragmentation."""
 
 
-def fitted_schedule(fitted: SolverConfig, chosen: SolverConfig, args: Sequence[str]) -> tuple[SolverConfig, str]:
-    """The milestones of a recipe in proportion to another number of steps, unless an option says where they are.
+@dataclass
+class Fit:
+    """A recipe that is being fitted.
+
+    Attributes:
+        recipe: as it is fitted by now.
+        changed: options that differ.
+        kept: sentences on what fits.
+    """
+
+    recipe: Recipe
+    changed: list[Proposal]
+    kept: list[str]
+
+    def add(self, option: str, value: str, reason: str) -> None:
+        """Propose a value for an option."""
+        self.changed.append(Proposal(option, value, reason))
+
+    def data(self, **values: Any) -> None:
+        """Change fields of the data section."""
+        self.recipe = replace(self.recipe, data=replace(self.recipe.data, **values))
+
+
+def fit(app: App, recipe: Recipe, indexes: Sequence[CocoIndex], data: Path, device: torch.device) -> Proposals:
+    """Fit a recipe to a data set.
 
     Args:
-        fitted: the recipe's, for the batch of the training.
-        chosen: the same with what options say.
-        args: the options.
+        app: the recipe's.
+        recipe: to begin with.
+        indexes: the splits, the one to train on first.
+        data: what `--data` names.
+        device: whose memory the batch has to fit in.
 
     Returns:
-        The solver, and what to say about it.
+        the options that differ, and a command line with them.
     """
-    if chosen.steps == fitted.steps:
-        return chosen, ""
-    line = ""
-    moves = chosen.schedule == "multistep" and chosen.milestones and "--solver.milestones" not in named_options(args)
-    if moves:
-        milestones = tuple(max(1, round(m * chosen.steps / fitted.steps)) for m in chosen.milestones)
-        line += f" Milestones in proportion: {_list(chosen.milestones)} -> {_list(milestones)}."
-        chosen = replace(chosen, milestones=milestones)
-    if chosen.warmup_steps >= chosen.steps:
-        line += (
-            f" The learning rate is not reached: the warm-up takes {chosen.warmup_steps} steps, and the training has "
-            f"{chosen.steps} (--solver.warmup-steps)."
+    found = Fit(with_classes(recipe, indexes[0].num_classes), [], [])
+    _fit_size(found, indexes[0])
+    _fit_anchors(found, indexes[0])
+    _fit_limits(found, indexes)
+    _fit_buckets(found, indexes)
+    _fit_batch(app, found, indexes[0], device)
+    options = "".join(f" {proposal.option} {proposal.value}" for proposal in found.changed)
+    command = f"hatch run apps/{app.name} train --data {data} --recipe {recipe.name}{options}"
+    return Proposals(command=command, changed=found.changed, kept=found.kept)
+
+
+def _short(recipe: Recipe) -> int:
+    """Shorter side of images in evaluation."""
+    return recipe.test_resize().shortest[0]
+
+
+def _fit_size(found: Fit, index: CocoIndex) -> None:
+    short, native = _short(found.recipe), float(np.median(np.minimum(index.heights, index.widths)))
+    sides = np.sqrt(seen_boxes(index, found.recipe.test_resize(), short).prod(axis=1))
+    size = propose_size(sides, short, native)
+    tenth = float(np.quantile(sides, 0.1)) if len(sides) else 0.0
+    if size is None:
+        found.kept.append(f"Images of {short} pixels fit: a tenth of the objects is smaller than {tenth:.0f} pixels.")
+        return
+    at = tenth * size / short
+    reason = f"a tenth of the objects is smaller than {tenth:.0f} pixels at {short}, {at:.0f} pixels at {size}"
+    if not isinstance(found.recipe.data, DataConfig):
+        found.add("--data.size", str(size), reason)
+        found.data(size=size)
+        return
+    own = found.recipe.data
+    sizes = tuple(round(side * size / own.test_size) for side in own.train_sizes)
+    longest = round(own.max_size * size / own.test_size)
+    found.add("--data.test-size", str(size), reason)
+    found.add("--data.train-sizes", " ".join(map(str, sizes)), "in proportion")
+    found.add("--data.max-size", str(longest), "in proportion")
+    found.data(test_size=size, train_sizes=sizes, max_size=longest)
+
+
+def _fit_anchors(found: Fit, index: CocoIndex) -> None:
+    detector = found.recipe.detector
+    square = isinstance(detector, YolactConfig) and detector.priors.square
+    if isinstance(detector, YolactConfig):
+        anchors, name = detector.priors, "priors"
+        ratios = tuple(1.0 if square else 1 / ratio for ratio in anchors.ratios)  # width by height there
+    else:
+        anchors, name = detector.rpn.anchors, "rpn.anchors"
+        ratios = anchors.ratios
+    boxes = seen_boxes(index, found.recipe.test_resize(), _short(found.recipe))
+    before = anchor_recall(boxes, list(chain.from_iterable(anchors.sizes)), ratios)
+    proposed = propose_anchors(boxes, anchors.sizes, ratios)
+    if proposed is None:
+        found.kept.append(
+            f"No other anchors fit better: {before:.1%} of the objects have one with an IoU of {MATCH:g}."
         )
-    return chosen, line
+        return
+    sizes, chosen, recall = proposed
+    reason = f"{recall:.1%} of the objects have an anchor with an IoU of {MATCH:g}, {before:.1%} with the recipe's"
+    if sizes != anchors.sizes:
+        for level, own in enumerate(sizes):
+            found.add(f"--detector.{name}.sizes.{level}", " ".join(f"{size:g}" for size in own), reason)
+            reason = "the same"
+    if chosen != ratios:
+        if square:
+            found.add(f"--detector.{name}.square", "False", "so that there are ratios")
+        own = [1 / ratio for ratio in chosen] if name == "priors" else chosen
+        found.add(f"--detector.{name}.ratios", " ".join(f"{ratio:.3g}" for ratio in own), reason)
 
 
-def fitted_sizes(recipe: LoadingConfig, chosen: LoadingConfig, args: Sequence[str]) -> tuple[LoadingConfig, str]:
-    """The limit of an image's longer side in proportion to larger sizes, unless an option says what it is.
+def _fit_limits(found: Fit, indexes: Sequence[CocoIndex]) -> None:
+    most, shape, data = limits(*indexes), found.recipe.batch_shape(), found.recipe.data
+    wanted = {"max_instances": most.max_instances}
+    if shape.masks == "polygons":
+        wanted |= {"max_polygons": most.max_polygons, "max_edges": most.max_edges}
+    for name, count in wanted.items():
+        allowed = getattr(data, name)
+        if count > allowed:
+            value = -(-count // 8) * 8
+            reason = f"the fullest image has {count}, the recipe allows {allowed}"
+            found.add(f"--data.{name.replace('_', '-')}", str(value), reason)
+            found.data(**{name: value})
+    if data == found.recipe.data:
+        found.kept.append(f"Every image fits: the fullest has {most.max_instances} objects.")
+
+
+def _fit_buckets(found: Fit, indexes: Sequence[CocoIndex]) -> None:
+    data = found.recipe.data
+    if not isinstance(data, DataConfig):
+        return
+    proposed = propose_buckets(indexes, found.recipe.training_transform().resize, found.recipe.batch_shape().buckets)
+    if proposed is None:
+        return
+    buckets, saved = proposed
+    value = " ".join(f"{height} {width}" for height, width in buckets)
+    found.add("--data.buckets", value, f"{saved:.0%} fewer pixels than the two default shapes")
+    found.data(buckets=buckets)
+
+
+def _fit_batch(app: App, found: Fit, index: CocoIndex, device: torch.device) -> None:
+    batch, free = found.recipe.data.batch, free_memory(device)
+    if free is None:
+        return
+    try:
+        fixed, each = step_memory(app, found.recipe, index)
+    except DataError as error:
+        found.kept.append(f"The batch was not tried: {error}")
+        return
+    room = max(1, int((_SPARE * free - fixed) // each))
+    needed = (
+        f"an image takes about {_size(each)} in a step, weights {_size(fixed)}, free on {device.type} are {_size(free)}"
+    )
+    if room >= batch:
+        found.kept.append(f"The batch of {batch} fits in the memory: {needed}.")
+        return
+    value = 1 << (room.bit_length() - 1)
+    found.add("--data.batch", str(value), needed)
+
+
+def step_memory(app: App, recipe: Recipe, index: CocoIndex) -> tuple[int, int]:
+    """Measure what a training step keeps, by one forward pass of one image on the CPU.
 
     Args:
-        recipe: the recipe's.
-        chosen: the same with what options say.
-        args: the options.
+        app: the recipe's.
+        recipe: whole.
+        index: the split to train on.
 
     Returns:
-        The data section, and what to say about it.
+        (bytes of weights, gradients and momenta; bytes of an image in the largest bucket).
+
+    Raises:
+        DataError: the picture cannot be read, or does not fit the recipe.
     """
-    if not isinstance(recipe, DataConfig) or not isinstance(chosen, DataConfig):
-        return chosen, ""
-    before, now = (max(*data.train_sizes, data.test_size) for data in (recipe, chosen))
-    if now <= before or "--data.max-size" in named_options(args):
-        return chosen, ""
-    longest = round(recipe.max_size * now / before)
-    line = f"\nThe longer side of an image may be {longest} pixels, in proportion, and not {recipe.max_size}."
-    return replace(chosen, max_size=longest), f"{line} (--data.max-size)"
+    single = replace(recipe, data=replace(recipe.data, batch=1, workers=0)).resolved()
+    model = app.network(single).train()
+    batch = next(training_batches(single, index, 0, pin_memory=False))
+    kept: dict[int, int] = {}
+    weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        losses = model(batch)
+    fixed = 3 * sum(parameter.nbytes for parameter in model.parameters())
+    del losses
+    each = sum(kept.values()) + sum(tensor.nbytes for tensor in batch.values())
+    largest = max(height * width for height, width in single.batch_shape().buckets)
+    return fixed, round(each * largest / batch["images"][0, 0].numel())
 
 
-def without_frozen(recipe: R, args: Sequence[str]) -> tuple[R, str]:
-    """The recipe with a body that learns, where it starts at random: frozen at random values it would learn nothing.
-
-    Args:
-        recipe: what is trained.
-        args: the options; what they say of the body stays.
-
-    Returns:
-        The recipe, and what to say about it.
-    """
-    given, body, changed = named_options(args), recipe.backbone, {}
-    if body.freeze_at and "--backbone.freeze-at" not in given:
-        changed["freeze_at"] = 0
-    if body.norm.startswith("frozen") and "--backbone.norm" not in given:
-        changed["norm"] = "gn"
-    if not changed:
-        return recipe, ""
-    options = ", ".join(f"--backbone.{name.replace('_', '-')} {value}" for name, value in changed.items())
-    line = f"\nWithout weights nothing of the body may be frozen: {options}, unless an option says otherwise."
-    return replace(recipe, backbone=replace(body, **changed)), line
+def free_memory(device: torch.device) -> int | None:
+    """Bytes that are free on a device, None where the system does not say."""
+    if device.type != "cpu":
+        return int(getattr(torch, device.type).mem_get_info(device)[0])
+    try:
+        with Path("/proc/meminfo").open(encoding="ascii") as lines:
+            return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):
+        names = os.sysconf_names if hasattr(os, "sysconf_names") else {}
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if "SC_PHYS_PAGES" in names else None
 
 
-def _list(steps: Sequence[int]) -> str:
-    return ", ".join(map(str, steps))
+def _size(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.0f} MB"

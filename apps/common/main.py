@@ -6,11 +6,14 @@ from functools import partial
 
 from apps.common.app import App
 from apps.common.benchmark import benchmark
+from apps.common.check import check
+from apps.common.compare import compare
 from apps.common.convert import convert
 from apps.common.convert_data import convert_data
 from apps.common.evaluate import evaluate
 from apps.common.predict import predict
 from apps.common.replay import replay
+from apps.common.report import report
 from apps.common.show_recipes import show_recipes
 from apps.common.train import train
 from det_backbones import WeightsError
@@ -19,14 +22,17 @@ from det_engine import distributed
 from det_engine.cli import UsageError, dispatch, run_main, take_option
 from det_models import CheckpointError, OptionError
 
-Command = Callable[[App, list[str]], None]
+Command = Callable[[App, list[str]], int | None]
 COMMANDS: dict[str, Command] = {
     "train": train,
     "eval": evaluate,
     "predict": predict,
     "benchmark": benchmark,
+    "check": check,
     "convert": convert,
     "convert-data": convert_data,
+    "report": report,
+    "compare": compare,
     "replay": replay,
     "recipes": show_recipes,
 }
@@ -53,7 +59,7 @@ def _processes_wanted(args: list[str]) -> int:
     return int(number) if number is not None and number.isdecimal() else 1
 
 
-def _bound(command: Command, app: App) -> Callable[[list[str]], None]:
+def _bound(command: Command, app: App) -> Callable[[list[str]], int | None]:
     bound = partial(command, app)
     bound.__doc__ = command.__doc__  # which the list of commands shows
     return bound

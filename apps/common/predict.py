@@ -25,12 +25,14 @@ from apps.common.detecting import (
     open_options,
     predictor,
     say_what_was_read,
+    turns_upright,
 )
 from apps.common.options import PACKAGES, default_output
 from apps.common.pictures import write_corner
+from apps.common.reading import Frame, Reader
 from apps.common.splits import open_split
 from apps.common.video import VideoFile, VideoWriter, is_video
-from det_coco import CocoIndex, DataError, list_images, load_image, save_picture
+from det_coco import DataError, list_images, save_picture, save_results
 from det_engine import RunDirectory, describe_environment, resolve_device
 from det_engine.options import override
 from det_models import Predictor
@@ -53,6 +55,8 @@ class PredictOptions(DetectorOptions):
     """Detections below it are written but not drawn."""
     show: tuple[Literal["masks", "boxes", "scores", "fps"], ...] = ("masks", "boxes", "scores", "fps")
     """What is drawn; fps, the frames per second of the whole pipeline, on videos alone."""
+    strict: bool = False
+    """End at the first file that cannot be read; by default it is named and skipped."""
 
     def __post_init__(self) -> None:
         DetectorOptions.__post_init__(self)
@@ -61,19 +65,6 @@ class PredictOptions(DetectorOptions):
             raise ValueError("data stands for the pictures of a data set; leave out the others")
         if self.data is None and self.split is not None:
             raise ValueError("split is one of a data set, which data names")
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Frame:
-    """A picture, or a frame of a video, on its way through the pipeline."""
-
-    number: int
-    """Image id in the results."""
-    path: Path
-    rate: Fraction | None = None
-    """Frames per second of a video, None for a picture."""
-    of_data_set: bool = False
-    """Whether the number is the data set's own, so that results need no file's name."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -86,6 +77,8 @@ class Predicted:
     picture: Image.Image
     shown: int
     """Detections in the picture."""
+    best: float
+    """The highest score of all detections, 0 where there is none."""
     time: float
     """When it was, in seconds."""
 
@@ -98,13 +91,13 @@ def predict(app: App, args: list[str]) -> None:
     device = resolve_device(options.device)
     sources = _sources(options.inputs) if options.data is None else []
     weights = open_options(app, options)
-    frames: deque[Frame] = deque()
+    reader = Reader(strict=options.strict, exif=turns_upright(weights, options))
     if options.data is None:
-        images = _read(sources, frames.append)
+        images = reader.files(sources)
     else:
         index = open_split(options.data, options.split, weights)
         weights = on_categories(weights, index, options.classes)
-        images = _read_split(index, frames.append)
+        images = reader.split(index)
     detector = predictor(weights, options, device, batch=1)
     say_what_was_read(weights)
     run = RunDirectory.create(
@@ -113,16 +106,17 @@ def predict(app: App, args: list[str]) -> None:
         environment=describe_environment(device, PACKAGES),
         replace=True,
     )
-    predicted = background(_predicted(detector, images, frames, options))
+    predicted = background(_predicted(detector, images, reader.frames, options))
     rows: list[dict[str, Any]] = []
     try:
         for (_, rate), items in groupby(predicted, key=lambda item: (item.frame.path, item.frame.rate)):
             write = _write_pictures if rate is None else _write_video
-            write(items, run.pictures, rows.extend)
+            write(items, run.pictures, rows.extend, options.min_score)
     finally:
-        # A file that cannot be read ends the command; what was found before it stays.
-        run.write_json(run.predictions, rows)
-    print(f"Predictions and pictures: {run}")
+        # Whatever ends the command, what was found before stays.
+        save_results(rows, run.predictions)
+    print(f"Detections: {run.predictions}\nPictures and videos: {run.pictures}")
+    reader.complain()
 
 
 def _sources(inputs: tuple[Path, ...]) -> list[Path | VideoFile]:
@@ -130,27 +124,6 @@ def _sources(inputs: tuple[Path, ...]) -> list[Path | VideoFile]:
     if not inputs:
         raise DataError("predict needs at least one picture, folder of pictures or video, or a data set (--data).")
     return [source for path in inputs for source in ([VideoFile(path)] if is_video(path) else list_images(path))]
-
-
-def _read(sources: list[Path | VideoFile], keep: Callable[[Frame], None]) -> Iterator[np.ndarray]:
-    """The pixels of pictures and frames, uint8 [h, w, 3]; what they are is kept."""
-    number = 0
-    for source in sources:
-        video = source if isinstance(source, VideoFile) else None
-        path = source.path if isinstance(source, VideoFile) else source
-        for image in [load_image(path)] if video is None else video:
-            number += 1
-            keep(Frame(number=number, path=path, rate=None if video is None else video.rate))
-            yield image
-
-
-def _read_split(index: CocoIndex, keep: Callable[[Frame], None]) -> Iterator[np.ndarray]:
-    """The same of a data set's pictures, numbered as there."""
-    for position, number in enumerate(index.image_ids.tolist()):
-        size = int(index.heights[position]), int(index.widths[position])
-        image = load_image(index.path(position), size=size)
-        keep(Frame(number=number, path=index.path(position), of_data_set=True))
-        yield image
 
 
 def _predicted(
@@ -177,6 +150,7 @@ def _predicted(
             rows=found.to_coco(frame.number) if frame.of_data_set else _named(found.to_coco(frame.number), frame.path),
             picture=picture,
             shown=int((found.scores >= options.min_score).sum()),
+            best=float(found.scores.max(initial=0)),
             time=times[-1],
         )
 
@@ -185,22 +159,34 @@ def _named(rows: list[dict[str, Any]], path: Path) -> list[dict[str, Any]]:
     return [{**row, "file_name": str(path)} for row in rows]
 
 
-def _write_pictures(items: Iterable[Predicted], folder: Path, keep: Callable[[list[dict[str, Any]]], None]) -> None:
+Keep = Callable[[list[dict[str, Any]]], None]
+
+
+def _write_pictures(items: Iterable[Predicted], folder: Path, keep: Keep, min_score: float) -> None:
     for item in items:
         keep(item.rows)
         save_picture(item.picture, folder / f"{item.frame.number:05d}-{item.frame.path.stem}.png")
-        print(f"{item.frame.path}: {len(item.rows)} detections, {item.shown} drawn")
+        why = _why_none(len(item.rows), item.shown, item.best, min_score)
+        print(f"{item.frame.path}: {len(item.rows)} detections, {item.shown} drawn{why}")
 
 
-def _write_video(items: Iterator[Predicted], folder: Path, keep: Callable[[list[dict[str, Any]]], None]) -> None:
+def _write_video(items: Iterator[Predicted], folder: Path, keep: Keep, min_score: float) -> None:
     first = next(items)
     path, rate = first.frame.path, first.frame.rate or Fraction(25)
-    frames, detections, ended = 0, 0, first.time
+    frames, detections, drawn, best, ended = 0, 0, 0, 0.0, first.time
     with VideoWriter(folder / f"{first.frame.number:05d}-{path.stem}.mp4", rate) as writer:
         for item in chain([first], items):
             keep([{**row, "frame": frames} for row in item.rows])
             writer.write(np.asarray(item.picture))
             frames, detections, ended = frames + 1, detections + len(item.rows), item.time
+            drawn, best = drawn + item.shown, max(best, item.best)
     # Some frames had waited while the first was written.
     speed = f", {(frames - 1) / (ended - first.time):.1f} frames/s" if frames > 1 else ""
-    print(f"{path}: {frames} frames, {detections} detections{speed}")
+    print(f"{path}: {frames} frames, {detections} detections{_why_none(detections, drawn, best, min_score)}{speed}")
+
+
+def _why_none(found: int, drawn: int, best: float, min_score: float) -> str:
+    """Say why nothing was drawn, where there was something to draw."""
+    if drawn or not found:
+        return ""
+    return f" (the best score is {best:.3f}, --min-score is {min_score:g})"

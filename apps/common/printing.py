@@ -41,6 +41,8 @@ def print_classes(index: CocoIndex, protocol: Protocol, metrics: Metrics) -> Non
 def print_places(run: RunDirectory) -> None:
     """Say what to open."""
     print(f"Metrics: {run.results}\nDetections: {run.predictions}")
+    if run.report.exists():
+        print(f"Why the AP is what it is: {run.report}")
     if run.pictures.is_dir():
         print(f"Pictures, the truth at the left: {run.pictures}")
 

@@ -5,7 +5,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -61,10 +61,12 @@ class Splits:
 
     def __str__(self) -> str:
         train, val = counts(self.train), counts(self.val)
-        begin, end = f"Data: {self.root}: {self.train.num_classes} classes", place_of(self.train, self.root)
-        if self.whole is not None:
-            return f"{begin}; {train} to train on, {val} held out {self.rule} (kept in {SPLIT_FILE}), of {end}."
-        return f"{begin}; {train} to train on ({end}); {val} held out ({place_of(self.val, self.root)})."
+        classes, place = _counted(self.train.num_classes, "class"), place_of(self.train, self.root)
+        if self.whole is None:
+            train, val = f"{train} to train on ({place})", f"{val} held out ({place_of(self.val, self.root)})"
+            return f"Data: {self.root}: {classes}; {train}; {val}."
+        val = f"{val} held out, chosen {self.rule}, kept in {SPLIT_FILE}"
+        return f"Data: {self.root}: {classes} ({place}); {train} to train on; {val}."
 
     def write_down(self, run: RunDirectory) -> None:
         """Keep which images were held out in the run's directory, as a data set that `--data` takes."""
@@ -88,9 +90,10 @@ def open_splits(data: Path | None, recipe: Recipe) -> Splits:
     train, val = _places(data, recipe.data, keypoints="keypoints" in recipe.model().tasks)
     root = train.root if data is None or recipe.data.train else data
     if val is None:
-        held = hold_out(train.source.load())
+        held = hold_out(replace(train.source.load(), exif=recipe.data.exif))
         return Splits(root=root, train=held.train, val=held.val, whole=train, rule=held.rule)
-    splits = Splits(root=root, train=train.source.load(), val=val.source.load())
+    halves = (replace(place.source.load(), exif=recipe.data.exif) for place in (train, val))
+    splits = Splits(root=root, train=next(halves), val=next(halves))
     check_same_categories(splits.train, splits.val)
     return splits
 
@@ -109,9 +112,10 @@ def open_split(data: Path | None, split: str | None, weights: Weights) -> CocoIn
     """
     keypoints = "keypoints" in weights.network().tasks
     if data is None and split is None:
-        index = _held_out_of_run(weights, keypoints=keypoints)
+        run = weights.path.parent.parent
+        index = held_out_of_run(run, weights.description, weights.path, keypoints=keypoints)
     else:
-        root = _of_run(weights)[0] if data is None else data
+        root = _of_run(weights.description, weights.path)[0] if data is None else data
         splits = find_splits(root, keypoints=keypoints)
         place = _place(root, splits, split, "val", "--split")
         if place is None:
@@ -128,20 +132,23 @@ def counts(index: CocoIndex) -> str:
     said = {remark.kind: remark.annotation_ids for remark in index.remarks}
     crowd = index.annotation_ids[index.crowd]
     ignored = int(np.isin(crowd, said.get("object_ignored", ())).sum())
-    parts = {
-        "images": len(index),
-        "objects": index.num_instances - len(crowd),
-        "crowd regions": len(crowd) - ignored,
-        "ignored": ignored,
-        "dropped": len(said.get("box_dropped", ())),
-    }
-    return ", ".join(f"{count:,} {what}" for what, count in parts.items() if count or what in ("images", "objects"))
+    dropped = len(said.get("box_dropped", ()))
+    parts = [_counted(len(index), "image"), _counted(index.num_instances - len(crowd), "object")]
+    parts += [_counted(len(crowd) - ignored, "crowd region")] if len(crowd) > ignored else []
+    parts += [f"{count:,} {what}" for count, what in ((ignored, "ignored"), (dropped, "dropped")) if count]
+    return ", ".join(parts)
 
 
 def place_of(index: CocoIndex, root: Path | None) -> str:
     """Where a split's annotations and pictures are, relative to the data set where they lie in it."""
-    file, folder = (_relative(path, root) for path in (index.annotation_file, index.image_folder))
-    return file if file == folder else f"{file}, pictures in {folder}"
+    file, folder = index.annotation_file, index.image_folder
+    pictures = "beside it" if folder == file.parent else f"in {_relative(folder, root)}"
+    return f"{_relative(file, root)}, pictures {pictures}"
+
+
+def _counted(count: int, noun: str) -> str:
+    plural = f"{noun}es" if noun.endswith("s") else f"{noun}s"
+    return f"{count:,} {noun if count == 1 else plural}"
 
 
 def _relative(path: Path, root: Path | None) -> str:
@@ -177,25 +184,36 @@ def _place(
     return None if chosen is None else _Place(root=root, name=chosen, source=splits[chosen])
 
 
-def _held_out_of_run(weights: Weights, *, keypoints: bool) -> CocoIndex:
-    """The held-out split of the run that weights come from."""
-    written = weights.path.parent.parent / SPLIT_FILE
+def held_out_of_run(run: Path, description: Mapping[str, Any], named: Path, *, keypoints: bool) -> CocoIndex:
+    """Index the held-out split of a run.
+
+    Args:
+        run: its folder.
+        description: what it says of itself.
+        named: the file that says so, for messages.
+        keypoints: whether the detector finds some.
+
+    Raises:
+        DataError: the run's data are not there any more.
+        UsageError: the run does not say what it was trained with.
+    """
+    written = run / SPLIT_FILE
     if written.is_file():
         return find_splits(written, keypoints=keypoints)["val"].load()
-    root, config = _of_run(weights)
+    root, config = _of_run(description, named)
     try:
         train, val = _places(root, config, keypoints=keypoints)
         return hold_out(train.source.load()).val if val is None else val.source.load()
     except DataError as error:
-        raise DataError(f"{error} It is what {weights.path} was trained with; --data names other data.") from error
+        raise DataError(f"{error} It is what {named} was trained with; --data names other data.") from error
 
 
-def _of_run(weights: Weights) -> tuple[Path, LoadingConfig]:
-    """What the run that weights come from was trained with."""
-    recipe = weights.description.get("recipe")
-    if recipe is None or "data" not in weights.description:
-        raise UsageError(f"{weights.path} does not say what it was trained with. Name the data to evaluate on: --data.")
-    data = weights.description["data"]
+def _of_run(description: Mapping[str, Any], named: Path) -> tuple[Path, LoadingConfig]:
+    """What a run was trained with."""
+    recipe = description.get("recipe")
+    if recipe is None or "data" not in description:
+        raise UsageError(f"{named} does not say what it was trained with. Name the data to evaluate on: --data.")
+    data = description["data"]
     names = ("train", "val", "train_split", "val_split")
     return data_root(None if data is None else Path(data)), LoadingConfig(
         **{name: recipe["data"].get(name) for name in names}

@@ -14,10 +14,10 @@ import tyro
 import det_engine
 from apps.common.app import App, with_classes
 from apps.common.config import Recipe
+from apps.common.consequences import HABITS, fitted_schedule, fitted_sizes, without_frozen
 from apps.common.data import training_batches, validation_loader
 from apps.common.detecting import autocast_name
 from apps.common.evaluate import Evaluator
-from apps.common.fitting import HABITS, fitted_schedule, fitted_sizes, without_frozen
 from apps.common.options import default_output, new_run, take_recipe
 from apps.common.printing import print_final, print_metrics, print_places
 from apps.common.splits import Splits, open_splits, surroundings
@@ -26,7 +26,6 @@ from det_engine import (
     Interrupted,
     RunDirectory,
     TrainResult,
-    check_solver,
     checkpoint,
     distributed,
     draw_curves,
@@ -35,6 +34,7 @@ from det_engine import (
 )
 from det_engine.cli import UsageError, take_option
 from det_engine.options import keep_explicit, named_options, override
+from det_engine.stages import stage
 from det_models import Detector, Predictor, Weights
 
 HELP = """Train a detector, evaluate it, keep its checkpoints.
@@ -114,7 +114,11 @@ def train(app: App, args: list[str]) -> None:
         del start  # whose tensors the model has
         skeleton = splits.train.skeleton
         description = describe(app, recipe, splits.train.categories, skeleton.limbs if skeleton else ())
-        config = {**description, "data": _text(job.options.data)}
+        config = {
+            **description,
+            "data": _text(job.options.data),
+            "data_fingerprint": splits.train.fingerprint,
+        }
         run = job.run or new_run(job.options.output or default_output(app, recipe.name), config, job.device)
         if distributed.is_main():
             splits.write_down(run)
@@ -137,7 +141,7 @@ def train(app: App, args: list[str]) -> None:
             surroundings=surroundings(splits),
             config=config,
         )
-        _report(run, evaluator, result, job.options.pictures)
+        _report(app, run, evaluator, result, job.options.pictures)
         print(f"E2E Training Duration sec : {time.perf_counter() - began:.1f}")
 
 
@@ -173,6 +177,9 @@ def _read(app: App, args: list[str]) -> tuple[_Job, Weights | None]:
         line += "\nFrom the weights, unless an option says otherwise: " + "; ".join(adopted) + "."
     if run is not None:
         _refuse(options, recipe, run)
+    elif options.output is not None and RunDirectory(options.output).is_resumable:
+        there = options.output
+        raise UsageError(f"Output {there} holds a run already. Resume it (--resume {there}) or name another.")
     return _Job(options=options, recipe=recipe, line=line, run=run, device=resolve_device(options.device)), start
 
 
@@ -188,7 +195,7 @@ def _taken(app: App, args: list[str]) -> tuple[Recipe, list[str]]:
 
 def _open(job: _Job) -> tuple[Splits, Recipe]:
     """The data, and the recipe for their classes."""
-    with distributed.main_first():
+    with distributed.main_first(), stage("reading annotations"):
         splits = open_splits(job.options.data, job.recipe)
     print(splits)
     print(job.line)
@@ -230,13 +237,14 @@ def _evaluator(model: Detector, recipe: Recipe, splits: Splits, device: torch.de
     return Evaluator(detector, splits.val, workers=recipe.data.workers)
 
 
-def _report(run: RunDirectory, evaluator: Evaluator, result: TrainResult, pictures: int) -> None:
+def _report(app: App, run: RunDirectory, evaluator: Evaluator, result: TrainResult, pictures: int) -> None:
     """Results and pictures, on disk and in the output."""
     if distributed.broadcast_object(not evaluator.metrics):
         # The run had ended, and been evaluated, before it was resumed.
         evaluator()
     if distributed.is_main():
         evaluator.write(run, pictures=pictures)
+        evaluator.report(app, run, pictures=pictures)
         draw_curves(run, [f"{task}/{name}" for task in evaluator.metrics for name in ("AP", "AP50", "AP75")])
         print_metrics(evaluator.metrics)
         print(f"{result.images_per_second:.1f} images/s in training.")
@@ -275,7 +283,6 @@ def _parse(
         if "none" in (options.weights, options.weights or parsed.backbone.weights):
             parsed, said = without_frozen(parsed, args)
             line += said
-    check_solver(solver)  # before anything is read or written
     train = keep_explicit(settings, parsed.train, "train", args)
     return options, dataclasses.replace(parsed, solver=solver, train=train), line
 
@@ -283,7 +290,7 @@ def _parse(
 def _restarted(args: list[str]) -> tuple[str | None, list[str]]:
     """What torchrun's next attempt goes on with: the run that the one before left in --output, if it got that far."""
     output, rest = take_option(args, "output")
-    if output is None or not (RunDirectory(output).last.exists() or RunDirectory(output).previous.exists()):
+    if output is None or not RunDirectory(output).is_resumable:
         return None, args
     for name in ("recipe", "weights", "data"):
         _, rest = take_option(rest, name)

@@ -11,8 +11,10 @@ BENCHES = {
     "infer": "inference of whole detectors beside torchvision's",
     "yolact": "YOLACT beside the original: a picture with its masks, and the training step",
     "loader": "loading beside torchvision's data sets and transforms",
+    "index": "opening annotation files beside pycocotools",
     "learn": "Mask R-CNN from scratch beside torchvision's",
     "evaluate": "COCO's metrics beside pycocotools, and LVIS's",
+    "report": "a page about a results file",
     "cascade": "Cascade Mask R-CNN beside Mask R-CNN",
     "before": "an older checkout beside this one: operators, inference and training steps",
 }
@@ -25,7 +27,7 @@ def main(args: list[str]) -> int:
             print(f"  {name:<10} {what}")
         return 0 if not args or args[0] in ("-h", "--help") else 2
     sys.path.insert(0, str(Path(__file__).parent))
-    if args[0] not in ("ops", "before", "evaluate"):
+    if args[0] not in ("ops", "before", "evaluate", "index", "report"):
         importlib.import_module("apps.common.process").tune()  # what it sets is read when torch loads
     return importlib.import_module(args[0]).main(args[1:]) or 0
 

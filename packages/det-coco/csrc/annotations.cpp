@@ -8,6 +8,7 @@
 
 #include "column.h"
 #include "json.h"
+#include "resize.h"
 
 namespace py = pybind11;
 
@@ -278,10 +279,11 @@ py::object scan(const py::bytes& text) {
 }  // namespace
 
 PYBIND11_MODULE(_C, module) {
-  module.doc() = "The annotations of a COCO file as columns (det_coco._table says what they hold).";
+  module.doc() = "The annotations of a COCO file as columns (det_coco._table says what they hold), and resizing.";
   PYBIND11_NUMPY_DTYPE(Row, first, last, id, image_id, category_id, box, area, polygons, runs, keypoints, num_keypoints,
                        height, width, crowd, ignored, odd);
   module.def("scan", &scan, py::arg("text"));
+  define_resizing(module);
 }
 
 }  // namespace det_coco

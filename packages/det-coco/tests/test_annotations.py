@@ -213,7 +213,7 @@ def test_fingerprint_follows_content_not_place(content, write, tmp_path):
 
 
 def test_layout(content, write, tmp_path):
-    with pytest.raises(DataError, match=r"data directory .*nowhere does not exist"):
+    with pytest.raises(DataError, match=r"data set .*nowhere does not exist"):
         find_splits(tmp_path / "nowhere")
     with pytest.raises(DataError, match=r"is not a COCO data set: it has no annotations/instances_<split>.json"):
         find_splits(tmp_path)

@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from det_coco import CocoIndex, find_splits
+from det_coco import CocoIndex, DataError, find_splits
 from det_coco.__main__ import main
 from det_coco.formats.conversion import convert_data
 
@@ -28,9 +28,9 @@ def test_what_is_lost_in_yolo_is_counted(dataset, tmp_path, capsys):
     content = json.loads((dataset / "annotations" / "instances_val.json").read_text())
     crowd = sum(a["iscrowd"] for a in content["annotations"])
     out = capsys.readouterr().out
-    assert f"Not kept: {crowd} crowd regions" in out
-    assert f"Not kept: {len(content['annotations']) - crowd} masks" in out
-    assert f"Not kept: {len(content['images'])} image ids" in out
+    assert f" {crowd} crowd regions" in out
+    assert f" {len(content['annotations']) - crowd} masks (the option --masks" in out
+    assert f" {len(content['images'])} image ids" in out
 
 
 def test_nothing_is_written_over(dataset, tmp_path, capsys):
@@ -70,3 +70,40 @@ def test_objects_without_area_get_that_of_their_mask(content, write, tmp_path):
     convert_data(find_splits(file.parent.parent), tmp_path / "out", to="coco")
     written = json.loads((tmp_path / "out" / "annotations" / "instances_train.json").read_text())
     assert np.isclose(written["annotations"][0]["area"], 60)
+
+
+def test_lvis_keeps_what_each_image_was_searched_for(content, write, tmp_path):
+    for category, frequency in zip(content["categories"], "rf", strict=True):
+        category["frequency"] = frequency
+    for image, absent in zip(content["images"], ([4], []), strict=True):
+        image |= {"neg_category_ids": absent, "not_exhaustive_category_ids": [9]}
+    file, _ = write(content)
+    for image in content["images"]:
+        image["coco_url"] = f"http://images.cocodataset.org/train/{image.pop('file_name')}"
+    file.write_text(json.dumps(content))
+    before = find_splits(file.parent.parent)["train"].load().federation
+    assert not convert_data(find_splits(file.parent.parent), tmp_path / "out", to="coco")
+    after = find_splits(tmp_path / "out")["train"].load()
+    assert after.file_names.tolist() == ["train/a.png", "train/b.png"]
+    for name in ("frequencies", "negative", "not_exhaustive"):
+        assert getattr(after.federation, name).tolist() == getattr(before, name).tolist()
+    assert after.federation.negative.tolist() == [[1, 0]]
+
+
+def test_images_without_truth_are_written_too(content, write, tmp_path):
+    del content["annotations"]
+    file, _ = write(content)
+    convert_data(find_splits(file.parent.parent), tmp_path / "out", to="coco")
+    assert json.loads((tmp_path / "out" / "annotations" / "instances_train.json").read_text())["annotations"] == []
+
+
+def test_splits_of_different_classes_become_coco_but_not_yolo(content, write, tmp_path):
+    write(content)
+    content["categories"][0]["name"] = "cow"
+    file, _ = write(content, "val")
+    sources = find_splits(file.parent.parent)
+    with pytest.raises(DataError, match="different categories"):
+        convert_data(sources, tmp_path / "yolo", to="yolo")
+    assert not (tmp_path / "yolo").exists()
+    convert_data(sources, tmp_path / "coco", to="coco")
+    assert find_splits(tmp_path / "coco")["val"].load().categories == {4: "dog", 9: "cow"}

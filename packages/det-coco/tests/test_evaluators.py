@@ -2,6 +2,8 @@
 
 import dataclasses
 import random
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -156,6 +158,20 @@ def test_the_fallback_is_used_where_hotcoco_is_missing(tmp_path, monkeypatch):
     fast = evaluate(index, rows, ["bbox"])
     monkeypatch.setattr(det_coco._evaluators, "hotcoco", None)
     assert evaluate(index, rows, ["bbox"]) == fast
+
+
+def test_all_that_is_promised_holds_where_hotcoco_is_missing():
+    """The reported cases and LVIS, in a process that cannot import it."""
+    files = [str(Path(__file__).with_name(name)) for name in ("test_reported_cases.py", "test_lvis.py")]
+    code = (
+        "import sys; sys.modules['hotcoco'] = None\n"
+        "import pytest, det_coco._evaluators\n"
+        "assert det_coco._evaluators.hotcoco is None\n"
+        "options = ['-q', '-p', 'no:cacheprovider', '-k', 'not by_hotcoco and not both_evaluators']\n"
+        "sys.exit(pytest.main([*options, *sys.argv[1:]]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *files], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
 
 
 def test_protocols_that_make_no_sense():

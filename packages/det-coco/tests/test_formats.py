@@ -3,6 +3,9 @@
 import base64
 import io
 import json
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -127,6 +130,17 @@ def test_voc_masks_have_the_numbers_of_their_objects(voc, mode):
     assert np.array_equal(mask(index, 1), numbers == 2)
 
 
+def test_voc_masks_that_are_numbered_otherwise_go_to_the_object_they_fill(voc):
+    """Datumaro numbers masks alone, not the objects without one between them."""
+    numbers = np.zeros((30, 40), dtype=np.uint8)
+    numbers[5:30, 4:40], numbers[25:, :3] = 1, 2
+    (voc / "SegmentationObject").mkdir()
+    Image.fromarray(numbers).save(voc / "SegmentationObject/a.png")
+    index = load(voc)["train"]
+    assert index.polygon_counts.tolist() == [0, 1]
+    assert np.array_equal(mask(index, 1), numbers == 1)
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [
@@ -146,10 +160,24 @@ def test_wrong_voc_files_are_named(voc, content, words):
     assert words in str(error.value)
 
 
-def test_a_voc_list_of_pictures_without_xml_is_named(voc):
+def test_a_voc_list_may_name_a_picture_without_xml_but_not_what_is_not_there(voc):
+    (voc / "Annotations/c.xml").unlink()
+    index = load(voc)["train"]
+    assert index.image_instances.tolist() == [0, 2, 2]
+    assert index.remarks[0].kind == "label_file_missing"
     text(voc / "ImageSets/Main/val.txt", "b\nlost\n")
-    with pytest.raises(DataError, match=r"val\.txt names 1 pictures without an XML file"):
+    with pytest.raises(DataError, match=r"val\.txt names lost, of which there is neither a picture nor an XML file"):
         load(voc)
+
+
+def test_cvats_files_of_several_subsets_are_splits(tmp_path):
+    for name in ("train", "val"):
+        picture(tmp_path / "images" / f"{name}.png")
+        image = f'<image id="0" name="{name}.png" width="40" height="30"><box label="dog" xtl="3" ytl="4" xbr="13" '
+        text(tmp_path / f"{name}.xml", f'<annotations>{image} ybr="9"/></image></annotations>')
+    indices = load(tmp_path)
+    assert list(indices) == ["train", "val"]
+    assert indices["val"].boxes.tolist() == [[3, 4, 13, 9]]
 
 
 CVAT = """<?xml version="1.0" encoding="utf-8"?>
@@ -198,6 +226,9 @@ def test_cvat_polygons_of_a_group_are_one_object(tmp_path):
     assert index.polygon_counts.tolist() == [2, 1]
     assert index.boxes.tolist() == [[1, 1, 30, 20], [1, 1, 9, 9]]
     assert index.masks.points[3:7].tolist() == [[20, 10], [30, 10], [30, 20], [20, 20]]
+    boxes = "".join(f'<box label="dog" group_id="{g}" xtl="3" ytl="4" xbr="13" ybr="9"/>' for g in (7, 8, 8))
+    index = load(cvat(tmp_path, shapes + boxes))["train"]  # the box of group 7 is that of its polygons
+    assert index.polygon_counts.tolist() == [2, 0, 0]
 
 
 def test_cvat_turned_boxes_become_their_outline(tmp_path):
@@ -329,3 +360,73 @@ def test_wrong_labelme_files_are_named(tmp_path, shapes, more, words):
         load(tmp_path)
     assert str(error.value).startswith(str(file))
     assert words in str(error.value)
+
+
+def test_formats_of_installed_packages_are_found_without_an_import(tmp_path):
+    """As the commands do; in a process of its own, which has the package."""
+    text(tmp_path / "site/farm_format.py", """
+from det_coco.formats import ContentBuilder, ContentSplit, Format, numbered
+
+def read():
+    builder = ContentBuilder(numbered(["cow"]))
+    builder.add_object("line 1", builder.add_image("a.png", (30, 40)), 1, box=[1, 2, 3, 4])
+    return builder.content()
+
+def splits(path):
+    return {"train": ContentSplit(source=path, image_folder=path, read=read)}
+
+FARM = Format(name="farm", recognises=lambda path: (path / "farm.txt").is_file(), splits=splits)
+""")  # fmt: skip
+    metadata = tmp_path / "site/farm-1.0.dist-info"
+    text(metadata / "METADATA", "Name: farm\nVersion: 1.0\n")
+    text(metadata / "entry_points.txt", "[det_coco.formats]\nfarm = farm_format:FARM\n")
+    picture(tmp_path / "data/a.png")
+    text(tmp_path / "data/farm.txt", "")
+    code = f"import sys; sys.path.insert(0, {str(tmp_path / 'site')!r}); from det_coco.__main__ import main; sys.exit("
+    code += f"main(['convert', {str(tmp_path / 'data')!r}, {str(tmp_path / 'out')!r}, '--to', 'yolo']))"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert (tmp_path / "out/labels/train/a.txt").read_text() == "0 0.0625 0.1333333333 0.075 0.1333333333\n"
+
+
+def hostile_voc(path: Path) -> Path:
+    picture(path / "a.jpg")
+    return text(path / "a.xml", voc_file(voc_object("dog", (1, 1, 10, 20)) + voc_object("cat", (5, 6, 40, 30))))
+
+
+def hostile_cvat(path: Path) -> Path:
+    shapes = """<mask label="dog" rle="1, 2, 2, 1" left="5" top="3" width="3" height="2"/>
+    <polygon label="dog" group_id="7" points="1,1;9,1;9,9"/><box label="dog" xtl="1" ytl="2" xbr="3" ybr="4"/>
+    <ellipse label="dog" cx="20" cy="15" rx="10" ry="5" rotation="1"/>"""
+    return cvat(path, shapes) / "annotations.xml"
+
+
+def hostile_labelme(path: Path) -> Path:
+    picture(path / "a.png")
+    points = [[1, 1], [9, 1.5], [9, 9]]
+    return labelme(path, [shape("dog", kind, points, 4) for kind in ("polygon", "rectangle", "circle", "line")])
+
+
+def hostile_yolo(path: Path) -> Path:
+    picture(path / "images/train/a.png")
+    text(path / "data.yaml", "train: images/train\nkpt_shape: [2, 3]\nnames: [cat, dog]\n")
+    rows = "1 0.5 0.5 0.25 0.5\n0 0.1 0.1 0.5 0.1 0.5 0.6\n0 0.5 0.5 0.25 0.5 0.5 0.5 2 0.1 0.1 1\n"
+    return text(path / "labels/train/a.txt", rows)
+
+
+@pytest.mark.parametrize("write", [hostile_voc, hostile_cvat, hostile_labelme, hostile_yolo])
+def test_no_number_of_a_file_makes_anything_but_an_index_or_one_message(tmp_path, write):
+    file = write(tmp_path)
+    right = file.read_text()
+    places = [match.span() for match in re.finditer(r"-?\d+(\.\d+)?", right)]
+    messages = []
+    for first, last in places:
+        for number in ("nan", "1e999", "-1", "0", "99999999999999999999", "2147483648", "0.5", "[]", ""):
+            file.write_text(right[:first] + number + right[last:])
+            try:
+                load(tmp_path)
+            except DataError as error:
+                messages.append(str(error))
+    assert len(places) < len(messages) < 9 * len(places)
+    assert max(map(len, messages)) < 500
+    file.write_text(right)
+    assert load(tmp_path)

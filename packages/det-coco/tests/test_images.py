@@ -1,11 +1,13 @@
 import io
 import logging
+import os
 
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
 from det_coco import DataError, list_images, load_image
+from det_coco.images import image_size
 
 
 @pytest.fixture
@@ -177,3 +179,47 @@ def test_list_images(tmp_path, caplog):
 def test_photographs_equal_pillow(coco_mini):
     for path in sorted((coco_mini / "val2017").glob("*.jpg"))[::6]:
         np.testing.assert_array_equal(load_image(path), np.asarray(Image.open(path).convert("RGB")))
+
+
+def test_what_is_no_file_is_not_opened(tmp_path):
+    os.mkfifo(tmp_path / "x.png")
+    with pytest.raises(DataError, match=r"x.png cannot be read: it is a pipe, a device or the like, not a file"):
+        load_image(tmp_path / "x.png")
+    with pytest.raises(DataError, match="it is a folder, not a file"):
+        load_image(tmp_path)
+    (tmp_path / "y.png").touch()
+    assert list_images(tmp_path) == [tmp_path / "y.png"]
+    with pytest.raises(DataError, match="it is a pipe"):
+        image_size(tmp_path / "x.png")
+
+
+def test_content_that_is_none_of_the_picture_formats_is_not_decoded(tmp_path, monkeypatch):
+    """Whatever its name is; a decoder that was called would fail the test."""
+    for name in ("EPS", "SPIDER", "FITS"):
+        monkeypatch.setitem(Image.OPEN, name, (lambda *_: pytest.fail("opened"), lambda _: True))
+    (tmp_path / "x.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
+    with pytest.raises(DataError, match="it is a PostScript file"):
+        load_image(tmp_path / "x.png")
+    (tmp_path / "y.png").write_bytes(b"SIMPLE  =                    T")
+    with pytest.raises(DataError, match=r"in none of the formats that are read \(AVIF, BMP, .*PNG"):
+        load_image(tmp_path / "y.png")
+
+
+def test_a_picture_of_another_size_is_refused_before_it_is_decoded(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 255, (48, 64, 3), dtype=np.uint8)
+    data = io.BytesIO()
+    Image.fromarray(noise).save(data, "PNG")
+    (tmp_path / "x.png").write_bytes(data.getvalue()[: len(data.getvalue()) // 2])
+    with pytest.raises(DataError, match=r"is 64 x 48 pixels .* says 9 x 7"):
+        load_image(tmp_path / "x.png", size=(7, 9))
+
+
+def test_the_exif_orientation_may_be_ignored(tmp_path, picture):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture.save(tmp_path / "x.png", exif=exif)
+    stored = np.asarray(picture)
+    np.testing.assert_array_equal(load_image(tmp_path / "x.png", size=(48, 64), exif=False), stored)
+    assert load_image(tmp_path / "x.png", size=(64, 48)).shape == (64, 48, 3)
+    assert image_size(tmp_path / "x.png") == (64, 48)
+    assert image_size(tmp_path / "x.png", exif=False) == (48, 64)

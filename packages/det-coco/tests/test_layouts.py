@@ -61,7 +61,7 @@ def put(tmp_path: Path) -> Callable[..., Path]:
 
 
 # The files as the tools write them: {annotation file: names in it}, pictures, {split: (file, folder)}.
-# Run: supervision 0.31.2, datumaro 1.13.12. Read: label-studio-sdk 2.1.2, fiftyone 1.22.1, sahi 0.12.8.
+# Run: supervision 0.31.2, datumaro 1.13.12, sahi 0.12.8. Read: label-studio-sdk 2.1.2, fiftyone 1.22.1.
 LAYOUTS: dict[str, tuple[dict[str, list[str]], list[str], dict[str, tuple[str, str]]]] = {
     "COCO 2017": (
         {"annotations/instances_train2017.json": ["a.png"], "annotations/instances_val2017.json": ["b.png"],
@@ -74,6 +74,17 @@ LAYOUTS: dict[str, tuple[dict[str, list[str]], list[str], dict[str, tuple[str, s
         {"annotations/instances_val2017_100.json": ["b.png"]},
         ["train2017/a.png", "val2017/b.png"],
         {"val2017_100": ("annotations/instances_val2017_100.json", "val2017")},
+    ),
+    "COCO's test-dev": (
+        {"annotations/image_info_test-dev2017.json": ["a.png"]},
+        ["test2017/a.png", "val2017/b.png"],
+        {"test-dev2017": ("annotations/image_info_test-dev2017.json", "test2017")},
+    ),
+    "COCO 2014's parts": (
+        {"annotations/instances_minival2014.json": ["b.png"], "annotations/instances_train2014.json": ["a.png"]},
+        ["train2014/a.png", "val2014/b.png"],
+        {"minival2014": ("annotations/instances_minival2014.json", "val2014"),
+         "train2014": ("annotations/instances_train2014.json", "train2014")},
     ),
     "Roboflow": (
         {f"{split}/_annotations.coco.json": ["a_jpg.rf.0f3c.png"] for split in ("train", "valid", "test")},
@@ -113,9 +124,12 @@ LAYOUTS: dict[str, tuple[dict[str, list[str]], list[str], dict[str, tuple[str, s
         ["train/images/a.png", "val/images/b.png"],
         {"train": ("train/annotations.json", "train/images"), "val": ("val/annotations.json", "val/images")},
     ),
-    "sahi's slices": (
-        {"coco.json": ["a_0_0_256_256.png"]}, ["coco/a_0_0_256_256.png"], {"coco": ("coco.json", "coco")},
+    "sahi": (
+        {"sliced_coco.json": ["a_0_0_0_256_256.png"]},
+        ["a_0_0_0_256_256.png"],
+        {"sliced_coco": ("sliced_coco.json", ".")},
     ),
+    "a folder named as the file": ({"farm.json": ["a.png"]}, ["farm/a.png"], {"farm": ("farm.json", "farm")}),
     "files beside folders": (
         {"train.json": ["a.png"], "val.json": ["b.png"]},
         ["train/a.png", "val/b.png"],
@@ -142,6 +156,7 @@ LAYOUTS: dict[str, tuple[dict[str, list[str]], list[str], dict[str, tuple[str, s
         ["batch_1/a.png", "batch_2/a.png"],
         {"annotations": ("annotations.json", ".")},
     ),
+    "a folder of a split for all": ({"labels.json": ["a.png"]}, ["train/a.png"], {"labels": ("labels.json", "train")}),
     "somewhere below": (
         {"annotations.json": ["a.png"]},
         ["recordings/monday/left/a.png"],
@@ -358,3 +373,37 @@ def test_nothing_reads_the_file_again(put):
     metrics = evaluate(index, rows, ["bbox", "segm", "boundary"])
     assert [metrics[task]["AP"] for task in metrics] == [1, 1, 1]
     assert len(ground_truth_of(index, 2).boxes) == 1
+
+
+def test_a_damaged_file_is_not_passed_over(put):
+    root = put({"annotations/instances_val.json": content(["a.png"])}, ["val/a.png"])
+    (root / "annotations" / "instances_train.json").write_text("[1, 2]")
+    assert list(find_splits(root)) == ["train", "val"]
+    with pytest.raises(DataError, match="is not a COCO annotation file"):
+        load_split(root, "train")
+
+
+def test_files_of_keypoints(put):
+    places = ["annotations/person_keypoints_train.json", "annotations/image_info_train.json"]
+    root = put({place: content(["a.png"]) for place in places}, ["train/a.png"])
+    for keypoints in (False, True):
+        assert find_splits(root, keypoints=keypoints)["train"].source.name == "person_keypoints_train.json"
+    put({"annotations/instances_val.json": content(["a.png"])}, ["val/a.png"])
+    assert find_splits(root)["train"].source.name == "image_info_train.json"
+    assert find_splits(root, keypoints=True)["train"].source.name == "person_keypoints_train.json"
+
+
+@pytest.mark.parametrize("folders", [("train", "val"), ("images/train", "images/val"), ("train/images", "val/images")])
+def test_pictures_of_another_split_are_never_taken(folders, put):
+    """Not even where none of its own is there."""
+    files = {f"annotations/instances_{split}.json": content(["a.png", "b.png"]) for split in ("train", "val")}
+    root = put(files, [f"{folders[0]}/a.png", f"{folders[0]}/b.png", f"{folders[1]}/a.png"])
+    with pytest.raises(DataError, match=r"1 of the 2 images .* are missing from .*val.* \(b.png\)"):
+        load_split(root, "val")
+    (root / folders[1] / "a.png").unlink()
+    for path in (root, root / "annotations" / "instances_val.json"):
+        with pytest.raises(DataError, match=r"2 of the 2 images .* are missing from .*val"):
+            load_split(path, "val")
+    (root / folders[1]).rmdir()
+    with pytest.raises(DataError, match=r"does not exist|are missing from"):
+        load_split(root, "val")

@@ -254,6 +254,7 @@ def mutated_content(draw: random.Random, content: dict[str, Any]) -> str:
     return json.dumps(content)
 
 
+@pytest.mark.slow
 def test_two_thousand_mutations(tmp_path, monkeypatch, caplog):
     """Each gives an index that can be evaluated, or one `DataError`; both readers say the same."""
     caplog.set_level(logging.CRITICAL, "det_coco")

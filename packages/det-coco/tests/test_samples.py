@@ -104,6 +104,14 @@ def test_samples_are_written_to_a_folder(samples, tmp_path, to):
     assert written.boxes[written.instances(order[1])] == pytest.approx(index.boxes[1:6])
 
 
+def test_polygons_may_be_lists_of_points_or_flat_as_in_coco():
+    picture, triangle = np.zeros((30, 40), np.uint8), [[1, 1], [9, 1], [9, 9]]
+    boxes, labels = [[1, 1, 9, 9]] * 4, [0] * 4
+    masks = [triangle, [triangle], [[1, 1, 9, 1, 9, 9]], np.array(triangle)]
+    index = from_samples([(picture, boxes, labels, masks)], ["cat"])
+    assert index.masks.points.tolist() == triangle * 4
+
+
 @pytest.mark.parametrize(
     ("sample", "words"),
     [

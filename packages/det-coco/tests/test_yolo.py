@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from det_coco import CocoIndex, DataError, find_splits, load_split
+from det_coco.__main__ import main
 from det_coco.formats import find
 from det_coco.formats.conversion import convert_data
 from det_coco.mask_codec import instance_bitmap
@@ -168,6 +169,16 @@ def test_pictures_without_any_label_file_are_refused(yolo):
         splits(yolo)
 
 
+def test_what_the_checks_of_coco_change_is_named_by_its_line(yolo, caplog):
+    text(yolo / "labels/train/a.txt", "0 0.5 0.5 0.2 0.2\n0 1.3 0.5 0.2 0.2\n1 0.95 0.5 0.2 0.2\n")
+    index = splits(yolo)["train"]
+    assert index.boxes[1].tolist() == pytest.approx([136, 48, 160, 72])
+    assert (
+        "1 boxes without area inside their image were dropped (annotations labels/train/a.txt, line 2)" in caplog.text
+    )
+    assert "were clipped (annotations labels/train/a.txt, line 3)" in caplog.text
+
+
 def test_label_files_without_a_picture_are_named(yolo, caplog):
     text(yolo / "labels/train/lost.txt", "0 0.5 0.5 0.2 0.2\n")
     index = splits(yolo)["train"]
@@ -189,7 +200,7 @@ def test_coco_to_yolo_and_back_keeps_boxes_and_classes(dataset, tmp_path):
 def test_coco_to_yolo_and_back_keeps_masks_to_the_pixel(dataset, tmp_path):
     """Polygons, run-length codes, holes and several parts."""
     before = load_split(dataset, "train")
-    lost = convert_data(find_splits(dataset), tmp_path / "out", to="yolo", masks=True)
+    lost = convert_data(find_splits(dataset), tmp_path / "out", to="yolo", parts="masks")
     after = splits(tmp_path / "out")["train"]
     rows = np.flatnonzero(~before.crowd)
     assert len(rows) == after.num_instances
@@ -203,7 +214,7 @@ def test_coco_to_yolo_and_back_keeps_masks_to_the_pixel(dataset, tmp_path):
 
 
 def test_objects_without_mask_are_written_as_boxes_and_counted(yolo, tmp_path):
-    lost = convert_data(find_splits(yolo), tmp_path / "out", to="yolo", masks=True)
+    lost = convert_data(find_splits(yolo), tmp_path / "out", to="yolo", parts="masks")
     assert (tmp_path / "out/labels/train/a.txt").read_text().splitlines() == [
         "1 0.375 0.25 0.625 0.25 0.625 0.75 0.375 0.75",
         "0 0.1 0.1 0.5 0.1 0.5 0.6",
@@ -231,3 +242,21 @@ def test_yolo_to_coco_is_read_by_pycocotools(yolo, tmp_path):
     assert truth.anns[1]["area"] == 2400
     assert truth.annToMask(truth.anns[2]).sum() == truth.anns[2]["area"]
     assert (tmp_path / "out/train/deep/b.png").is_file()
+
+
+def test_coco_to_yolo_and_back_keeps_keypoints(dataset, tmp_path, capsys):
+    before = load_split(dataset, "train", keypoints=True)
+    assert main(["convert", str(dataset), str(tmp_path / "out"), "--to", "yolo", "--keypoints"]) == 0
+    assert "keypoints" not in capsys.readouterr().out
+    after = splits(tmp_path / "out")["train"]
+    assert after.skeleton.names == before.skeleton.names
+    assert after.skeleton.flip_indices == before.skeleton.flip_indices
+    assert (before.keypoints[..., 2] > 0).any()
+    assert after.keypoints == pytest.approx(before.keypoints[~before.crowd], abs=1e-4)
+    assert after.boxes == pytest.approx(before.boxes[~before.crowd], abs=1e-4)
+
+
+def test_keypoints_that_are_not_there_are_said(yolo, tmp_path, capsys):
+    assert main(["convert", str(yolo), str(tmp_path / "out"), "--to", "yolo", "--keypoints"]) == 2
+    assert "has no keypoints to write" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

@@ -265,6 +265,15 @@ def train_command(args):
     return 0
 
 
+@pytest.mark.parametrize(
+    ("args", "named"), [(["--data", "", "--a", "1"], "--data"), (["--data="], "--data"), ([""], "train")]
+)
+def test_an_empty_argument_is_no_path(args, named):
+    """An unset variable of a shell would be the current folder."""
+    with pytest.raises(UsageError, match=f"The argument after {named} is empty"):
+        dispatch({"train": print}, ["train", *args], "app")
+
+
 def test_dispatch(capsys):
     commands = {"train": train_command, "eval": lambda args: 7}
     assert dispatch(commands, ["train", "--a", "1"], "app") == 0
@@ -381,3 +390,9 @@ def test_a_full_disk_is_one_message(capsys):
 
     with pytest.raises(FileNotFoundError):
         run_main(other)
+
+
+def test_a_truth_value_may_stand_alone():
+    assert override(RECIPE, ["--deep", "--norm", "gn"], "app train").deep
+    assert override(RECIPE, ["--norm", "gn", "--deep"], "app train").deep
+    assert not override(RECIPE, ["--deep", "False"], "app train").deep

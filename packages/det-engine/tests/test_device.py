@@ -62,7 +62,7 @@ def test_bfloat16_begins_with_910b(chip, first, monkeypatch):
     )
     device = types.SimpleNamespace(type="npu")
     if first:
-        with pytest.raises(EngineError, match=f"{chip} has no bfloat16, .* use --precision fp16"):
+        with pytest.raises(EngineError, match=f"{chip} has no bfloat16, .* use precision fp16"):
             Precision("bf16", device)
     else:
         assert Precision("bf16", device).name == "bf16"

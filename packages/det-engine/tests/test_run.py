@@ -45,7 +45,7 @@ def test_a_directory_with_a_run_is_not_overwritten(tmp_path):
     run.checkpoints.mkdir()
     run.last.touch()
     for replace in (False, True):
-        with pytest.raises(EngineError, match="--resume"):
+        with pytest.raises(EngineError, match=r"holds a run already. Resume it \(train with resume="):
             RunDirectory.create(tmp_path, config={}, environment=ENVIRONMENT, replace=replace)
 
 

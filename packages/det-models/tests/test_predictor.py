@@ -232,6 +232,7 @@ def test_hooks_of_the_network_see_every_batch() -> None:
         (torch.zeros(3, 8, 0, dtype=torch.uint8), "must have pixels, got one of height 8 and width 0"),
         (Image.new("RGB", (0, 8)), "must have pixels"),
         (7, "got int"),
+        ("", "must have a path, got an empty text"),
         (b"content of a file", "got bytes"),
         ({"street": "street.jpg"}, "got dict"),
         (io.BytesIO(b"content of a file"), "got BytesIO"),

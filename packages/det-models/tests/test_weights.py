@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from det_backbones import WeightsError, load_imagenet_weights, resnet
-from det_models import CheckpointError, build, describe, load, open_weights
+from det_models import CheckpointError, OptionError, build, describe, load, open_weights
 from det_models.description import read_description
 from testing.changes import MISSING, WRONG, places, replaced
 from testing.trained import NAMES, SYSTEMS, random_network, small_model, write_trained
@@ -194,6 +194,13 @@ def test_a_description_says_which_branches_there_are() -> None:
     values = describe(plain, NAMES)
     values["model"]["detector"]["keypoints"] = None
     assert read_description(values) == (plain, NAMES)
+
+
+def test_a_description_of_other_classes_is_refused() -> None:
+    """Before a training begins that the data's labels would break, or teach nothing."""
+    for names in (dict(list(NAMES.items())[:2]), {**NAMES, 9: "cow"}):
+        with pytest.raises(OptionError, match=rf"as many as .* 3, got {len(names)}. Build it with num_classes"):
+            describe(small_model(), names)
 
 
 def test_a_branch_that_nobody_imported_is_named() -> None:

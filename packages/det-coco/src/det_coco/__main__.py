@@ -3,11 +3,18 @@
 import sys
 from collections.abc import Callable, Mapping
 
+from det_coco.doctor.command import check
 from det_coco.errors import DataError
 from det_coco.formats.conversion import convert
+from det_coco.report.commands import compare_results, report
 
 # Each takes the arguments after its name; its docstring's first line is its help, and what it returns its exit status.
-COMMANDS: Mapping[str, Callable[[list[str]], int | None]] = {"convert": convert}
+COMMANDS: Mapping[str, Callable[[list[str]], int | None]] = {
+    "check": check,
+    "compare": compare_results,
+    "convert": convert,
+    "report": report,
+}
 
 
 def main(args: list[str] | None = None) -> int:

@@ -12,6 +12,7 @@ from det_coco._discover import (
     KEYPOINTS,
     annotation_files,
     data_root,
+    is_of_other_split,
     json_files,
     picture_folders,
     task_and_split,
@@ -80,8 +81,10 @@ def coco_splits(path: Path, *, keypoints: bool = False) -> dict[str, Split]:
     """
     if path.is_file():
         return {split.name: split for split in [coco_split(path)] if may_be_annotations(path)}
-    tasks = (KEYPOINTS, INSTANCES, IMAGES) if keypoints else (INSTANCES, KEYPOINTS, IMAGES)
-    splits = _splits(annotation_files(path), path, tasks)
+    files = annotation_files(path)
+    # Files of keypoints have boxes too, but beside instances they would be another data set.
+    boxes = INSTANCES if any(task_and_split(file, path)[0] == INSTANCES for file in files) else KEYPOINTS
+    splits = _splits(files, path, (KEYPOINTS, INSTANCES, IMAGES) if keypoints else (boxes, IMAGES))
     return {split.name: split for split in sorted(splits, key=lambda split: split.name)}
 
 
@@ -137,5 +140,7 @@ def _splits(files: Sequence[Path], root: Path, tasks: Sequence[str]) -> list[Spl
 
 
 def _split(name: str, file: Path, root: Path) -> Split:
-    folder = picture_folder(file_names_in(file), picture_folders(file, name), root)
+    folder = picture_folder(
+        file_names_in(file), picture_folders(file, name), root, lambda folder: is_of_other_split(folder, name)
+    )
     return Split(name=name, annotation_file=file, image_folder=folder)

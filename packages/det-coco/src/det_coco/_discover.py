@@ -14,6 +14,7 @@ _FOLDERS = ("annotations", "annotation", "labels")
 _PICTURES = ("images", "data", "JPEGImages", "img", "imgs", "image", "pictures", "photos")
 _LVIS = re.compile(r"lvis_v\d+(\.\d+)?$")
 _WORDS = r"train(?:ing|val)?|val(?:id|idation)?|test(?:ing|[-_]dev)?|(?:mini|e)val|dev|unlabell?ed"
+_USES = ("train", "val", "test", "dev", "unlab")
 _SPLIT = re.compile(rf"(?<![A-Za-z])((?:{_WORDS})\d*)(?![A-Za-z0-9])", re.IGNORECASE)
 
 
@@ -34,7 +35,9 @@ def annotation_files(root: Path) -> list[Path]:
     others = [folder for folder in inside if folder not in named]
     deeper = [*others, *(folder / name for folder in others for name in _FOLDERS)]
     for folders in (named, [root], deeper):
-        found = [file for folder in folders for file in _json_files(folder) if may_be_annotations(file)]
+        files = [file for folder in folders for file in _json_files(folder)]
+        # What is named as COCO names them is one, though it may be damaged.
+        found = [file for file in files if _is_named(file) or may_be_annotations(file)]
         if found:
             return found
     return []
@@ -81,25 +84,44 @@ def task_and_split(file: Path, root: Path) -> tuple[str, str]:
 
 
 def picture_folders(file: Path, split: str) -> list[Path]:
-    """List the folders where the pictures of an annotation file usually are, likeliest first.
+    """List the folders where the pictures of an annotation file may be, likeliest first.
+
+    Folders of other splits are not among them: their pictures may have the same names.
 
     Args:
         file: the annotation file.
         split: its split's name.
 
     Returns:
-        folders that exist, or the likeliest one.
+        folders; the first may be missing, where none of the usual ones is there.
     """
     here, root = file.parent, data_root(file)
     word = _SPLIT.search(split)
+    names = dict.fromkeys((split, *(word.groups() if word else ()), split.rstrip("0123456789"), file.stem))
     likely = [root / split]
-    for name in dict.fromkeys((split, *(word.groups() if word else ()), split.rstrip("0123456789"), file.stem)):
+    for name in names:
         likely += [root / name, *(root / parent / name for parent in _PICTURES)]
         likely += [root / name / parent for parent in _PICTURES]
     likely += [root / name for name in _PICTURES]
     # Where none of the usual folders is there, messages name the first.
     usual = _existing(likely) or likely[:1]
-    return [*usual, root, here, *sorted(path for path in root.iterdir() if path.is_dir())]
+    others = [path for path in root.iterdir() if path.is_dir() and not is_of_other_split(path.name, split)]
+    return [*usual, root, here, *sorted(others)]
+
+
+def is_of_other_split(folder: str, split: str) -> bool:
+    """Tell by its name whether a folder has the pictures of another split.
+
+    Args:
+        folder: its name.
+        split: name of the split whose pictures are looked for, such as `test-dev2017`, which has those of `test2017`.
+
+    Returns:
+        whether the folder is named after a split for another use.
+    """
+    words = _SPLIT.fullmatch(folder), _SPLIT.search(split)
+    here, wanted = (word and next(use for use in _USES if use in word.group().lower()) for word in words)
+    return None not in (here, wanted) and here != wanted
 
 
 def _json_files(folder: Path) -> list[Path]:
@@ -111,6 +133,12 @@ def _json_files(folder: Path) -> list[Path]:
     plain = [name for name in names if name.lower().endswith(".json") and name[0] != "."]
     pictures = {path.stem for path in map(Path, names if plain else ()) if path.suffix.lower() in picture_suffixes()}
     return [folder / name for name in plain if name[: -len(".json")] not in pictures]
+
+
+def _is_named(file: Path) -> bool:
+    """Whether a file has the name of one of COCO's or LVIS's with objects or images."""
+    tasks = tuple(f"{task}_" for task in (INSTANCES, KEYPOINTS, IMAGES))
+    return file.stem.startswith(tasks) or _LVIS.match(file.stem.rpartition("_")[0]) is not None
 
 
 def _folders_above(file: Path, root: Path) -> Iterator[Path]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 _HEAD = 1 << 16
+_LIST = re.compile(r"\s*\[\s*\{")
 _TOKEN = re.compile(r'"((?:[^"\\]|\\.)*)"(\s*:)?|[{}\[\]]')
 
 
@@ -18,14 +19,14 @@ def may_be_annotations(file: Path) -> bool:
         file: a JSON file.
 
     Returns:
-        whether it is an object with images or annotations, as far as that can be seen there.
+        whether it is an object with a list of images or annotations, as far as that can be seen there.
     """
     try:
         with file.open("rb") as opened:
             head = opened.read(_HEAD).decode("utf-8-sig", errors="replace").lstrip()
     except OSError:
         return False
-    return head.startswith("{") and not {"images", "annotations"}.isdisjoint(_top_level_keys(head))
+    return head.startswith("{") and not {"images", "annotations"}.isdisjoint(_lists_of_objects(head))
 
 
 def other_kind(file: Path) -> str | None:
@@ -46,13 +47,13 @@ def other_kind(file: Path) -> str | None:
     return _kind_of_object(content) if isinstance(content, dict) else None
 
 
-def _top_level_keys(head: str) -> set[str]:
-    """Keys of the outermost object, in the part of it that is there."""
+def _lists_of_objects(head: str) -> set[str]:
+    """Keys of the outermost object that have a list of objects, in the part of it that is there."""
     keys, depth = set(), 0
     for token in _TOKEN.finditer(head):
         text = token.group()
         if text[0] == '"':
-            if depth == 1 and token.group(2):
+            if depth == 1 and token.group(2) and _LIST.match(head, token.end()):
                 keys.add(token.group(1))
         else:
             depth += 1 if text in "{[" else -1
@@ -79,7 +80,7 @@ def _kind_of_object(content: dict[str, Any]) -> str | None:
     annotation = _first(content.get("annotations"))
     if "segments_info" in annotation:
         return (
-            "a panoptic file, which has one picture of segments an image and no boxes of its own. Give the file of "
+            "a panoptic file: each of its annotations is a picture of segments, not an object. Give the file of "
             "instances of the same images (instances_<split>.json)"
         )
     if "caption" in annotation:

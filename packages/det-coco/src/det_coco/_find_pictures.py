@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import takewhile
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -17,13 +17,14 @@ from det_coco.remarks import Remark
 _MOST_SEARCHED = 200_000
 
 
-def picture_folder(names: Sequence[str], folders: Sequence[Path], root: Path) -> Path:
+def picture_folder(names: Sequence[str], folders: Sequence[Path], root: Path, passed: Callable[[str], bool]) -> Path:
     """Choose the folder that has most of some pictures.
 
     Args:
         names: file names, as the annotation file has them.
         folders: where pictures may be, likeliest first.
         root: searched to its depth where none of the folders has any.
+        passed: tells which folders the search leaves out by their names.
 
     Returns:
         the folder; the first one where nothing is found.
@@ -34,7 +35,7 @@ def picture_folder(names: Sequence[str], folders: Sequence[Path], root: Path) ->
     ]
     if max(scores, default=0):
         return folders[scores.index(max(scores))]
-    return next(_folders_with(names, root), folders[0])
+    return next(_folders_with(names, root, passed), folders[0])
 
 
 def find_pictures(
@@ -131,11 +132,12 @@ def _parts(name: str) -> list[str]:
     return [part for part in plain.replace("\\", "/").split("/") if part not in ("", ".", "..")]
 
 
-def _folders_with(names: Sequence[str], root: Path) -> Iterator[Path]:
+def _folders_with(names: Sequence[str], root: Path, passed: Callable[[str], bool]) -> Iterator[Path]:
     """Folders anywhere below a folder from which the pictures can be found by the longest part of their names."""
     lasts = {parts[-1]: parts for name in names if (parts := _parts(name))}
     searched = 0
-    for folder, _, files in os.walk(root):
+    for folder, inside, files in os.walk(root):
+        inside[:] = sorted(name for name in inside if not passed(name))
         searched += 1 + len(files)
         if searched > _MOST_SEARCHED:
             return

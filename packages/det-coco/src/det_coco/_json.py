@@ -1,5 +1,6 @@
 """JSON files as Python objects, and messages for what is none."""
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,8 @@ class Doubled(dict[str, Any]):
     keys_twice: frozenset[str]
 
 
-def read_bytes(file: Path) -> bytes:
-    """Read an annotation file.
+class FileText:
+    """The bytes of an annotation file, which are large: they are given out once, and then kept by nobody else.
 
     Args:
         file: the file.
@@ -29,17 +30,32 @@ def read_bytes(file: Path) -> bytes:
     Raises:
         DataError: it is not there or cannot be read.
     """
-    try:
-        return file.read_bytes()
-    except FileNotFoundError:
-        raise DataError(f"The annotation file {file} does not exist.") from None
-    except OSError as error:
-        raise DataError(f"The annotation file {file} cannot be read: {error.strerror or error}.") from None
+
+    DIGITS = 64
+
+    def __init__(self, file: Path) -> None:
+        try:
+            self._text = file.read_bytes()
+        except FileNotFoundError:
+            raise DataError(f"The annotation file {file} does not exist.") from None
+        except OSError as error:
+            raise DataError(f"The annotation file {file} cannot be read: {error.strerror or error}.") from None
+
+    def digest(self, salt: str) -> str:
+        """Digest the text and a salt: `DIGITS` hexadecimal digits."""
+        digest = hashlib.sha256(salt.encode())
+        digest.update(self._text)
+        return digest.hexdigest()
+
+    def take(self) -> bytes:
+        """Give the text out."""
+        text, self._text = self._text, b""
+        return text
 
 
 def read_json(file: Path) -> Any:
-    """Read a JSON file; see `read_bytes` and `parse_json`."""
-    return parse_json(file, read_bytes(file))
+    """Read a JSON file; see `FileText` and `parse_json`."""
+    return parse_json(file, FileText(file).take())
 
 
 def parse_json(file: Path, text: bytes) -> Any:

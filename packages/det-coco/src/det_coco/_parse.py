@@ -1,6 +1,5 @@
 """From the content of a COCO annotation file to arrays, checking everything on the way."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ from det_coco._groups import offsets_of
 from det_coco._json import Doubled
 from det_coco._parse_keypoints import pack_keypoints, read_skeleton
 from det_coco._parse_masks import measured_areas, pack_masks
-from det_coco._records import fields, name_of
+from det_coco._records import columns, name_of
 from det_coco._table import Table
 from det_coco.errors import DataError
 from det_coco.keypoints import Skeleton
@@ -83,47 +82,51 @@ def _check_parts(file: Path, content: Any) -> None:
 
 
 def _categories(file: Path, records: list[Any]) -> dict[int, str]:
-    wanted = {"id": int, "name": str}
-    categories: list[Any] = [fields(file, "category", n, record, wanted) for n, record in enumerate(records)]
-    _refuse_duplicates(file, "category", np.array([id_ for id_, _ in categories], dtype=np.int64))
-    return dict(sorted(categories))
+    ids, names = columns(file, "category", records, {"id": int, "name": str})
+    _refuse_duplicates(file, "category", np.array(ids, dtype=np.int64))
+    return dict(sorted(zip(ids, names, strict=True)))
 
 
 def _images(file: Path, records: list[Any], categories: list[Any]) -> dict[str, Any]:
     """Check and pack the images, by ascending id, and what is known to be in them or not."""
     records = [named_by_address(record) for record in records]
     wanted = {"id": int, "file_name": str, "height": int, "width": int}
-    values = [fields(file, "image", number, record, wanted) for number, record in enumerate(records)]
-    order = sorted(range(len(values)), key=lambda number: values[number][0])
-    ids, names, heights, widths = zip(*(values[n] for n in order), strict=True) if order else ((),) * 4
+    ids, names, heights, widths = columns(file, "image", records, wanted)
     image_ids = np.array(ids, dtype=np.int64)
     _refuse_duplicates(file, "image", image_ids)
-    _check_sizes(file, ids, heights, widths)
     long = [name for name in names if len(name) > _LONGEST_NAME]
     if long:
         raise DataError(
             f"{len(long)} of the {len(names)} images of {file} have a 'file_name' of more than {_LONGEST_NAME:,} "
             f"characters ({some(long)}). Correct their entries."
         )
+    order = np.argsort(image_ids)
     return {
-        "image_ids": image_ids,
-        "heights": np.array(heights, dtype=np.int32),
-        "widths": np.array(widths, dtype=np.int32),
-        "file_names": np.array(names, dtype=np.str_),
-        "federation": read_federation(file, image_ids, [records[n] for n in order], categories),
+        "image_ids": image_ids[order],
+        **_sizes(file, image_ids, {"heights": heights, "widths": widths}, order),
+        "file_names": np.array(names, dtype=np.str_)[order],
+        "federation": read_federation(file, image_ids[order], [records[n] for n in order.tolist()], categories),
     }
 
 
-def _check_sizes(file: Path, ids: Sequence[int], heights: Sequence[int], widths: Sequence[int]) -> None:
-    for id_, *sides in zip(ids, heights, widths, strict=True):
-        for key, side in zip(("height", "width"), sides, strict=True):
-            if not 1 <= side <= _MAX_SIDE:
-                raise DataError(f"{file}: '{key}' of image {id_} must be 1 to {_MAX_SIDE} pixels, got {side}.")
-        if sides[0] * sides[1] > _MOST_PIXELS:
+def _sizes(file: Path, ids: np.ndarray, sides: dict[str, list[int]], order: np.ndarray) -> dict[str, np.ndarray]:
+    """Check and pack heights and widths."""
+    packed = {key: np.array(values, dtype=np.int64) for key, values in sides.items()}
+    for key, values in packed.items():
+        wrong = np.flatnonzero((values < 1) | (values > _MAX_SIDE))
+        if wrong.size:
             raise DataError(
-                f"{file}: image {id_} has {sides[0]} x {sides[1]} pixels (height x width), more than the "
-                f"{_MOST_PIXELS:,} that a mask can have. Cut it into tiles."
+                f"{file}: '{key.removesuffix('s')}' of image {ids[wrong[0]]} must be 1 to {_MAX_SIDE} pixels, got "
+                f"{values[wrong[0]]}."
             )
+    heights, widths = packed.values()
+    large = np.flatnonzero(heights * widths > _MOST_PIXELS)
+    if large.size:
+        raise DataError(
+            f"{file}: image {ids[large[0]]} has {heights[large[0]]} x {widths[large[0]]} pixels (height x width), more "
+            f"than the {_MOST_PIXELS:,} that a mask can have. Cut it into tiles."
+        )
+    return {key: values[order].astype(np.int32) for key, values in packed.items()}
 
 
 def _refuse_duplicates(file: Path, what: str, ids: np.ndarray) -> None:
@@ -152,7 +155,7 @@ def _objects(
     sizes = np.stack((images["heights"], images["widths"]), axis=1)[position]  # [N, 2]
     clipped = corners.clip(0, sizes[:, [1, 0, 1, 0]].astype(np.float64))
     usable = np.min(clipped[:, 2:] - clipped[:, :2], axis=1) > _MIN_SIDE  # [N]
-    _remark_boxes(rows["id"], usable, np.abs(clipped - corners).max(axis=1, initial=0) > 1, remarks)
+    _remark_boxes(table, usable, np.abs(clipped - corners).max(axis=1, initial=0) > 1, remarks)
     order = np.argsort(position, kind="stable")
     order = order[usable[order]]
     keypoints = pack_keypoints(file, table, order, skeleton, remarks)
@@ -175,7 +178,8 @@ def _objects(
 def _image_positions(file: Path, table: Table, image_ids: np.ndarray) -> np.ndarray:
     wanted = table.rows["image_id"]
     found = np.searchsorted(image_ids, wanted)
-    known = np.isin(wanted, image_ids)
+    known = np.append(image_ids, 0)[found] == wanted
+    known[found == len(image_ids)] = False
     if not known.all():
         first = int(np.flatnonzero(~known)[0])
         raise DataError(
@@ -214,14 +218,21 @@ def _crowd(rows: np.ndarray, remarks: list[Remark]) -> np.ndarray:
     return crowd | ignored
 
 
-def _remark_boxes(ids: np.ndarray, usable: np.ndarray, moved: np.ndarray, remarks: list[Remark]) -> None:
-    dropped, clipped = ids[~usable], ids[usable & moved]
+def _remark_boxes(table: Table, usable: np.ndarray, moved: np.ndarray, remarks: list[Remark]) -> None:
+    dropped, clipped = np.flatnonzero(~usable), np.flatnonzero(usable & moved)
     if dropped.size:
-        message = f"{dropped.size} boxes without area inside their image were dropped (annotations {some(dropped)})."
-        remarks.append(Remark("box_dropped", message, tuple(dropped.tolist())))
+        named = _named(table, dropped)
+        message = f"{dropped.size} boxes without area inside their image were dropped (annotations {named})."
+        remarks.append(Remark("box_dropped", message, tuple(table.rows["id"][dropped].tolist())))
     if clipped.size:
-        message = f"{clipped.size} boxes reached outside their image and were clipped (annotations {some(clipped)})."
-        remarks.append(Remark("box_clipped", message, tuple(clipped.tolist())))
+        named = _named(table, clipped)
+        message = f"{clipped.size} boxes reached outside their image and were clipped (annotations {named})."
+        remarks.append(Remark("box_clipped", message, tuple(table.rows["id"][clipped].tolist())))
+
+
+def _named(table: Table, about: np.ndarray) -> str:
+    """Name annotations by what the file calls them, which another format's reader makes a place in a file."""
+    return some(some([table.record(n).get("id", f"number {n}")]) for n in about[:6].tolist())
 
 
 def _areas(table: Table, order: np.ndarray, masks: Polygons, sizes: np.ndarray, remarks: list[Remark]) -> np.ndarray:
@@ -232,10 +243,9 @@ def _areas(table: Table, order: np.ndarray, masks: Polygons, sizes: np.ndarray, 
     areas[measured] = measured_areas(masks, measured, sizes, table.rows["box"][order])
     if wrong.any():
         about = order[wrong]
-        names = some(some([table.record(n).get("id", f"number {n}")]) for n in about[:6].tolist())
         message = (
-            f"the 'area' of {counted(len(about), 'annotation')} is no number from 0 on ({names}); the area of the mask "
-            "was taken, or that of the box."
+            f"the 'area' of {counted(len(about), 'annotation')} is no number from 0 on ({_named(table, about)}); the "
+            "area of the mask was taken, or that of the box."
         )
         remarks.append(Remark("area_wrong", message, tuple(table.rows["id"][about].tolist())))
     if missing.any():

@@ -115,18 +115,18 @@ def _runs(name: str, code: dict[str, Any], size: tuple[int, int]) -> np.ndarray:
     counts, pixels = code["counts"], size[0] * size[1]
     if isinstance(counts, str):
         try:
-            runs = decode_counts(counts)
+            counts = decode_counts(counts).tolist()
         except ValueError as error:
             raise DataError(f"{name} cannot be read. {error} Export the annotations again.") from None
-    elif isinstance(counts, list) and all(is_number(run) and is_coordinate(run) and run == int(run) for run in counts):
-        runs = np.array(counts, dtype=np.int64)
-    else:
+    elif not isinstance(counts, list) or not all(
+        type(run) is int or (type(run) is float and run.is_integer()) for run in counts
+    ):
         raise DataError(f"{name} cannot be read. Its 'counts' must be a text or a list of whole numbers.")
-    if runs.min(initial=0) < 0:
+    if min(counts, default=0) < 0:
         raise DataError(f"{name} has a negative run.")
     # Before the sum, which many large runs would carry beyond 64 bits.
-    if runs.max(initial=0) > pixels:
-        raise DataError(f"{name} has a run that covers {runs.max()} pixels, but its image has {pixels}.")
-    if runs.sum() != pixels:
-        raise DataError(f"{name} covers {runs.sum()} pixels, but its image has {pixels}.")
-    return runs.astype(np.int32)
+    if max(counts, default=0) > pixels:
+        raise DataError(f"{name} has a run that covers {describe(max(counts))} pixels, but its image has {pixels}.")
+    if sum(counts) != pixels:
+        raise DataError(f"{name} covers {sum(counts)} pixels, but its image has {pixels}.")
+    return np.array(counts, dtype=np.int32)

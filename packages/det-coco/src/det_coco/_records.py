@@ -43,25 +43,63 @@ def fields(file: Path, what: str, number: int, record: Any, wanted: Mapping[str,
     """
     if not isinstance(record, dict):
         raise DataError(f"{file}: {what} number {number} must be an object, got {kind(record)}.")
-    name = name_of(what, number, record)
     if isinstance(record, Doubled) and (twice := record.keys_twice & {*wanted, *_READ}):
+        name = name_of(what, number, record)
         raise DataError(f"{file}: {name} has the key '{min(twice)}' twice. Keep one of them.")
     values = []
     for key, type_ in wanted.items():
-        if key not in record:
-            raise DataError(f"{file}: {name} has no '{key}'.")
-        value = record[key]
-        if type(value) is not type_:
-            if type_ is not int or type(value) is not float or not value.is_integer():
-                expected = "an integer" if type_ is int else "a text"
-                raise DataError(f"{file}: '{key}' of {name} must be {expected}, got {describe(value)}.")
-            value = int(value)
-        if type_ is int and abs(value) > MAX_ID:
-            raise DataError(f"{file}: '{key}' of {name} is too large: {describe(value)}.")
-        if type_ is str and not is_text(value):
-            raise DataError(f"{file}: '{key}' of {name} has half of a surrogate pair, which is no character.")
+        value = record.get(key)
+        if type(value) is not type_ or (abs(value) > MAX_ID if type_ is int else not is_text(value)):
+            value = _converted(file, name_of(what, number, record), record, key, type_)
         values.append(value)
     return values
+
+
+def columns(file: Path, what: str, records: list[Any], wanted: Mapping[str, type]) -> list[list[Any]]:
+    """Read the values that records must have, key by key; see `fields`.
+
+    Args:
+        file: named in messages.
+        what: image, annotation or category.
+        records: N records.
+        wanted: int or str for each key.
+
+    Returns:
+        N values for each key.
+
+    Raises:
+        DataError: a record is wrong; the first one is named.
+    """
+    if all(type(record) is dict for record in records):
+        found = [[record.get(key) for record in records] for key in wanted]
+        if all(_usual(values, type_) for values, type_ in zip(found, wanted.values(), strict=True)):
+            return found
+    rows = [fields(file, what, number, record, wanted) for number, record in enumerate(records)]
+    return [list(column) for column in zip(*rows, strict=True)] if rows else [[] for _ in wanted]
+
+
+def _usual(values: list[Any], type_: type) -> bool:
+    """Tell whether values can be taken as they are."""
+    if not set(map(type, values)) <= {type_}:
+        return False
+    if type_ is int:
+        return not values or max(max(values), -min(values)) <= MAX_ID
+    return is_text("".join(values))
+
+
+def _converted(file: Path, name: str, record: Mapping[str, Any], key: str, type_: type) -> int:
+    """The integer that a value stands for, or what is wrong with it."""
+    if key not in record:
+        raise DataError(f"{file}: {name} has no '{key}'.")
+    value = record[key]
+    if type_ is str and type(value) is str:
+        raise DataError(f"{file}: '{key}' of {name} has half of a surrogate pair, which is no character.")
+    if type_ is not int or type(value) not in (int, float) or (type(value) is float and not value.is_integer()):
+        expected = "an integer" if type_ is int else "a text"
+        raise DataError(f"{file}: '{key}' of {name} must be {expected}, got {describe(value)}.")
+    if abs(value) > MAX_ID:
+        raise DataError(f"{file}: '{key}' of {name} is too large: {describe(int(value))}.")
+    return int(value)
 
 
 def name_of(what: str, number: int, record: Mapping[str, Any]) -> str:

@@ -5,6 +5,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from det_coco._mapped import MappedArray, place_of
+
 
 class _Text:
     """Fixed-width text as numbers, which tensors can hold."""
@@ -15,7 +17,7 @@ class _Text:
 
 
 def pack(attributes: dict[str, Any]) -> dict[str, Any]:
-    """Replace arrays by tensors.
+    """Replace arrays by tensors, and those of a mapped file by their places in it.
 
     The tensors are kept in the attributes for the next call: torch passes a tensor's memory on, so that all processes
     share one copy, whereas a new tensor would be a new copy for each.
@@ -26,14 +28,14 @@ def pack(attributes: dict[str, Any]) -> dict[str, Any]:
     Returns:
         what to pickle.
     """
-    kept: dict[str, torch.Tensor | _Text] = attributes.setdefault("_tensors", {})
+    kept: dict[str, torch.Tensor | _Text | MappedArray] = attributes.setdefault("_tensors", {})
     state: dict[str, Any] = {}
     for name, value in attributes.items():
         if name == "_tensors":
             continue
         if isinstance(value, np.ndarray) and value.size:
             if name not in kept:
-                kept[name] = _tensor(value)
+                kept[name] = place_of(value) or _tensor(value)
             state[name] = kept[name]
         else:
             state[name] = value
@@ -41,7 +43,7 @@ def pack(attributes: dict[str, Any]) -> dict[str, Any]:
 
 
 def unpack(state: dict[str, Any]) -> dict[str, Any]:
-    """Undo `pack`; the arrays are views of the tensors."""
+    """Undo `pack`; the arrays are views of the tensors or of the file."""
     return {name: _array(value) for name, value in state.items()}
 
 
@@ -52,6 +54,8 @@ def _tensor(array: np.ndarray) -> torch.Tensor | _Text:
 
 
 def _array(value: Any) -> Any:
+    if isinstance(value, MappedArray):
+        return value.array()
     if isinstance(value, _Text):
         return value.codes.numpy().view(value.dtype).reshape(-1)
     return value.numpy() if isinstance(value, torch.Tensor) else value

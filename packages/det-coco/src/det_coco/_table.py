@@ -6,21 +6,15 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from det_coco._json import parse_json
+from det_coco._compiled import compiled
+from det_coco._json import FileText, parse_json
 from det_coco._records import row_of
 from det_coco.errors import DataError
-
-compiled: Any
-try:
-    compiled = import_module("det_coco._C")
-except ImportError:  # no C++ compiler where it was installed
-    compiled = None
 
 # `first:last` are the bytes of the annotation in the file. `area` is NaN where there is none and negative where it
 # cannot be one. `polygons`, `runs` and `keypoints` count what the other columns of the `Table` hold. `num_keypoints` is
@@ -88,12 +82,12 @@ class Table:
         return json.loads(self.text[first:last])
 
 
-def split_text(file: Path, text: bytes) -> tuple[Any, Table | None]:
+def split_text(file: Path, source: FileText) -> tuple[Any, Table | None]:
     """Read the text of an annotation file, with the compiled reader where there is one; both read the same.
 
     Args:
         file: named in messages.
-        text: the file's bytes.
+        source: the file's bytes, which are taken.
 
     Returns:
         the content as JSON has it, and, from the compiled reader, its annotations, which are then left out of it.
@@ -101,6 +95,7 @@ def split_text(file: Path, text: bytes) -> tuple[Any, Table | None]:
     Raises:
         DataError: it is no JSON.
     """
+    text = source.take()
     found = None if compiled is None else compiled.scan(text)
     if found is not None:
         first, last, rows, lengths, points, runs, keypoints = found

@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from det_coco._cache import read_cached
 from det_coco._describe import some
 from det_coco._file_kinds import other_kind
 from det_coco._find_pictures import find_pictures, stays_inside
+from det_coco._geometry import refuse_swapped_sizes, with_agreeing_geometry
 from det_coco._groups import take_groups
-from det_coco._json import read_bytes
 from det_coco._parse import pack as pack_content
 from det_coco._sharing import pack, unpack
 from det_coco._table import split_text
@@ -55,6 +56,7 @@ class CocoIndex:
         skeleton: the J keypoints of the categories that have some, or None.
         federation: which classes each image was searched for, in LVIS; None elsewhere.
         pictures: those that lie in memory, or None.
+        exif: whether pictures are turned upright as their EXIF orientation says; False for data annotated without.
         remarks: what the reader had to interpret, drop, clip or measure; also logged.
     """
 
@@ -77,6 +79,7 @@ class CocoIndex:
     skeleton: Skeleton | None = None
     federation: Federation | None = field(default=None, repr=False)
     pictures: MemoryPictures | None = field(default=None, repr=False)
+    exif: bool = True
     remarks: tuple[Remark, ...] = field(default=(), repr=False)
 
     @staticmethod
@@ -107,7 +110,7 @@ class CocoIndex:
         """
         file = Path(annotation_file)
         try:
-            found = pack_content(file, *split_text(file, read_bytes(file)), require_objects)
+            found = read_cached(file, lambda text: _packed(file, *split_text(file, text), require_objects))
             return _finish(found, file, Path(image_folder), check_images, require_objects)
         except DataError:
             kind = other_kind(file)
@@ -139,7 +142,7 @@ class CocoIndex:
         Raises:
             DataError: see `load`.
         """
-        found = pack_content(source, dict(content) if isinstance(content, dict) else content, None, require_objects)
+        found = _packed(source, dict(content) if isinstance(content, dict) else content, None, require_objects)
         return _finish(found, source, image_folder, check_images, require_objects)
 
     def __len__(self) -> int:
@@ -199,7 +202,9 @@ class CocoIndex:
         size = int(self.heights[position]), int(self.widths[position])
         held = None if self.pictures is None else self.pictures.file(position)
         path = self.path(position)
-        return load_image(path, size=size) if held is None else decode_image(held, path, size=size)
+        if held is None:
+            return load_image(path, size=size, exif=self.exif)
+        return decode_image(held, path, size=size, exif=self.exif)
 
     def instances(self, position: int) -> slice:
         """Slice of the instance arrays that belong to the image at a position."""
@@ -300,6 +305,14 @@ class CocoIndex:
         self.__dict__.update(unpack(state))
 
 
+def _packed(file: Path, content: Any, table: Any, require_objects: bool) -> dict[str, Any]:
+    """Pack a file's content, boxes and masks read as what they are: all that follows from the file alone."""
+    found = pack_content(file, content, table, require_objects)
+    count = found.pop("num_annotations")
+    index = with_agreeing_geometry(CocoIndex(annotation_file=file, image_folder=Path(), **found))
+    return {**{name: getattr(index, name) for name in found}, "num_annotations": count}
+
+
 def _finish(
     found: dict[str, Any], source: Path, image_folder: Path, check_images: bool, require_objects: bool
 ) -> CocoIndex:
@@ -314,6 +327,8 @@ def _finish(
         what = f"{count} annotations, but none with a usable box that is no crowd" if count else "no annotation"
         raise DataError(f"{source} has no object to learn from or evaluate on: {what}. Check how it was exported.")
     index = CocoIndex(annotation_file=source, image_folder=image_folder, **found)
+    if check_images:
+        refuse_swapped_sizes(index)
     log_remarks(source, index.remarks)
     return index
 

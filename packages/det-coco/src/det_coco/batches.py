@@ -35,6 +35,9 @@ class BatchShape:
         keypoints: J, keypoints per instance; 0 for detectors without them.
         drop_excess: leave out the smallest instances of an image that has more than fits, and say how many, instead
             of refusing the data.
+        tight: pad images of a batch to the next multiple of 32 of their size, as the reference systems do, rather than
+            to the bucket, which then only bounds it. What a network computes near the right and lower border depends on
+            the padding; shapes then depend on the data.
     """
 
     buckets: tuple[tuple[int, int], ...] = ((800, 1344), (1344, 800))
@@ -45,6 +48,7 @@ class BatchShape:
     bitmap_sizes: tuple[tuple[int, int], ...] = ()
     keypoints: int = 0
     drop_excess: bool = False
+    tight: bool = False
 
     def __post_init__(self) -> None:
         if not self.buckets or min(min(bucket) for bucket in self.buckets) < 1:
@@ -58,7 +62,7 @@ class BatchShape:
             raise ValueError(f"keypoints must be a number of keypoints, 0 for none, got {self.keypoints}.")
 
     def bucket(self, height: int, width: int) -> tuple[int, int]:
-        """Find the smallest bucket that holds an image.
+        """Find the padded size of an image: the smallest bucket that holds it, or what `tight` makes of that.
 
         Args:
             height: of the image in pixels.
@@ -77,7 +81,8 @@ class BatchShape:
                 f"{', '.join(f'{h} x {w}' for h, w in self.buckets)}. Add one of at least {_up(height)} x "
                 f"{_up(width)}, or resize to less."
             )
-        return min(fitting, key=lambda bucket: (bucket[0] * bucket[1], bucket))
+        bucket = min(fitting, key=lambda bucket: (bucket[0] * bucket[1], bucket))
+        return (min(_up(height), bucket[0]), min(_up(width), bucket[1])) if self.tight else bucket
 
 
 def default_buckets(resize: Resize, divisor: int = 32) -> tuple[tuple[int, int], ...]:

@@ -110,7 +110,9 @@ class BatchDataset(Dataset[Batch | Failure]):
             samples = [self.sample(p, e) for p, e in zip(index.positions, epochs, strict=True)]
             if not samples:
                 return self._padding()
-            return make_batch(samples, self.shape, self.batch_size, ground_truth=self.ground_truth)
+            # Slots without an image keep the shape of a batch, which is free where the padding is tight.
+            slots = None if self.shape.tight else self.batch_size
+            return make_batch(samples, self.shape, slots, ground_truth=self.ground_truth)
         except DataError as error:
             return Failure(str(error))
 

@@ -2,10 +2,9 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from pathlib import PurePosixPath
 
 import numpy as np
 
@@ -16,10 +15,13 @@ SHARE, MOST = 0.2, 5000
 """Share of the images that is held out, and the most images, as many as COCO's val2017 has."""
 
 _LEAST_GROUPS = 5
-# Numbers at the end of a name, perhaps with what they count: video_0001, scan-12_r3_c4, slide_0_512_512_1024.
-_COUNTER = re.compile(
-    r"(?:[ _.\-(]*(?:frame|tile|patch|crop|slice|row|col|(?<=[ _.\-])[rcxyzft])?[ _.\-]*\d++\)?)+$", re.IGNORECASE
-)
+# A number at the end of a name, perhaps with what it counts: video_0001, scan-12_r3_c4, slide_0_512_512_1024. Nothing
+# is tried again (++), so that the time is bounded for any name.
+_NUMBER = r"(?:[ _.\-(]*+(?:frame|tile|patch|crop|slice|row|col|(?<=[ _.\-])[rcxyzft])?+[ _.\-]*+\d++\)?+)"
+# Roboflow names its copies of a picture <name>_<suffix>.rf.<number>.
+_COPY = re.compile(r"_[a-z]{3,4}\.rf\..*$", re.IGNORECASE)
+# How many numbers stand for a place in a series: all; corners of a tile; its row and column; that of a frame; none.
+_LEVELS = tuple(re.compile(rf"{_NUMBER}{{0,{most}}}$", re.IGNORECASE) for most in (99, 4, 2, 1, 0))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -60,29 +62,25 @@ def hold_out(index: CocoIndex) -> HeldOut:
             "ones. Add images, or name other ones to evaluate on (--data.val)."
         )
     wanted = min(MOST, max(1, round(SHARE * len(names))))
-    series = defaultdict(list)
-    for position, name in enumerate(names):
-        series[_series(name)].append(position)
-    held = _whole_series(index, series, wanted)
-    rule = f"by series of names ({len(series)} in all)"
-    if held is None:
-        rule = "by image"
-        held = set(sorted(set(names), key=_draw)[:wanted])
-        chosen = np.array([name in held for name in names])
-    else:
-        chosen = np.zeros(len(names), dtype=bool)
-        chosen[list(held)] = True
+    chosen, rule = np.isin(index.file_names, sorted(set(names), key=_draw)[:wanted]), "image by image"
+    for level in _LEVELS:
+        series = defaultdict(list)
+        for position, name in enumerate(names):
+            series[_series(name, level)].append(position)
+        held = _whole_series(index, series, wanted)
+        if held is not None:
+            chosen, rule = np.isin(np.arange(len(names)), held), f"by series of names ({len(series)} in all)"
+            break
     train, val = (index.of_images(index.image_ids[part].tolist()) for part in (~chosen, chosen))
     return HeldOut(train=train, val=val, rule=rule)
 
 
-def _series(name: str) -> str:
+def _series(name: str, numbers: re.Pattern[str]) -> str:
     """What a picture is one of many of: its name without numbers at the end; its folder where no more is left."""
-    path = PurePosixPath(name.replace("\\", "/"))
-    stem = path.name.split(".rf.")[0] if ".rf." in path.name else path.stem
-    start = _COUNTER.sub("", stem)
-    folder = str(path.parent)
-    return f"{folder}/{start}" if start or folder != "." else name
+    folder, _, file = name.replace("\\", "/").rpartition("/")
+    stem = _COPY.sub("", file) if ".rf." in file else file.rpartition(".")[0] or file
+    start = numbers.sub("", stem)
+    return f"{folder}/{start}" if start or folder else name
 
 
 def _draw(name: str) -> bytes:
@@ -90,7 +88,7 @@ def _draw(name: str) -> bytes:
     return blake2b(name.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
-def _whole_series(index: CocoIndex, series: dict[str, list[int]], wanted: int) -> Collection[int] | None:
+def _whole_series(index: CocoIndex, series: dict[str, list[int]], wanted: int) -> Sequence[int] | None:
     """Positions of about as many images as wanted, in whole series; None where names or series do not allow that."""
     sizes = [len(members) for members in series.values()]
     if len(series) < _LEAST_GROUPS or max(sizes) == 1 or max(sizes) > len(index) / 2:

@@ -3,6 +3,8 @@
 import io
 import logging
 import os
+import stat
+import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
@@ -12,14 +14,20 @@ from typing import IO
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from det_coco._bit_depth import to_8_bits
 from det_coco._describe import counted, some
 from det_coco.errors import DataError
 
 _log = logging.getLogger("det_coco")
 
-# What Pillow opens without being able to draw it, or draws with another program's help alone.
-_NO_PICTURES = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "IPTC", "MPEG", "WMF"})
-_ORIENTATION = 0x0112  # EXIF tag; 5 to 8 are turned by a quarter
+# Pictures, as opposed to all that Pillow opens: what needs another program to be drawn (EPS, WMF), what is data or
+# video, and what hardly anybody has is kept from decoders that hardly anybody looks at. HEIF comes with a plug-in.
+_FORMATS = (
+    "AVIF", "BMP", "DDS", "DIB", "GIF", "HEIF", "ICNS", "ICO", "JPEG", "JPEG2000", "MPO", "PCX", "PNG", "PPM", "PSD",
+    "QOI", "SGI", "TGA", "TIFF", "WEBP", "XBM", "XPM",
+)  # fmt: skip
+_ORIENTATION = 0x0112  # EXIF tag
+_FIRST_QUARTER_TURN = 5  # 5 to 8 are turned by a quarter
 # How files begin that are no pictures for Pillow: (place, bytes, what it is and what to do).
 _OTHERS = (
     (4, b"ftyphei", "it is a HEIC picture; convert it to JPEG or PNG"),
@@ -28,6 +36,7 @@ _OTHERS = (
     (4, b"ftypavif", "it is an AVIF picture, which this Pillow does not read; convert it, or install a newer Pillow"),
     (4, b"ftyp", "it is a video; extract its frames"),
     (128, b"DICM", "it is a DICOM file; export its frames as PNG"),
+    (0, b"%!PS", "it is a PostScript file; export it as PNG"),
     (0, b"%PDF", "it is a PDF file; export its pages as PNG"),
     (0, b"version https://git-lfs", "it is a pointer of Git LFS; run `git lfs pull` in its repository"),
     (0, b"<!DOCTYPE", "it is a web page, so its download failed; download it again"),
@@ -36,8 +45,11 @@ _OTHERS = (
 )
 
 
-def load_image(path: str | Path, *, size: tuple[int, int] | None = None) -> np.ndarray:
+def load_image(path: str | Path, *, size: tuple[int, int] | None = None, exif: bool = True) -> np.ndarray:
     """Read a picture as 8-bit RGB, turned upright as its EXIF orientation says.
+
+    A file whose content is none of the usual picture formats, and what is no regular file, is not handed to a decoder;
+    nor is a picture of another size than `size`.
 
     Grey, CMYK and palette pictures become RGB, transparency is dropped. Grey values of more than 8 bits are divided by
     16 where all values of the picture fit 12 bits, by 256 where they fit 16; floating-point values from 0 to 1 are
@@ -47,6 +59,7 @@ def load_image(path: str | Path, *, size: tuple[int, int] | None = None) -> np.n
     Args:
         path: the file.
         size: (height, width) in pixels that the picture must have.
+        exif: False leaves the picture as it is stored, for data that were annotated so.
 
     Returns:
         uint8 `[h, w, 3]` RGB.
@@ -56,22 +69,19 @@ def load_image(path: str | Path, *, size: tuple[int, int] | None = None) -> np.n
             `size`.
     """
     path = Path(path)
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise DataError(f"The image {path} does not exist.") from None
-    except OSError as error:
-        raise DataError(f"The image {path} cannot be read: {error.strerror or error}.") from None
-    return decode_image(data, path, size=size)
+    return decode_image(_read(path), path, size=size, exif=exif)
 
 
-def decode_image(data: bytes, path: str | Path, *, size: tuple[int, int] | None = None) -> np.ndarray:
+def decode_image(
+    data: bytes, path: str | Path, *, size: tuple[int, int] | None = None, exif: bool = True
+) -> np.ndarray:
     """Read the content of a picture file as `load_image` does.
 
     Args:
         data: the content.
         path: what messages call it.
         size: (height, width) in pixels that the picture must have.
+        exif: as for `load_image`.
 
     Returns:
         uint8 `[h, w, 3]` RGB.
@@ -82,18 +92,32 @@ def decode_image(data: bytes, path: str | Path, *, size: tuple[int, int] | None 
     path = Path(path)
     if not data:
         raise DataError(f"The image {path} is an empty file. Copy or download it again.")
-    image, orientation = _decode(path, data)
-    if size is not None and image.shape[:2] != tuple(size):
-        raise DataError(_size_message(path, image.shape, size, turned=orientation >= 5))
-    return image
+    if "DET_MAX_PIXELS" in os.environ:
+        Image.MAX_IMAGE_PIXELS = _max_pixels()
+    try:
+        with _open(io.BytesIO(data)) as image:
+            if size is not None:
+                _check_size(image, path, tuple(size), exif=exif)
+            return upright_rgb(image, path, exif=exif)
+    except DataError:
+        raise
+    except Image.DecompressionBombError:
+        raise DataError(
+            f"The image {path} has more pixels than Pillow opens, as a protection against files that fill the memory. "
+            "Make it smaller, or set the environment variable DET_MAX_PIXELS to the number of pixels to allow."
+        ) from None
+    except Exception as error:
+        # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error and more for broken files.
+        raise DataError(f"The image {path} cannot be read: {_reason(data, error)}.") from None
 
 
-def upright_rgb(image: Image.Image, path: str | Path = "given") -> np.ndarray:
+def upright_rgb(image: Image.Image, path: str | Path = "given", *, exif: bool = True) -> np.ndarray:
     """Give the pixels of an opened picture as `load_image` does.
 
     Args:
         image: of any mode; it is not changed.
         path: its file, which messages name.
+        exif: False leaves it as it is stored.
 
     Returns:
         uint8 `[h, w, 3]` RGB, turned upright as its EXIF orientation says.
@@ -101,19 +125,20 @@ def upright_rgb(image: Image.Image, path: str | Path = "given") -> np.ndarray:
     Raises:
         DataError: its values are of unknown range.
     """
-    image = ImageOps.exif_transpose(image)
+    image = ImageOps.exif_transpose(image) if exif else image
     if image.mode == "F" or image.mode.startswith("I"):
-        return np.repeat(_to_8_bits(Path(path), np.asarray(image))[:, :, None], 3, axis=2)
+        return np.repeat(to_8_bits(Path(path), np.asarray(image))[:, :, None], 3, axis=2)
     if image.mode == "P" and "transparency" in image.info:
         return np.array(image.convert("RGBA").convert("RGB"))
     return np.array(image if image.mode == "RGB" else image.convert("RGB"))
 
 
-def image_size(path: str | Path) -> tuple[int, int]:
-    """Read the size of a picture turned upright, without its pixels.
+def image_size(path: str | Path, *, exif: bool = True) -> tuple[int, int]:
+    """Read the size of a picture without its pixels.
 
     Args:
         path: the file.
+        exif: as for `load_image`.
 
     Returns:
         (height, width) in pixels, as `load_image` would give them.
@@ -121,22 +146,22 @@ def image_size(path: str | Path) -> tuple[int, int]:
     Raises:
         DataError: the file is missing or is no picture.
     """
+    path = Path(path)
     try:
-        with Path(path).open("rb") as stream:
-            return header_size(stream)
-    except (FileNotFoundError, IsADirectoryError):
-        raise DataError(f"The image {path} does not exist.") from None
-    except Exception:
-        # Says what is wrong, as the header alone may not.
-        height, width = load_image(path).shape[:2]
-        return height, width
+        if path.is_file():  # to open a pipe would wait for a writer
+            with path.open("rb") as stream:
+                return header_size(stream, exif=exif)
+    except Exception as error:
+        # Whatever is wrong shows when all of it is read, and is said there.
+        _log.debug("%s: %s", path, error)
+    height, width = load_image(path, exif=exif).shape[:2]
+    return height, width
 
 
-def header_size(stream: IO[bytes]) -> tuple[int, int]:
-    """Read (height, width) in pixels, turned upright, from the header of a picture file; raises what Pillow raises."""
-    with Image.open(stream) as image:
-        turned = image.getexif().get(_ORIENTATION, 1) >= 5
-        return (image.width, image.height) if turned else (image.height, image.width)
+def header_size(stream: IO[bytes], *, exif: bool = True) -> tuple[int, int]:
+    """Read (height, width) in pixels from the header of a picture file, turned upright; raises what Pillow raises."""
+    with _open(stream) as image:
+        return _size(image, exif=exif)
 
 
 def image_sizes(paths: Sequence[Path]) -> list[tuple[int, int]]:
@@ -187,9 +212,9 @@ def list_images(path: str | Path) -> list[Path]:
 
 @lru_cache(maxsize=1)
 def picture_suffixes() -> frozenset[str]:
-    """Suffixes of the formats that Pillow reads, in lower case, with their dot."""
+    """Suffixes of the picture formats that are read here, in lower case, with their dot."""
     Image.init()
-    readable = set(Image.OPEN) - _NO_PICTURES
+    readable = {name for name in _FORMATS if name in Image.OPEN}
     return frozenset(suffix for suffix, kind in Image.registered_extensions().items() if kind in readable)
 
 
@@ -197,23 +222,37 @@ def _files_are(count: int) -> str:
     return f"{counted(count, 'file')} {'is' if count == 1 else 'are'}"
 
 
-def _decode(path: Path, data: bytes) -> tuple[np.ndarray, int]:
-    """Read a picture and the EXIF orientation that it was turned by."""
-    if "DET_MAX_PIXELS" in os.environ:
-        Image.MAX_IMAGE_PIXELS = _max_pixels()
+def _read(path: Path) -> bytes:
     try:
-        with Image.open(io.BytesIO(data)) as image:
-            return upright_rgb(image, path), image.getexif().get(_ORIENTATION, 1)
-    except DataError:
-        raise
-    except Image.DecompressionBombError:
-        raise DataError(
-            f"The image {path} has more pixels than Pillow opens, as a protection against files that fill the memory. "
-            "Make it smaller, or set the environment variable DET_MAX_PIXELS to the number of pixels to allow."
-        ) from None
-    except Exception as error:
-        # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error and more for broken files.
-        raise DataError(f"The image {path} cannot be read: {_reason(data, error)}.") from None
+        if not stat.S_ISREG(path.stat().st_mode):
+            what = "a folder" if path.is_dir() else "a pipe, a device or the like"
+            raise DataError(f"The image {path} cannot be read: it is {what}, not a file.")
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise DataError(f"The image {path} does not exist.") from None
+    except OSError as error:
+        raise DataError(f"The image {path} cannot be read: {error.strerror or error}.") from None
+
+
+def _open(file: IO[bytes]) -> Image.Image:
+    Image.init()
+    with warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning):
+        return Image.open(file, formats=[name for name in _FORMATS if name in Image.OPEN])
+
+
+def _size(image: Image.Image, *, exif: bool) -> tuple[int, int]:
+    """Height and width of a picture whose pixels need not have been read."""
+    turned = exif and image.getexif().get(_ORIENTATION, 1) >= _FIRST_QUARTER_TURN
+    return (image.width, image.height) if turned else (image.height, image.width)
+
+
+def _check_size(image: Image.Image, path: Path, size: tuple[int, int], *, exif: bool) -> None:
+    found = image.height, image.width
+    # To look for the orientation may mean to decode the picture.
+    if sorted(found) == sorted(size):
+        found = _size(image, exif=exif)
+    if found != size:
+        raise DataError(_size_message(path, found, size, turned=found != (image.height, image.width)))
 
 
 def _max_pixels() -> int:
@@ -228,45 +267,12 @@ def _reason(data: bytes, error: Exception) -> str:
         if data[place : place + len(begin)] == begin:
             return what
     # An unknown format is reported with the address of the buffer, which tells nobody anything.
-    reason = "its format is unknown" if isinstance(error, UnidentifiedImageError) else error
+    unknown = isinstance(error, UnidentifiedImageError)
+    reason = f"it is in none of the formats that are read ({', '.join(_FORMATS)})" if unknown else error
     return f"{reason}. It is damaged, truncated or no picture; copy or download it again"
 
 
-def _to_8_bits(path: Path, values: np.ndarray) -> np.ndarray:
-    """Scale grey values to 8 bits by the range they use, see `load_image`.
-
-    Args:
-        path: the file.
-        values: integer or floating-point `[h, w]`.
-
-    Returns:
-        uint8 `[h, w]`.
-
-    Raises:
-        DataError: values are negative, not finite or too large.
-    """
-    low, high = float(values.min()), float(values.max())
-    if not (low >= 0 and high < 1 << 16):
-        raise DataError(
-            f"The image {path} has grey values from {low:g} to {high:g}, whose meaning is not known. Convert it to 8 "
-            "or 16 bits."
-        )
-    if values.dtype.kind == "f" and high <= 1:
-        _say_once(path.parent, "floating-point values from 0 to 1, which are multiplied by 255")
-        return (values * 255 + 0.5).astype(np.uint8)
-    bits = next(bits for bits in (8, 12, 16) if high < 1 << bits)
-    factor = 1 << (bits - 8)
-    done = f"are divided by {factor}" if factor > 1 else "stay as they are"
-    _say_once(path.parent, f"values of {bits} bits in a wider format, which {done}")
-    return (values / factor).astype(np.uint8)
-
-
-@lru_cache(maxsize=1024)
-def _say_once(folder: Path, what: str) -> None:
-    _log.warning("%s: some grey pictures have %s.", folder, what)
-
-
-def _size_message(path: Path, shape: tuple[int, ...], size: tuple[int, int], *, turned: bool) -> str:
+def _size_message(path: Path, shape: tuple[int, int], size: tuple[int, int], *, turned: bool) -> str:
     message = (
         f"The image {path} is {shape[1]} x {shape[0]} pixels (width x height, turned upright), but the annotation file "
         f"says {size[1]} x {size[0]}."
@@ -274,8 +280,9 @@ def _size_message(path: Path, shape: tuple[int, ...], size: tuple[int, int], *, 
     if (shape[1], shape[0]) == tuple(size):
         if turned:
             return (
-                message + " It is turned by a quarter: its EXIF orientation was ignored when it was annotated. Remove "
-                "the EXIF orientation from the file, or annotate the upright picture."
+                message + " It is turned by a quarter: its EXIF orientation was ignored when it was annotated. Read "
+                "pictures as they are stored (exif=False; --data.exif False, of eval --exif False), or remove the EXIF "
+                "orientation from the file."
             )
         return message + " Its height and width look swapped in the annotation file; correct them there."
     return message + " The boxes would be wrong; use the picture that was annotated, or correct the annotation file."

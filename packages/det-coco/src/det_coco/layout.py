@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -40,15 +41,16 @@ def find_splits(path: str | Path, *, keypoints: bool = False) -> dict[str, Split
     """
     path = Path(path)
     if not path.exists():
-        raise DataError(f"The data directory {path} does not exist.")
+        raise DataError(f"The data set {path} does not exist.")
     written = written_parts(path, lambda data: find_splits(data, keypoints=keypoints)) if path.is_file() else None
     if written:
         return dict(written)
-    other = formats.find(path)
-    # A folder may hold its annotations in several formats; a file is of one.
-    found = coco_splits(path, keypoints=keypoints) if other is None or path.is_dir() else None
+    # A file is of one format. A folder may hold several, and looking for others takes long among many pictures.
+    other = formats.find(path) if path.is_file() else None
+    found = coco_splits(path, keypoints=keypoints) if other is None else None
     if found:
         return dict(found)
+    other = other or formats.find(path)
     if other is not None:
         return dict(other.splits(path))
     if path.is_file() and path.suffix.lower() == ".json":
@@ -115,13 +117,16 @@ def no_default(root: str | Path, splits: Iterable[str], role: Role, remedy: str)
     )
 
 
-def load_split(root: str | Path, split: str, *, keypoints: bool = False, **options: bool) -> CocoIndex:
+def load_split(
+    root: str | Path, split: str, *, keypoints: bool = False, exif: bool = True, **options: bool
+) -> CocoIndex:
     """Load one split of a data set.
 
     Args:
         root: as for `find_splits`.
         split: the split's name.
         keypoints: as for `find_splits`.
+        exif: False reads pictures as they are stored, whatever their EXIF orientation says.
         **options: passed on to `CocoIndex.load`.
 
     Returns:
@@ -133,7 +138,7 @@ def load_split(root: str | Path, split: str, *, keypoints: bool = False, **optio
     splits = find_splits(root, keypoints=keypoints)
     if split not in splits:
         raise DataError(f"{root} has no split '{split}' (it has: {', '.join(splits)}).")
-    return splits[split].load(**options)
+    return replace(splits[split].load(**options), exif=exif)
 
 
 def _is_without_truth(source: SplitSource) -> bool:

@@ -169,7 +169,7 @@ def eval_loader(
 ) -> Loader:
     """Make the loader of an evaluation: each image once, at the last size of `resize`, not flipped.
 
-    Incomplete batches are padded with images of id -1. Every process gets equally many batches.
+    Incomplete batches are filled up with images of id -1, unless `shape` is tight. Every process gets equally many.
 
     Args:
         index: the data.

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -124,6 +125,10 @@ def _match(columns: Columns) -> Matches:
 
 def _joined(values: Sequence[Any], dtype: type, rows: int | None = None) -> np.ndarray:
     """Lists, or lists of `rows` lists, one after the other along the last axis."""
-    shape = (0,) if rows is None else (rows, 0)
-    arrays = [np.asarray(value).astype(dtype).reshape(*shape[:-1], -1) for value in values]
-    return np.concatenate([np.zeros(shape, dtype), *arrays], axis=-1)
+    if rows is not None:
+        parts = [_joined([value[row] for value in values], dtype) for row in range(rows)]
+        return np.stack(parts) if parts else np.zeros((0, 0), dtype)
+    if values and isinstance(values[0], np.ndarray):
+        return np.concatenate([np.asarray(value) for value in values]).astype(dtype)
+    # Many lists of few values each: an array for each of them would take most of the time.
+    return np.fromiter(chain.from_iterable(values), dtype, count=sum(map(len, values)))

@@ -88,17 +88,39 @@ def side_by_side(
     Returns:
         an RGB picture, with a heading above each half.
     """
-    halves = [draw(image, drawn, class_names, min_side=min_side) for drawn in (ground_truth, prediction)]
-    width, height = halves[0].size
+    headings = (f"ground truth: {_count(ground_truth)}", f"prediction: {_count(prediction)}")
+    drawn = zip(headings, (ground_truth, prediction), strict=True)
+    return in_a_row(image, dict(drawn), class_names, min_side=min_side)
+
+
+def in_a_row(
+    image: np.ndarray,
+    drawn: Mapping[str, Drawn],
+    class_names: Sequence[str] | Mapping[int, str],
+    *,
+    min_side: int = 480,
+) -> Image.Image:
+    """Draw different objects on one picture each, from left to right.
+
+    Args:
+        image: uint8 `[h, w, 3]` RGB.
+        drawn: by the heading above it, what to draw, in the pixels of `image`.
+        class_names: as for `draw`.
+        min_side: as for `draw`.
+
+    Returns:
+        an RGB picture.
+    """
+    parts = [draw(image, objects, class_names, min_side=min_side) for objects in drawn.values()]
+    width, height = parts[0].size
     size = _text_size(width, height)
     head, gap = size * 2, max(4, size // 3)
-    out = Image.new("RGB", (2 * width + gap, height + head), "white")
+    out = Image.new("RGB", (len(parts) * (width + gap) - gap, height + head), "white")
     pen = ImageDraw.Draw(out)
-    titles = (f"ground truth: {_count(ground_truth)}", f"prediction: {_count(prediction)}")
-    for n, (half, title) in enumerate(zip(halves, titles, strict=True)):
+    for n, (part, heading) in enumerate(zip(parts, drawn, strict=True)):
         left = n * (width + gap)
-        out.paste(half, (left, head))
-        pen.text((left + gap, head / 2), title, fill="black", font=font_for(title, size), anchor="lm")
+        out.paste(part, (left, head))
+        pen.text((left + gap, head / 2), heading, fill="black", font=font_for(heading, size), anchor="lm")
     return out
 
 

@@ -58,10 +58,23 @@ def axes(title: str = "", x: str = "", y: str = "", *, width: float = 5.2, heigh
     except ImportError as error:
         raise ImportError("Plots need matplotlib: pip install 'det-coco[report]'.") from error
     with rc_context(_STYLE):
-        made = Figure(figsize=(width, height), layout="constrained").subplots()
+        figure = Figure(figsize=(width, height))
+        # Margins that fit; to have them computed is to draw twice.
+        figure.subplots_adjust(left=0.14, right=0.97, bottom=0.15, top=0.91)
+        made = figure.subplots()
         made.set_prop_cycle(color=COLOURS)
         made.set(title=title, xlabel=x, ylabel=y)
     return made
+
+
+def logarithmic(axes: "Axes") -> None:
+    """Make the axis that goes up logarithmic, with plain numbers on it."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def plot(axes: "Axes", caption: str = "") -> Html:

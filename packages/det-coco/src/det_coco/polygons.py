@@ -1,6 +1,7 @@
 """Masks of many instances packed into a few arrays."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -40,6 +41,15 @@ class Polygons:
             instance_runs=instance_runs,
             runs=self.runs[runs],
         )
+
+    def with_points(self, points: np.ndarray) -> "Polygons":
+        """The same polygons with other points: float64 `[P, 2]`."""
+        return replace(self, points=points)
+
+    def with_runs(self, runs: Sequence[np.ndarray]) -> "Polygons":
+        """The same with other run lengths: N arrays, int32 `[R]` each, empty where an instance has none."""
+        offsets = np.concatenate(([0], np.cumsum([len(own) for own in runs]))).astype(np.int64)
+        return replace(self, instance_runs=offsets, runs=np.concatenate(runs).astype(np.int32))
 
     def __getstate__(self) -> dict[str, Any]:
         return pack(self.__dict__)

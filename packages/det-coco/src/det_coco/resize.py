@@ -1,14 +1,15 @@
 """The size that an image is resized to, and its pixels there: each reference system's rule."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
-SizeRule = Literal["detectron2", "maskrcnn_benchmark", "torchvision", "yolact"]
-_RULES = ("detectron2", "maskrcnn_benchmark", "torchvision", "yolact")
+from det_coco.interpolation import resize_as_opencv, resize_as_pillow, resize_as_torch
+
+SizeRule = Literal["detectron2", "maskrcnn_benchmark", "mmdetection", "torchvision", "yolact"]
+_RULES = get_args(SizeRule)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -18,9 +19,10 @@ class Resize:
     Attributes:
         shortest: lengths of the shorter side in pixels; training draws one per image, evaluation takes the last.
         longest: limit of the longer side in pixels.
-        rule: whose rounding. detectron2 rounds both sides to the nearest; maskrcnn-benchmark rounds the shorter side
-            at the limit and truncates the longer; torchvision truncates both and resizes without antialiasing; yolact
-            makes both sides the shorter length whatever the aspect, without antialiasing or rounding of the pixels.
+        rule: whose sizes and pixels. detectron2 and mmdetection round both sides to the nearest; maskrcnn-benchmark
+            rounds the shorter side at the limit and truncates the longer; torchvision truncates both; yolact makes both
+            sides the shorter length whatever the aspect. Pixels are those of Pillow (detectron2, maskrcnn-benchmark),
+            of OpenCV (mmdetection) or, not rounded, of torch without antialiasing (torchvision, yolact).
     """
 
     shortest: tuple[int, ...] = (800,)
@@ -45,7 +47,7 @@ class Resize:
 
         Returns:
             (height, width), at least 1 each. Sources: detectron2 `ResizeShortestEdge.get_output_shape`,
-            maskrcnn-benchmark `Resize.get_size`, torchvision `_resize_image_and_masks`.
+            maskrcnn-benchmark `Resize.get_size`, mmcv `rescale_size`, torchvision `_resize_image_and_masks`.
         """
         shortest = self.shortest[-1] if shortest is None else shortest
         if self.rule == "yolact":
@@ -56,19 +58,17 @@ class Resize:
             size = _maskrcnn_benchmark_size(height, width, shortest, self.longest)
         else:
             scale = min(shortest / min(height, width), self.longest / max(height, width))
-            size = int(height * scale), int(width * scale)
+            half = 0.5 if self.rule == "mmdetection" else 0.0
+            size = int(height * scale + half), int(width * scale + half)
         return max(size[0], 1), max(size[1], 1)
 
     @property
     def dtype(self) -> torch.dtype:
-        """Type of resized pixels: float32 under yolact's rule, which does not round them, else uint8."""
-        return torch.float32 if self.rule == "yolact" else torch.uint8
+        """Type of resized pixels: float32 under the rules of torchvision and yolact, which do not round, else uint8."""
+        return torch.float32 if self.rule in ("torchvision", "yolact") else torch.uint8
 
     def apply(self, image: np.ndarray, height: int, width: int) -> torch.Tensor:
-        """Resize a picture bilinearly.
-
-        Pixels are Pillow's within one level of 255; under the rules of torchvision and yolact they are those of
-        `torch.nn.functional.interpolate` without antialiasing.
+        """Resize a picture bilinearly, to the very pixels that the system of the rule gets.
 
         Args:
             image: uint8 `[h, w, 3]` RGB.
@@ -78,13 +78,9 @@ class Resize:
         Returns:
             `[3, H, W]` of `dtype`, 0..255.
         """
-        tensor = torch.from_numpy(image).permute(2, 0, 1).to(self.dtype)
-        if image.shape[:2] == (height, width):
-            return tensor
-        antialias = self.rule not in ("torchvision", "yolact")
-        return F.interpolate(tensor[None], (height, width), mode="bilinear", align_corners=False, antialias=antialias)[
-            0
-        ]
+        if self.dtype == torch.float32:
+            return resize_as_torch(image, height, width)
+        return (resize_as_opencv if self.rule == "mmdetection" else resize_as_pillow)(image, height, width)
 
 
 def _detectron2_size(height: int, width: int, shortest: int, longest: int) -> tuple[int, int]:

@@ -163,8 +163,8 @@ def group_images(
         positions: integers `[I]`, positions in the index of the I images in use.
         resize: how they are resized.
         shape: has the buckets.
-        grouping: by orientation (wider than high, or not: the reference systems' aspect grouping), by the smallest
-            bucket that always holds the image, or not at all.
+        grouping: by orientation (wider than high, or not: the reference systems' aspect grouping), by the size that the
+            image is always padded to, or not at all.
 
     Returns:
         int64 `[I]`, group number of each image.
@@ -188,7 +188,7 @@ def group_images(
     if grouping == "orientation":
         group = (unique[:, 1] > unique[:, 0]).astype(np.int64)
     elif grouping == "bucket":
-        order = {bucket: n for n, bucket in enumerate(dict.fromkeys(shape.buckets))}
+        order = {bucket: n for n, bucket in enumerate(dict.fromkeys((*shape.buckets, *buckets)))}
         group = np.array([order[bucket] for bucket in buckets], dtype=np.int64)
     elif grouping == "none":
         group = np.zeros(len(unique), dtype=np.int64)

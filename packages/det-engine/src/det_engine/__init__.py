@@ -14,7 +14,7 @@ from det_engine.progress import make_display
 from det_engine.random_state import capture_random_state, fork_rng, restore_random_state, seed_all
 from det_engine.run import RunDirectory
 from det_engine.settings import TrainResult, TrainSettings
-from det_engine.solver import SolverConfig, check_solver, lr_at, scaled_to_batch
+from det_engine.solver import SolverConfig, lr_at, scaled_to_batch
 from det_engine.step import TrainStep
 from det_engine.train import train
 
@@ -33,7 +33,6 @@ __all__ = [
     "__version__",
     "build_optimizer",
     "capture_random_state",
-    "check_solver",
     "describe_environment",
     "draw_curves",
     "fork_rng",

@@ -76,7 +76,7 @@ class Accumulation:
         if len(sizes) != 1 or max(sizes) % count:
             raise EngineError(
                 f"A batch of {max(sizes)} images in a process cannot be cut into {count} equal micro-batches; choose "
-                "another --train.accumulate."
+                "another number to accumulate."
             )
         pieces = {name: value.tensor_split(count) for name, value in on_device.items()}
         return [{name: piece[number] for name, piece in pieces.items()} for number in range(count)]
@@ -151,7 +151,7 @@ class Accumulation:
             raise EngineError(f"The model returned the losses {list(losses)} after {list(self.names)}.")
 
     @contextlib.contextmanager
-    def rehearsed(self) -> Iterator[None]:
+    def warm_up(self) -> Iterator[None]:
         """A block whose passes leave no trace in the losses."""
         before = None if self.row is None else self.row.clone()
         try:

@@ -12,7 +12,7 @@ from det_engine.random_state import fork_rng
 
 T = TypeVar("T")
 _MOST_GRAPHS = 16
-_REHEARSALS = 3
+_WARM_UPS = 3
 
 
 class Graph(Protocol):
@@ -76,7 +76,7 @@ class Captured(Generic[T]):
         function: takes tensors, dicts of tensors, and plain values; reads nothing from the device.
         device: where it runs.
         pool: from `graph_pool`.
-        rehearsal: makes a block in which the function may be called without lasting effect, as libraries have to
+        warm_up: makes a block in which the function may be called without lasting effect, as libraries have to
             choose their kernels and allocate their state before a capture.
     """
 
@@ -85,9 +85,9 @@ class Captured(Generic[T]):
         function: Callable[..., T],
         device: torch.device,
         pool: Any,
-        rehearsal: Callable[[], AbstractContextManager[None]],
+        warm_up: Callable[[], AbstractContextManager[None]],
     ) -> None:
-        self._function, self._device, self._pool, self._rehearsal = function, device, pool, rehearsal
+        self._function, self._device, self._pool, self._warm_up = function, device, pool, warm_up
         self._graphs: dict[Any, tuple[Graph, tuple[Any, ...]]] = {}
 
     def __call__(self, *args: Any) -> T:
@@ -104,7 +104,7 @@ class Captured(Generic[T]):
 
     def _record(self, args: tuple[Any, ...]) -> tuple[Graph, tuple[Any, ...]]:
         inputs = _clone(args)
-        with self._rehearsal(), fork_rng(self._device):
+        with self._warm_up(), fork_rng(self._device):
             if self._device.type == "cpu":
                 self._function(*inputs)
                 graph: Graph = EagerGraph()
@@ -113,7 +113,7 @@ class Captured(Generic[T]):
                 stream = module.Stream()
                 stream.wait_stream(module.current_stream())
                 with module.stream(stream):
-                    for _ in range(_REHEARSALS):
+                    for _ in range(_WARM_UPS):
                         self._function(*inputs)
                 module.current_stream().wait_stream(stream)
                 graph = DeviceGraph(self._device, self._pool)
@@ -121,8 +121,8 @@ class Captured(Generic[T]):
                 graph.record(lambda: self._function(*inputs))
             except RuntimeError as error:
                 raise EngineError(
-                    f"The training step cannot be captured ({str(error).strip().splitlines()[0]}); leave out "
-                    "--train.capture."
+                    f"The training step cannot be captured ({str(error).strip().splitlines()[0]}); train "
+                    "without capture."
                 ) from error
         return graph, inputs
 
@@ -132,15 +132,15 @@ class StepGraphs:
 
     Args:
         device: where they run.
-        rehearsal: see `Captured`.
+        warm_up: see `Captured`.
     """
 
-    def __init__(self, device: torch.device, rehearsal: Callable[[], AbstractContextManager[None]]) -> None:
-        self._device, self._pool, self._rehearsal = device, graph_pool(device), rehearsal
+    def __init__(self, device: torch.device, warm_up: Callable[[], AbstractContextManager[None]]) -> None:
+        self._device, self._pool, self._warm_up = device, graph_pool(device), warm_up
 
     def __call__(self, function: Callable[..., T]) -> Captured[T]:
         """Return `function`, captured."""
-        return Captured(function, self._device, self._pool, self._rehearsal)
+        return Captured(function, self._device, self._pool, self._warm_up)
 
 
 def _key(value: Any) -> Any:

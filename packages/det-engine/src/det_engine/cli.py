@@ -14,6 +14,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import pairwise
 
 from det_engine import distributed
 from det_engine.errors import EngineError, Interrupted
@@ -138,7 +139,8 @@ def dispatch(commands: Mapping[str, Callable[[list[str]], int | None]], args: Se
         prog: program name, for messages.
 
     Raises:
-        UsageError: there is no such command; names the nearest.
+        UsageError: there is no such command; names the nearest. Or an argument is empty, which a path would take for
+            the current folder.
     """
     if not args or args[0] in ("-h", "--help"):
         print(f"usage: {prog} COMMAND [OPTIONS]\n\ncommands:")
@@ -150,6 +152,10 @@ def dispatch(commands: Mapping[str, Callable[[list[str]], int | None]], args: Se
         return 0
     if args[0] not in commands:
         raise unknown("command", args[0], commands)
+    for before, argument in pairwise(args):
+        if not argument or (argument.startswith("--") and argument.endswith("=")):
+            what = argument.rstrip("=") or before
+            raise UsageError(f"The argument after {what} is empty. Give it a value, or leave it out.")
     return commands[args[0]](list(args[1:]))
 
 

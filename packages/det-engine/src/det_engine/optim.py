@@ -49,8 +49,8 @@ def build_optimizer(
     """
     if config.optimizer == "adamw" and lr_on is not None and lr_on.type == "npu":
         raise EngineError(
-            "AdamW cannot be captured on an NPU: torch_npu's fused AdamW takes the learning rate from the host; leave "
-            "out --train.capture, or take SGD."
+            "AdamW cannot be captured on an NPU: torch_npu's fused AdamW takes the learning rate from the host; train "
+            "without capture, or take SGD."
         )
     layers = _layers(model, config)
     _check_patterns("solver.rates", config.rates, model)

@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import io
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from types import ModuleType
 from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
@@ -58,7 +59,8 @@ def override(
         SystemExit: after the help.
     """
     options = list(_options(default))
-    args = _spelt_out(args, options)
+    positional = any(_tyro().conf.Positional in marks for _, _, marks in _fields(default))
+    args = _spelt_out(args, options, positional=positional)
     for flag in ("--help", "-h"):
         if flag in args:
             following = args[args.index(flag) + 1 :]
@@ -145,15 +147,17 @@ def _part(name: str, marks: tuple[Any, ...]) -> str:
     return "" if any(getattr(mark, "name", None) == "" for mark in marks) else f"{name}."
 
 
-def _spelt_out(args: Sequence[str], options: list[_Option]) -> list[str]:
+def _spelt_out(args: Sequence[str], options: list[_Option], *, positional: bool) -> list[str]:
     """The arguments with full names in place of aliases, and `True` after a truth value that is named alone."""
     full = {alias: option.name for option in options for alias in option.aliases}
     truths = {option.name for option in options if option.hint is bool}
     spelt = []
-    for argument, following in zip(args, [*args[1:], "--"], strict=True):
+    for argument, following in pairwise([*args, "--"]):
         name, equals, value = argument.partition("=")
         spelt.append(full.get(name.replace("_", "-"), name) + equals + value)
-        if _name(spelt[-1]) in truths and not equals and following.startswith("--"):
+        # What follows may be a misspelt value, unless there are arguments without a name.
+        alone = following.startswith("--") or (positional and following not in ("True", "False"))
+        if _name(spelt[-1]) in truths and not equals and alone:
             spelt.append("True")
     return spelt
 

@@ -51,7 +51,7 @@ class Precision:
         if name == "bf16" and device.type == "npu":
             chip = torch.get_device_module(device).get_device_name(device)
             if is_first_ascend(chip):
-                raise EngineError(f"{chip} has no bfloat16, which begins with 910B; use --precision fp16.")
+                raise EngineError(f"{chip} has no bfloat16, which begins with 910B; use precision fp16.")
         half = name in ("fp16", "O2")
         if loss_scale is not None and (not half or not loss_scale > 0):
             raise EngineError(

@@ -31,6 +31,7 @@ class RunDirectory:
     | `failures/` | broken steps, to be repeated |
     | `results.json`, `predictions.json`, `pictures/` | final metrics, detections, drawings |
     | `curves.png` | losses and evaluations over the steps |
+    | `report.html` | a page about the results, where there is one |
     | `in-use.json` | which process writes, while it does |
     """
 
@@ -49,6 +50,7 @@ class RunDirectory:
         self.best = self.checkpoints / "best.pt"
         self.failures = self.path / "failures"
         self.curves = self.path / "curves.png"
+        self.report = self.path / "report.html"
         self._lock: FolderLock | None = None
 
     def __str__(self) -> str:
@@ -78,8 +80,10 @@ class RunDirectory:
             raise EngineError(f"Cannot make the output directory {run}: {error.strerror or error}.") from error
         run.hold()
         run._refuse_foreign()  # once more: nobody else writes now
-        if run.last.exists() or run.previous.exists():
-            raise EngineError(f"Output {run} holds a run already. Resume it (--resume {run}) or name another.")
+        if run.is_resumable:
+            raise EngineError(
+                f"Output {run} holds a run already. Resume it (train with resume={str(path)!r}), or name another."
+            )
         if not replace and run.metrics.exists() and run.metrics.stat().st_size:
             raise EngineError(f"Output {run} holds a run without checkpoint already. Delete it or name another.")
         run.write_json(run.environment, environment)
@@ -96,9 +100,14 @@ class RunDirectory:
         run = cls(path)
         if not run.path.is_dir():
             raise EngineError(f"There is no run to resume in {run}: no such directory.")
-        if not (run.last.exists() or run.previous.exists()):
+        if not run.is_resumable:
             raise EngineError(f"There is no run to resume in {run}: {run.last.relative_to(run.path)} is missing.")
         return run
+
+    @property
+    def is_resumable(self) -> bool:
+        """Whether it holds a checkpoint to go on from."""
+        return self.last.exists() or self.previous.exists()
 
     def repair(self, source: Path, *, is_best: bool) -> bool:
         """Complete what a process that was killed between two files left undone, before the run goes on.

@@ -35,6 +35,9 @@ class TrainSettings:
             training is ended.
         seed: of every random number in the training, not negative.
         display: live, line, plain, none, or auto: live on a terminal, a line in a notebook, plain elsewhere.
+
+    Raises:
+        EngineError: a number makes no sense; names the first.
     """
 
     precision: PrecisionName = field(default="fp32", metadata={"aliases": ("--precision",)})
@@ -56,29 +59,23 @@ class TrainSettings:
     seed: int = 0
     display: DisplayName = "auto"
 
-
-def check_settings(settings: TrainSettings) -> None:
-    """Check the numbers of settings.
-
-    Raises:
-        EngineError: one makes no sense; names the first.
-    """
-    floors = {
-        "accumulate": 1,
-        "log_interval": 1,
-        "checkpoint_interval": 0,
-        "keep_interval": 0,
-        "evaluation_interval": 0,
-        "patience": 0,
-        "validation_batches": 0,
-        "explosion": 0,
-        "hang_seconds": 1,
-        "seed": 0,
-    }
-    for name, least in floors.items():
-        # A NaN fails every comparison, so it ends here too.
-        if not getattr(settings, name) >= least:
-            raise EngineError(f"Setting {name} must be at least {least}, got {getattr(settings, name)}.")
+    def __post_init__(self) -> None:
+        floors = {
+            "accumulate": 1,
+            "log_interval": 1,
+            "checkpoint_interval": 0,
+            "keep_interval": 0,
+            "evaluation_interval": 0,
+            "patience": 0,
+            "validation_batches": 0,
+            "explosion": 0,
+            "hang_seconds": 1,
+            "seed": 0,
+        }
+        for name, least in floors.items():
+            # A NaN fails every comparison, so it ends here too.
+            if not getattr(self, name) >= least:
+                raise EngineError(f"{name} must be at least {least}, got {getattr(self, name)}.")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

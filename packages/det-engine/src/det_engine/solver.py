@@ -37,6 +37,9 @@ class SolverConfig:
         schedule: multistep (`milestones`, `gamma`), or cosine, which falls to `final_factor` at the last step.
         final_factor: learning rate at the end of a cosine relative to `base_lr`.
         ema_decay: decay of a moving average of the weights, which is what is evaluated; None: no average.
+
+    Raises:
+        EngineError: a field makes no sense; names the first.
     """
 
     base_lr: float = 0.02
@@ -60,36 +63,30 @@ class SolverConfig:
     final_factor: float = 0.0
     ema_decay: float | None = None
 
-
-def check_solver(config: SolverConfig) -> None:
-    """Check the fields of a recipe.
-
-    Raises:
-        EngineError: one makes no sense; names the first.
-    """
-    rules = {
-        "base_lr": (config.base_lr > 0, "positive"),
-        "reference_batch": (config.reference_batch >= 1, "at least 1"),
-        "momentum": (0 <= config.momentum < 1, "at least 0 and below 1"),
-        "weight_decay": (config.weight_decay >= 0, "at least 0"),
-        "warmup_steps": (config.warmup_steps >= 0, "at least 0"),
-        "warmup_factor": (0 <= config.warmup_factor <= 1, "between 0 and 1"),
-        "milestones": (list(config.milestones) == sorted(config.milestones), "steps in rising order"),
-        "gamma": (config.gamma > 0, "positive"),
-        "steps": (config.steps >= 1, "at least 1"),
-        "clip_norm": (config.clip_norm is None or config.clip_norm > 0, "positive or None"),
-        "optimizer": (config.optimizer in ("sgd", "adamw"), "sgd or adamw"),
-        "betas": (all(0 <= beta < 1 for beta in config.betas), "at least 0 and below 1"),
-        "layer_decay": (0 < config.layer_decay <= 1, "above 0 and at most 1"),
-        "rates": (all(rate > 0 for rate in config.rates.values()), "positive numbers by pattern"),
-        "schedule": (config.schedule in ("multistep", "cosine"), "multistep or cosine"),
-        "final_factor": (0 <= config.final_factor <= 1, "between 0 and 1"),
-        "ema_decay": (config.ema_decay is None or 0 <= config.ema_decay < 1, "at least 0 and below 1, or None"),
-    }
-    for name, (holds, allowed) in rules.items():
-        # A NaN fails every comparison, so it ends here too.
-        if not holds:
-            raise EngineError(f"solver.{name} must be {allowed}, got {getattr(config, name)!r}.")
+    def __post_init__(self) -> None:
+        rules = {
+            "base_lr": (self.base_lr > 0, "positive"),
+            "reference_batch": (self.reference_batch >= 1, "at least 1"),
+            "momentum": (0 <= self.momentum < 1, "at least 0 and below 1"),
+            "weight_decay": (self.weight_decay >= 0, "at least 0"),
+            "warmup_steps": (self.warmup_steps >= 0, "at least 0"),
+            "warmup_factor": (0 <= self.warmup_factor <= 1, "between 0 and 1"),
+            "milestones": (list(self.milestones) == sorted(self.milestones), "steps in rising order"),
+            "gamma": (self.gamma > 0, "positive"),
+            "steps": (self.steps >= 1, "at least 1"),
+            "clip_norm": (self.clip_norm is None or self.clip_norm > 0, "positive or None"),
+            "optimizer": (self.optimizer in ("sgd", "adamw"), "sgd or adamw"),
+            "betas": (all(0 <= beta < 1 for beta in self.betas), "at least 0 and below 1"),
+            "layer_decay": (0 < self.layer_decay <= 1, "above 0 and at most 1"),
+            "rates": (all(rate > 0 for rate in self.rates.values()), "positive numbers by pattern"),
+            "schedule": (self.schedule in ("multistep", "cosine"), "multistep or cosine"),
+            "final_factor": (0 <= self.final_factor <= 1, "between 0 and 1"),
+            "ema_decay": (self.ema_decay is None or 0 <= self.ema_decay < 1, "at least 0 and below 1, or None"),
+        }
+        for name, (holds, allowed) in rules.items():
+            # A NaN fails every comparison, so it ends here too.
+            if not holds:
+                raise EngineError(f"solver.{name} must be {allowed}, got {getattr(self, name)!r}.")
 
 
 def scaled_to_batch(config: SolverConfig, batch: int, *, keep_warmup: bool = False) -> tuple[SolverConfig, str]:
@@ -109,9 +106,8 @@ def scaled_to_batch(config: SolverConfig, batch: int, *, keep_warmup: bool = Fal
         The recipe for `batch` (its `reference_batch` is `batch`), and a line to print.
 
     Raises:
-        EngineError: `batch` below 1, or a solver field that makes no sense.
+        EngineError: `batch` below 1, or so large that no step is left.
     """
-    check_solver(config)
     if batch < 1:
         raise EngineError(f"The batch must hold at least one image, got {batch}.")
     if batch == config.reference_batch:

@@ -67,7 +67,7 @@ class TrainStep:
             publish = (lambda: None) if self.masters is None else self.masters.publish
             self.average = AveragedWeights(self.tensors(), solver.ema_decay, publish)
         self.guard = Guard(self.model, settings.explosion, device)
-        record: Any = StepGraphs(device, self._rehearsed) if settings.capture else lambda function: function
+        record: Any = StepGraphs(device, self._warm_up) if settings.capture else lambda function: function
         # Gradients are exchanged here, and not by a wrapper that the user has made.
         network = model.module if isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel) else model
         if settings.capture:
@@ -82,7 +82,7 @@ class TrainStep:
         if distributed.world_size() > 1 and gradients.is_synchronised(self.model):
             raise EngineError(
                 "Batch norm over several processes exchanges statistics within the step, which cannot be captured; "
-                "leave out --train.capture or take another norm."
+                "train without capture, or take another norm."
             )
         for parameter in self._trained:
             parameter.grad = torch.zeros_like(parameter)
@@ -154,10 +154,10 @@ class TrainStep:
         return values
 
     @contextlib.contextmanager
-    def _rehearsed(self) -> Iterator[None]:
+    def _warm_up(self) -> Iterator[None]:
         """A block that may run passes and updates, as the capture of a graph needs it, and leaves no trace."""
         kept = [parameter.grad.clone() for parameter in self._trained if parameter.grad is not None]
-        with self.guard.closed(), self.accumulation.rehearsed():
+        with self.guard.closed(), self.accumulation.warm_up():
             try:
                 yield
             finally:

@@ -21,9 +21,9 @@ from det_engine.plain import flatten, unflatten
 from det_engine.random_state import fork_rng, seed_all
 from det_engine.reporting import Clock, Reporter
 from det_engine.run import RunDirectory
-from det_engine.settings import TrainResult, TrainSettings, check_settings
+from det_engine.settings import TrainResult, TrainSettings
 from det_engine.signals import StopRequested, StopSignals
-from det_engine.solver import SolverConfig, check_solver, lr_at
+from det_engine.solver import SolverConfig, lr_at
 from det_engine.state import TrainingState
 from det_engine.validation import validation_losses
 from det_engine.watchdog import Watchdog, watched
@@ -87,8 +87,6 @@ def train(
     settings = settings or TrainSettings()
     device = torch.device(device)
     _check_arguments(model, solver, batch_size, run, settings)
-    check_solver(solver)
-    check_settings(settings)
     distributed.per_process(batch_size)
     if distributed.is_main():
         run.hold()

@@ -5,6 +5,7 @@ from dataclasses import fields, is_dataclass, replace
 from typing import Any, TypeVar
 
 from det_coco import Resize, default_buckets
+from det_coco.resize import SizeRule
 from det_heads import PixelConfig, YolactConfig
 from det_models.checkpoints import Checkpoint, CheckpointError
 from det_models.config import BackboneConfig, ModelConfig, YolactBackboneConfig
@@ -64,6 +65,16 @@ def _parts(config: DetectorConfig) -> set[str]:
     return cascade | {branch.module.replace("_", " ") for branch in config.branches.values()}
 
 
+# Whose images a detector gets, by the first word of its system's name.
+_RULES: dict[str, SizeRule] = {
+    "caffe2": "maskrcnn_benchmark",
+    "detectron2": "detectron2",
+    "maskrcnn": "maskrcnn_benchmark",
+    "mmdetection": "mmdetection",
+    "torchvision": "torchvision",
+}
+
+
 def backbone_of(checkpoint: Checkpoint) -> dict[str, Any]:
     """The fields of a recipe's backbone, as the checkpoint has them."""
     backbone = checkpoint.backbone
@@ -93,9 +104,7 @@ def model_of(checkpoint: Checkpoint) -> ModelConfig:
         resize = Resize(shortest=(550,), longest=550, rule="yolact")
     else:
         backbone = BackboneConfig(**body)
-        legacy = checkpoint.system in ("maskrcnn-benchmark", "caffe2")
-        other = "torchvision" if checkpoint.system.startswith("torchvision") else "detectron2"
-        resize = Resize(rule="maskrcnn_benchmark" if legacy else other)
+        resize = Resize(rule=_RULES[checkpoint.system.partition("-")[0]])
     return ModelConfig(backbone=backbone, detector=detector, resize=resize, buckets=default_buckets(resize))
 
 

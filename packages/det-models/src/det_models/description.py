@@ -2,16 +2,18 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, fields
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import cattrs
 
 from det_coco import BatchShape, Resize, default_buckets
+from det_coco.resize import SizeRule
 from det_heads import YolactConfig
 from det_models.categories import Categories
 from det_models.checkpoints import CheckpointError
 from det_models.config import BackboneConfig, ModelConfig, YolactBackboneConfig
 from det_models.detector_config import DetectorConfig
+from det_models.errors import OptionError
 
 __all__ = ["describe", "read_description", "structured"]
 
@@ -30,7 +32,16 @@ def describe(
 
     Returns:
         ``model``, ``categories`` and perhaps ``limbs``, of numbers, texts, tuples, lists and dictionaries alone.
+
+    Raises:
+        OptionError: The network has another number of classes.
     """
+    count = model.detector.num_classes
+    if count != len(categories):
+        raise OptionError(
+            f"categories must be as many as the classes of the network, {count}, got {len(categories)}. Build it with "
+            f"num_classes={len(categories)}."
+        )
     named = [{"id": identifier, "name": name} for identifier, name in categories.items()]
     joined = [list(limb) for limb in limbs]
     return {"model": asdict(model), "categories": named} | ({"limbs": joined} if joined else {})
@@ -114,7 +125,7 @@ def _of_recipe(recipe: Mapping[str, Any]) -> dict[str, Any]:
 def _images(
     shortest: tuple[int, ...],
     longest: int,
-    rule: Literal["detectron2", "maskrcnn_benchmark", "torchvision", "yolact"],
+    rule: SizeRule,
 ) -> dict[str, Any]:
     resize = Resize(shortest=shortest, longest=longest, rule=rule)
     return {"resize": asdict(resize), "buckets": default_buckets(resize)}

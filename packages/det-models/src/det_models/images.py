@@ -41,7 +41,13 @@ class Loaded:
 
 
 def is_image(value: object) -> bool:
-    """Whether a value is one image rather than several: a picture, an array, a tensor, or the path of a file."""
+    """Whether a value is one image rather than several: a picture, an array, a tensor, or the path of a file.
+
+    Raises:
+        OptionError: It is an empty text, which as a path would be the current folder.
+    """
+    if isinstance(value, str) and not value:
+        raise OptionError("An image must have a path, got an empty text.")
     return isinstance(value, Image.Image | np.ndarray | torch.Tensor) or (
         isinstance(value, str | Path) and not Path(value).is_dir()
     )

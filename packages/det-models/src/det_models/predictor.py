@@ -92,7 +92,8 @@ class Predictor:
         self.ids = tuple(categories)
         labels = range(len(categories)) if classes is None else labels_of(categories, classes)
         self.labels = tuple(label for label in sorted(labels) if self.names[label] is not None)
-        self.shape = BatchShape(buckets=config.buckets, masks="none")
+        # An NPU compiles for every shape.
+        self.shape = BatchShape(buckets=config.buckets, masks="none", tight=self.device.type != "npu")
 
     @property
     def categories(self) -> dict[int, str]:

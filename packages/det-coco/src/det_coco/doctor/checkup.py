@@ -11,7 +11,7 @@ from det_coco.doctor.box_forms import check_form
 from det_coco.doctor.boxes import check_boxes, check_copies, check_twins
 from det_coco.doctor.classes import check_balance, check_categories, check_images
 from det_coco.doctor.duplicates import check_duplicates
-from det_coco.doctor.files import check_files, locate, true_sizes, unlisted
+from det_coco.doctor.files import annotated_sizes, check_files, locate, unlisted
 from det_coco.doctor.findings import Case, Finding, ranked, summarize
 from det_coco.doctor.inspection import Job, Seen, inspect_all
 from det_coco.doctor.keypoints import check_keypoints
@@ -19,15 +19,17 @@ from det_coco.doctor.mask_facts import gather
 from det_coco.doctor.masks import check_areas, check_forms, check_masks
 from det_coco.doctor.mending import changes_for, mend
 from det_coco.doctor.outliers import check_extremes, check_labels
-from det_coco.doctor.reading import read_records
-from det_coco.doctor.records import Records, read_content
+from det_coco.doctor.records import Records
+from det_coco.doctor.sources import open_records
 from det_coco.errors import DataError
-from det_coco.layout import Split, SplitSource, find_splits
+from det_coco.layout import find_splits
 
 # What the checks find by themselves, and more exactly.
 _CHECKED = frozenset(
     {"box_dropped", "box_clipped", "crowd_share", "area_wrong", "area_missing", "file_name", "keypoint_count"}
 )
+# What other formats do not have.
+_OF_COCO = frozenset({"missing_area", "missing_annotation_id"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,10 +42,12 @@ class Checkup:
         indexes: the same by name as training would see them, once the changes of the findings are made; those that
             can be read then.
         findings: the most expensive first.
+        paths: where the pictures are, for each split in the order of its images; an empty text where one is missing.
     """
 
     root: Path
     splits: Sequence[Records] = field(repr=False)
+    paths: Sequence[Sequence[str]] = field(repr=False)
     indexes: Mapping[str, CocoIndex] = field(repr=False)
     findings: Sequence[Finding]
 
@@ -61,7 +65,7 @@ def check_data(root: str | Path, *, workers: int = 0, keypoints: bool = False) -
     Nothing is written. A record that is wrong does not hide the others.
 
     Args:
-        root: as for `find_splits`.
+        root: folder or file of any format that can be read.
         workers: processes that read the pictures; 0 reads them in this one.
         keypoints: as for `find_splits`.
 
@@ -72,15 +76,16 @@ def check_data(root: str | Path, *, workers: int = 0, keypoints: bool = False) -
         DataError: there is no data set.
     """
     splits, findings = [], []
-    for name, split in find_splits(root, keypoints=keypoints).items():
+    for name, source in find_splits(root, keypoints=keypoints).items():
         try:
-            splits.append(_read(name, split))
+            splits.append(open_records(name, source))
         except DataError as error:
             findings.append(_unreadable(name, str(error)))
     paths = [locate(records) for records in splits]
     seen = _inspect(splits, paths, workers)
     for records, found, located in zip(splits, seen, paths, strict=True):
-        findings += summarize(_check_split(records, found, located), records.name)
+        cases = _check_split(records, found, located)
+        findings += summarize((c for c in cases if records.is_coco or c.kind not in _OF_COCO), records.name)
     findings += _across(splits, seen, paths)
     indexes = {}
     for records in splits:
@@ -89,18 +94,14 @@ def check_data(root: str | Path, *, workers: int = 0, keypoints: bool = False) -
         except DataError as error:
             findings.append(_unreadable(records.name, f"Also after all changes: {error}"))
     findings += [f for name, index in indexes.items() for f in summarize(_remarks(index), name)]
-    return Checkup(root=Path(root), splits=splits, indexes=indexes, findings=ranked(findings))
-
-
-def _read(name: str, split: SplitSource) -> Records:
-    content = read_content(split.annotation_file) if isinstance(split, Split) else split.read()
-    return read_records(name, split.source, split.image_folder, content)
+    return Checkup(root=Path(root), splits=splits, paths=paths, indexes=indexes, findings=ranked(findings))
 
 
 def _inspect(splits: Sequence[Records], paths: Sequence[list[str]], workers: int) -> list[list[Seen]]:
     jobs = [
         Job(
             path=path,
+            picture=records.held.get(int(records.image_rows[position])),
             size=tuple(records.sizes[position].tolist()),
             boxes=records.boxes[rows],
             segmentations=[records.record(n).get("segmentation") for n in rows.tolist()],
@@ -115,7 +116,7 @@ def _inspect(splits: Sequence[Records], paths: Sequence[list[str]], workers: int
 def _check_split(records: Records, seen: list[Seen], paths: list[str]) -> Iterator[Case]:
     groups = records.by_image()
     masks = gather(groups, [picture.masks for picture in seen])
-    sizes = true_sizes(records, seen)[records.image]
+    sizes = annotated_sizes(records, seen)[records.image]
     yield from records.cases
     yield from check_files(records, seen, paths)
     form = check_form(records, sizes, masks.boxes)
@@ -129,7 +130,8 @@ def _check_split(records: Records, seen: list[Seen], paths: list[str]) -> Iterat
     yield from check_copies(records, [picture.digest for picture in seen])
     yield from check_keypoints(records, sizes)
     yield from check_categories(records)
-    yield from check_images(records)
+    if records.labelled:
+        yield from check_images(records)
     yield from check_extremes(records)
     with np.errstate(divide="ignore", invalid="ignore"):
         fills = masks.areas / records.boxes[:, 2:].prod(axis=1)
@@ -140,7 +142,10 @@ def _across(splits: Sequence[Records], seen: Sequence[list[Seen]], paths: Sequen
     if not splits:
         return []
     cases: dict[str, list[Case]] = {}
-    for names, case in (*check_duplicates(splits, seen), *check_balance(splits)):
+    for names, case in (
+        *check_duplicates(splits, seen),
+        *check_balance([records for records in splits if records.labelled]),
+    ):
         cases.setdefault(names, []).append(case)
     used = {Path(path).resolve() for located in paths for path in located if path}
     for folder in dict.fromkeys(records.folder for records in splits):
@@ -157,6 +162,7 @@ def _index(records: Records, findings: Sequence[Finding]) -> CocoIndex:
         mend(records.content, changes_for(records.name, findings)),
         source=records.file,
         image_folder=records.folder,
+        check_images=not records.held,
         require_objects=False,
     )
 

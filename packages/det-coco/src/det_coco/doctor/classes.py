@@ -53,30 +53,34 @@ def object_counts(records: Records) -> dict[int, int]:
 
 def check_balance(splits: Sequence[Records]) -> Iterator[tuple[str, Case]]:
     """Check what the splits have of each class; gives the name of the split or splits, and the case."""
+    if not splits:
+        return
     counts = {records.name: object_counts(records) for records in splits}
     names = ", ".join(counts)
     yield from ((names, case) for case in _mismatches(splits))
     known = {number: name for records in splits for number, name in records.categories.items()}
     for number, name in sorted(known.items()):
         owned = {split: found.get(number, 0) for split, found in counts.items()}
-        if not any(owned.values()):
+        missing = " and ".join(split for split, count in owned.items() if not count)
+        there = " and ".join(f"{count:,} in {split}" for split, count in owned.items() if count)
+        if not there:
             yield names, Case(kind="unused_category", detail=f"{name!r} (id {number})")
-            continue
-        missing = [split for split, count in owned.items() if not count]
-        if missing:
-            there = " and ".join(f"{count:,} in {split}" for split, count in owned.items() if count)
-            yield (
-                names,
-                Case(kind="class_in_one_split", detail=f"{name!r} has {there}, none in {' and '.join(missing)}"),
-            )
+        elif missing:
+            detail = f"{name!r} has {there}, none in {missing}"
+            yield names, _about("class_in_one_split", detail, number, splits)
     trained = max(splits, key=lambda records: (records.name.startswith("train"), len(records.rows)))
     for number, count in counts[trained.name].items():
         if 0 < count < _FEW:
-            rows = np.flatnonzero((trained.category == number) & ~trained.crowd)
             detail = f"{trained.categories[number]!r} has {count}"
-            files = tuple(dict.fromkeys(trained.file_of(n) for n in rows.tolist()))
-            case = Case(kind="few_objects", detail=detail, files=files, annotation_ids=_ids(trained, rows))
-            yield trained.name, case
+            yield trained.name, _about("few_objects", detail, number, [trained])
+
+
+def _about(kind: str, detail: str, number: int, splits: Sequence[Records]) -> Case:
+    """A case of all objects of a category in some splits."""
+    owned = [(records, np.flatnonzero((records.category == number) & ~records.crowd)) for records in splits]
+    files = dict.fromkeys(records.file_of(n) for records, rows in owned for n in rows.tolist())
+    ids = tuple(number for records, rows in owned for number in _ids(records, rows))
+    return Case(kind=kind, detail=detail, files=tuple(files), annotation_ids=ids)
 
 
 def _mismatches(splits: Sequence[Records]) -> Iterator[Case]:

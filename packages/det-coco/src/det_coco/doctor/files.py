@@ -8,7 +8,7 @@ from PIL import Image
 
 from det_coco._find_pictures import other_name
 from det_coco.doctor.findings import Case, Change, replace
-from det_coco.doctor.inspection import Seen
+from det_coco.doctor.inspection import Seen, annotated_size
 from det_coco.doctor.records import Records
 
 _BLANK = 2
@@ -22,11 +22,15 @@ def locate(records: Records) -> list[str]:
     """Find the pictures of a split, also under names that do not quite fit.
 
     Returns:
-        I paths; an empty text where a picture is missing, or several images would share it.
+        I paths; an empty text where a picture is missing. Those of pictures in memory are names alone.
     """
     present = {entry.name for entry in records.folder.iterdir()} if records.folder.is_dir() else set()
     found = [name if name in present else other_name(records.folder, name) for name in records.file_names]
-    return ["" if name is None else str(records.folder / name) for name in found]
+    held = {int(row) for row in records.held}
+    return [
+        str(records.folder / (name or other)) if name is not None or row in held else ""
+        for name, other, row in zip(found, records.file_names, records.image_rows.tolist(), strict=True)
+    ]
 
 
 def check_files(records: Records, seen: list[Seen], paths: list[str]) -> Iterator[Case]:
@@ -55,14 +59,11 @@ def check_files(records: Records, seen: list[Seen], paths: list[str]) -> Iterato
     yield from _check_grey(records, seen)
 
 
-def true_sizes(records: Records, seen: list[Seen]) -> np.ndarray:
-    """Sizes of the pictures in the coordinates of the annotations: int64 `[I, 2]` height, width; 0 where unknown."""
-    sizes = records.sizes.copy()
-    for position, picture in enumerate(seen):
-        turned = picture.orientation >= 5 and tuple(sizes[position]) == picture.size[::-1]
-        if all(picture.size) and not turned:
-            sizes[position] = picture.size
-    return sizes
+def annotated_sizes(records: Records, seen: list[Seen]) -> np.ndarray:
+    """Sizes that annotations go by: int64 `[I, 2]` height, width; 0 where unknown."""
+    said = [(height, width) for height, width in records.sizes.tolist()]
+    sizes = [annotated_size(size, picture.size, picture.orientation) for size, picture in zip(said, seen, strict=True)]
+    return np.array(sizes, dtype=np.int64).reshape(-1, 2)
 
 
 def unlisted(folder: Path, used: set[Path]) -> list[str]:

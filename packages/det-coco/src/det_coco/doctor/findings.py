@@ -114,12 +114,18 @@ def _finding(cases: list[Case], split: str) -> Finding:
     return Finding(
         kind=cases[0].kind,
         severity=kind.severity,
-        message=f"{details[0].upper()}{details[1:]}{more}. {kind.cost}",
+        message=f"{_sentence(details + more)} {kind.cost}",
         split=split,
         files=_once(case.files for case in cases),
         annotation_ids=_once(case.annotation_ids for case in cases),
         fix=tuple({"split": split, **change} for case in cases for change in case.fix),
     )
+
+
+def _sentence(clause: str) -> str:
+    """Begin with a capital letter, but leave names of files as they are."""
+    first = clause.split(" ", 1)[0]
+    return f"{clause[0].upper()}{clause[1:]}." if first.isalpha() else f"{clause}."
 
 
 def _once(values: Iterable[tuple[Any, ...]]) -> tuple[Any, ...]:

@@ -12,14 +12,14 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from PIL import Image
 
 from det_coco.doctor.mask_facts import MaskFacts, measure_masks
 from det_coco.errors import DataError
-from det_coco.images import load_image
+from det_coco.images import decode_image
 
 THUMB = 32
 """Side of the grey thumbnail by which pictures are compared."""
@@ -35,12 +35,14 @@ class Job:
 
     Attributes:
         path: the picture; empty where it is missing.
+        picture: the bytes of its file where it lies in no folder.
         size: (height, width) that the file says, or zeros.
         boxes: float64 `[M, 4]` x, y, width, height as in the file, or NaN.
         segmentations: M values as in the file, None where there is none.
     """
 
     path: str
+    picture: bytes | None
     size: tuple[int, int]
     boxes: np.ndarray
     segmentations: Sequence[Any]
@@ -59,9 +61,9 @@ class Seen:
         frames: how many it has.
         transparent: whether a pixel is.
         grey: whether all pixels are.
-        spread: highest minus lowest value.
+        spread: highest minus lowest value of a channel, the most of the three.
         digest: hash of the upright pixels.
-        thumb: uint8 `[32, 32]` grey values.
+        thumb: uint8 `[S, S]` grey values, S = `THUMB`.
         masks: the masks of its annotations.
         crops: uint8 `[M, 8, 8, 3]` what is in each box; 0 where there is no box.
     """
@@ -111,26 +113,47 @@ def inspect(job: Job) -> Seen:
     crops = np.zeros((len(job.boxes), CROP, CROP, 3), dtype=np.uint8)
     try:
         with _quiet():
-            pixels = load_image(job.path) if job.path else None
+            data = job.picture or Path(job.path).read_bytes()
+            pixels = decode_image(data, job.path)
+    except OSError as error:
+        return Seen(error=f"cannot be read: {error.strerror}", masks=_masks(job, job.size), crops=crops)
     except DataError as error:
         return Seen(error=_reason(str(error), job.path), masks=_masks(job, job.size), crops=crops)
-    if pixels is None:
-        return Seen(error="missing", masks=_masks(job, job.size), crops=crops)
     size = (pixels.shape[0], pixels.shape[1])
     picture = Image.fromarray(pixels)
     for n, box in enumerate(job.boxes):
         crops[n] = _crop(picture, box)
+    header, extrema = _header(data), cast("Sequence[tuple[int, int]]", picture.getextrema())
     thumb = picture.convert("L").resize((THUMB, THUMB), Image.Resampling.BOX)
     return Seen(
         size=size,
-        grey=bool((pixels[..., 0] == pixels[..., 1]).all() and (pixels[..., 1] == pixels[..., 2]).all()),
-        spread=int(pixels.max()) - int(pixels.min()),
+        grey=_is_grey(pixels[::16, ::16]) and _is_grey(pixels),
+        spread=max(high - low for low, high in extrema),
         digest=hashlib.blake2b(pixels.tobytes() + repr(size).encode(), digest_size=16).digest(),
         thumb=np.asarray(thumb),
-        masks=_masks(job, size),
+        masks=_masks(job, annotated_size(job.size, size, header["orientation"])),
         crops=crops,
-        **_header(Path(job.path)),
+        **header,
     )
+
+
+def annotated_size(said: tuple[int, int], size: tuple[int, int], orientation: int) -> tuple[int, int]:
+    """Find the size that annotations go by, or one that holds them either way.
+
+    Args:
+        said: (height, width) that the file says, or zeros.
+        size: (height, width) of the upright picture, or zeros.
+        orientation: its EXIF orientation.
+
+    Returns:
+        the file's; the picture's where the file says none, or has height and width swapped by mistake; where the two
+        are simply different, the larger of each side.
+    """
+    if not all(size) or (said == size[::-1] and orientation >= 5):
+        return said
+    if not all(said) or said == size[::-1]:
+        return size
+    return max(said[0], size[0]), max(said[1], size[1])
 
 
 def _submitted(pool: Executor, jobs: Sequence[Job]) -> Iterator[Seen]:
@@ -138,13 +161,12 @@ def _submitted(pool: Executor, jobs: Sequence[Job]) -> Iterator[Seen]:
 
 
 def _masks(job: Job, size: tuple[int, int]) -> MaskFacts:
-    """Measure the masks at the size that the file says, or else the picture's."""
-    return measure_masks(job.segmentations, job.size if all(job.size) else size, job.boxes)
+    return measure_masks(job.segmentations, size, job.boxes, said=job.size)
 
 
-def _header(path: Path) -> dict[str, Any]:
+def _header(data: bytes) -> dict[str, Any]:
     """What a picture says of itself."""
-    with Image.open(io.BytesIO(path.read_bytes())) as image:
+    with Image.open(io.BytesIO(data)) as image:
         return {
             "orientation": image.getexif().get(_ORIENTATION, 1),
             "mode": image.mode,
@@ -152,6 +174,10 @@ def _header(path: Path) -> dict[str, Any]:
             "frames": getattr(image, "n_frames", 1),
             "transparent": _is_transparent(image),
         }
+
+
+def _is_grey(pixels: np.ndarray) -> bool:
+    return bool((pixels == pixels[..., :1]).all())
 
 
 def _is_transparent(image: Image.Image) -> bool:

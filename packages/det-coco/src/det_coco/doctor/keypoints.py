@@ -5,9 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from det_coco.doctor.findings import Case
+from det_coco._parse_keypoints import read_skeleton
+from det_coco.doctor.findings import Case, replace
 from det_coco.doctor.records import Records
 from det_coco.doctor.values import numbers
+from det_coco.errors import DataError
 
 _FAR = 1.0
 """Sides of the box that a keypoint may be outside of it; those of people in COCO are inside or a few pixels away."""
@@ -20,6 +22,7 @@ def check_keypoints(records: Records, sizes: np.ndarray) -> Iterator[Case]:
         records: the split, its boxes in COCO's form.
         sizes: `[N, 2]` height, width of the pictures of its annotations; 0 where unknown.
     """
+    yield from _check_skeletons(records)
     counts = _keypoint_counts(records.content["categories"])
     for n in range(len(records.rows)):
         record = records.record(n)
@@ -33,6 +36,18 @@ def check_keypoints(records: Records, sizes: np.ndarray) -> Iterator[Case]:
             yield records.case("broken_keypoints", n, f"{records.name_of(n)} has {fault}", *fix)
         else:
             yield from _check(records, n, np.array(points).reshape(-1, 3), sizes[n].tolist())
+
+
+def _check_skeletons(records: Records) -> Iterator[Case]:
+    for row, given in enumerate(records.content["categories"]):
+        if not isinstance(given, dict) or not given.get("keypoints"):
+            continue
+        try:
+            read_skeleton(records.file, [{"id": row, "name": "", **given}], [])
+        except DataError as error:
+            fault = str(error).removeprefix(f"{records.file}: ").rstrip(".")
+            fix = replace([], "categories", row, "skeleton" if "'skeleton'" in fault else "keypoints")
+            yield Case(kind="broken_skeleton", detail=fault, fix=(fix,))
 
 
 def _keypoint_counts(categories: list[Any]) -> dict[int, int]:

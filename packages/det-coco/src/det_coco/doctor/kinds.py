@@ -67,6 +67,7 @@ KINDS: dict[str, Kind] = {
     "mask_size": Kind("error", "Run-length codes of another size than their picture", "Training does not begin."),
     "row_major_mask": Kind("error", "Run-length codes that go by rows",
         "COCO's go by columns; read so, the mask is somewhere else."),
+    "broken_skeleton": Kind("error", "Lists of keypoints that cannot be read", "Training does not begin."),
     "broken_keypoints": Kind("error", "Keypoints that cannot be read",
         "Training of a keypoint detector does not begin."),
     "no_objects": Kind("error", "Splits without objects", "There is nothing to learn from or to evaluate on."),

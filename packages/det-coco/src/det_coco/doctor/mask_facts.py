@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from det_coco._coco_api import coco_mask
+from det_coco.doctor.values import MOST
 from det_coco.rle import decode_counts
 
 _FAR = 3.0
@@ -41,13 +42,16 @@ class MaskFacts:
     kept: list[Any]
 
 
-def measure_masks(segmentations: Sequence[Any], size: tuple[int, int], boxes: np.ndarray) -> MaskFacts:
+def measure_masks(
+    segmentations: Sequence[Any], size: tuple[int, int], boxes: np.ndarray, *, said: tuple[int, int]
+) -> MaskFacts:
     """Measure the masks of one picture.
 
     Args:
         segmentations: M values as in the file, None where there is none.
-        size: (height, width) in pixels.
+        size: (height, width) in pixels of the picture; zeros where it is unknown.
         boxes: float64 `[M, 4]` x, y, width, height as in the file, or NaN.
+        said: (height, width) that the file says, which run-length codes may have too.
     """
     count = len(segmentations)
     facts = MaskFacts(
@@ -67,7 +71,8 @@ def measure_masks(segmentations: Sequence[Any], size: tuple[int, int], boxes: np
         if isinstance(segmentation, list):
             _polygons(facts, n, segmentation, size)
         elif isinstance(segmentation, dict):
-            _code(facts, n, segmentation, size, boxes[n])
+            given = segmentation.get("size")
+            _code(facts, n, segmentation, said if given == list(said) else size, boxes[n])
         else:
             facts.faults[n] = "broken_mask: it is neither a list of polygons nor a run-length code"
     return facts
@@ -119,8 +124,8 @@ def polygons_of(segmentation: list[Any]) -> list[np.ndarray] | str:
             return "a polygon holds something that is not a number"
         if points.ndim > 2 or points.size % 2 or (points.ndim == 2 and points.shape[1] != 2):
             return f"a polygon has an odd number of coordinates ({points.size})"
-        if not np.isfinite(points).all():
-            return "a polygon has NaN or infinite coordinates"
+        if not (np.abs(points) <= MOST).all():
+            return "a polygon has NaN, infinite or huge coordinates"
         found.append(points.reshape(-1, 2))
     return found
 
@@ -156,8 +161,10 @@ def _bends(polygon: np.ndarray) -> bool:
 
 
 def _signed_area(polygon: np.ndarray) -> float:
+    if len(polygon) < 3:
+        return 0.0
     x, y = (polygon - polygon[0]).T
-    return float(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2 if len(polygon) >= 3 else 0.0
+    return float(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2
 
 
 def _crosses(polygon: np.ndarray, pixels: float, size: tuple[int, int]) -> bool:

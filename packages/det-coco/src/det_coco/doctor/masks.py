@@ -50,8 +50,8 @@ def check_masks(records: Records, masks: MaskFacts, sizes: np.ndarray) -> Iterat
         if height and max(-x1, -y1, x2 - width, y2 - height) > 1:
             detail = f"the mask of {called} goes from {x1:g}, {y1:g} to {x2:g}, {y2:g} in {width} x {height} pixels"
             yield records.case("mask_outside", n, detail)
-        elif np.isfinite(corners[n]).all() and (records.boxes[n, 2:] > 0).all():
-            yield from _check_agreement(records, n, corners[n], masks.boxes[n])
+        else:
+            yield from _check_agreement(records, n, corners[n], masks.boxes[n], sizes[n])
 
 
 def check_areas(records: Records, masks: MaskFacts) -> Iterator[Case]:
@@ -98,11 +98,16 @@ def _areas_of_boxes(records: Records, masks: MaskFacts) -> np.ndarray:
     """Tell whose area is that of the box though the mask is smaller, where most are so: bool `[N]`."""
     boxes = records.boxes[:, 2:].prod(axis=1)
     telling = np.isfinite(masks.areas) & np.isfinite(records.areas) & (masks.areas + _AREA_PIXELS < 0.9 * boxes)
-    equal = telling & (np.abs(records.areas - boxes) <= 0.005 * boxes)
-    return equal if equal.sum() > 0.5 * telling.sum() and equal.sum() >= _ENOUGH else np.zeros_like(equal)
+    equal = (np.abs(records.areas - boxes) <= 0.005 * boxes) & (masks.areas < 0.97 * boxes)
+    told = (equal & telling).sum()
+    return equal if told > 0.5 * telling.sum() and told >= _ENOUGH else np.zeros_like(equal)
 
 
-def _check_agreement(records: Records, n: int, box: np.ndarray, mask: np.ndarray) -> Iterator[Case]:
+def _check_agreement(records: Records, n: int, box: np.ndarray, mask: np.ndarray, size: np.ndarray) -> Iterator[Case]:
+    if size.all():
+        box = box.clip(0, np.tile(size[::-1], 2))  # what is outside is another finding
+    if not (box[2:] > box[:2]).all():  # also where it is NaN
+        return
     off = np.abs(box - mask)
     allowed = np.maximum(_OFF_PIXELS, _OFF_SHARE * np.tile(mask[2:] - mask[:2], 2))
     if (off > allowed).any():

@@ -28,8 +28,7 @@ def read_records(name: str, file: Path, folder: Path, content: dict[str, Any]) -
     """
     cases: list[Case] = []
     categories = _categories(content, cases)
-    image_rows, images = _images(content, cases)
-    positions = {image["id"]: n for n, image in reversed(list(enumerate(images)))}
+    image_rows, images, positions = _one_for_each_file(content, cases, *_images(content, cases))
     columns = read_annotations(content, cases, positions, images, categories)
     sizes = [[_length(image.get("height")), _length(image.get("width"))] for image in images]
     records = Records(
@@ -46,7 +45,7 @@ def read_records(name: str, file: Path, folder: Path, content: dict[str, Any]) -
         **columns,
     )
     cases.extend(check_ids(records))
-    if not (~records.crowd).any():
+    if records.labelled and not (~records.crowd).any():
         count = len(content["annotations"])
         what = f"{count} annotations, but none that is an object" if count else "no annotation"
         cases.append(Case(kind="no_objects", detail=f"{file} has {what}"))
@@ -68,8 +67,8 @@ def _categories(content: dict[str, Any], cases: list[Case]) -> dict[int, str]:
             cases.append(
                 Case(kind="wrong_type", detail=f"category {record['id']} has a text as id", fix=tuple(changes))
             )
-        number, name = record.get("id"), record.get("name")
-        if type(number) is not int or not isinstance(name, str):
+        number, name = integer(record.get("id")), record.get("name")
+        if number is None or not isinstance(name, str):
             detail = f"category number {row} is {describe(given)}, without an id that is a number or without a name"
             cases.append(Case(kind="broken_category", detail=detail, fix=(gone,)))
         elif number in known:
@@ -92,7 +91,8 @@ def _images(content: dict[str, Any], cases: list[Case]) -> tuple[list[int], list
         changes = whole_numbers(record, ("id", "height", "width"), ("images", row))
         name, gone = record.get("file_name"), remove("images", row)
         name = name if isinstance(name, str) else ""
-        missing = [key for key, found in (("id", type(record.get("id")) is int), ("file_name", name)) if not found]
+        known = {"id": integer(record.get("id")) is not None, "file_name": bool(name)}
+        missing = [key for key, found in known.items() if not found]
         if missing:
             detail = f"image number {row} has no usable {' and no usable '.join(missing)}: {describe(given)}"
             cases.append(Case(kind="broken_image", detail=detail, files=(name,) if name else (), fix=(gone,)))
@@ -111,23 +111,34 @@ def _images(content: dict[str, Any], cases: list[Case]) -> tuple[list[int], list
         by_id[record["id"]] = name
         rows.append(row)
         images.append(record)
-    _same_files(rows, images, content, cases)
     return rows, images
 
 
-def _same_files(rows: list[int], images: list[dict[str, Any]], content: dict[str, Any], cases: list[Case]) -> None:
-    """Find images of different ids that name one file."""
+def _one_for_each_file(
+    content: dict[str, Any], cases: list[Case], rows: list[int], images: list[dict[str, Any]]
+) -> tuple[list[int], list[dict[str, Any]], dict[int, int]]:
+    """Join images of different ids that name one file.
+
+    Returns:
+        rows and records of the images that are left, and the position among them for each id.
+    """
     first: dict[str, int] = {}
-    for row, image in zip(rows, images, strict=True):
+    positions: dict[int, int] = {}
+    for n, (row, image) in enumerate(zip(rows, images, strict=True)):
         name = image["file_name"]
-        if name not in first:
-            first[name] = image["id"]
-            continue
-        moved = [n for n, a in enumerate(content["annotations"]) if _belongs(a, image["id"])]
-        fix = (*(replace(first[name], "annotations", n, "image_id") for n in moved), remove("images", row))
-        ids = tuple(content["annotations"][n].get("id") for n in moved)
-        detail = f"images {first[name]} and {image['id']} are both {name}"
-        cases.append(Case(kind="duplicate_image", detail=detail, files=(name,), annotation_ids=ids, fix=fix))
+        if name in first:
+            other = images[first[name]]["id"]
+            moved = [k for k, given in enumerate(content["annotations"]) if _belongs(given, image["id"])]
+            fix = (*(replace(other, "annotations", k, "image_id") for k in moved), remove("images", row))
+            ids = tuple(content["annotations"][k].get("id") for k in moved)
+            detail = f"images {other} and {image['id']} are both {name}"
+            cases.append(Case(kind="duplicate_image", detail=detail, files=(name,), annotation_ids=ids, fix=fix))
+        else:
+            first[name] = n
+        positions[image["id"]] = first[name]
+    kept = sorted(first.values())
+    moved_to = {old: new for new, old in enumerate(kept)}
+    return [rows[n] for n in kept], [images[n] for n in kept], {i: moved_to[n] for i, n in positions.items()}
 
 
 def _belongs(annotation: Any, image_id: int) -> bool:

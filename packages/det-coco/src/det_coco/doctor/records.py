@@ -11,6 +11,8 @@ from det_coco._describe import kind, some
 from det_coco.doctor.findings import Case, Change, remove, replace
 from det_coco.errors import DataError
 
+UNLABELLED = "image_info_"
+"""How files begin that come without annotations on purpose: COCO's test-dev."""
 LISTS = ("images", "annotations", "categories")
 
 
@@ -36,6 +38,8 @@ class Records:
         crowd: bool `[N]` crowd regions and objects to be ignored.
         categories: category id -> name.
         cases: what was found on the way.
+        is_coco: whether the file is COCO's JSON, and not of a format that knows no ids and areas.
+        held: pictures that lie in no folder, the bytes of their files by row in `content["images"]`.
     """
 
     name: str
@@ -55,6 +59,13 @@ class Records:
     crowd: np.ndarray
     categories: dict[int, str]
     cases: list[Case] = field(repr=False)
+    is_coco: bool = True
+    held: dict[int, bytes] = field(default_factory=dict, repr=False)
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the split is meant to have annotations, as COCO's `image_info_*.json` are not."""
+        return not self.file.name.startswith(UNLABELLED)
 
     def name_of(self, n: int) -> str:
         """Words for annotation n: its id, and the picture it is in."""
@@ -83,6 +94,8 @@ class Records:
 
     def by_image(self) -> list[np.ndarray]:
         """Annotations of each image, in the file's order: I arrays int64 `[M]`."""
+        if not self.image_ids:
+            return []
         order = np.argsort(self.image, kind="stable")
         return np.split(order, np.searchsorted(self.image[order], np.arange(1, len(self.image_ids))))
 
@@ -120,6 +133,8 @@ def read_content(file: Path) -> dict[str, list[Any]]:
     if not isinstance(content, dict):
         hint = " A list is what predictions look like." if isinstance(content, list) else ""
         raise DataError(f"{file} is not a COCO annotation file: it holds {kind(content)}, not an object.{hint}")
+    if file.name.startswith(UNLABELLED):
+        content.setdefault("annotations", [])
     for key in LISTS:
         if not isinstance(content.get(key), list):
             raise DataError(f"{file} is not a COCO annotation file: it has no list '{key}'.")

@@ -5,6 +5,9 @@ from typing import Any
 
 from det_coco.doctor.findings import Change, replace
 
+MOST = 1e9
+"""Pixels that no coordinate is beyond."""
+
 
 def integer(value: Any) -> int | None:
     """The whole number that a value is or says, or None."""
@@ -26,7 +29,8 @@ def numbers(value: Any, count: int) -> list[float] | None:
         found = [float(v) for v in value]
     except (TypeError, ValueError, OverflowError):
         return None
-    return found if all(map(math.isfinite, found)) and not any(isinstance(v, bool) for v in value) else None
+    usable = all(abs(v) <= MOST for v in found)  # false for NaN
+    return found if usable and not any(isinstance(v, bool) for v in value) else None
 
 
 def whole_numbers(record: dict[str, Any], keys: tuple[str, ...], path: tuple[Any, ...]) -> list[Change]:

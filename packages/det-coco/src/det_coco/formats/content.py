@@ -9,8 +9,11 @@ from typing import Any
 import numpy as np
 
 from det_coco._coco_api import coco_mask
+from det_coco.errors import DataError
 from det_coco.remarks import Remark
 
+# Run lengths are 32-bit numbers, here as in pycocotools.
+_MOST_PIXELS = (1 << 31) - 1
 # Polygons x, y, x, y, ..., or a run-length code.
 Segmentation = list[list[float]] | dict[str, Any]
 
@@ -38,7 +41,12 @@ class ContentBuilder:
 
         Returns:
             its id: 1, 2, ...
+
+        Raises:
+            DataError: no picture has that size.
         """
+        if not (min(size) >= 1 and size[0] * size[1] <= _MOST_PIXELS):
+            raise DataError(f"The image {file_name} cannot have {size[1]} x {size[0]} pixels (width x height).")
         image_id = len(self._images) + 1
         height, width = size
         self._images.append({"id": image_id, "file_name": file_name, "height": height, "width": width} | more)

@@ -10,7 +10,7 @@ from typing import Literal, get_args
 from det_coco.annotations import CocoIndex, check_same_categories
 from det_coco.errors import DataError
 from det_coco.formats.write_coco import write_coco
-from det_coco.formats.write_yolo import write_data_yaml, write_yolo
+from det_coco.formats.write_yolo import Parts, write_data_yaml, write_yolo
 from det_coco.layout import SplitSource, find_splits
 
 Target = Literal["coco", "yolo"]
@@ -32,21 +32,27 @@ def convert(args: Sequence[str] | None = None, prog: str = "python -m det_coco c
     parser.add_argument("out", type=Path, help="folder to write; it must be empty or new")
     parser.add_argument("--to", choices=get_args(Target), required=True, help="format to write")
     parser.add_argument("--split", action="append", help="split to convert, again for another (default: all)")
-    parser.add_argument("--masks", action="store_true", help="with --to yolo: outlines of masks instead of boxes")
+    parts = parser.add_mutually_exclusive_group()
+    parts.add_argument("--masks", action="store_true", help="with --to yolo: outlines of masks instead of boxes")
+    parts.add_argument("--keypoints", action="store_true", help="with --to yolo: keypoints beside boxes")
     parser.add_argument(
         "--pictures", choices=get_args(Pictures), default="link", help="how pictures get there (default: %(default)s)"
     )
     options = parser.parse_args(args)
-    sources = find_splits(options.source)
+    sources = find_splits(options.source, keypoints=options.keypoints)
     for split in options.split or ():
         if split not in sources:
             raise DataError(f"{options.source} has no split '{split}' for --split (it has: {', '.join(sources)}).")
     chosen = {name: sources[name] for name in options.split or sources}
-    lost = convert_data(chosen, options.out, to=options.to, masks=options.masks, pictures=options.pictures)
+    parts = "masks" if options.masks else "keypoints" if options.keypoints else "boxes"
+    lost = convert_data(chosen, options.out, to=options.to, parts=parts, pictures=options.pictures)
     for name in chosen:
-        print(f"{name}: {options.out / ('annotations' if options.to == 'coco' else 'labels')}")
+        written = f"annotations/instances_{name}.json" if options.to == "coco" else f"labels/{name}"
+        print(f"{name}: {options.out / written}")
+    if lost:
+        print("Not kept:")
     for what, count in lost.items():
-        print(f"Not kept: {count:,} {what}.")
+        print(f"{count:>9,} {what}")
 
 
 def convert_data(
@@ -54,7 +60,7 @@ def convert_data(
     out: str | Path,
     *,
     to: Target,
-    masks: bool = False,
+    parts: Parts = "boxes",
     pictures: Pictures = "link",
 ) -> Counter[str]:
     """Write splits as a data set in the COCO 2017 layout or in Ultralytics' of YOLO.
@@ -64,36 +70,40 @@ def convert_data(
     Args:
         sources: split name -> where and how it is read.
         out: folder to write.
-        to: `coco` keeps all that the source says; `yolo` writes boxes, or outlines with `masks`.
-        masks: write outlines instead of boxes to YOLO's files.
+        to: `coco` keeps all that the source says, `yolo` what `parts` names.
+        parts: what YOLO's files get of an object: its box, the outline of its mask, or its box and its keypoints.
         pictures: `link` makes symbolic links, `copy` copies, `none` writes the annotations alone.
 
     Returns:
         how many things of each kind could not be kept, by their description.
 
     Raises:
-        DataError: `out` is not empty, a split is wrong, or the splits differ in their categories.
+        DataError: `out` is not empty, a split is wrong or has no keypoints to write, or splits that become YOLO
+            differ in their categories.
     """
     out = Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise DataError(f"{out} exists already, and nothing is written over. Name a new folder.")
     indices = {name: source.load(require_objects=False) for name, source in sources.items()}
     first = next(iter(indices.values()))
+    for index in indices.values() if to == "yolo" else ():  # which has one list of classes and keypoints for all
+        check_same_categories(first, index)
+        if parts == "keypoints" and index.skeleton is None:
+            raise DataError(f"{index.annotation_file} has no keypoints to write (--keypoints).")
     lost: Counter[str] = Counter()
     for name, index in indices.items():
-        check_same_categories(first, index)
         if to == "coco":
             placed = [_inside(file_name) for file_name in index.file_names.tolist()]
             names = dict(zip(index.image_ids.tolist(), placed, strict=True))
             lost += write_coco(sources[name].read(), names, out, name)
         else:
             placed = _distinct(index)
-            lost += write_yolo(index, placed, out, name, masks=masks)
+            lost += write_yolo(index, placed, out, name, parts=parts)
         if pictures != "none":
             folder = out / name if to == "coco" else out / "images" / name
             _place(index, placed, folder, pictures)
     if to == "yolo":
-        write_data_yaml(first.class_names, indices, out)
+        write_data_yaml(first, indices, out, parts=parts)
     return lost
 
 
@@ -126,6 +136,15 @@ def _place(index: CocoIndex, names: Sequence[str], folder: Path, how: Pictures) 
         if held is not None:
             target.write_bytes(held)
         elif how == "link":
-            target.symlink_to(index.path(position).resolve())
+            _link(target, index.path(position).resolve())
         else:
             shutil.copyfile(index.path(position), target)
+
+
+def _link(target: Path, picture: Path) -> None:
+    try:
+        target.symlink_to(picture)
+    except OSError as error:
+        raise DataError(
+            f"{target} cannot be made a link to {picture}: {error.strerror}. Copy the pictures: --pictures copy."
+        ) from None

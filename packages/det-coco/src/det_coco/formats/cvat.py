@@ -24,48 +24,48 @@ def splits(path: Path) -> Mapping[str, ContentSplit]:
     """Find the splits: CVAT's subsets.
 
     Args:
-        path: the XML file, or the folder with `annotations.xml` and the pictures.
+        path: the XML file, or the folder with `annotations.xml`, or several files, and the pictures.
 
     Returns:
-        split name -> where and how it is read; `all` where no image has a subset.
+        split name -> where and how it is read; without subsets the names of the files, `all` for annotations.xml.
 
     Raises:
         DataError: the file is no XML of CVAT's version 1.1 for images.
     """
-    file = _file(path)
-    if file is None:
-        raise DataError(f"{path} holds no annotations.xml of CVAT.")
-    root = read_xml(file)
-    if root.find("track") is not None:
-        raise DataError(f"{file} holds tracks of a video. Export the task as 'CVAT for images 1.1' instead.")
-    names = [(label.findtext("name") or "").strip() for label in root.iterfind("meta//labels/label")]
-    if not names:
-        names = sorted({shape.get("label", "") for image in root.iterfind("image") for shape in image})
-    sources = {}
-    by_subset = sorted((node for node in root.iterfind("image") if isinstance(node, Node)), key=_subset)
-    for subset, images in groupby(by_subset, key=_subset):
-        chosen = list(images)
-        folder = _image_folder(file.parent, subset, chosen)
-        sources[_split(subset)] = ContentSplit(
-            source=file, image_folder=folder, read=partial(_read, file, names, chosen)
-        )
+    files = _files(path)
+    sources: dict[str, ContentSplit] = {}
+    for file in files:
+        root = read_xml(file)
+        if root.find("track") is not None:
+            raise DataError(f"{file} holds tracks of a video. Export the task as 'CVAT for images 1.1' instead.")
+        names = [(label.findtext("name") or "").strip() for label in root.iterfind("meta//labels/label")]
+        if not names:
+            names = sorted({shape.get("label", "") for image in root.iterfind("image") for shape in image})
+        images = sorted((node for node in root.iterfind("image") if isinstance(node, Node)), key=_subset)
+        for subset, chosen in groupby(images, key=_subset):
+            chosen = list(chosen)
+            name = _split(subset or file.stem)
+            folder = _image_folder(file.parent, subset, chosen)
+            sources[name] = ContentSplit(source=file, image_folder=folder, read=partial(_read, file, names, chosen))
     return sources
 
 
-def _file(path: Path) -> Path | None:
-    files = [path] if path.is_file() else [path / "annotations.xml", *sorted(path.glob("*.xml"))[:20]]
-    return next((f for f in files if f.suffix == ".xml" and f.is_file() and outermost_tag(f) == "annotations"), None)
+def _files(path: Path) -> list[Path]:
+    """The XML files of a folder, the one that CVAT writes alone where it is there; or the one that is named."""
+    files = [path] if path.is_file() else [path / "annotations.xml"]
+    if path.is_dir() and not files[0].is_file():
+        files = sorted(path.glob("*.xml"))[:20]
+    return [f for f in files if f.suffix == ".xml" and f.is_file() and outermost_tag(f) == "annotations"]
 
 
 def _subset(image: Node) -> str:
     return image.get("subset") or ""
 
 
-def _split(subset: str) -> str:
-    """Our name of a subset: CVAT proposes Train, Validation and Test."""
-    return {"": "all", "default": "all", "train": "train", "validation": "val", "test": "test"}.get(
-        subset.lower(), subset
-    )
+def _split(name: str) -> str:
+    """Our name of a subset or file: CVAT proposes Train, Validation and Test, and calls its file annotations.xml."""
+    known = {"annotations": "all", "default": "all", "train": "train", "validation": "val", "test": "test"}
+    return known.get(name.lower(), name)
 
 
 def _image_folder(root: Path, subset: str, images: Sequence[Node]) -> Path:
@@ -104,13 +104,20 @@ def _read(file: Path, names: Sequence[str], images: Iterable[Node]) -> dict[str,
 
 
 def _grouped(shapes: Iterable[Node]) -> list[list[Node]]:
-    """Put the parts of one object together: outlines of one label and one group, as in CVAT's export to COCO."""
-    objects: dict[tuple[Any, ...], list[Node]] = {}
+    """Put the parts of one object together: shapes of one label and one group, as in CVAT's export to COCO.
+
+    A box in a group with outlines only says where these are.
+    """
+    groups: dict[tuple[Any, ...], list[Node]] = {}
     for place, shape in enumerate(shapes):
-        group = shape.get("group_id", "0") if shape.tag in ("polygon", "mask", "ellipse") else "0"
-        key = (place,) if group == "0" else (group, shape.get("label"))
-        objects.setdefault(key, []).append(shape)
-    return list(objects.values())
+        alone = shape.get("group_id", "0") == "0" or shape.tag not in _OBJECTS
+        key = (place,) if alone else (shape.get("group_id"), shape.get("label"))
+        groups.setdefault(key, []).append(shape)
+    objects = []
+    for group in groups.values():
+        outlines = [shape for shape in group if shape.tag != "box" or shape.get("rotation", "0").strip("0.")]
+        objects += [outlines] if outlines else [[box] for box in group]
+    return objects
 
 
 def _geometry(file: Path, shapes: Sequence[Node], height: int, width: int) -> tuple[list[float], Segmentation | None]:
@@ -162,4 +169,4 @@ def _attributes(shape: Node) -> dict[str, Any]:
     return named | ({"occluded": True} if shape.get("occluded") == "1" else {})
 
 
-register(Format(name="CVAT", recognises=lambda path: _file(path) is not None, splits=splits))
+register(Format(name="CVAT", recognises=lambda path: bool(_files(path)), splits=splits))

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cache
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +82,8 @@ class Format:
     splits: Callable[[Path], Mapping[str, ContentSplit]]
 
 
+# Formats of installed packages register themselves: entry points, each the place of a `Format`.
+_ENTRY_POINTS = "det_coco.formats"
 _FORMATS: dict[str, Format] = {}
 
 
@@ -107,9 +111,19 @@ def find(path: str | Path) -> Format | None:
         the format, or None where no registered one recognises it (COCO's own layouts are not among them).
 
     Raises:
-        DataError: the path does not exist.
+        DataError: the path does not exist, or an installed format cannot be imported.
     """
+    _register_installed()
     path = Path(path)
     if not path.exists():
         raise DataError(f"The data set {path} does not exist.")
     return next((known for known in reversed(_FORMATS.values()) if known.recognises(path)), None)
+
+
+@cache
+def _register_installed() -> None:
+    for entry in entry_points(group=_ENTRY_POINTS):
+        try:
+            register(entry.load())
+        except Exception as error:  # whatever a package raises that does not fit
+            raise DataError(f"The installed data format '{entry.name}' cannot be imported: {error}.") from error

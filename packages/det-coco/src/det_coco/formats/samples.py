@@ -115,13 +115,19 @@ def _mask(name: str, mask: Any, size: tuple[int, int]) -> Segmentation | None:
     if isinstance(mask, Mapping):
         counts = mask.get("counts")
         return dict(mask) | {"counts": counts.decode("ascii")} if isinstance(counts, bytes) else dict(mask)
-    parts = list(mask) if isinstance(mask, list | tuple) else [np.asarray(mask)]
-    arrays = [np.asarray(part) for part in parts]
-    if len(arrays) == 1 and arrays[0].shape == size:
-        return mask_code(arrays[0])
+    if isinstance(mask, list | tuple):
+        arrays = [np.asarray(part) for part in mask]
+        if arrays and all(array.shape == (2,) for array in arrays):
+            arrays = [np.stack(arrays)]
+        # COCO writes polygons flat: x, y, x, y, ...
+        arrays = [a.reshape(-1, 2) if a.ndim == 1 and a.size >= 6 and a.size % 2 == 0 else a for a in arrays]
+    else:
+        arrays = [np.asarray(mask)]
+        if arrays[0].shape == size:
+            return mask_code(arrays[0])
     if not all(array.ndim == 2 and array.shape[1] == 2 for array in arrays):
         raise DataError(
             f"{name}: a mask must be a bitmap {list(size)} as its picture, a polygon [P, 2], a list of polygons, or a "
-            f"run-length code, got the shape {list(arrays[0].shape) if arrays else []}."
+            f"run-length code, got the shape {list(next(a for a in arrays if a.ndim != 2 or a.shape[1] != 2).shape)}."
         )
     return [array.astype(np.float64).ravel().tolist() for array in arrays]

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import Element
 
-from det_coco._describe import some
+from det_coco._describe import counted, some
 from det_coco.errors import DataError
 from det_coco.formats.content import ContentBuilder, numbered
 from det_coco.formats.registry import ContentSplit, Format, register
+from det_coco.formats.text import read_lines
 from det_coco.formats.voc_masks import object_masks
 from det_coco.formats.xml import Node, number, outermost_tag, read_xml, text_of
 from det_coco.images import image_size, picture_suffixes
@@ -36,9 +37,9 @@ def splits(path: Path) -> Mapping[str, ContentSplit]:
     for root, annotations in roots:
         lists = _lists(root)
         whole = "all" if root == path else root.name
-        chosen = {name: _listed(file, annotations) for name, file in lists.items()}
+        folder = next((root / name for name in ("JPEGImages", "images") if (root / name).is_dir()), root)
+        chosen = {name: _listed(file, annotations, folder) for name, file in lists.items()}
         for name, files in (chosen or {whole: sorted(annotations.glob("*.xml"))}).items():
-            folder = next((root / name for name in ("JPEGImages", "images") if (root / name).is_dir()), root)
             read = partial(_read, data, root, files, folder)
             unique = f"{root.name}_{name}" if chosen and len(roots) > 1 else name
             sources[unique] = ContentSplit(source=annotations, image_folder=folder, read=read)
@@ -57,7 +58,7 @@ class _DataSet:
         """Class names: those of `labelmap.txt` where CVAT has written one, else all in the files by the alphabet."""
         labels = self.path / "labelmap.txt"
         if labels.is_file():
-            lines = (line.split(":")[0].strip() for line in labels.read_text(encoding="utf-8-sig").splitlines())
+            lines = (line.split(":")[0].strip() for _, line in read_lines(labels))
             return [name for name in lines if name and name[0] != "#" and name != "background"]
         found = {text_of(_place(f, node), node, "name") for f in self.files for node in read_xml(f).findall("object")}
         return sorted(found)
@@ -85,22 +86,29 @@ def _lists(root: Path) -> dict[str, Path]:
     """Split name -> list of the names of its pictures; lists of single classes have a second column."""
     folder = next((f for part in ("Main", "Segmentation", "") if (f := root / "ImageSets" / part).is_dir()), root)
     files = sorted(folder.glob("*.txt")) if folder != root else []
-    return {f.stem: f for f in files if all(len(line.split()) == 1 for line in f.read_text().splitlines()[:20] if line)}
+    return {f.stem: f for f in files if all(len(line.split()) == 1 for _, line in read_lines(f)[:20])}
 
 
-def _listed(file: Path, annotations: Path) -> list[Path]:
-    stems = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-    files = [annotations / f"{stem}.xml" for stem in stems]
-    missing = [path.name for path in files if not path.is_file()]
-    if missing:
-        raise DataError(f"{file} names {len(missing)} pictures without an XML file in {annotations} ({some(missing)}).")
-    return files
+def _listed(file: Path, annotations: Path, folder: Path) -> list[Path]:
+    """XML files of the pictures in a list; one of a picture without objects may be missing."""
+    stems = [line for _, line in read_lines(file)]
+    present = {path.stem for path in folder.iterdir()}
+    lost = [stem for stem in stems if stem not in present and not (annotations / f"{stem}.xml").is_file()]
+    if lost:
+        raise DataError(
+            f"{file} names {some(lost)}, of which there is neither a picture nor an XML file ({len(lost)})."
+        )
+    return [annotations / f"{stem}.xml" for stem in stems]
 
 
 def _read(data: _DataSet, root: Path, files: list[Path], folder: Path) -> dict[str, Any]:
     builder = ContentBuilder(numbered(data.names))
     ids = {name: category_id for category_id, name in enumerate(data.names, start=1)}
-    nodes = {file: read_xml(file) for file in files}
+    nodes = {file: read_xml(file) if file.is_file() else Node("annotation") for file in files}
+    bare = [file.stem for file in files if not file.is_file()]
+    if bare:
+        what = f"{counted(len(bare), 'picture')} without an XML file ({some(bare)})"
+        builder.remark("label_file_missing", f"{what}, taken as pictures without objects.")
     first, reason = _first_pixel(nodes)
     builder.remark("voc_pixels" if first else "voc_distances", reason)
     pictures = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
@@ -109,14 +117,15 @@ def _read(data: _DataSet, root: Path, files: list[Path], folder: Path) -> dict[s
         size = _size(file, node, folder / file_name)
         image_id = builder.add_image(file_name, size)
         objects = node.findall("object")
-        masks = object_masks(root / "SegmentationObject" / f"{file.stem}.png", size, len(objects))
-        for place, (item, mask) in enumerate(zip(objects, masks, strict=True), start=1):
+        boxes = [_box(file, item, first) for item in objects]
+        masks = object_masks(root / "SegmentationObject" / f"{file.stem}.png", size, boxes)
+        for place, (item, box, mask) in enumerate(zip(objects, boxes, masks, strict=True), start=1):
             name = f"{file.name}, object {place}"
             more = _marks(item) | ({} if mask is None else {"segmentation": mask})
             category = ids.get(text_of(_place(file, item), item, "name"))
             if category is None:
                 raise DataError(f"{_place(file, item)}: labelmap.txt has no class '{item.findtext('name')}'.")
-            builder.add_object(name, image_id, category, box=_box(file, item, first), **more)
+            builder.add_object(name, image_id, category, box=box, **more)
     return builder.content()
 
 

@@ -24,7 +24,8 @@ def write_coco(content: dict[str, Any], names: dict[int, str], out: Path, split:
     """
     images = [image | {"file_name": names[image["id"]]} for image in content["images"] if image["id"] in names]
     sizes = {image["id"]: (image["height"], image["width"]) for image in images}
-    chosen = (record for record in content["annotations"] if record["image_id"] in names)
+    # Files without truth may have no annotations.
+    chosen = (record for record in content.get("annotations", []) if record["image_id"] in names)
     annotations = [_completed(record, *sizes[record["image_id"]]) for record in chosen]
     lost: Counter[str] = Counter()
     ids = [record.get("id") for record in annotations]

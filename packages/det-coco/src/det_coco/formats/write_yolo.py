@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from det_coco.annotations import CocoIndex
 from det_coco.mask_codec import instance_bitmap
 from det_coco.outlines import join_outlines, trace_outlines
 
+Parts = Literal["boxes", "masks", "keypoints"]
 # What a data.yaml calls the splits, and what others do.
 _SPLITS = {
     "train": re.compile(r"train(ing)?\d*"),
@@ -22,44 +24,48 @@ _SPLITS = {
 }
 
 
-def write_yolo(index: CocoIndex, names: Sequence[str], out: Path, split: str, *, masks: bool) -> Counter[str]:
+def write_yolo(index: CocoIndex, names: Sequence[str], out: Path, split: str, *, parts: Parts) -> Counter[str]:
     """Write the labels of one split as `<out>/labels/<split>/<name>.txt`, one file for each image.
 
-    A row is `class x y width height`, centre and size, or, with masks, `class x y x y ...`, an outline; all as
-    fractions of the picture's width and height.
+    A row is `class x y width height`, centre and size, with keypoints also `x y visibility` of each; or, for masks,
+    `class x y x y ...`, an outline. All are fractions of the picture's width and height.
 
     Args:
         index: the split.
         names: I names of the pictures in `<out>/images/<split>`.
         out: the data set's folder.
         split: the split's name.
-        masks: write outlines instead of boxes.
+        parts: what is written of an object.
 
     Returns:
         how many things of each kind could not be kept.
     """
-    lost = _lost(index, masks=masks)
+    lost = _lost(index, parts)
     for position, name in enumerate(names):
         size = np.array([index.widths[position], index.heights[position]], dtype=np.float64)
         instances = np.arange(len(index.labels))[index.instances(position)]
         lines = []
         for row in instances[~index.crowd[instances]].tolist():
-            points = _outline(index, row, position, lost) if masks else _centre_and_size(_corners(index, row, size))
-            numbers = (f"{value:.10g}" for value in (points / size).ravel().tolist())
-            lines.append(" ".join([str(index.labels[row]), *numbers]) + "\n")
+            outline = _outline(index, row, position, lost) if parts == "masks" else None
+            points = _centre_and_size(_corners(index, row, size)) if outline is None else outline
+            numbers = (points / size).ravel().tolist()
+            if parts == "keypoints":
+                numbers += (index.keypoints[row] / [*size, 1]).ravel().tolist()
+            lines.append(" ".join([str(index.labels[row]), *(f"{value:.10g}" for value in numbers)]) + "\n")
         file = out / "labels" / split / Path(name).with_suffix(".txt")
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text("".join(lines), encoding="utf-8")
     return lost
 
 
-def write_data_yaml(class_names: Iterable[str], splits: Iterable[str], out: Path) -> None:
-    """Write `<out>/data.yaml`, which names the folders of the splits and the classes.
+def write_data_yaml(index: CocoIndex, splits: Iterable[str], out: Path, *, parts: Parts) -> None:
+    """Write `<out>/data.yaml`, which names the folders of the splits, the classes and the keypoints.
 
     Args:
-        class_names: C names by label.
+        index: of one of the splits.
         splits: names of the splits; the keys are Ultralytics' `train`, `val` and `test` where a name means one.
         out: the data set's folder.
+        parts: what was written of an object.
     """
     # Text in quotes as JSON has them is YAML as well.
     folders: dict[str, str] = {}
@@ -67,19 +73,25 @@ def write_data_yaml(class_names: Iterable[str], splits: Iterable[str], out: Path
         key = next((key for key, names in _SPLITS.items() if names.fullmatch(split)), split)
         folders[split if key in folders else key] = f"images/{split}"
     lines = [f"{key}: {json.dumps(folder, ensure_ascii=False)}\n" for key, folder in folders.items()]
-    names = [f"  {label}: {json.dumps(name, ensure_ascii=False)}\n" for label, name in enumerate(class_names)]
+    names = [f"  {label}: {json.dumps(name, ensure_ascii=False)}\n" for label, name in enumerate(index.class_names)]
+    if parts == "keypoints" and index.skeleton is not None:
+        keypoints = json.dumps(index.skeleton.names, ensure_ascii=False)
+        lines += [f"kpt_shape: [{len(index.skeleton.names)}, 3]\n", f"flip_idx: {list(index.skeleton.flip_indices)}\n"]
+        lines += ["kpt_names:\n", *(f"  {label}: {keypoints}\n" for label in range(index.num_classes))]
     text = "".join(["# No `path`: the folders are beside this file.\n", *lines, "names:\n", *names])
     (out / "data.yaml").write_text(text, encoding="utf-8")
 
 
-def _lost(index: CocoIndex, *, masks: bool) -> Counter[str]:
+def _lost(index: CocoIndex, parts: Parts) -> Counter[str]:
     """Count what no label file holds."""
+    crowd = "crowd regions and ignored objects (left out, so that YOLO learns background there)"
     with_mask = int((~index.crowd & (index.polygon_counts > 0)).sum())
+    labelled = int((index.keypoints[~index.crowd, :, 2] > 0).sum())
     return Counter(
         {
-            "crowd regions and ignored objects (left out; YOLO learns them as background)": int(index.crowd.sum()),
-            "masks (the option --masks writes them instead of boxes)": 0 if masks else with_mask,
-            "keypoints": int((index.keypoints[..., 2] > 0).sum()),
+            crowd: int(index.crowd.sum()),
+            "masks (the option --masks writes them instead of boxes)": 0 if parts == "masks" else with_mask,
+            "keypoints (the option --keypoints writes them beside boxes)": 0 if parts == "keypoints" else labelled,
             "image ids": len(index),
             "annotation ids": index.num_instances,
             "areas": index.num_instances,
@@ -100,16 +112,18 @@ def _centre_and_size(corners: np.ndarray) -> np.ndarray:
 def _outline(index: CocoIndex, row: int, position: int, lost: Counter[str]) -> np.ndarray:
     """Outline of a mask in pixels, of the box where there is no mask: float64 `[P, 2]` x, y."""
     size = np.array([index.widths[position], index.heights[position]], dtype=np.float64)
+    outlines = _polygons(index, row)
+    joined = join_outlines(outlines) if outlines else np.zeros((0, 2))
+    inside = bool(outlines) and (joined >= 0).all() and (joined <= size).all()
+    if inside and len(outlines) == 1:
+        return joined
     bitmap = instance_bitmap(index, row, int(size[1]), int(size[0]))
     if not bitmap.any():
         lost["objects without mask (their box is written as an outline)"] += 1
         (left, top), (right, bottom) = _corners(index, row, size)
         return np.array([[left, top], [right, top], [right, bottom], [left, bottom]])
-    outlines = _polygons(index, row)
-    joined = join_outlines(outlines) if outlines else np.zeros((0, 2))
-    inside = (joined >= 0).all() and (joined <= size).all()
     # Polygons that overlap would cancel out where they do.
-    if not outlines or not inside or (len(outlines) > 1 and not np.array_equal(_bitmap(joined, size), bitmap)):
+    if not inside or not np.array_equal(_bitmap(joined, size), bitmap):
         outlines = trace_outlines(bitmap)
         joined = join_outlines(outlines)
     if len(outlines) > 1:

@@ -9,6 +9,7 @@ from det_coco._describe import counted, some
 from det_coco.errors import DataError
 from det_coco.formats.content import ContentBuilder, common_folder
 from det_coco.formats.registry import ContentSplit, Format, register
+from det_coco.formats.text import read_lines
 from det_coco.formats.yolo_description import Description, darknet_path, describe_data, description_file
 from det_coco.formats.yolo_rows import read_rows
 from det_coco.images import image_sizes, picture_suffixes
@@ -47,9 +48,8 @@ def _pictures(root: Path, entry: Path) -> Iterator[Path]:
     if entry.is_dir():
         yield from sorted(f for f in entry.rglob("*") if f.suffix.lower() in picture_suffixes() and f.name[0] != ".")
     elif entry.suffix == ".txt":
-        for number, line in enumerate(entry.read_text(encoding="utf-8-sig").splitlines(), start=1):
-            if line.strip():
-                yield _listed(root, entry, number, line.strip())
+        for number, line in read_lines(entry):
+            yield _listed(root, entry, number, line)
     else:
         yield entry
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from det_coco._describe import describe, kind
 from det_coco.errors import DataError
+from det_coco.formats.text import read_lines
 
 # Keys of the file -> our names of the splits.
 _SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
@@ -80,7 +81,7 @@ def describe_data(file: Path) -> Description:
     root = file.parent.parent if file.parent.name == "labels" else file.parent
     images = root / "images"
     folders = {_SPLITS[entry.name]: [entry] for entry in sorted(images.iterdir()) if entry.name in _SPLITS}
-    names = dict(enumerate(_lines(file)))
+    names = dict(enumerate(line for _, line in read_lines(file)))
     return Description(file=file, root=root, names=names, splits=folders or {"all": [images]})
 
 
@@ -98,8 +99,14 @@ def _read_yaml(file: Path) -> dict[str, Any]:
         import yaml
     except ModuleNotFoundError:
         raise DataError(f"Reading {file} needs PyYAML: pip install 'det-coco[yolo]'.") from None
+    text = file.read_bytes()
     try:
-        content = yaml.safe_load(file.read_bytes())
+        # Aliases are how a small file becomes a huge one.
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
+            raise DataError(f"{file} has aliases (*name). Write out what they stand for.")
+        content = yaml.safe_load(text)
+    except DataError:
+        raise
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
         raise DataError(f"{file} is not valid YAML: {' '.join(str(error).split())}.") from None
     if not isinstance(content, dict):
@@ -184,7 +191,7 @@ def _keypoint_names(content: Mapping[str, Any], count: int) -> tuple[str, ...]:
 
 def _from_darknet(file: Path) -> Description:
     """Read `key = value` lines; paths begin with `data/`, which is the folder itself (CVAT's export)."""
-    pairs = (line.split("=", 1) for line in _lines(file) if "=" in line)
+    pairs = (line.split("=", 1) for _, line in read_lines(file) if "=" in line)
     values = {key.strip(): value.strip() for key, value in pairs}
     root = file.parent
     found = {key: darknet_path(root, value) for key, value in values.items() if key in (*_SPLITS, "names")}
@@ -193,7 +200,7 @@ def _from_darknet(file: Path) -> Description:
     for key, path in found.items():
         if not path.exists():
             raise DataError(f"{file}: '{key}' names {values[key]}, which does not exist.")
-    names = dict(enumerate(_lines(found["names"])))
+    names = dict(enumerate(line for _, line in read_lines(found["names"])))
     splits = {_SPLITS[key]: [path] for key, path in found.items() if key in _SPLITS}
     return Description(file=file, root=root, names=names, splits=splits)
 
@@ -207,8 +214,3 @@ def darknet_path(root: Path, text: str) -> Path:
     """
     plain = root / text
     return root / text.removeprefix("data/") if text.startswith("data/") and not plain.exists() else plain
-
-
-def _lines(file: Path) -> list[str]:
-    text = file.read_text(encoding="utf-8-sig", errors="replace")
-    return [line.strip() for line in text.splitlines() if line.strip()]

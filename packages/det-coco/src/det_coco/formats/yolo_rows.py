@@ -8,6 +8,7 @@ from pathlib import Path
 from det_coco._describe import counted, some
 from det_coco.errors import DataError
 from det_coco.formats.content import box_around
+from det_coco.formats.text import read_lines
 
 # What is divided by the size of a picture and written with ten digits comes back as it was.
 _DIGITS = 6
@@ -51,13 +52,7 @@ def read_rows(
     Raises:
         DataError: a row is no object; names the file and the line.
     """
-    try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"The label file {file} cannot be read: {error}.") from None
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
+    for number, line in read_lines(file):
         name = f"{file}, line {number}"
         label, *values = _numbers(name, line)
         if label not in labels:

@@ -1,4 +1,6 @@
-"""Examples as pictures within a page: the truth at the left, the detections at the right."""
+"""Examples as pictures within a page: the truth, and the detections beside it."""
+
+from collections.abc import Mapping
 
 import numpy as np
 from PIL import Image
@@ -9,7 +11,7 @@ from det_coco.drawn import Drawn, ground_truth_of
 from det_coco.errors import DataError
 from det_coco.images import load_image
 from det_coco.page import Html, line, link, picture, text
-from det_coco.pictures import side_by_side
+from det_coco.pictures import in_a_row
 from det_coco.report.gallery import Example
 from det_coco.rle import decode_rle
 
@@ -17,12 +19,12 @@ _SIDE = 420
 """Pixels of the longer side up to which a picture is drawn."""
 
 
-def draw_example(index: CocoIndex, detections: Detections, example: Example, *, masks: bool) -> Html:
+def draw_example(index: CocoIndex, results: Mapping[str, Detections], example: Example, *, masks: bool) -> Html:
     """Draw an example, with a link to the file and the ids of the annotations.
 
     Args:
         index: the split.
-        detections: of its images.
+        results: by the heading above the picture, detections of its images.
         example: one of them.
         masks: whether to draw masks too.
     """
@@ -40,10 +42,12 @@ def draw_example(index: CocoIndex, detections: Detections, example: Example, *, 
     scale = min(1.0, _SIDE / max(x2 - x1, y2 - y1))
     shape = max(1, round((x2 - x1) * scale)), max(1, round((y2 - y1) * scale))
     shown = Image.fromarray(image[y1:y2, x1:x2]).resize(shape, Image.Resampling.LANCZOS)
-    truth = ground_truth_of(index, int(index.image_ids[example.position]))
-    found = _drawn(index, detections, example.detections, masks=masks)
-    halves = [_within(drawn, region, shape, masks=masks) for drawn in (truth, found)]
-    return picture(side_by_side(np.asarray(shown), *halves, index.categories, min_side=240), caption, width=900)
+    drawn = {"truth": ground_truth_of(index, int(index.image_ids[example.position]))}
+    for (name, detections), rows in zip(results.items(), example.detections, strict=True):
+        drawn[name] = _drawn(index, detections, rows, masks=masks)
+    parts = {name: _within(objects, region, shape, masks=masks) for name, objects in drawn.items()}
+    row = in_a_row(np.asarray(shown), parts, index.categories, min_side=240)
+    return picture(row, caption, width=450 * len(parts))
 
 
 def _drawn(index: CocoIndex, detections: Detections, rows: np.ndarray, *, masks: bool) -> Drawn:

@@ -1,6 +1,7 @@
 """The examples that a report shows: what is worth a look, and why."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -22,14 +23,14 @@ class Example:
         position: of the image.
         words: what there is to see.
         annotations: ids of the annotations that it is about.
-        detections: rows of the detections to draw.
+        detections: int64 `[K]` rows of the K detections to draw, for each results file that is drawn.
         region: the part to draw, x1, y1, x2, y2 in pixels; None: all of the picture.
     """
 
     position: int
     words: str
     annotations: tuple[int, ...] = ()
-    detections: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64), repr=False)
+    detections: tuple[np.ndarray, ...] = field(default=(), repr=False)
     region: tuple[int, int, int, int] | None = None
 
 
@@ -122,8 +123,8 @@ class _Chooser:
                     position=int(self.matches.images[row]),
                     words=f"{words}.",
                     annotations=(int(self.index.annotation_ids[object_]),) if len(boxes) > 1 else (),
-                    detections=np.array([detection]),
-                    region=self._around(int(self.matches.images[row]), boxes),
+                    detections=(np.array([detection]),),
+                    region=around(self.index, int(self.matches.images[row]), boxes),
                 )
             )
         return made
@@ -144,12 +145,12 @@ class _Chooser:
         return made
 
     def lost(self, object_: int) -> Example:
-        """An object, with the detections around it."""
+        """An object, with the detections that come nearer to it than to others."""
         position = int(self.image_of[object_])
         x1, y1, x2, y2 = self.index.boxes[object_]
         words = f"{self.index.class_names[self.index.labels[object_]]} of {x2 - x1:.0f} x {y2 - y1:.0f} pixels"
         near = self._ranked(self.became.partners == object_)
-        shown = self.matches.detections[self.counted & (self.matches.images == position)]
+        shown = self.matches.detections[self.counted & (self.became.partners == object_)]
         if near.size:
             best, row = int(self.matches.detections[near[0]]), int(near[0])
             words += f"; nearest {self._class_of(best)} {self.matches.scores[row]:.2f}"
@@ -159,8 +160,8 @@ class _Chooser:
             position=position,
             words=f"{words}.",
             annotations=(int(self.index.annotation_ids[object_]),),
-            detections=shown,
-            region=self._around(position, [self.index.boxes[object_]]),
+            detections=(shown,),
+            region=around(self.index, position, [self.index.boxes[object_]]),
         )
 
     def worst(self, count: int) -> list[Example]:
@@ -177,7 +178,7 @@ class _Chooser:
             Example(
                 position=int(row),
                 words=f"F1 {f1[row]:.2f}: {right[row]} found, {lost[row]} missed, {wrong[row]} false.",
-                detections=self.matches.detections[self.counted & (self.matches.images == row)],
+                detections=(self.matches.detections[self.counted & (self.matches.images == row)],),
             )
             for row in rows
         ]
@@ -189,13 +190,23 @@ class _Chooser:
     def _class_of(self, detection: int) -> str:
         return self.index.categories[int(self.found.category_ids[detection])]
 
-    def _around(self, position: int, boxes: list[np.ndarray]) -> tuple[int, int, int, int]:
-        """The part of an image around boxes: twice their extent, within the image."""
-        corners = np.stack(boxes)
-        low, high = corners[:, :2].min(axis=0), corners[:, 2:].max(axis=0)
-        middle, half = (low + high) / 2, np.maximum(high - low, _SIDE / 2)
-        limit = np.array([self.index.widths[position], self.index.heights[position]], dtype=np.float64)
-        first = np.clip(np.floor(middle - half), 0, limit - 1)
-        last = np.clip(np.ceil(middle + half), first + 1, limit)
-        x1, y1, x2, y2 = (int(v) for v in (*first, *last))
-        return x1, y1, x2, y2
+
+def around(index: CocoIndex, position: int, boxes: Sequence[np.ndarray]) -> tuple[int, int, int, int]:
+    """The part of an image around boxes: twice their extent, within the image.
+
+    Args:
+        index: the split.
+        position: of the image.
+        boxes: `[4]` each, x1, y1, x2, y2 in pixels.
+
+    Returns:
+        x1, y1, x2, y2 in whole pixels.
+    """
+    corners = np.stack(boxes)
+    low, high = corners[:, :2].min(axis=0), corners[:, 2:].max(axis=0)
+    middle, half = (low + high) / 2, np.maximum(high - low, _SIDE / 2)
+    limit = np.array([index.widths[position], index.heights[position]], dtype=np.float64)
+    first = np.clip(np.floor(middle - half), 0, limit - 1)
+    last = np.clip(np.ceil(middle + half), first + 1, limit)
+    x1, y1, x2, y2 = (int(v) for v in (*first, *last))
+    return x1, y1, x2, y2

@@ -14,6 +14,8 @@ from det_coco.report.outcomes import FOUND
 
 # Up to and with so many objects in an image.
 _NUMBERS = (1, 3, 7, 15, 31, np.iinfo(np.int64).max)
+# COCO's end of large areas, beyond all pictures.
+_LARGEST = 1e10
 # Pixels to the border at which a box counts as cut by it.
 _BORDER = 1.0
 
@@ -64,7 +66,9 @@ def _by_size(index: CocoIndex, matches: Matches, curves: Curves) -> list[Group]:
     for place, (name, (smallest, largest)) in enumerate(curves.protocol.area_ranges.items(), start=1):
         best = curves.precision[:, :, :, place, -1]
         shown = {"s": "small", "m": "medium", "l": "large"}.get(name, name)
-        words = f"{shown} ({smallest**0.5:g} to {largest**0.5:g} pixels squared)"
+        ends = [f"{end**0.5:g}²" for end in (smallest, largest)]
+        upper = f"up to {ends[1]}" if smallest == 0 else f"{ends[0]} to {ends[1]}"
+        words = f"{shown} ({upper if largest < _LARGEST else f'from {ends[0]}'} pixels)"
         count = int(((areas >= smallest) & (areas <= largest)).sum())
         half = best[np.array(curves.protocol.iou_thresholds) == FOUND]
         values = (mean(part) for part in (best, half, curves.recall[:, :, place, -1]))
@@ -105,7 +109,8 @@ def _by_border(index: CocoIndex, detections: Detections, matches: Matches, proto
 def _cut(index: CocoIndex, boxes: np.ndarray, images: np.ndarray) -> np.ndarray:
     """Whether boxes `[N, 4]` x, y, width, height reach the border of their image: bool `[N]`."""
     far = np.stack((index.widths, index.heights), axis=1)[images] - _BORDER
-    return (boxes[:, :2] <= _BORDER).any(axis=1) | (boxes[:, :2] + boxes[:, 2:] >= far).any(axis=1)
+    near, beyond = boxes[:, :2] <= _BORDER, boxes[:, :2] + boxes[:, 2:] >= far
+    return np.any(near | beyond, axis=1)
 
 
 def _part(matches: Matches, ignored: np.ndarray, truth: np.ndarray) -> Matches:

@@ -49,7 +49,7 @@ class Outcomes:
 
     @property
     def wrong(self) -> np.ndarray:
-        """Which detections are false: bool `[D]`."""
+        """False detections: bool `[D]`."""
         return (self.kinds != RIGHT) & ~self.matches.ignored[0]
 
     @cached_property
@@ -67,7 +67,7 @@ class Outcomes:
         return (self.finders < 0) & ~np.isin(self.matches.truth, near)
 
     def found(self, min_score: float) -> np.ndarray:
-        """Which objects a detection of that score or better finds: bool `[G]`."""
+        """Objects that a detection of that score or better finds: bool `[G]`."""
         return (self.finders >= 0) & (np.append(self.matches.scores, -1)[self.finders] >= min_score)
 
     def counts(self) -> dict[str, int]:

@@ -14,6 +14,8 @@ from det_coco.report.scores import ScoreCurve, Threshold
 
 NAMES = {"bbox": "boxes", "segm": "masks", "boundary": "boundaries", "keypoints": "keypoints"}
 """What the IoU types compare."""
+ENOUGH = 5
+"""Images with a class from which on drawings of images say how far its AP would move."""
 _SMALL, _MATRIX = 30, 100
 """Classes up to which a confusion matrix is seen at a glance, and up to which it is shown."""
 
@@ -23,9 +25,16 @@ def known(value: float) -> float | None:
     return None if value < 0 else value
 
 
-def shown_interval(interval: Interval) -> str:
-    """The ends of an interval."""
-    return "" if interval.low < 0 and interval.value < 0 else f"{interval.low:.3f} to {interval.high:.3f}"
+def shown_interval(interval: Interval, images: int = ENOUGH, sign: str = "") -> str:
+    """The ends of an interval, or nothing where images are too few to draw from.
+
+    Args:
+        interval: of a metric or of a difference.
+        images: those that have objects of what is measured.
+        sign: "+" to show it of both ends.
+    """
+    nothing = images < ENOUGH or (interval.high < 0 and interval.value == -1)
+    return "" if nothing else f"{interval.low:{sign}.3f} to {interval.high:{sign}.3f}"
 
 
 def metrics_table(reports: Mapping[str, TaskReport]) -> Html:
@@ -75,7 +84,8 @@ def class_table(report: TaskReport) -> Html:
     rows = [
         (
             result.name, known(result.interval.value), known(result.ap50), known(result.ap75), known(result.ar),
-            shown_interval(result.interval), result.objects, result.images, result.missed, *result.mistakes.values(),
+            shown_interval(result.interval, result.images), result.objects, result.images, result.missed,
+            *result.mistakes.values(),
         )
         for result in report.classes
     ]  # fmt: skip

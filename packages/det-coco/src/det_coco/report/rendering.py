@@ -1,6 +1,6 @@
 """A report as one page."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from det_coco.annotations import CocoIndex
 from det_coco.detections import Detections
@@ -97,7 +97,7 @@ def _about_mistakes() -> Html:
     )
 
 
-def _by_task(reports: Mapping[str, TaskReport], pieces) -> list[Html]:
+def _by_task(reports: Mapping[str, TaskReport], pieces: Callable[[TaskReport], Sequence[Html]]) -> list[Html]:
     found: list[Html] = []
     for task, report in reports.items():
         found += [heading(NAMES[task].capitalize())] if len(reports) > 1 else []
@@ -141,7 +141,7 @@ def _galleries(index: CocoIndex, detections: Detections, report: TaskReport, cou
     masks = report.iou_type != "bbox"
     sections = []
     for title, (words, examples) in (galleries(index, detections, report, count) if count else {}).items():
-        drawn = [draw_example(index, detections, example, masks=masks) for example in examples]
+        drawn = [draw_example(index, {"detections": detections}, example, masks=masks) for example in examples]
         pieces = [text(words), grid(drawn) if drawn else text("There are none.")]
         sections.append(Section(title=title, pieces=pieces))
     return sections

@@ -35,3 +35,9 @@ def clip_polygon(points: np.ndarray, low: tuple[float, float], high: tuple[float
 def outline_length(points: np.ndarray) -> float:
     """Count the pixels along the outline of a polygon `[P, 2]`."""
     return float(np.abs(np.roll(points, -1, axis=0) - points).max(axis=1).sum())
+
+
+def polygon_area(points: np.ndarray) -> float:
+    """Compute the area of a polygon `[P, 2]`, whichever way round it goes."""
+    x, y = (points - points[0]).T
+    return float(abs(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2)

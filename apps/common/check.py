@@ -1,0 +1,58 @@
+"""``check``: what a data set holds, what is wrong with it, and the options that fit it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from apps.common.app import App
+from apps.common.config import Recipe
+from apps.common.fitting import fit
+from apps.common.options import take_recipe
+from apps.common.splits import data_root
+from det_coco import CocoIndex, default_split, find_splits
+from det_coco.doctor import Checkup, check_data
+from det_coco.doctor.command import DEFAULT_PAGE, present
+from det_coco.doctor.inspection import default_workers
+from det_engine import resolve_device
+from det_engine.options import override
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckOptions:
+    """Options of `check`."""
+
+    recipe: str
+    """Whose options are fitted to the data; `recipes` lists them."""
+    data: Path | None = None
+    """Folder or file of the data set; by default a small synthetic one, made in your cache on first use."""
+    workers: int = default_workers()
+    """Processes that read pictures."""
+    page: Path = DEFAULT_PAGE
+    """HTML page with pictures to write."""
+    json: Path | None = None
+    """File for the findings as JSON."""
+    fix: Path | None = None
+    """New folder for mended annotation files and a log of every change; the data set itself stays as it is."""
+    device: str = "auto"
+    """Whose memory a batch has to fit in: auto, cpu, cuda or npu."""
+
+
+def check(app: App, args: list[str]) -> int:
+    """Read a whole data set, pictures included: what is wrong with it, and the options that fit."""
+    recipe, rest = take_recipe(app, args)
+    options = override(CheckOptions(recipe=recipe.name), rest, f"apps/{app.name} check", check.__doc__)
+    root, device = data_root(options.data), resolve_device(options.device)
+    keypoints = "keypoints" in recipe.model().tasks
+    checkup = check_data(root, workers=options.workers, keypoints=keypoints)
+    indexes = _train_first(root, recipe, checkup, keypoints=keypoints)
+    proposals = fit(app, recipe, indexes, root, device) if indexes else None
+    present(checkup, page=options.page, json=options.json, fix=options.fix, proposals=proposals)
+    return checkup.status
+
+
+def _train_first(root: Path, recipe: Recipe, checkup: Checkup, *, keypoints: bool) -> list[CocoIndex]:
+    """The splits that have objects, the one to train on first; none where it has no object."""
+    name = recipe.data.train_split or default_split(find_splits(root, keypoints=keypoints), "train")
+    found = {split: index for split, index in checkup.indexes.items() if (~index.crowd).any()}
+    if name not in found:
+        return []
+    return [found[name], *(index for split, index in found.items() if split != name)]

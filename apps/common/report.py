@@ -1,0 +1,145 @@
+"""``report``, and the page that ``train`` and ``eval`` leave."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import cattrs
+import tyro
+
+from apps.common.app import App
+from apps.common.config import from_dict
+from apps.common.run_sections import read_json, run_sections
+from apps.common.splits import data_root, held_out_of_run
+from det_coco import CocoIndex, DataError, Detections, Protocol
+from det_coco.page import Page, text
+from det_coco.report import analyse, report_page
+from det_coco.report.commands import open_split, read_results, rules_of, tasks_of, write_json
+from det_engine import RunDirectory
+from det_engine.cli import UsageError
+from det_engine.options import override
+from det_engine.stages import stage
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportOptions:
+    """Options of `report`."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """Folder of a run, also of an interrupted one, or a results file in COCO's format."""
+    data: Path | None = None
+    """Data set that the results belong to; by default the run's own."""
+    split: str | None = None
+    """Split that the results belong to; by default the run's own, or the one to evaluate on."""
+    output: Path | None = None
+    """Page to write; by default report.html in the run, or in this folder."""
+    json: Path | None = None
+    """File to write every number to."""
+    pictures: int = 12
+    """Pictures of each kind."""
+    precision: float = 0.9
+    """Precision for which to name the least scores."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.precision <= 1:
+            raise ValueError(f"precision must be above 0 and up to 1, got {self.precision:g}")
+
+
+def report(app: App, args: list[str]) -> None:
+    """Write a page that says why the AP of a run, or of a results file, is what it is."""
+    options = override(ReportOptions(run=tyro.MISSING), args, f"apps/{app.name} report", report.__doc__)
+    run = RunDirectory(options.run) if options.run.is_dir() else None
+    results = options.run if run is None else run.predictions
+    output = options.output or (Path("report.html") if run is None else run.report)
+    sections = [] if run is None else run_sections(app, run)
+    if run is not None and not results.exists():
+        if not sections:
+            raise DataError(f"{run} holds no run: it has neither predictions.json nor metrics.jsonl.")
+        about = text("The run has no predictions.json: it was interrupted, or has not been evaluated.")
+        print(f"Report: {Page(title=str(run), summary=[about], sections=sections).write(output)}")
+        return
+    with stage("reading annotations and results"):
+        index = split_of(app, options.run, options.data, options.split)
+        detections = read_results(index, results)
+    with stage("writing the report"):
+        reports = analyse(
+            index,
+            detections,
+            tasks_of(index, detections),
+            protocol=rules_of(index),
+            wished_precision=options.precision,
+        )
+        if options.json:
+            write_json({task: found.numbers() for task, found in reports.items()}, options.json)
+        title = str(options.run)
+        page = report_page(index, detections, reports, title=title, pictures=options.pictures, more=sections)
+        page.write(output)
+    print(f"Report: {output}")
+
+
+def write_report(
+    app: App,
+    run: RunDirectory,
+    index: CocoIndex,
+    detections: Detections,
+    tasks: Iterable[str],
+    protocol: Protocol,
+    pictures: int,
+) -> None:
+    """Write the page of a run that has just been evaluated.
+
+    Args:
+        app: of the run.
+        run: where the page goes.
+        index: the split.
+        detections: of its images.
+        tasks: what was evaluated; the page is about boxes and masks.
+        protocol: the rules of the evaluation.
+        pictures: of each kind.
+    """
+    with stage("writing the report"):
+        reports = analyse(index, detections, [task for task in tasks if task != "keypoints"], protocol=protocol)
+        more = run_sections(app, run)
+        page = report_page(index, detections, reports, title=str(run), pictures=pictures, more=more)
+        page.write(run.report)
+
+
+def split_of(app: App, run: Path, data: Path | None, split: str | None) -> CocoIndex:
+    """The split that results belong to: what options say, else what their run says.
+
+    Args:
+        app: of the run.
+        run: folder of a run, or a results file.
+        data: data set that an option names.
+        split: split that an option names.
+
+    Raises:
+        UsageError: neither an option nor a run says what the data is.
+        DataError: there is no such split, or it cannot be read.
+    """
+    options: dict[str, Any] = read_json(run / "config.json") if run.is_dir() else {}
+    training, images = run, ()
+    if "weights" in options:  # an evaluation, which says what of another run it has evaluated
+        data = data or (Path(options["data"]) if options.get("data") else None)
+        split, images = split or options.get("split"), options.get("images") or ()
+        weights = Path(options["weights"])
+        training = weights if weights.is_dir() else weights.parent.parent
+    config = read_json(training / "config.json") if training.is_dir() else {}
+    if data is None and split is None and config:
+        keypoints = _has_keypoints(app, config)
+        index = held_out_of_run(training, config, training / "config.json", keypoints=keypoints)
+    else:
+        data = data or (Path(config["data"]) if config.get("data") else None)
+        if data is None and not config:
+            raise UsageError(f"{run} does not say what data it belongs to. Name it by --data.")
+        index = open_split(data_root(data), split, keypoints=_has_keypoints(app, config))
+    return index.of_images(images) if images else index
+
+
+def _has_keypoints(app: App, config: Mapping[str, Any]) -> bool:
+    """Whether a run is of a detector of keypoints, whose objects other files may hold."""
+    try:
+        return "keypoints" in from_dict(config["recipe"], app.kind).model().tasks
+    except (cattrs.BaseValidationError, KeyError, TypeError, ValueError):  # no training of this app
+        return False

@@ -1,0 +1,105 @@
+"""What `predict` does with files that are damaged, turned, of unusual formats, or without anything to draw."""
+
+import json
+import shutil
+
+import pytest
+from PIL import Image
+
+from testing.command_line import call, read
+
+
+@pytest.fixture
+def folder(shapes, tmp_path):
+    """Three pictures, the second of them damaged, and a text."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    first, second, third = sorted((shapes / "val").iterdir())[:3]
+    shutil.copy(first, folder / "a.png")
+    (folder / "b.png").write_bytes(second.read_bytes()[:300])
+    shutil.copy(third, folder / "c.png")
+    (folder / "d.txt").write_text("no picture")
+    return folder
+
+
+def predict(run, folder, output, *options):
+    return call("mask_rcnn", "predict", "--weights", run, "--output", output, *options, folder)
+
+
+def test_a_damaged_picture_is_named_and_skipped(mask_rcnn_run, folder, tmp_path, capsys):
+    assert predict(mask_rcnn_run, folder, tmp_path / "out") == 2
+    out, err = capsys.readouterr()
+    assert f"Skipped: The image {folder / 'b.png'} cannot be read" in out
+    assert err.startswith("error: 1 of the files could not be read, or not to the end, and were skipped")
+    assert "Traceback" not in err
+    rows = read(tmp_path / "out" / "predictions.json")
+    assert {row["file_name"] for row in rows} == {str(folder / name) for name in ("a.png", "c.png")}
+    assert {row["image_id"] for row in rows} == {1, 2}
+    names = sorted(path.name for path in (tmp_path / "out" / "pictures").iterdir())
+    assert names == ["00001-a.png", "00002-c.png"]
+    assert f"Detections: {tmp_path / 'out' / 'predictions.json'}" in out
+
+
+def test_strict_ends_at_it(mask_rcnn_run, folder, tmp_path, capsys):
+    assert predict(mask_rcnn_run, folder, tmp_path / "out", "--strict") == 2
+    assert f"The image {folder / 'b.png'} cannot be read" in capsys.readouterr().err
+    rows = read(tmp_path / "out" / "predictions.json")
+    assert {row["file_name"] for row in rows} == {str(folder / "a.png")}
+
+
+def test_where_nothing_is_drawn_the_best_score_and_the_option_are_named(mask_rcnn_run, folder, tmp_path, capsys):
+    assert predict(mask_rcnn_run, folder / "a.png", tmp_path / "out", "--min-score", 1) == 0
+    best = max(row["score"] for row in read(tmp_path / "out" / "predictions.json"))
+    assert f"0 drawn (the best score is {best:.3f}, --min-score is 1)" in capsys.readouterr().out
+
+
+def test_a_data_set_with_a_damaged_picture(mask_rcnn_run, shapes, folder, tmp_path, capsys):
+    data = tmp_path / "data"
+    (data / "annotations").mkdir(parents=True)
+    shutil.copytree(folder, data / "val")
+    content = read(shapes / "annotations" / "instances_val.json")
+    content["images"] = content["images"][:3]
+    for image, name in zip(content["images"], ("a.png", "b.png", "c.png"), strict=True):
+        image["file_name"] = name
+    known = {image["id"] for image in content["images"]}
+    content["annotations"] = [a for a in content["annotations"] if a["image_id"] in known]
+    (data / "annotations" / "instances_val.json").write_text(json.dumps(content))
+    options = ("--weights", mask_rcnn_run, "--data", data, "--output", tmp_path / "out")
+    assert call("mask_rcnn", "predict", *options) == 2
+    assert "b.png" in capsys.readouterr().out
+    found = {row["image_id"] for row in read(tmp_path / "out" / "predictions.json")}
+    assert found == {content["images"][0]["id"], content["images"][2]["id"]}
+
+
+def test_pictures_may_be_taken_as_they_are_stored(mask_rcnn_run, shapes, tmp_path):
+    path = sorted((shapes / "val").iterdir())[0]
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    with Image.open(path) as picture:
+        picture.save(tmp_path / "turned.png", exif=exif)
+    found = {}
+    for name, options in (("plain", (path,)), ("stored", ("--exif", False, tmp_path / "turned.png")),
+                          ("turned", (tmp_path / "turned.png",))):  # fmt: skip
+        assert predict(mask_rcnn_run, options[-1], tmp_path / name, *options[:-1]) == 0
+        found[name] = [row["bbox"] for row in read(tmp_path / name / "predictions.json")]
+    assert found["plain"] == found["stored"] != found["turned"]
+
+
+def test_data_annotated_as_the_pictures_are_stored(mask_rcnn_run, shapes, tmp_path, capsys):
+    """Refused with the option named, and evaluated with it as the same pictures without an orientation."""
+    data = tmp_path / "data"
+    shutil.copytree(shapes, data)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for path in (data / "val").iterdir():
+        data_of_jpeg, segment = path.read_bytes(), exif.tobytes()
+        assert data_of_jpeg[:2] == b"\xff\xd8"
+        length = (len(segment) + 2).to_bytes(2, "big")
+        path.write_bytes(data_of_jpeg[:2] + b"\xff\xe1" + length + segment + data_of_jpeg[2:])
+    options = ("eval", "--weights", mask_rcnn_run, "--pictures", 0, "--data")
+    assert call("mask_rcnn", *options, shapes, "--output", tmp_path / "one") == 0
+    capsys.readouterr()
+    assert call("mask_rcnn", *options, data, "--output", tmp_path / "two") == 2
+    assert "of eval --exif False" in capsys.readouterr().err
+    assert call("mask_rcnn", *options, data, "--exif", False, "--output", tmp_path / "three") == 0
+    assert read(tmp_path / "one" / "predictions.json") == read(tmp_path / "three" / "predictions.json")
