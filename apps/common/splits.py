@@ -1,7 +1,6 @@
 """What `--data` and the options beside it name: the splits to train and to evaluate on."""
 
 import hashlib
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -152,8 +151,9 @@ def _counted(count: int, noun: str) -> str:
 
 
 def _relative(path: Path, root: Path | None) -> str:
-    inside = root is not None and root.is_dir() and path.is_relative_to(root)
-    return os.path.relpath(path, root) if inside else str(path)
+    """The path as seen from the data set, or else from here, where it lies in one of them."""
+    within = next((place for place in (root, Path.cwd()) if place and path.is_relative_to(place)), None)
+    return str(path if within is None else path.relative_to(within))
 
 
 def _places(data: Path | None, config: LoadingConfig, *, keypoints: bool) -> tuple[_Place, _Place | None]:

@@ -14,6 +14,7 @@ from det_coco import (
     BatchShape,
     CocoIndex,
     DataError,
+    Detections,
     Protocol,
     Resize,
     evaluate,
@@ -94,8 +95,11 @@ def test_evaluation_works_without_annotation_ids(base, write):
         ({"image_id": 1.7}, "'image_id' of result 1 must be a whole number, got 1.7"),
         ({"image_id": float("nan")}, "'image_id' of result 1 must be a finite number, got nan"),
         ({"image_id": 5}, r"Result 1: .* has no image with id 5"),
-        ({"image_id": 5, "segmentation": {"size": [1, 1], "counts": "1"}}, r"not in .* image 5 \(result 1\)"),
-        ({"category_id": 0}, r"category id that is not in .* 0 \(result 1\); it has 1, 2"),
+        (
+            {"image_id": 5, "segmentation": {"size": [1, 1], "counts": "1"}},
+            r"lacks the images of .* image 5 \(result 1\)",
+        ),
+        ({"category_id": 0}, r"lacks the category ids of 1 result, .* 0 \(result 1\); it has 1, 2"),
         ({"segmentation": "PPYo1"}, "'segmentation' of result 1 must be a run-length code .* got 'PPYo1'"),
         ({"segmentation": [[1, 2]]}, "'segmentation' of result 1 must be a run-length code"),
         ({"segmentation": {"size": [120, 160]}}, "'segmentation' of result 1 must .* an object with the keys size"),
@@ -105,6 +109,10 @@ def test_evaluation_works_without_annotation_ids(base, write):
         ({"segmentation": {"size": [120, 160], "counts": [19201]}}, "result 1 .* covers 19201 pixels"),
         ({"segmentation": {"size": [120, 160], "counts": "\x01"}}, "code of result 1 .* cannot be read"),
         ({"segmentation": {"size": [120, 160], "counts": [19201, -1]}}, "'segmentation' of result 1 must be a run"),
+        ({"segmentation": [[1, float("nan"), 9, 1, 9, 9]]}, "'segmentation' of result 1 must be a run"),
+        ({"segmentation": [[0, 0, 160, 120] * 20000]}, "Result 1: the outline of its mask has 6,400,000 pixels"),
+        ({"segmentation": np.ones((60, 80))}, r"another size .* result 1 \(image 1\): \[60, 80\]"),
+        ({"segmentation": np.ones((2, 120, 160))}, "'segmentation' of result 1 must be a run"),
     ],
 )  # fmt: skip
 def test_wrong_rows_are_named(base, write, change, message):
@@ -150,6 +158,14 @@ def test_rows_in_other_forms_are_read(base, write):
     bounds = np.concatenate(([0], np.flatnonzero(np.diff(flat.astype(int))) + 1, [flat.size]))
     forms = [row["segmentation"], code, {**code, "counts": code["counts"].decode()}]
     forms.append({"size": [120, 160], "counts": np.diff(bounds).tolist()})
+    points = np.array(row["segmentation"])
+    forms += [
+        mask,
+        mask[None].astype(np.uint8),
+        [points[0]],
+        points.reshape(1, 4, 2).tolist(),
+        points.reshape(4, 2).tolist(),
+    ]
     for form in forms:
         other = {
             **row, "image_id": np.int64(1), "category_id": 1.0, "score": np.float32(0.5), "bbox": np.array(row["bbox"]),
@@ -159,6 +175,17 @@ def test_rows_in_other_forms_are_read(base, write):
         metrics = evaluate(index, (r for r in [other]))
         assert metrics["bbox"]["AP"] == metrics["segm"]["AP"] == pytest.approx(1)
         assert {key: str(value) for key, value in other.items()} == before
+
+
+def test_polygons_of_rows_are_cut_off_far_outside(base, write):
+    """A row of few numbers never takes more memory than its image explains."""
+    index = CocoIndex.load(*write(base))
+    (row,) = perfect(base)
+    row["segmentation"] = [[54, 19, 1e9, 19, 1e9, 65, 54, 65]]
+    found = Detections.from_rows(index, [row]).rles()[0]
+    assert coco_mask.area(found) == (160 - 54) * (65 - 19)
+    row["segmentation"] = [[5e8, 5e8, 6e8, 5e8, 6e8, 6e8]]
+    assert coco_mask.area(Detections.from_rows(index, [row]).rles()[0]) == 0
 
 
 @pytest.mark.parametrize("area", [-2484, "2484", None, float("nan"), float("inf"), True, [2484]])

@@ -41,13 +41,13 @@ def mask_of(file: Path, number: int, record: dict[str, Any], size: tuple[int, in
             f"{file}: 'segmentation' of {name} must be a list of polygons or a run-length code, got "
             f"{describe(segmentation)}."
         )
-    polygons = _as_polygons(segmentation, record["bbox"])
+    polygons = as_polygons(segmentation, record["bbox"])
     for polygon in polygons:
         _check_polygon(file, name, record, polygon)
     return [polygon for polygon in polygons if len(polygon) >= 6]
 
 
-def _as_polygons(segmentation: list[Any], box: Sequence[float]) -> list[Any]:
+def as_polygons(segmentation: list[Any], box: Sequence[float]) -> list[Any]:
     """Bring other forms of polygons to COCO's: points as pairs, or as a row of x and a row of y.
 
     Args:

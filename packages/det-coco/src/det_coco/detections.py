@@ -11,6 +11,7 @@ import numpy as np
 from det_coco._coco_api import coco_mask
 from det_coco._describe import describe
 from det_coco._groups import take_groups
+from det_coco._row_masks import mask_of_row
 from det_coco.annotations import CocoIndex
 from det_coco.errors import DataError
 
@@ -94,9 +95,9 @@ class Detections:
 
         Args:
             index: the split that they belong to; knows its keypoints, and the sizes of masks given as polygons.
-            rows: as :func:`to_results` gives them. `segmentation` is a compressed or plain run-length code or a list of
-                polygons; all rows have one, or none counts as having one, and so with `keypoints`. Rows with either may
-                lack `bbox`.
+            rows: as :func:`to_results` gives them. `segmentation` is a compressed or plain run-length code, a list of
+                polygons or an array `[H, W]`; all rows have one, or none counts as having one, and so with
+                `keypoints`. Rows with either may lack `bbox`.
 
         Raises:
             DataError: a row lacks something or has what cannot be read; names the row.
@@ -118,7 +119,7 @@ class Detections:
         if rows and all("segmentation" in row for row in rows):
             rles = [row["segmentation"] for row in rows]
             if not _compressed(rles):
-                rles = [_rle(index, row, number) for number, row in enumerate(rows)]
+                rles = [mask_of_row(index, row, number) for number, row in enumerate(rows)]
             columns |= _pack(rles)
             columns |= {} if boxes else {"boxes": coco_mask.toBbox(rles)}
         if index.skeleton is not None and rows and all("keypoints" in row for row in rows):
@@ -279,29 +280,3 @@ def _ids(rows: Sequence[Mapping[str, Any]], key: str) -> np.ndarray:
         raise DataError(f"'{key}' of result {number} must be a whole number, got {describe(rows[number][key])}.")
     # Not by way of float64, which holds integers up to 2^53 only.
     return np.array([row[key] for row in rows], dtype=np.int64)
-
-
-def _rle(index: CocoIndex, row: Mapping[str, Any], number: int) -> Mapping[str, Any]:
-    """The mask of a row as a compressed run-length code."""
-    code = row["segmentation"]
-    try:
-        if isinstance(code, Mapping) and isinstance(code["counts"], str | bytes):
-            height, width = code["size"]
-            return {"size": [int(height), int(width)], "counts": code["counts"]}
-        size = index.image_size(int(row["image_id"]))
-        if isinstance(code, Mapping):
-            return coco_mask.frPyObjects({"size": list(code["size"]), "counts": list(code["counts"])}, *code["size"])
-        polygons = [list(map(float, polygon)) for polygon in code]
-        if not polygons or min(map(len, polygons)) < 6:
-            raise ValueError("no polygon, or one of fewer than three points")
-        return coco_mask.merge(coco_mask.frPyObjects(polygons, *size))
-    except DataError as error:
-        raise DataError(f"Result {number}: {error}") from None
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError):
-        raise _no_mask(number, code) from None
-
-
-def _no_mask(number: int, code: Any) -> DataError:
-    return DataError(
-        f"'segmentation' of result {number} must be a run-length code or a list of polygons, got {describe(code)}."
-    )
