@@ -134,7 +134,7 @@ def by_columns(masks: Polygons, sizes: np.ndarray) -> Polygons:
     runs = []
     for n in range(len(sizes)):
         own = masks.runs[counts[n] : counts[n + 1]]
-        bits = np.repeat(np.arange(len(own)) & 1, own)
+        bits = np.repeat((np.arange(len(own)) & 1).astype(np.uint8), own)
         runs.append(bitmap_to_runs(bits.reshape(int(sizes[n, 1]), int(sizes[n, 0]))) if own.size else own)
     return masks.with_runs(runs)
 

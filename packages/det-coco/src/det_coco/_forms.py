@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from det_coco._describe import counted, some
-from det_coco._extents import agree, by_columns, inside, mask_extents, overlaps, owners
+from det_coco._extents import agree, by_columns, inside, mask_extents, overlaps, owners, run_extents
 from det_coco.errors import DataError
 from det_coco.polygons import Polygons
 from det_coco.remarks import Remark
@@ -45,6 +45,8 @@ _NEARLY_ALL = 0.95
 """Share of the objects that another form must fit."""
 _SAMPLE = 4096
 """Objects on which a form is tried first."""
+_LARGEST_DECODED = 1 << 28
+"""Pixels of the largest picture whose masks are decoded to find their form."""
 _MANY = 20
 """Objects from which the bounds of the pictures alone, without masks, say something about a form."""
 
@@ -167,9 +169,13 @@ def _other_masks(index: "CocoIndex", sizes: np.ndarray) -> Iterator[Reading]:
             ("polygons are in per cent of the picture", masks.points * sizes[owner, :2] / 100),
         ):
             yield Reading(boxes=boxes, masks=masks.with_points(points), words=words)
-    if masks.runs.size:
-        words = "run lengths go along the rows, not down the columns"
-        yield Reading(boxes=boxes, masks=by_columns(masks, sizes), words=words)
+    if masks.runs.size and sizes[:, :2].prod(axis=1).max() <= _LARGEST_DECODED:
+        along = run_extents(masks, sizes[:, 1], sizes[:, 0], by_rows=True)
+        coded = np.isfinite(along[:, 0])
+        # To decode masks takes far more than to measure them.
+        if agree(boxes, along)[coded].mean() >= _NEARLY_ALL - 0.05:
+            words = "run lengths go along the rows, not down the columns"
+            yield Reading(boxes=boxes, masks=by_columns(masks, sizes), words=words)
 
 
 def _both_scaled(index: "CocoIndex", sizes: np.ndarray, scales: Mapping[str, float]) -> Iterator[Reading]:
