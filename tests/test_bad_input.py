@@ -179,8 +179,8 @@ def test_zero_area_and_outside_boxes_are_dropped_with_one_counted_warning(data, 
     warnings = [record.getMessage() for record in caplog.records if "boxes" in record.getMessage()]
     assert len(warnings) == 1
     assert str(file) in warnings[0]
-    assert "2 boxes without area inside their image were dropped" in warnings[0]
-    assert "1 boxes reached outside their image and were clipped" in warnings[0]
+    assert "dropped 2 boxes without area inside the image" in warnings[0]
+    assert "clipped 1 box reaching outside the image" in warnings[0]
     for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines():
         assert all(math.isfinite(value) for key, value in json.loads(line).items() if key.startswith("loss"))
 
