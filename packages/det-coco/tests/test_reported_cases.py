@@ -399,6 +399,33 @@ def test_pictures_are_found_under_other_names(base, write, caplog, name):
     assert ("'file_name' is not what the picture is called for 1 image" in caplog.text) == (not name.startswith("./"))
 
 
+@pytest.mark.parametrize("name", ["CAF\u00c9 1.PNG", "cafe\u0301 1.png", "images/Caf\u00e9 1.png", " caf\u00e9 1.png"])
+def test_pictures_are_found_in_another_spelling(base, write, caplog, name):
+    """Names from systems that do not tell small letters from large ones, or take accents apart."""
+    base["images"][0]["file_name"] = "caf\u00e9 1.png"
+    file, folder = write(base)
+    base["images"][0]["file_name"] = name
+    file.write_text(json.dumps(base))
+    with caplog.at_level(logging.WARNING, "det_coco"):
+        assert CocoIndex.load(file, folder).path(0) == folder / "caf\u00e9 1.png"
+    assert "'file_name' is not what the picture is called for 1 image" in caplog.text
+    (folder / "CAF\u00c9 1.png").write_bytes(b"")
+    base["images"][0]["file_name"] = "Caf\u00e9 1.PNG"
+    file.write_text(json.dumps(base))
+    with pytest.raises(DataError, match="are missing from"):
+        CocoIndex.load(file, folder)
+
+
+@pytest.mark.parametrize("name", ["im001.jpg", "train/IM001", "im001.png.jpeg"])
+def test_a_picture_of_another_ending_is_named(base, write, name):
+    file, folder = write(base)
+    base["images"][0]["file_name"] = name
+    file.write_text(json.dumps(base))
+    said = {"im001.png.jpeg": "Add them"}.get(name, f"Correct their 'file_name': {name} may be im001.png")
+    with pytest.raises(DataError, match=said):
+        CocoIndex.load(file, folder)
+
+
 def test_a_picture_beside_the_folder_is_found(base, write):
     file, folder = write(base)
     base["images"][0]["file_name"] = "other/im001.png"
