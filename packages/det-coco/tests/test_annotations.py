@@ -215,8 +215,11 @@ def test_fingerprint_follows_content_not_place(content, write, tmp_path):
 def test_layout(content, write, tmp_path):
     with pytest.raises(DataError, match=r"data set .*nowhere does not exist"):
         find_splits(tmp_path / "nowhere")
-    with pytest.raises(DataError, match=r"is not a COCO data set: it has no annotations/instances_<split>.json"):
+    with pytest.raises(
+        DataError, match=r"is not a COCO data set: it has no annotations/instances_<split>.json"
+    ) as error:
         find_splits(tmp_path)
+    assert "YOLO needs a data.yaml" in str(error.value)
     write(content, "train")
     with pytest.raises(DataError, match=r"no split to evaluate on by its name \(val2017, val, .*\); it has: train\."):
         default_splits(tmp_path)
