@@ -58,8 +58,8 @@ def test_bad_boxes_are_clipped_dropped_and_counted(content, write, caplog):
     with caplog.at_level(logging.WARNING, "det_coco"):
         index = CocoIndex.load(*write(content))
     assert len(caplog.records) == 2
-    assert "3 boxes without area inside their image were dropped (annotations 11, 12, 13)" in caplog.text
-    assert "2 boxes reached outside their image and were clipped (annotations 14, 15)" in caplog.text
+    assert "dropped 3 boxes without area inside the image (annotations 11, 12, 13)" in caplog.text
+    assert "clipped 2 boxes reaching outside the image (annotations 14, 15)" in caplog.text
     kept = dict(zip(index.annotation_ids.tolist(), index.boxes.tolist(), strict=True))
     assert kept[14] == [0, 0, 5, 5]
     assert kept[15] == [25, 30, 30, 40]
@@ -215,8 +215,11 @@ def test_fingerprint_follows_content_not_place(content, write, tmp_path):
 def test_layout(content, write, tmp_path):
     with pytest.raises(DataError, match=r"data set .*nowhere does not exist"):
         find_splits(tmp_path / "nowhere")
-    with pytest.raises(DataError, match=r"is not a COCO data set: it has no annotations/instances_<split>.json"):
+    with pytest.raises(
+        DataError, match=r"is not a COCO data set: it has no annotations/instances_<split>.json"
+    ) as error:
         find_splits(tmp_path)
+    assert "YOLO needs a data.yaml" in str(error.value)
     write(content, "train")
     with pytest.raises(DataError, match=r"no split to evaluate on by its name \(val2017, val, .*\); it has: train\."):
         default_splits(tmp_path)

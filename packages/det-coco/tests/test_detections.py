@@ -105,11 +105,14 @@ def test_boxes_and_masks_do_not_touch_each_other(case):
         ({"score": True}, "'score' of result 2 must be a finite number"),
         ({"image_id": 1.7}, r"'image_id' of result 2 must be a whole number, got 1\.7"),
         ({"image_id": "a"}, "'image_id' of result 2 must be a finite number, got 'a'"),
-        ({"image_id": 1001}, r"1 results belong to images that are not in .* image 1001 \(result 2\)"),
-        ({"category_id": 5001}, r"1 results have a category id that is not in .* 5001 \(result 2\); it has"),
+        ({"image_id": 1001}, r"lacks the images of 1 result, .* image 1001 \(result 2\)"),
+        ({"category_id": 5001}, r"lacks the category ids of 1 result, .* 5001 \(result 2\); it has"),
         ({"segmentation": {"size": [HEIGHT, WIDTH]}}, "'segmentation' of result 2 must be a run-length code or a list"),
         ({"segmentation": [["a"]]}, "'segmentation' of result 2 must be a run-length code or a list of polygons"),
-        ({"segmentation": {"size": [30, 40], "counts": "Xg3"}}, r"1 results have masks of another size .* \[30, 40\]"),
+        (
+            {"segmentation": {"size": [30, 40], "counts": "Xg3"}},
+            r"The masks of 1 result have another size .* \[30, 40\]",
+        ),
         (
             {"segmentation": {"size": [HEIGHT, WIDTH], "counts": "53"}},
             r"result 2 .* covers 8 pixels, but .* 4800",
@@ -152,3 +155,6 @@ def test_two_classes_of_one_name(tmp_path):
     first, second, third = content["categories"]
     names = evaluate(open_case(content, tmp_path), rows)["bbox"].keys()
     assert {f"AP/cat ({first['id']})", f"AP/cat ({second['id']})", f"AP/{third['name']}"} <= names
+    third["name"] = f"cat ({first['id']})"
+    names = evaluate(open_case(content, tmp_path), rows)["bbox"].keys()
+    assert {f"AP/cat ({first['id']})", f"AP/cat ({second['id']})", f"AP/{third['name']} ({third['id']})"} <= names

@@ -516,6 +516,18 @@ def test_the_command_reports_and_mends(clean, tmp_path, capsys):
     assert "No findings: the data set is clean." in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [(["--workers", "-1"], "must be 0 or more, got -1"), (["--fix", "."], "Give --fix a new folder")],
+)
+def test_what_the_command_cannot_do_is_said_before_anything_is_read(clean, tmp_path, capsys, options, message):
+    data = Data(tmp_path / "data", clean)
+    assert main(["check", str(data.write()), *options]) == 2
+    told = capsys.readouterr()
+    assert message in told.err
+    assert not told.out
+
+
 def test_other_formats_are_checked_by_what_they_have(clean, tmp_path):
     data = Data(tmp_path / "data", clean)
     assert main(["convert", str(data.write()), str(tmp_path / "yolo"), "--to", "yolo", "--pictures", "copy"]) == 0

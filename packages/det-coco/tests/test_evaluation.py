@@ -113,7 +113,7 @@ def test_subset_of_images(val):
 
 def test_wrong_rows(val):
     row = {"image_id": 999, "category_id": 1, "bbox": [0, 0, 1, 1], "score": 1.0}
-    with pytest.raises(DataError, match=r"1 results belong to images that are not in .* for example image 999"):
+    with pytest.raises(DataError, match=r"lacks the images of 1 result, for example image 999"):
         evaluate(val, [row])
     with pytest.raises(DataError, match="without 'segmentation'"):
         evaluate(val, [{**row, "image_id": int(val.image_ids[0])}])

@@ -138,7 +138,7 @@ def test_more_objects_than_may_count_are_said(tmp_path, caplog):
     index = open_case(content, tmp_path)
     evaluate(index, rows, ["bbox"])
     (record,) = caplog.records
-    assert record.getMessage().startswith("1 images have more than 100 objects of one class (up to 101, in image 7)")
+    assert record.getMessage().startswith("1 image has more than 100 objects of one class (up to 101, in image 7)")
     caplog.clear()
     evaluate(index, rows, ["bbox"], protocol=Protocol(max_detections=101))
     evaluate(index, rows, ["bbox"], protocol=Protocol(classes=("two",)))
@@ -177,6 +177,8 @@ def test_all_that_is_promised_holds_where_hotcoco_is_missing():
 def test_protocols_that_make_no_sense():
     for arguments, message in (
         ({"max_detections": 0}, "max_detections must be at least 1"),
+        ({"max_detections": 1.5}, "max_detections must be a whole number"),
+        ({"max_detections": "all"}, "max_detections must be a whole number"),
         ({"iou_thresholds": ()}, "iou_thresholds must ascend"),
         ({"iou_thresholds": (0.7, 0.5)}, "iou_thresholds must ascend"),
         ({"iou_thresholds": (0.5, 1.5)}, "iou_thresholds must ascend"),

@@ -1,6 +1,8 @@
 import io
 import logging
 import os
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -75,7 +77,7 @@ GREY = np.arange(0, 256, 4).reshape(8, 8)
     [
         (GREY.astype(np.uint16), GREY, "8 bits in a wider format, which stay as they are"),
         ((GREY * 16 + 7).astype(np.uint16), GREY, "12 bits in a wider format, which are divided by 16"),
-        ((GREY * 256 + 99).astype(np.uint16), GREY, "16 bits in a wider format, which are divided by 256"),
+        ((GREY * 256 + 99).astype(np.uint16), GREY, "values of 16 bits, which are divided by 256"),
         ((GREY * 16).astype(np.int32), GREY, "12 bits"),
         ((GREY * 256).astype(np.int32), GREY, "16 bits"),
         (GREY.astype(np.float32) / 255, GREY, "floating-point values from 0 to 1"),
@@ -223,3 +225,27 @@ def test_the_exif_orientation_may_be_ignored(tmp_path, picture):
     assert load_image(tmp_path / "x.png", size=(64, 48)).shape == (64, 48, 3)
     assert image_size(tmp_path / "x.png") == (64, 48)
     assert image_size(tmp_path / "x.png", exif=False) == (48, 64)
+
+
+def _png_of_16_bits(path, pixels):
+    """Write `[h, w, 3]` as colours of 16 bits, which Pillow cannot."""
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+    header = struct.pack(">IIBBBBB", pixels.shape[1], pixels.shape[0], 16, 2, 0, 0, 0)
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    )
+    return path
+
+
+def test_colours_of_16_bits(tmp_path):
+    """Pillow gives their upper 8 bits, in which 12-bit values leave nothing."""
+    colours = np.arange(4 * 5 * 3).reshape(4, 5, 3) * 4 + 1
+    assert np.array_equal(load_image(_png_of_16_bits(tmp_path / "16.png", colours * 256 + 7)), colours)
+    with pytest.raises(DataError, match=r"12\.png has colours of 16 bits, but values of at most 12"):
+        load_image(_png_of_16_bits(tmp_path / "12.png", colours * 16))
+    Image.fromarray(np.zeros((4, 5, 3), np.uint8)).save(tmp_path / "black.png")
+    assert load_image(tmp_path / "black.png").max() == 0

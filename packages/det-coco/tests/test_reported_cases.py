@@ -95,10 +95,7 @@ def test_evaluation_works_without_annotation_ids(base, write):
         ({"image_id": 1.7}, "'image_id' of result 1 must be a whole number, got 1.7"),
         ({"image_id": float("nan")}, "'image_id' of result 1 must be a finite number, got nan"),
         ({"image_id": 5}, r"Result 1: .* has no image with id 5"),
-        (
-            {"image_id": 5, "segmentation": {"size": [1, 1], "counts": "1"}},
-            r"lacks the images of .* image 5 \(result 1\)",
-        ),
+        ({"image_id": 5, "segmentation": {"size": [1, 1], "counts": "1"}}, r"the images of .* image 5 \(result 1\)"),
         ({"category_id": 0}, r"lacks the category ids of 1 result, .* 0 \(result 1\); it has 1, 2"),
         ({"segmentation": "PPYo1"}, "'segmentation' of result 1 must be a run-length code .* got 'PPYo1'"),
         ({"segmentation": [[1, 2]]}, "'segmentation' of result 1 must be a run-length code"),
@@ -400,6 +397,33 @@ def test_pictures_are_found_under_other_names(base, write, caplog, name):
         index = CocoIndex.load(file, folder)
     assert index.path(0).resolve() == folder / "im 001.png"
     assert ("'file_name' is not what the picture is called for 1 image" in caplog.text) == (not name.startswith("./"))
+
+
+@pytest.mark.parametrize("name", ["CAF\u00c9 1.PNG", "cafe\u0301 1.png", "images/Caf\u00e9 1.png", " caf\u00e9 1.png"])
+def test_pictures_are_found_in_another_spelling(base, write, caplog, name):
+    """Names from systems that do not tell small letters from large ones, or take accents apart."""
+    base["images"][0]["file_name"] = "caf\u00e9 1.png"
+    file, folder = write(base)
+    base["images"][0]["file_name"] = name
+    file.write_text(json.dumps(base))
+    with caplog.at_level(logging.WARNING, "det_coco"):
+        assert CocoIndex.load(file, folder).path(0) == folder / "caf\u00e9 1.png"
+    assert "'file_name' is not what the picture is called for 1 image" in caplog.text
+    (folder / "CAF\u00c9 1.png").write_bytes(b"")
+    base["images"][0]["file_name"] = "Caf\u00e9 1.PNG"
+    file.write_text(json.dumps(base))
+    with pytest.raises(DataError, match="are missing from"):
+        CocoIndex.load(file, folder)
+
+
+@pytest.mark.parametrize("name", ["im001.jpg", "train/IM001", "im001.png.jpeg"])
+def test_a_picture_of_another_ending_is_named(base, write, name):
+    file, folder = write(base)
+    base["images"][0]["file_name"] = name
+    file.write_text(json.dumps(base))
+    said = {"im001.png.jpeg": "Add them"}.get(name, f"Correct their 'file_name': {name} may be im001.png")
+    with pytest.raises(DataError, match=said):
+        CocoIndex.load(file, folder)
 
 
 def test_a_picture_beside_the_folder_is_found(base, write):

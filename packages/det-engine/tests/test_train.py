@@ -105,6 +105,28 @@ def test_resumed_equals_uninterrupted(fit, small, tmp_path, stop, precision):
     assert lines(whole) == lines(resumed)
 
 
+def test_data_that_fail_cost_no_step(fit, small, tmp_path):
+    """A picture that turns out to be broken after hours leaves a checkpoint of all steps before it."""
+    _, _, whole = fit(tmp_path / "whole", evaluate=None)
+
+    def batches(step):
+        yield from itertools.islice(small.make_batches(step), 17 - step)
+        raise OSError("a broken picture")
+
+    path = tmp_path / "part"
+    with pytest.raises(OSError, match="a broken picture"):
+        fit(path, evaluate=None, batches=batches)
+    run = RunDirectory(path)
+    assert checkpoint.load(run.last)["step"] == 17
+    saved = run.last.read_bytes()
+    with pytest.raises(OSError, match="a broken picture"):  # again, at once: what is there stays
+        fit(path, evaluate=None, batches=batches, resume=path)
+    assert run.last.read_bytes() == saved
+    assert not run.previous.exists()
+    _, _, resumed = fit(path, evaluate=None, resume=path)
+    assert small.checkpoint_differences(whole.last, resumed.last) == []
+
+
 def test_evaluating_and_logging_do_not_move_the_training(fit, tmp_path):
     one, _, _ = fit(tmp_path / "one", settings={"evaluation_interval": 3, "log_interval": 1})
     two, _, _ = fit(tmp_path / "two", evaluate=None, settings={"checkpoint_interval": 11})

@@ -36,8 +36,26 @@ def to_8_bits(path: Path, values: np.ndarray) -> np.ndarray:
     bits = next(bits for bits in (8, 12, 16) if high < 1 << bits)
     factor = 1 << (bits - 8)
     done = f"are divided by {factor}" if factor > 1 else "stay as they are"
-    _say_once(path.parent, f"values of {bits} bits in a wider format, which {done}")
+    held = f"{bits} bits" if bits == 16 and values.dtype.itemsize == 2 else f"{bits} bits in a wider format"
+    _say_once(path.parent, f"values of {held}, which {done}")
     return (values / factor).astype(np.uint8)
+
+
+def check_upper_bits(path: Path, pixels: np.ndarray) -> None:
+    """Refuse a picture of 16 bits a colour that is black because its values lie in the lower bits.
+
+    Args:
+        path: the file.
+        pixels: uint8 `[h, w, 3]`, the upper 8 bits.
+
+    Raises:
+        DataError: no value is above 12 bits.
+    """
+    if pixels.max() < 1 << 4:
+        raise DataError(
+            f"The image {path} has colours of 16 bits, but values of at most 12, and would be read as black. Convert "
+            "it to 8 bits."
+        )
 
 
 @lru_cache(maxsize=1024)

@@ -121,7 +121,9 @@ def refusal(path: Path) -> DataError:
     return DataError(
         f"{path} is not a COCO data set: it has no annotations/instances_<split>.json, nor another annotation file "
         "of COCO's beside the pictures or one folder below. Expected, as in COCO 2017: "
-        "annotations/instances_train2017.json, annotations/instances_val2017.json, train2017/, val2017/."
+        "annotations/instances_train2017.json, annotations/instances_val2017.json, train2017/, val2017/. Nor is it of "
+        "another format: YOLO needs a data.yaml with the names of the classes, Pascal VOC a folder Annotations, CVAT "
+        "an annotations.xml, labelme a JSON file beside each picture."
     )
 
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from det_coco._describe import counted
 from det_coco.annotations import CocoIndex
 from det_coco.detections import Detections
 from det_coco.errors import DataError
@@ -16,8 +17,8 @@ def check_ids(index: CocoIndex, detections: Detections) -> tuple[np.ndarray, np.
     if not known.all():
         first = int(np.flatnonzero(~known)[0])
         raise DataError(
-            f"{int((~known).sum())} results belong to images that are not in {index.annotation_file}, for example "
-            f"image {detections.image_ids[first]} (result {first}). Evaluate them on the split they were made on."
+            f"{index.annotation_file} lacks the images of {counted(int((~known).sum()), 'result')}, for example image "
+            f"{detections.image_ids[first]} (result {first}). Evaluate them on the split they were made on."
         )
     ids = np.array(index.category_ids, dtype=np.int64)
     labels, known = _find(ids, detections.category_ids)
@@ -25,7 +26,7 @@ def check_ids(index: CocoIndex, detections: Detections) -> tuple[np.ndarray, np.
         first = int(np.flatnonzero(~known)[0])
         some = ", ".join(map(str, ids[:12])) + (", ..." if len(ids) > 12 else "")
         raise DataError(
-            f"{int((~known).sum())} results have a category id that is not in {index.annotation_file}, for example "
+            f"{index.annotation_file} lacks the category ids of {counted(int((~known).sum()), 'result')}, for example "
             f"{detections.category_ids[first]} (result {first}); it has {some}. Results have the ids of the file, not "
             "positions in it."
         )
@@ -56,8 +57,8 @@ def check_masks(index: CocoIndex, detections: Detections, images: np.ndarray) ->
     if other.size:
         first = int(other[0])
         raise DataError(
-            f"{len(other)} results have masks of another size than their image, for example result {first} (image "
-            f"{detections.image_ids[first]}): {detections.mask_sizes[first].tolist()} instead of "
+            f"The masks of {counted(len(other), 'result')} have another size than the image, for example result "
+            f"{first} (image {detections.image_ids[first]}): {detections.mask_sizes[first].tolist()} instead of "
             f"{sizes[first].tolist()} (height, width). Bring masks to the size of the original image."
         )
     pixels, areas = measure_codes(detections.mask_codes, detections.mask_offsets)

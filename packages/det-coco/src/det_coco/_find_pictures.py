@@ -1,10 +1,11 @@
 """Where the pictures of an annotation file lie, also where their names do not fit the folder."""
 
 import os
+import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import takewhile
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
 import numpy as np
@@ -64,11 +65,20 @@ def find_pictures(
     if present.issuperset(wanted):
         return names
     found = [name if name in present else other_name(folder, name) for name in wanted]
+    if None in found:
+        alike = _by_key(present, _spelling)
+        found = [other or alike.get(_spelling(name)) for name, other in zip(wanted, found, strict=True)]
     missing = [name for name, other in zip(wanted, found, strict=True) if other is None]
     if missing:
+        endings = _by_key(present, _stem)
+        near = next((f"{some([name])} may be {endings[_stem(name)]}" for name in missing if _stem(name) in endings), "")
         raise DataError(
             f"{len(missing)} of the {len(names)} images of {file} are missing from {folder} ({some(missing)}). "
-            "Add them, or remove their entries from the annotation file."
+            + (
+                f"Correct their 'file_name': {near}."
+                if near
+                else "Add them, or remove their entries from the annotation file."
+            )
         )
     moved = [(name, str(other)) for name, other in zip(wanted, found, strict=True) if name != other]
     if moved:
@@ -111,6 +121,21 @@ def other_name(folder: Path, name: str) -> str | None:
         except (OSError, ValueError):  # Too long for a name, or with a zero byte.
             continue
     return None
+
+
+def _by_key(present: Iterable[str], key: Callable[[str], str]) -> dict[str, str]:
+    """Names by what they have in common with others, without those of which several have it."""
+    times = Counter(map(key, present))
+    return {key(name): name for name in present if times[key(name)] == 1}
+
+
+def _spelling(name: str) -> str:
+    """What is left of a name where letters may be small or large, and accents composed (Linux) or not (macOS)."""
+    return unicodedata.normalize("NFC", next(reversed(_parts(name)), "")).casefold().strip()
+
+
+def _stem(name: str) -> str:
+    return PurePosixPath(_spelling(name)).stem
 
 
 def stays_inside(folder: Path, name: str) -> bool:

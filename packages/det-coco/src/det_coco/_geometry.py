@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from det_coco._coco_api import coco_mask
-from det_coco._describe import some
+from det_coco._describe import counted, some
 from det_coco._forms import WANTED, Reading, reading_of
 from det_coco._groups import take_groups
 from det_coco.errors import DataError
@@ -84,7 +84,7 @@ def _reread(index: "CocoIndex", reading: Reading) -> "CocoIndex":
     remarks = [remark for remark in index.remarks if remark.kind != "box_clipped"]
     if len(kept) < len(clipped):
         lost = np.setdiff1d(np.arange(len(clipped)), kept)
-        gone = f"{len(lost)} boxes without area inside their image were dropped."
+        gone = f"dropped {counted(len(lost), 'box')} without area inside the image."
         remarks.append(Remark("box_dropped", gone, tuple(index.annotation_ids[lost].tolist())))
     boxes = np.concatenate((reading.boxes[:, :2], reading.boxes[:, 2:] - reading.boxes[:, :2]), axis=1)
     by_row = ("annotation_ids", "labels", "crowd", "keypoints")

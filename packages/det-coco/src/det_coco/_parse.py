@@ -207,7 +207,7 @@ def _crowd(rows: np.ndarray, remarks: list[Remark]) -> np.ndarray:
     crowd, ignored = rows["crowd"] > 0, rows["ignored"] > 0
     if ignored.any():
         marked = f"{counted(int(ignored.sum()), 'object')} marked 'ignore'"
-        message = f"{marked}, which are neither learnt nor counted as missed."
+        message = f"{marked}, neither learnt nor counted as missed."
         remarks.append(Remark("object_ignored", message, tuple(rows["id"][ignored].tolist())))
     if crowd.sum() > max(2, _USUAL_CROWD * len(rows)):
         message = (
@@ -222,11 +222,11 @@ def _remark_boxes(table: Table, usable: np.ndarray, moved: np.ndarray, remarks: 
     dropped, clipped = np.flatnonzero(~usable), np.flatnonzero(usable & moved)
     if dropped.size:
         named = _named(table, dropped)
-        message = f"{dropped.size} boxes without area inside their image were dropped (annotations {named})."
+        message = f"dropped {counted(dropped.size, 'box')} without area inside the image (annotations {named})."
         remarks.append(Remark("box_dropped", message, tuple(table.rows["id"][dropped].tolist())))
     if clipped.size:
         named = _named(table, clipped)
-        message = f"{clipped.size} boxes reached outside their image and were clipped (annotations {named})."
+        message = f"clipped {counted(clipped.size, 'box')} reaching outside the image (annotations {named})."
         remarks.append(Remark("box_clipped", message, tuple(table.rows["id"][clipped].tolist())))
 
 
@@ -250,6 +250,6 @@ def _areas(table: Table, order: np.ndarray, masks: Polygons, sizes: np.ndarray, 
         remarks.append(Remark("area_wrong", message, tuple(table.rows["id"][about].tolist())))
     if missing.any():
         about = tuple(table.rows["id"][order[missing]].tolist())
-        message = f"{len(about)} annotations have no 'area'; their masks or boxes are measured."
+        message = f"measured the masks or boxes of {counted(len(about), 'annotation')} without 'area'."
         remarks.append(Remark("area_missing", message, about))
     return areas

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from det_coco._columns import Columns, chosen_labels, make_columns
+from det_coco._describe import counted
 from det_coco._evaluators import match, without_collection
 from det_coco.annotations import CocoIndex
 from det_coco.detections import Detections
@@ -134,6 +135,8 @@ def chosen_names(index: CocoIndex, protocol: Protocol) -> dict[int, str]:
         return {0: "all"}
     times = Counter(index.class_names)
     names = [f"{name} ({id_})" if times[name] > 1 else name for id_, name in index.categories.items()]
+    if len(set(names)) < len(names):  # where a class itself is called `cat (2)`
+        names = [f"{name} ({id_})" for id_, name in index.categories.items()]
     return {label: names[label] for label in chosen_labels(index, protocol).tolist()}
 
 
@@ -142,18 +145,18 @@ def _say_if_limited(index: CocoIndex, columns: Columns) -> None:
     limit = columns.protocol.max_detections
     if limit is None:
         return
-    counted = ~columns.crowd & np.isin(columns.truth_images, columns.images)
-    counted &= np.isin(columns.truth_labels, columns.labels)
+    counts_in = ~columns.crowd & np.isin(columns.truth_images, columns.images)
+    counts_in &= np.isin(columns.truth_labels, columns.labels)
     by_class = not (columns.protocol.federated or columns.protocol.class_agnostic)
     group = columns.truth_images * columns.num_classes + (columns.truth_labels if by_class else 0)
-    groups, counts = np.unique(group[counted], return_counts=True)
+    groups, counts = np.unique(group[counts_in], return_counts=True)
     images = np.unique(groups[counts > limit] // columns.num_classes)
     if images.size:
         _log.warning(
-            "%d images have more than %d objects%s (up to %d, in image %d), but no more than %d detections count "
-            "there, which keeps AP and AR below 1. Raise `max_detections` (--max-detections of eval) to count more.",
-            len(images),
-            limit,
+            "%s more than %s%s (up to %d, in image %d), but no more than %d detections count there, which keeps AP and "
+            "AR below 1. Raise `max_detections` (--max-detections of eval) to count more.",
+            f"{counted(len(images), 'image')} {'has' if len(images) == 1 else 'have'}",
+            counted(limit, "object"),
             " of one class" if by_class else "",
             counts.max(),
             index.image_ids[groups[counts.argmax()] // columns.num_classes],

@@ -14,7 +14,7 @@ from typing import IO
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from det_coco._bit_depth import to_8_bits
+from det_coco._bit_depth import check_upper_bits, to_8_bits
 from det_coco._describe import counted, some
 from det_coco.errors import DataError
 
@@ -53,7 +53,8 @@ def load_image(path: str | Path, *, size: tuple[int, int] | None = None, exif: b
 
     Grey, CMYK and palette pictures become RGB, transparency is dropped. Grey values of more than 8 bits are divided by
     16 where all values of the picture fit 12 bits, by 256 where they fit 16; floating-point values from 0 to 1 are
-    multiplied by 255; what fits 8 bits stays as it is. A warning says so once for each folder. Pictures of more than
+    multiplied by 255; what fits 8 bits stays as it is. Of colours of 16 bits the upper 8 are read, and a picture that
+    has nothing there is refused. A warning says so once for each folder. Pictures of more than
     179 megapixels are refused unless the environment variable `DET_MAX_PIXELS` allows them.
 
     Args:
@@ -125,12 +126,16 @@ def upright_rgb(image: Image.Image, path: str | Path = "given", *, exif: bool = 
     Raises:
         DataError: its values are of unknown range.
     """
+    deep = _of_16_bits_a_colour(image)
     image = ImageOps.exif_transpose(image) if exif else image
     if image.mode == "F" or image.mode.startswith("I"):
         return np.repeat(to_8_bits(Path(path), np.asarray(image))[:, :, None], 3, axis=2)
     if image.mode == "P" and "transparency" in image.info:
         return np.array(image.convert("RGBA").convert("RGB"))
-    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
+    pixels = np.array(image if image.mode == "RGB" else image.convert("RGB"))
+    if deep:
+        check_upper_bits(Path(path), pixels)
+    return pixels
 
 
 def image_size(path: str | Path, *, exif: bool = True) -> tuple[int, int]:
@@ -238,6 +243,11 @@ def _open(file: IO[bytes]) -> Image.Image:
     Image.init()
     with warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning):
         return Image.open(file, formats=[name for name in _FORMATS if name in Image.OPEN])
+
+
+def _of_16_bits_a_colour(image: Image.Image) -> bool:
+    """Tell pictures of which Pillow reads the upper 8 of 16 bits, which only their file's layout says."""
+    return image.mode in ("RGB", "RGBA", "LA") and any(";16" in str(tile[3]) for tile in getattr(image, "tile", ()))
 
 
 def _size(image: Image.Image, *, exif: bool) -> tuple[int, int]:

@@ -43,8 +43,11 @@ class Protocol:
     federated: bool = False
 
     def __post_init__(self) -> None:
-        if isinstance(self.max_detections, int) and self.max_detections < 1:
-            raise ValueError(f"max_detections must be at least 1, or None for no limit, got {self.max_detections}.")
+        limit = self.max_detections
+        if limit not in (None, "coco") and not isinstance(limit, int | np.integer):
+            raise ValueError(f"max_detections must be a whole number, or None for no limit, got {limit!r}.")
+        if isinstance(limit, int | np.integer) and limit < 1:
+            raise ValueError(f"max_detections must be at least 1, or None for no limit, got {limit}.")
         thresholds = self.iou_thresholds
         if (
             not thresholds

@@ -254,8 +254,16 @@ class _Loop:
             batch = self._data.next()
         except Exception:
             # Ctrl-C in a terminal reaches worker processes of the data too, and they may fail before it is seen here.
-            if self._signals.requested is not None and distributed.world_size() == 1:
+            alone = distributed.world_size() == 1
+            if self._signals.requested is not None and alone:
                 return None
+            if alone and state.step not in (0, self._resumed_at):
+                # A picture that cannot be read costs no step. Several processes would have to save together.
+                self._save()
+                self._writer.wait()
+                self._reporter.note(
+                    f"the data of step {state.step + 1} failed; all steps before are in {self._run.last}"
+                )
             raise
         self._clock.data_came()
         self._watchdog.at(state.step, "step")

@@ -73,8 +73,10 @@ def check_data(root: str | Path, *, workers: int = 0, keypoints: bool = False) -
         what was found.
 
     Raises:
-        DataError: there is no data set.
+        DataError: there is no data set, or `workers` is negative.
     """
+    if workers < 0:
+        raise DataError(f"The number of workers must be 0 or more, got {workers}.")
     splits, findings = [], []
     for name, source in find_splits(root, keypoints=keypoints).items():
         try:

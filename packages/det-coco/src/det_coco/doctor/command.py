@@ -7,7 +7,7 @@ from pathlib import Path
 from det_coco.doctor.checkup import Checkup, check_data
 from det_coco.doctor.findings import write_findings
 from det_coco.doctor.inspection import default_workers
-from det_coco.doctor.mending import write_mended
+from det_coco.doctor.mending import refuse_used, write_mended
 from det_coco.doctor.page import report_page
 from det_coco.doctor.proposals import Proposals
 from det_coco.doctor.statistics import measure
@@ -42,6 +42,8 @@ def check(args: Sequence[str] | None = None, prog: str = "python -m det_coco che
     parser.add_argument("--fix", type=Path, help="new folder for mended annotation files and a log of every change")
     parser.add_argument("--keypoints", action="store_true", help="read person_keypoints_<split>.json")
     options = parser.parse_args(args)
+    if options.fix is not None:
+        refuse_used(options.fix)
     checkup = check_data(options.data, workers=options.workers, keypoints=options.keypoints)
     present(checkup, page=options.page, json=options.json, fix=options.fix)
     return checkup.status

@@ -60,6 +60,19 @@ def mend(content: dict[str, Any], changes: Iterable[Change]) -> dict[str, Any]:
     return mended
 
 
+def refuse_used(output: Path) -> None:
+    """Refuse a folder that holds something, before time is spent on what would be written there.
+
+    Args:
+        output: folder for mended annotations.
+
+    Raises:
+        DataError: it is not empty, or no folder.
+    """
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise DataError(f"{output} exists already. Give --fix a new folder, so that nothing is overwritten.")
+
+
 def write_mended(splits: Sequence[Records], findings: Sequence[Finding], output: Path) -> int:
     """Write mended annotation files, links to the pictures, and a log.
 
@@ -76,8 +89,7 @@ def write_mended(splits: Sequence[Records], findings: Sequence[Finding], output:
     Raises:
         DataError: the folder is not empty, or cannot be written.
     """
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise DataError(f"{output} exists already. Give --fix a new folder, so that nothing is overwritten.")
+    refuse_used(output)
     log = []
     try:
         (output / "annotations").mkdir(parents=True, exist_ok=True)

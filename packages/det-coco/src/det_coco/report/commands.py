@@ -31,7 +31,10 @@ def report(args: Sequence[str] | None = None, prog: str = "python -m det_coco re
     parser.add_argument("results", type=Path, help="results file in COCO's format")
     _add_shared(parser, Path("report.html"))
     parser.add_argument(
-        "--precision", type=float, default=PRECISION, help="for which to name thresholds (default: %(default)s)"
+        "--precision",
+        type=float,
+        default=PRECISION,
+        help="precision for which to name thresholds of the score (default: %(default)s)",
     )
     options = parser.parse_args(args)
     if not 0 < options.precision <= 1:
@@ -83,7 +86,9 @@ def _add_shared(parser: argparse.ArgumentParser, output: Path | None) -> None:
     parser.add_argument("--data", type=Path, required=True, help="data set that the results belong to")
     parser.add_argument("--split", help="its split (default: the one to evaluate on)")
     name = "--output" if output else "--html"
-    parser.add_argument(name, dest="output", type=Path, default=output, help="page to write (default: %(default)s)")
+    parser.add_argument(
+        name, dest="output", type=Path, default=output, help=f"page to write (default: {output or 'none'})"
+    )
     parser.add_argument("--json", type=Path, help="file to write every number to")
     parser.add_argument("--pictures", type=int, default=12, help="pictures of each kind (default: %(default)s)")
 
