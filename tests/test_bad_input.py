@@ -176,11 +176,11 @@ def test_zero_area_and_outside_boxes_are_dropped_and_counted(data, tmp_path, cap
     file = edit(data, spoil)
     with caplog.at_level(logging.WARNING):
         assert train("mask_rcnn", data, tmp_path / "run", "--pictures", 0) == 0
-    warnings = [record.getMessage() for record in caplog.records if "boxes" in record.getMessage()]
+    warnings = [record.getMessage() for record in caplog.records if " box" in record.getMessage()]
     dropped, clipped = warnings
     assert str(file) in dropped
-    assert "2 boxes without area" in dropped
-    assert "1 box reached outside" in clipped
+    assert "dropped 2 boxes without area inside the image" in dropped
+    assert "clipped 1 box reaching outside the image" in clipped
     for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines():
         assert all(math.isfinite(value) for key, value in json.loads(line).items() if key.startswith("loss"))
 
