@@ -133,7 +133,7 @@ def test_a_field_that_is_missing_or_of_another_type(refuse_data, data):
 def test_a_file_that_is_no_picture(refuse, mask_rcnn_run, tmp_path):
     (tmp_path / "a.jpg").write_text("no picture")
     weights = ("--weights", mask_rcnn_run / "checkpoints" / "best.pt", "--output", tmp_path / "out")
-    assert "no picture" in refuse(tmp_path / "a.jpg", args=("predict", *weights, tmp_path))
+    assert "no picture" in refuse(tmp_path / "a.jpg", args=("predict", *weights, "--strict", "True", tmp_path))
 
 
 # pictures ----------------------------------------------------------------------------------------------------------

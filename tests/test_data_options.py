@@ -164,7 +164,7 @@ def test_data_without_truth(missing, farm, mask_rcnn_run, tmp_path, capsys):
     options = ("--weights", mask_rcnn_run, "--data", root)
     assert call("mask_rcnn", "eval", *options, "--output", tmp_path / "eval", "--pictures", 2) == 0
     out = capsys.readouterr().out
-    assert "image_info_test-dev2017.json has no annotated object, so there is no AP." in out
+    assert "image_info_test-dev2017.json has no objects, so there is no bbox AP." in out
     assert str(tmp_path / "eval" / "predictions.json") in out
     found = read(tmp_path / "eval" / "predictions.json")
     assert found == read(mask_rcnn_run / "predictions.json")

@@ -5,9 +5,10 @@ marker of type hints. A wheel may pull in only what it declares: siblings come f
 the index. The import test also checks that a package brings no undeclared sibling with it. The first example of
 det-models' read-me runs there on a file of each system that it names.
 
-det-coco's compiled reader must be there. det-ops has compiled code, too, and promises that one wheel serves every
-PyTorch from 2.10. So its tests run against the wheel twice: with the oldest versions it declares (PyTorch, NumPy,
-torchvision) and with those of the development environment.
+det-coco's compiled reader must be there. All packages promise to work with every PyTorch from 2.10, and one wheel of
+det-ops, which has compiled code, too, serves them all. So tests run against the wheels twice: with the oldest versions
+that det-ops declares (PyTorch, NumPy, torchvision), and with the newest PyTorch that is known; those in between are the
+development environment's. They are all tests of det-ops, and of the others those that show what PyTorch changes.
 """
 
 import argparse
@@ -43,6 +44,16 @@ print(f"{own} {module.__version__}: {len(module.__all__)} public names")
 
 
 COMPILED = ROOT / "packages" / "det-ops"
+NEWEST = "2.15.0"
+"""Of PyTorch; the torchvision of the development environment works with it."""
+OTHERS = {
+    "det-backbones": ("fpn", "norm", "resnet"),
+    "det-heads": ("rpn", "mask_head", "keypoint_head", "yolact", "postprocess"),
+    "det-models": ("two_stage", "cascade", "weights"),
+    "det-coco": ("loader", "mask_codec"),
+    "det-engine": ("train", "checkpoint", "wrapped", "precision"),
+}
+"""Tests of the other packages: layers, gradients, losses, compilers, checkpoints, number formats, workers."""
 SERVED = """
 import sys, numpy, torch, det_ops
 from det_ops import _table, backends
@@ -84,13 +95,25 @@ def check_contents(wheel: Path, module: str) -> None:
             sys.exit(f"{wheel.name}: {name} must not mention {found}")
 
 
-def test_compiled(python: Path, wheel: Path, *options: str, **variables: str) -> None:
+def test_with(python: Path, environment: Path, wheels: dict[str, Path], constraints: Path, *oldest: str) -> None:
+    """Run the tests in a new environment: with the versions in a file, or the oldest of det-ops' and those."""
+    run("uv", "venv", "-q", "--clear", "--python", sys.executable, environment)
+    install = ("uv", "pip", "install", "-q", "--python", python)
     project = COMPILED / "pyproject.toml"
-    requirements = (wheel, "-r", project, "--group", f"{project}:test")
-    run("uv", "pip", "install", "-q", "--python", python, *options, *requirements, **variables)
+    requirements = (wheels[COMPILED.name], "-r", project, "--group", f"{project}:test")
+    run(*install, *oldest, *requirements, UV_CONSTRAINT="" if oldest else str(constraints))
     run(python, "-I", "-c", SERVED)
+    _pytest(python, COMPILED / "tests")
+    run(*install, *wheels.values(), UV_CONSTRAINT=str(constraints))
+    chosen = [
+        ROOT / "packages" / name / "tests" / f"test_{test}.py" for name, tests in OTHERS.items() for test in tests
+    ]
+    _pytest(python, "-m", "not slow", *chosen)
+
+
+def _pytest(python: Path, *arguments: str | Path) -> None:
     workers = ("-n", str(os.cpu_count() or 1), "--dist", "worksteal")
-    run(python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *workers, COMPILED / "tests", OMP_NUM_THREADS="1")
+    run(python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *workers, *arguments, OMP_NUM_THREADS="1")
 
 
 def run_example(python: Path, temporary: Path) -> None:
@@ -130,11 +153,14 @@ def main() -> None:
                 run(python, "-I", "-c", READS)
             if package == "det-models":
                 run_example(python, Path(temporary))
-            if package == COMPILED.name:
-                test_compiled(python, wheels[package])
-                run("uv", "venv", "-q", "--clear", "--python", sys.executable, environment)
-                oldest = ("--resolution", "lowest-direct", "--only-binary", ":all:")
-                test_compiled(python, wheels[package], *oldest, UV_CONSTRAINT="")
+        if COMPILED.name in packages:
+            pinned = (ROOT / "constraints.txt").read_text(encoding="utf-8")
+            constraints = Path(temporary) / "constraints.txt"
+            constraints.write_text(re.sub(r"(?m)^torch==.*$", f"torch=={NEWEST}", pinned), encoding="utf-8")
+            test_with(python, environment, wheels, constraints)
+            constraints.write_text(re.sub(r"(?m)^torch.*$", "", pinned), encoding="utf-8")
+            oldest = ("--resolution", "lowest-direct", "--only-binary", ":all:")
+            test_with(python, environment, wheels, constraints, *oldest)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from apps.common.app import App
 from apps.common.config import Recipe
 from apps.common.fitting import fit
 from apps.common.options import take_recipe
-from apps.common.splits import data_root
+from apps.common.splits import annotations_for, data_root
 from det_coco import CocoIndex, default_split, find_splits
 from det_coco.doctor import Checkup, check_data
 from det_coco.doctor.command import DEFAULT_PAGE, present
@@ -44,17 +44,17 @@ def check(app: App, args: list[str]) -> int:
     if options.fix is not None:
         refuse_used(options.fix)
     root, device = data_root(options.data), resolve_device(options.device)
-    keypoints = "keypoints" in recipe.model().tasks
-    checkup = check_data(root, workers=options.workers, keypoints=keypoints)
-    indexes = _train_first(root, recipe, checkup, keypoints=keypoints)
+    checkup = check_data(root, workers=options.workers, **annotations_for(recipe.model().tasks))
+    indexes = _train_first(root, recipe, checkup)
     proposals = fit(app, recipe, indexes, root, device) if indexes else None
     present(checkup, page=options.page, json=options.json, fix=options.fix, proposals=proposals)
     return checkup.status
 
 
-def _train_first(root: Path, recipe: Recipe, checkup: Checkup, *, keypoints: bool) -> list[CocoIndex]:
+def _train_first(root: Path, recipe: Recipe, checkup: Checkup) -> list[CocoIndex]:
     """The splits that have objects, the one to train on first; none where it has no object."""
-    name = recipe.data.train_split or default_split(find_splits(root, keypoints=keypoints), "train")
+    splits = find_splits(root, **annotations_for(recipe.model().tasks))
+    name = recipe.data.train_split or default_split(splits, "train")
     found = {split: index for split, index in checkup.indexes.items() if (~index.crowd).any()}
     if name not in found:
         return []

@@ -120,13 +120,11 @@ def comparable(index: CocoIndex, tasks: Sequence[str], *, say: bool = True) -> t
         tasks: IoU types of a detector, such as `bbox` and `segm`.
         say: print a line about those for which it has none.
     """
-    nothing = not index.num_instances
-    missing = {"bbox": nothing, "segm": nothing or not index.has_masks, "keypoints": nothing or index.skeleton is None}
-    names = {"bbox": "objects", "segm": "masks ('segmentation')", "keypoints": "keypoints"}
+    missing = index.missing
     for task in tasks if say else ():
-        if missing[task]:
-            print(f"{index.annotation_file} has no {names[task]}, so there is no {task} AP.")
-    return tuple(task for task in tasks if not missing[task])
+        if task in missing:
+            print(f"{index.annotation_file} has no {missing[task]}, so there is no {task} AP.")
+    return tuple(task for task in tasks if task not in missing)
 
 
 def protocol_of(detector: Predictor, index: CocoIndex, rules: Protocol) -> Protocol:

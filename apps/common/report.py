@@ -11,7 +11,7 @@ import tyro
 from apps.common.app import App
 from apps.common.config import from_dict
 from apps.common.run_sections import read_json, run_sections
-from apps.common.splits import data_root, held_out_of_run
+from apps.common.splits import annotations_for, data_root, held_out_of_run
 from det_coco import CocoIndex, DataError, Detections, Protocol
 from det_coco.page import Page, text
 from det_coco.report import analyse, report_page
@@ -99,7 +99,7 @@ def write_report(
         pictures: of each kind.
     """
     with stage("writing the report"):
-        reports = analyse(index, detections, [task for task in tasks if task != "keypoints"], protocol=protocol)
+        reports = analyse(index, detections, [task for task in tasks if task in ("bbox", "segm")], protocol=protocol)
         more = run_sections(app, run)
         page = report_page(index, detections, reports, title=str(run), pictures=pictures, more=more)
         page.write(run.report)
@@ -127,19 +127,18 @@ def split_of(app: App, run: Path, data: Path | None, split: str | None) -> CocoI
         training = weights if weights.is_dir() else weights.parent.parent
     config = read_json(training / "config.json") if training.is_dir() else {}
     if data is None and split is None and config:
-        keypoints = _has_keypoints(app, config)
-        index = held_out_of_run(training, config, training / "config.json", keypoints=keypoints)
+        index = held_out_of_run(training, config, training / "config.json", _tasks(app, config))
     else:
         data = data or (Path(config["data"]) if config.get("data") else None)
         if data is None and not config:
             raise UsageError(f"{run} does not say what data it belongs to. Name it by --data.")
-        index = open_split(data_root(data), split, keypoints=_has_keypoints(app, config))
+        index = open_split(data_root(data), split, **annotations_for(_tasks(app, config)))
     return index.of_images(images) if images else index
 
 
-def _has_keypoints(app: App, config: Mapping[str, Any]) -> bool:
-    """Whether a run is of a detector of keypoints, whose objects other files may hold."""
+def _tasks(app: App, config: Mapping[str, Any]) -> tuple[str, ...]:
+    """What the detector of a run finds."""
     try:
-        return "keypoints" in from_dict(config["recipe"], app.kind).model().tasks
+        return from_dict(config["recipe"], app.kind).model().tasks
     except (cattrs.BaseValidationError, KeyError, TypeError, ValueError):  # no training of this app
-        return False
+        return ()

@@ -88,7 +88,7 @@ def training_plots(runs: Mapping[str, Sequence[Line]]) -> list[Html]:
         runs: by name, the lines of their `metrics.jsonl`.
     """
     first = [line for lines in runs.values() for line in lines]
-    metrics = [name for name in ("bbox/AP", "segm/AP", "keypoints/AP") if any(name in line for line in first)]
+    metrics = list(dict.fromkeys(name for line in first for name in line if name.endswith("/AP")))
     plots = [
         _over_steps(runs, "loss", ["loss", "validation/loss"], log=True),
         _over_steps(runs, "AP", metrics),

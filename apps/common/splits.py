@@ -1,8 +1,7 @@
 """What `--data` and the options beside it name: the splits to train and to evaluate on."""
 
 import hashlib
-import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -87,7 +86,7 @@ def open_splits(data: Path | None, recipe: Recipe) -> Splits:
         DataError: anything wrong with the folder, the annotation files or their categories.
         UsageError: nothing says what to train on.
     """
-    train, val = _places(data, recipe.data, keypoints="keypoints" in recipe.model().tasks)
+    train, val = _places(data, recipe.data, recipe.model().tasks)
     root = train.root if data is None or recipe.data.train else data
     if val is None:
         held = hold_out(replace(train.source.load(), exif=recipe.data.exif))
@@ -110,13 +109,13 @@ def open_split(data: Path | None, split: str | None, weights: Weights) -> CocoIn
         DataError: anything wrong with the data, or the run's own are not there any more.
         UsageError: nothing says what to evaluate on.
     """
-    keypoints = "keypoints" in weights.network().tasks
+    tasks = weights.network().tasks
     if data is None and split is None:
         run = weights.path.parent.parent
-        index = held_out_of_run(run, weights.description, weights.path, keypoints=keypoints)
+        index = held_out_of_run(run, weights.description, weights.path, tasks)
     else:
         root = _of_run(weights.description, weights.path)[0] if data is None else data
-        splits = find_splits(root, keypoints=keypoints)
+        splits = find_splits(root, **annotations_for(tasks))
         place = _place(root, splits, split, "val", "--split")
         if place is None:
             raise no_default(root, splits, "val", "Name the one to evaluate on: --split.")
@@ -152,21 +151,31 @@ def _counted(count: int, noun: str) -> str:
 
 
 def _relative(path: Path, root: Path | None) -> str:
-    inside = root is not None and root.is_dir() and path.is_relative_to(root)
-    return os.path.relpath(path, root) if inside else str(path)
+    """The path as seen from the data set, or else from here, where it lies in one of them."""
+    within = next((place for place in (root, Path.cwd()) if place and path.is_relative_to(place)), None)
+    return str(path if within is None else path.relative_to(within))
 
 
-def _places(data: Path | None, config: LoadingConfig, *, keypoints: bool) -> tuple[_Place, _Place | None]:
+def annotations_for(tasks: Iterable[str]) -> dict[str, bool]:
+    """Options of det_coco that find the annotations a detector learns from.
+
+    Args:
+        tasks: what it finds.
+    """
+    return {"keypoints": "keypoints" in tasks}
+
+
+def _places(data: Path | None, config: LoadingConfig, tasks: Iterable[str]) -> tuple[_Place, _Place | None]:
     """The splits to train and to evaluate on; None where images have to be held out of the first."""
     if data is None and config.val is not None and config.train is None:
         raise UsageError("--data.val names what to evaluate on, but nothing names what to train on. Add --data.train.")
     train_root = data_root(data) if config.train is None else Path(config.train)
     val_root = Path(config.val) if config.val is not None else data or train_root
-    train_splits = find_splits(train_root, keypoints=keypoints)
+    train_splits = find_splits(train_root, **annotations_for(tasks))
     train = _place(train_root, train_splits, config.train_split, "train", "--data.train-split")
     if train is None:
         raise no_default(train_root, train_splits, "train", "Name the one to use: --data.train-split.")
-    val_splits = train_splits if val_root == train_root else find_splits(val_root, keypoints=keypoints)
+    val_splits = train_splits if val_root == train_root else find_splits(val_root, **annotations_for(tasks))
     val = _place(val_root, val_splits, config.val_split, "val", "--data.val-split")
     if val is None and config.val is not None:
         raise no_default(val_root, val_splits, "val", "Name the one to use: --data.val-split.")
@@ -184,14 +193,14 @@ def _place(
     return None if chosen is None else _Place(root=root, name=chosen, source=splits[chosen])
 
 
-def held_out_of_run(run: Path, description: Mapping[str, Any], named: Path, *, keypoints: bool) -> CocoIndex:
+def held_out_of_run(run: Path, description: Mapping[str, Any], named: Path, tasks: Iterable[str]) -> CocoIndex:
     """Index the held-out split of a run.
 
     Args:
         run: its folder.
         description: what it says of itself.
         named: the file that says so, for messages.
-        keypoints: whether the detector finds some.
+        tasks: what the detector finds.
 
     Raises:
         DataError: the run's data are not there any more.
@@ -199,10 +208,10 @@ def held_out_of_run(run: Path, description: Mapping[str, Any], named: Path, *, k
     """
     written = run / SPLIT_FILE
     if written.is_file():
-        return find_splits(written, keypoints=keypoints)["val"].load()
+        return find_splits(written, **annotations_for(tasks))["val"].load()
     root, config = _of_run(description, named)
     try:
-        train, val = _places(root, config, keypoints=keypoints)
+        train, val = _places(root, config, tasks)
         return hold_out(train.source.load()).val if val is None else val.source.load()
     except DataError as error:
         raise DataError(f"{error} It is what {named} was trained with; --data names other data.") from error

@@ -1,6 +1,7 @@
 import dataclasses
 import hashlib
 import http.server
+import os
 import pickle
 import socket
 import threading
@@ -205,3 +206,19 @@ def test_torchvision_agrees_with_the_catalogue():
     for name, weights in WEIGHTS.items():
         if "download.pytorch.org" in weights.url:
             assert published[name] == weights.url
+
+
+def test_a_mirror_has_the_same_file_names(server, monkeypatch):
+    monkeypatch.setenv("DET_WEIGHTS_MIRROR", f"{server}/")
+    found = find_weights(dataclasses.replace(entry("http://nowhere.invalid/folder/good"), file="good"))
+    assert found.read_bytes() == DATA
+
+
+def test_what_a_killed_download_left_is_cleared(server):
+    cache_directory().mkdir(parents=True)
+    old, new = (cache_directory() / f"test.pkl.{name}.partial" for name in ("old", "new"))
+    for leftover in (old, new):
+        leftover.write_bytes(b"half")
+    os.utime(old, (0, 0))
+    find_weights(entry(f"{server}/good"))
+    assert kept() == ["test.pkl", "test.pkl.new.partial"]

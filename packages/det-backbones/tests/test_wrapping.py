@@ -9,6 +9,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
 from det_backbones import WeightsError, load_imagenet_weights, read_weights, resnet, write_weights
+from det_backbones.wrapping import unwrap
 
 
 def network():
@@ -153,3 +154,21 @@ def test_truncated_safetensors(tmp_path, share):
 def test_a_folder_that_is_not_there(tmp_path):
     with pytest.raises(WeightsError, match="cannot be written"):
         write_weights(tmp_path / "nowhere" / "x", {"a": torch.zeros(1)})
+
+
+def test_bodies_of_self_supervised_learning():
+    """MoCo's and DINO's files: the encoder that they are about, without its double, queue and heads."""
+    weight = torch.rand(2, 3)
+    moco = {"state_dict": {
+        "module.encoder_q.conv1.weight": weight, "module.encoder_q.fc.0.bias": weight,
+        "module.encoder_k.conv1.weight": weight + 1, "module.queue": weight,
+    }}  # fmt: skip
+    named, _, notes = unwrap(moco)
+    assert named.keys() == {"conv1.weight", "fc.0.bias"}
+    assert named["conv1.weight"] is weight
+    assert "module.encoder_q." in notes
+    dino = {"student": {"module.backbone.conv1.weight": weight + 1}, "epoch": 3,
+            "teacher": {"backbone.conv1.weight": weight, "head.mlp.0.bias": weight}}  # fmt: skip
+    named, beside, _ = unwrap(dino)
+    assert named == {"conv1.weight": weight}
+    assert beside["epoch"] == 3

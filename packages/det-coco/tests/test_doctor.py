@@ -339,7 +339,7 @@ FAULTS = [
     Fault("broken_mask", change(13, segmentation=[[1, 2, 3, 4, 5, 6, 7]]), mended=False),
     Fault("broken_mask", change(13, segmentation={"size": [HEIGHT, WIDTH], "counts": "0"}), mended=False),
     Fault("mask_size", change(14, segmentation={"size": [60, 80], "counts": [60 * 80]}), mended=False),
-    Fault("row_major_mask", change(15, segmentation=code_by_rows), mended=False),
+    Fault("row_major_mask", change(15, segmentation=code_by_rows)),
     Fault("degenerate_mask", change(16, segmentation=lambda a: [*a["segmentation"], [5, 5, 9, 9]])),
     Fault("crossing_polygon", change(17, **BOWTIE), mended=False),
     Fault("partial_masks", change(18, segmentation=[]), mended=False),

@@ -95,7 +95,10 @@ def test_evaluation_works_without_annotation_ids(base, write):
         ({"image_id": 1.7}, "'image_id' of result 1 must be a whole number, got 1.7"),
         ({"image_id": float("nan")}, "'image_id' of result 1 must be a finite number, got nan"),
         ({"image_id": 5}, r"Result 1: .* has no image with id 5"),
-        ({"image_id": 5, "segmentation": {"size": [1, 1], "counts": "1"}}, r"the images of .* image 5 \(result 1\)"),
+        (
+            {"image_id": 5, "segmentation": {"size": [1, 1], "counts": "1"}},
+            r"lacks the images of .* image 5 \(result 1\)",
+        ),
         ({"category_id": 0}, r"lacks the category ids of 1 result, .* 0 \(result 1\); it has 1, 2"),
         ({"segmentation": "PPYo1"}, "'segmentation' of result 1 must be a run-length code .* got 'PPYo1'"),
         ({"segmentation": [[1, 2]]}, "'segmentation' of result 1 must be a run-length code"),

@@ -106,10 +106,10 @@ def _open_known(folder: Path, key: Path) -> Packed | None:
     return _open(folder / f"{digest}.arrays") if len(digest) == FileText.DIGITS and digest.isalnum() else None
 
 
-def _open(arrays: Path) -> Packed | None:
+def _open(arrays: Path, *, check: bool = True) -> Packed | None:
     """Map an index; None where there is none, or a damaged one."""
     try:
-        found = from_arrays(*map_arrays(arrays))
+        found = from_arrays(*map_arrays(arrays, check=check))
     except OSError:
         return None
     except (ValueError, KeyError, TypeError):
@@ -131,7 +131,7 @@ def _keep(arrays: Path, found: Packed) -> Packed:
         made.chmod(0o644)  # temporary files are private
         made.replace(arrays)
         _make_room(arrays)
-        return _open(arrays) or found
+        return _open(arrays, check=False) or found
     except OSError as error:
         _say(arrays.parent, error)
         return found

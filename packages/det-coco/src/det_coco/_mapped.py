@@ -93,21 +93,23 @@ def write_arrays(file: BinaryIO, arrays: Mapping[str, np.ndarray], meta: Any) ->
     header = json.dumps({"meta": meta, "arrays": places}).encode()
     header += b" " * (-(_HEAD.size + _DIGEST + len(header)) % _ALIGNED)
     begin = _HEAD.size + _DIGEST + len(header)
-    file.write(_HEAD.pack(_MAGIC, len(header), begin + offset) + bytes(_DIGEST) + header)
-    for array in arrays.values():
-        file.write(np.ascontiguousarray(array).data)
-        file.write(bytes(-array.nbytes % _ALIGNED))
-    file.seek(_HEAD.size + _DIGEST)
-    digest = _digest(file)
+    file.write(_HEAD.pack(_MAGIC, len(header), begin + offset) + bytes(_DIGEST))
+    digest = _Digest()
+    contents = (np.ascontiguousarray(array).reshape(-1).view(np.uint8).data for array in arrays.values())
+    for content in (memoryview(header), *contents):
+        for data in (content, memoryview(bytes(-len(content) % _ALIGNED))):
+            file.write(data)
+            digest.update(data)
     file.seek(_HEAD.size)
-    file.write(digest)
+    file.write(digest.finish())
 
 
-def map_arrays(path: Path) -> tuple[dict[str, np.ndarray], Any]:
-    """Map what `write_arrays` has written, after a look at all of its content.
+def map_arrays(path: Path, *, check: bool = True) -> tuple[dict[str, np.ndarray], Any]:
+    """Map what `write_arrays` has written.
 
     Args:
         path: the file.
+        check: look at all of its content before.
 
     Returns:
         the arrays, read-only, and the rest.
@@ -121,7 +123,9 @@ def map_arrays(path: Path) -> tuple[dict[str, np.ndarray], Any]:
         if len(head) < _HEAD.size + _DIGEST:
             raise ValueError("too short")
         magic, length, size = _HEAD.unpack_from(head)
-        if magic != _MAGIC or size != path.stat().st_size or _digest(file) != head[_HEAD.size :]:
+        if magic != _MAGIC or size != path.stat().st_size:
+            raise ValueError("no file of ours, or cut")
+        if check and _Digest().read(file) != head[_HEAD.size :]:
             raise ValueError("damaged")
         file.seek(len(head))
         header = json.loads(file.read(length))
@@ -132,16 +136,42 @@ def map_arrays(path: Path) -> tuple[dict[str, np.ndarray], Any]:
     }, header["meta"]
 
 
-def _digest(file: BinaryIO) -> bytes:
-    """Digest the rest of a file as fast as it can be read: from sums of its words, column by column, block by block.
+class _Digest:
+    """Digest of a stream at the speed of memory: of the sums of its words, column by column, block by block.
 
-    It finds damage, not forgery. The file is read, not mapped, so that its pages are no memory of this process.
+    It finds damage, not forgery.
     """
-    buffer = bytearray(_BLOCK)
-    words = np.frombuffer(buffer, dtype="<u8").reshape(-1, _WORDS)
-    digest = hashlib.blake2b(digest_size=_DIGEST)
-    while count := file.readinto(buffer):  # pyrefly: ignore[missing-attribute]
-        buffer[count:] = bytes(_BLOCK - count)
-        digest.update(np.add.reduce(words, axis=0).tobytes())
-        digest.update(count.to_bytes(8, "little"))
-    return digest.digest()
+
+    def __init__(self) -> None:
+        self._buffer, self._filled = memoryview(bytearray(_BLOCK)), 0
+        self._words = np.frombuffer(self._buffer, dtype="<u8").reshape(-1, _WORDS)
+        self._digest = hashlib.blake2b(digest_size=_DIGEST)
+
+    def update(self, data: memoryview) -> None:
+        """Take bytes, of whatever length."""
+        while len(data):
+            part = data[: _BLOCK - self._filled]
+            self._buffer[self._filled : self._filled + len(part)] = part
+            self._filled += len(part)
+            data = data[len(part) :]
+            if self._filled == _BLOCK:
+                self._add()
+
+    def read(self, file: BinaryIO) -> bytes:
+        """Digest the rest of a file, which is read, not mapped, so that its pages are no memory of this process."""
+        while count := file.readinto(self._buffer[self._filled :]):  # pyrefly: ignore[missing-attribute]
+            self._filled += count
+            if self._filled == _BLOCK:
+                self._add()
+        return self.finish()
+
+    def finish(self) -> bytes:
+        """Give the digest."""
+        self._add()
+        return self._digest.digest()
+
+    def _add(self) -> None:
+        self._buffer[self._filled :] = bytes(_BLOCK - self._filled)
+        self._digest.update(np.add.reduce(self._words, axis=0).tobytes())
+        self._digest.update(self._filled.to_bytes(8, "little"))
+        self._filled = 0

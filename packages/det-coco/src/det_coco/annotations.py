@@ -173,6 +173,14 @@ class CocoIndex:
         """Whether any instance has a mask."""
         return bool((self.polygon_counts > 0).any())
 
+    @property
+    def missing(self) -> dict[str, str]:
+        """What there is no truth of: the IoU types that cannot be evaluated, and what each lacks."""
+        if not self.num_instances:
+            return dict.fromkeys(("bbox", "segm", "keypoints"), "objects")
+        masks = {} if self.has_masks else {"segm": "masks ('segmentation')"}
+        return masks | ({} if self.skeleton else {"keypoints": "keypoints"})
+
     def path(self, position: int) -> Path:
         """Path of the picture at a position; a picture in memory has a name alone.
 

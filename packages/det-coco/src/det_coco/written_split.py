@@ -24,7 +24,7 @@ class SplitSource(Protocol):
 
     @property
     def image_folder(self) -> Path:
-        """Where its pictures are."""
+        """Folder of its pictures."""
         ...
 
     @property

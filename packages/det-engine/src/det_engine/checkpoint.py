@@ -153,6 +153,7 @@ def link(source: Path, target: Path) -> None:
     except OSError:
         shutil.copyfile(source, temporary)
     temporary.replace(target)
+    temporary.unlink(missing_ok=True)  # POSIX: of two names of one file, renaming one to the other does nothing
 
 
 def _sync_folder(folder: Path) -> None:

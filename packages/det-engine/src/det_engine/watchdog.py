@@ -79,6 +79,8 @@ class Watchdog:
 
     def __enter__(self) -> "Watchdog":
         Watchdog.current = self
+        if self._store is not None:
+            self._post()  # whoever stops at once is known, and can be continued
         self._thread.start()
         return self
 
@@ -124,9 +126,7 @@ class Watchdog:
             # At a breakpoint, say, nobody else is kept waiting.
             waits_for_worker = _PHASES[self._at[1]] in ("data", *_OF_THE_HOST) and children()
             return self._changed("own", self._moves) or not waits_for_worker
-        post = [*self._at, self._moves, os.getpid(), socket.gethostname(), self._device.type]
-        self._changed("posts", self._seen.get("posts", 0) + 1)
-        self._store.set(str(self._number), json.dumps([*post, self._seen["posts"]]))
+        self._post()
         moved = False
         for number, found in enumerate(self._posts()):
             if found is None:
@@ -139,9 +139,16 @@ class Watchdog:
             self._silence[number] = 0.0 if new else self._silence[number] + self._pause
             moved |= self._changed(("moves of", number), moves)
             # A process in a library that keeps Python's lock cannot post, but it works.
-            if number != self._number and host == post[4] and self._host_works(torch.device(kind), phase):
+            if number != self._number and host == socket.gethostname() and self._host_works(torch.device(kind), phase):
                 moved |= self._computes(process)
         return moved
+
+    def _post(self) -> None:
+        """Tell the others how far this process is."""
+        assert self._store is not None
+        self._seen["posts"] = self._seen.get("posts", 0) + 1
+        own = (self._moves, os.getpid(), socket.gethostname(), self._device.type, self._seen["posts"])
+        self._store.set(str(self._number), json.dumps([*self._at, *own]))
 
     def _posts(self) -> list[list[Any] | None]:
         """What each process last posted."""

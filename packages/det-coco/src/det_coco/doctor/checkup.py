@@ -136,7 +136,7 @@ def _check_split(records: Records, seen: list[Seen], paths: list[str]) -> Iterat
         yield from check_images(records)
     yield from check_extremes(records)
     with np.errstate(divide="ignore", invalid="ignore"):
-        fills = masks.areas / records.boxes[:, 2:].prod(axis=1)
+        fills = (masks.areas / records.boxes[:, 2:].prod(axis=1)).clip(0, 2)  # more where the box is wrong
     yield from check_labels(records, seen, fills)
 
 

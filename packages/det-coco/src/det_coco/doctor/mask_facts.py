@@ -88,11 +88,13 @@ def gather(groups: Sequence[np.ndarray], parts: Sequence[MaskFacts]) -> MaskFact
     Returns:
         the masks of the N annotations.
     """
-    order = np.argsort(np.concatenate([np.zeros(0, dtype=np.int64), *groups]))
+    if not parts:
+        return measure_masks([], (0, 0), np.zeros((0, 4)), said=(0, 0))
+    order = np.argsort(np.concatenate(groups))
     joined: dict[str, Any] = {}
     for item in fields(MaskFacts):
         columns = [getattr(part, item.name) for part in parts]
-        if columns and isinstance(columns[0], np.ndarray):
+        if isinstance(columns[0], np.ndarray):
             joined[item.name] = np.concatenate(columns)[order]
         else:
             together = list(chain.from_iterable(columns))
@@ -228,6 +230,15 @@ def runs_of(code: dict[str, Any]) -> np.ndarray | str:
     else:
         return "the 'counts' of its code are neither a text nor a list of whole numbers"
     return "its code has a negative run" if runs.size and runs.min() < 0 else runs
+
+
+def by_columns(code: dict[str, Any]) -> dict[str, Any]:
+    """Turn a run-length code that goes by rows, and can be read, into one that goes by columns as COCO's do."""
+    runs = np.asarray(runs_of(code), dtype=np.int64)
+    flat = np.repeat(np.arange(len(runs)) % 2, runs).reshape(code["size"]).ravel(order="F")  # [h * w] of 0 and 1
+    bounds = np.concatenate(([0], np.flatnonzero(np.diff(flat)) + 1, [len(flat)]))
+    counts = np.diff(bounds).tolist()
+    return {"size": code["size"], "counts": [0, *counts] if flat[0] else counts}
 
 
 def _extent(runs: np.ndarray, height: int) -> np.ndarray:

@@ -6,7 +6,7 @@ import numpy as np
 
 from det_coco.doctor.boxes import corners_of
 from det_coco.doctor.findings import Case
-from det_coco.doctor.mask_facts import MaskFacts
+from det_coco.doctor.mask_facts import MaskFacts, by_columns
 from det_coco.doctor.records import Records
 
 _OFF_PIXELS, _OFF_SHARE = 3.0, 0.05
@@ -41,7 +41,8 @@ def check_masks(records: Records, masks: MaskFacts, sizes: np.ndarray) -> Iterat
         if not masks.present[n]:
             continue
         if masks.by_rows[n]:
-            yield records.case("row_major_mask", n, f"the code of {called} fits its box by rows, not by columns")
+            fix = records.set(n, "segmentation", by_columns(records.record(n)["segmentation"]))
+            yield records.case("row_major_mask", n, f"the code of {called} fits its box by rows, not by columns", fix)
             continue
         if masks.crossing[n]:
             yield records.case("crossing_polygon", n, f"a polygon of {called} crosses itself")

@@ -1,6 +1,7 @@
 """The report of a check as one HTML page with pictures."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from html import escape
 from itertools import islice
 
 import numpy as np
@@ -77,7 +78,7 @@ def _proposals(proposals: Proposals) -> Iterator[Html]:
         rows = [(proposal.option, proposal.value, proposal.reason) for proposal in proposals.changed]
         yield html.table(["option", "value", "why"], rows, sortable=False)
     yield from map(html.text, proposals.kept)
-    yield html.text(proposals.command)
+    yield Html(f"<p><code>{escape(proposals.command)}</code></p>\n")
 
 
 def _numbers(statistics: Mapping[str, Statistics]) -> Iterator[Html]:

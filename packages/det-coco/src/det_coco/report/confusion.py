@@ -45,5 +45,4 @@ def confusion(columns: Columns, outcomes: Outcomes, min_score: float) -> Confusi
     shown = replace(shown, federation=None, protocol=replace(columns.protocol, federated=False))
     with warnings.catch_warnings(action="ignore"):  # of limits that are not COCO's
         found = by_hotcoco(shown).confusion_matrix(iou_thr=FOUND, max_det=len(counted) + 1)
-    kept = np.append(columns.labels, columns.num_classes)
-    return Confusion(matrix=found["matrix"].astype(np.int64)[np.ix_(kept, kept)], min_score=min_score)
+    return Confusion(matrix=found["matrix"].astype(np.int64), min_score=min_score)
