@@ -95,8 +95,8 @@ def _segmentation(value):
         (lambda c: c.update(annotations=[]), "no object to learn from"),
         (lambda c: c.update(annotations=[1]), "annotation number 0 must be an object, got a num"),
         (lambda c: c.update(categories=[]), "has no category"),
-        (lambda c: c["images"].append(c["images"][0]), r"1 image ids appear more than once \(7\)"),
-        (lambda c: c["categories"].append({"id": 4, "name": "x"}), r"1 category ids appear more than once \(4\)"),
+        (lambda c: c["images"].append(c["images"][0]), r"gives 1 image id more than once \(7\)"),
+        (lambda c: c["categories"].append({"id": 4, "name": "x"}), r"gives 1 category id more than once \(4\)"),
         (_annotation("category_id", 5), r"1 annotations have an unknown category id, the first is annotation 1 with "
          r"category_id 5 \(known: 4, 9\)"),
         (_annotation("image_id", 5), "images that are not in the file, the first is annotation 1"),

@@ -133,7 +133,9 @@ def _refuse_duplicates(file: Path, what: str, ids: np.ndarray) -> None:
     values, counts = np.unique(ids, return_counts=True)
     twice = values[counts > 1]
     if twice.size:
-        raise DataError(f"{file}: {twice.size} {what} ids appear more than once ({some(twice)}). Ids must be unique.")
+        raise DataError(
+            f"{file} gives {counted(twice.size, f'{what} id')} more than once ({some(twice)}). Ids must be unique."
+        )
 
 
 def _objects(
