@@ -36,6 +36,14 @@ def one_thread():
     torch.set_num_threads(threads)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def no_signal_ignored():
+    """As in a terminal: under `nohup`, and in what a service starts, SIGHUP is ignored, which processes inherit."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 @pytest.fixture(scope="module")
 def whole(small, tmp_path_factory):
     """Directory of an uninterrupted training."""
