@@ -7,6 +7,7 @@ Each fault ends a training in a fork of this process; then there must be a check
 that goes on must end with the very bits of one that nothing happened to.
 """
 
+import contextlib
 import os
 import random
 import shutil
@@ -32,6 +33,14 @@ def warm(tmp_path_factory):
     import torch.utils.tensorboard  # noqa: F401
 
 
+@pytest.fixture(scope="module", autouse=True)
+def no_signal_ignored():
+    """As in a terminal: what is started under `nohup` ignores SIGHUP, and so does what it starts."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """A run that nothing happens to."""
@@ -44,17 +53,18 @@ def whole(tmp_path_factory):
 def operations(tmp_path_factory):
     """How many operations on files a run has."""
     path = tmp_path_factory.mktemp("count") / "run"
-    read_end, write_end = os.pipe()
+    said = path.parent / "said"
     child = os.fork()
     if not child:
-        os.dup2(write_end, 1)
-        victim.main(str(path), str(STEPS))
-        os.write(1, b"")
-        os._exit(0)
-    os.close(write_end)
-    with os.fdopen(read_end) as output:
-        text = output.read()
-    os.waitpid(child, 0)
+        status = 1
+        try:
+            with said.open("w") as output, contextlib.redirect_stdout(output):
+                victim.main(str(path), str(STEPS))
+            status = 0
+        finally:
+            os._exit(status)
+    assert victim.ended(child) == 0
+    text = said.read_text()
     return int(text.split()[-1])
 
 
