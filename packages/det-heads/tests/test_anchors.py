@@ -84,3 +84,22 @@ def test_sizes_must_fit_the_levels():
 def test_first_mmdetection_rounds_the_corners_of_exact_windows():
     found = cell_anchors((32.0,), (0.5, 1.0, 2.0), 4, "legacy_round")
     assert found.tolist() == [[-21, -9, 24, 12], [-14, -14, 17, 17], [-9, -21, 12, 24]]
+
+
+def test_inference_remembers_few_shapes_and_training_all():
+    anchors = Anchors(AnchorConfig(), STRIDES)
+
+    def of(width):
+        grids = [(-(-64 // stride), -(-width // stride)) for stride in STRIDES]
+        return anchors(grids, (64, width))
+
+    trained = of(64)
+    anchors.eval()
+    assert of(64) is trained
+    shapes = [96 + 32 * n for n in range(40)]
+    found = [of(width) for width in shapes]
+    assert of(shapes[-1]) is found[-1]
+    assert of(shapes[0]) is not found[0]
+    torch.testing.assert_close(of(shapes[0]), found[0])
+    assert sum(len(kept) for kept in (anchors._of_training, anchors._recent)) <= 17
+    assert of(64) is trained

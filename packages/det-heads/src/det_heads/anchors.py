@@ -78,6 +78,9 @@ def inside_image(anchors: Tensor, image_sizes: Tensor, straddle: float) -> Tenso
     return inside & (anchors[:, 2] < limit[:, 1]) & (anchors[:, 3] < limit[:, 0])
 
 
+_MOST_IN_INFERENCE = 16
+
+
 class Anchors(nn.Module):
     """All anchors of a pyramid: levels fine to coarse, then y, x, then anchor within the cell.
 
@@ -100,11 +103,13 @@ class Anchors(nn.Module):
         for level, (sizes, stride) in enumerate(zip(config.sizes, strides, strict=True)):
             cells = cell_anchors(sizes, config.ratios, stride, config.rounding)
             self.register_buffer(f"cells{level}", cells, persistent=False)
-        # One entry of about 4 MB per image shape; shapes are the few buckets of a configuration.
-        self._cache: dict[tuple[object, ...], Tensor] = {}
+        # About 4 MB per image shape. In training shapes are the few buckets of a configuration, and captured graphs may
+        # read these very tensors; in inference there may be hundreds.
+        self._of_training: dict[tuple[object, ...], Tensor] = {}
+        self._recent: dict[tuple[object, ...], Tensor] = {}
 
     def forward(self, grids: Sequence[tuple[int, int]], image_shape: tuple[int, int]) -> Tensor:
-        """Anchors of one padded image shape, remembered per shape and device.
+        """Anchors of one padded image shape, remembered per shape and device; in inference the last 16.
 
         Args:
             grids: (height, width) of each level's feature map.
@@ -114,10 +119,14 @@ class Anchors(nn.Module):
             [N, 4] float32, N = sum of ``height * width * A``.
         """
         key = (tuple(grids), image_shape, self.get_buffer("cells0").device)
-        if key not in self._cache:
-            levels = [self._level(level, grid, image_shape) for level, grid in enumerate(grids)]
-            self._cache[key] = torch.cat(levels)
-        return self._cache[key]
+        known = self._of_training if self.training or key in self._of_training else self._recent
+        anchors = known.pop(key, None)
+        if anchors is None:
+            anchors = torch.cat([self._level(level, grid, image_shape) for level, grid in enumerate(grids)])
+        known[key] = anchors  # the one used last is the last
+        for old in list(self._recent)[:-_MOST_IN_INFERENCE]:
+            self._recent.pop(old, None)
+        return anchors
 
     def _level(self, level: int, grid: tuple[int, int], image_shape: tuple[int, int]) -> Tensor:
         cells = self.get_buffer(f"cells{level}")
