@@ -141,7 +141,7 @@ class MaskHead(nn.Module):
             [R, 2P, 2P]; padding rows hold the predictor's bias.
         """
         hidden = pooled
-        used = torch.arange(len(pooled), device=pooled.device) < count if len(self.norms) else None
+        used = torch.arange(pooled.shape[0], device=pooled.device) < count if len(self.norms) else None
         for index, conv in enumerate(cast("Iterable[nn.Conv2d]", self.convs)):
             hidden = convolution_rows(hidden, conv.weight, conv.bias, count, padding=1, relu=not len(self.norms))
             if len(self.norms):

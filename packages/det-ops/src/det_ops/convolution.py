@@ -128,7 +128,7 @@ def _pair(size: Size) -> tuple[int, int]:
 )
 def _conv3x3(input, weight, _bias, padding):  # noqa: A002
     height, width = (size + 2 * around - 2 for size, around in zip(input.shape[2:], padding, strict=True))
-    return empty_nhwc(input, len(input), len(weight), height, width)
+    return empty_nhwc(input, input.shape[0], weight.shape[0], height, width)
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG001 - the name is torch's

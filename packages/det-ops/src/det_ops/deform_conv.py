@@ -121,7 +121,7 @@ def _check(
     fallback="four gathers and a matrix product, static, no host read",
 )
 def _deform_conv2d(input, offset, _mask, weight, _bias, _stride, _padding, _dilation):  # noqa: A002
-    return empty_nhwc(input, len(input), len(weight), *offset.shape[2:])
+    return empty_nhwc(input, input.shape[0], weight.shape[0], *offset.shape[2:])
 
 
 def _save(ctx, inputs, output):  # noqa: ARG001 - the name is torch's

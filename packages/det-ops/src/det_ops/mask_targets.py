@@ -126,7 +126,7 @@ def _check_padded(tensor: Tensor, name: str, ndim: int, dtype: torch.dtype, expe
     by=(5,),
 )
 def _rasterize_polygons(_edges, _polygons, _instances, _image_index, _instance, boxes, size, _legacy):
-    return boxes.new_empty((len(boxes), size, size), dtype=torch.float32)
+    return boxes.new_empty((boxes.shape[0], size, size), dtype=torch.float32)
 
 
 @operator(
@@ -138,4 +138,4 @@ def _rasterize_polygons(_edges, _polygons, _instances, _image_index, _instance, 
     by=(3,),
 )
 def _bitmap_targets(_bitmaps, _image_index, _instance, boxes, size, _aligned):
-    return boxes.new_empty((len(boxes), size, size), dtype=torch.float32)
+    return boxes.new_empty((boxes.shape[0], size, size), dtype=torch.float32)

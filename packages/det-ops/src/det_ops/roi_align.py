@@ -153,7 +153,7 @@ def _check(
 def _multilevel_roi_align(
     features, boxes, _image_index, _levels, height, width, _scales, _sampling_ratio, _aligned, channels_last
 ):
-    return empty_regions(features[0], len(boxes), (height, width), channels_last)
+    return empty_regions(features[0], boxes.shape[0], (height, width), channels_last)
 
 
 def _save(ctx, inputs, output):  # noqa: ARG001 - the name is torch's

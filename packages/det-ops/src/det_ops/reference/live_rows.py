@@ -14,7 +14,7 @@ from det_ops._layout import empty_nhwc_like, nhwc
 
 def mask(input: Tensor, count: Tensor) -> Tensor:  # noqa: A002
     """Which rows are live: bool `[R]`."""
-    return torch.arange(len(input), device=input.device) < count
+    return torch.arange(input.shape[0], device=input.device) < count
 
 
 def out_shape(
@@ -27,7 +27,7 @@ def out_shape(
     height, width = (
         (size + 2 * padding - side) // stride + 1 for size, side in zip(input.shape[2:], weight.shape[2:], strict=True)
     )
-    return len(input), len(weight), height, width
+    return input.shape[0], weight.shape[0], height, width
 
 
 def convolution_rows(
