@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from apps.common.evaluate import Evaluator, comparable, protocol_of
@@ -15,7 +16,17 @@ from det_coco import CocoIndex, Detections, Federation, load_split
 from testing.command_line import call, process, read
 
 
+@pytest.fixture
+def one_thread():
+    """As each of several processes has: other numbers of threads add in another order."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("one_thread")
 def test_processes_find_what_one_finds(mask_rcnn_run, shapes, tmp_path):
     """To the bit, in images that do not divide by the processes."""
     images = [image["id"] for image in read(shapes / "annotations" / "instances_val.json")["images"][:3]]

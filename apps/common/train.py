@@ -4,6 +4,8 @@ import dataclasses
 import functools
 import sys
 import time
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -125,30 +127,31 @@ def train(app: App, args: list[str]) -> None:
         print(f"Run: {run}", flush=True)
         evaluator = _evaluator(model, recipe, splits, job.device)
         pin_memory = job.device.type != "cpu"
-        result = _learn(
-            app,
-            model,
-            solver=recipe.solver,
-            batches=lambda step: training_batches(recipe, splits.train, step, pin_memory=pin_memory),
-            batch_size=recipe.data.batch,
-            device=job.device,
-            run=run,
-            settings=recipe.train,
-            evaluate=evaluator,
-            validation=lambda: iter(validation_loader(recipe, splits.val)),
-            resume=None if job.run is None else job.run.path,
-            data_fingerprint=splits.train.fingerprint,
-            surroundings=surroundings(splits),
-            config=config,
-        )
+        with _saying_how_to_go_on(app, run):
+            result = det_engine.train(
+                model,
+                solver=recipe.solver,
+                batches=lambda step: training_batches(recipe, splits.train, step, pin_memory=pin_memory),
+                batch_size=recipe.data.batch,
+                device=job.device,
+                run=run,
+                settings=recipe.train,
+                evaluate=evaluator,
+                validation=lambda: iter(validation_loader(recipe, splits.val)),
+                resume=None if job.run is None else job.run.path,
+                data_fingerprint=splits.train.fingerprint,
+                surroundings=surroundings(splits),
+                config=config,
+            )
         _report(app, run, evaluator, result, job.options.pictures)
         print(f"E2E Training Duration sec : {time.perf_counter() - began:.1f}")
 
 
-def _learn(app: App, model: Detector, *, run: RunDirectory, **arguments: Any) -> TrainResult:
-    """The training; one that is interrupted leaves its curves, and says how it goes on."""
+@contextmanager
+def _saying_how_to_go_on(app: App, run: RunDirectory) -> Generator[None]:
+    """A training; one that is interrupted leaves its curves, and says how it goes on."""
     try:
-        return det_engine.train(model, run=run, **arguments)
+        yield
     except Interrupted:
         if distributed.is_main():
             draw_curves(run)
