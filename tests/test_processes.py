@@ -65,7 +65,7 @@ def test_a_job_that_is_started_anew_goes_on(shapes, tmp_path, monkeypatch, capsy
 def test_another_batch_has_another_rate_and_fewer_steps(shapes, tmp_path, capsys):
     run = tmp_path / "run"
     options = ["--solver.warmup-steps", 0, "--solver.layer-decay", 0.5, "--train.log-interval", 1, "--pictures", 0]
-    assert train("faster_rcnn", shapes, run, *options, "--solver.steps", 2) == 0
+    assert train("faster_rcnn", shapes, run, *options, "--solver.milestones", 100, "--solver.steps", 2) == 0
     rate = read_metrics(run / "metrics.jsonl")[-2]["learning_rate"]
     assert call("faster_rcnn", "train", "--resume", run, "--data.batch", 4, "--solver.steps", 2, "--pictures", 0) == 0
     shown = capsys.readouterr().out

@@ -97,18 +97,18 @@ def test_deeper_and_longer_variants():
 def test_rates_steps_and_intervals_follow_the_batch_and_explicit_options_win():
     # The mlcommons reference on one device: batch 2, rate 0.0025, 720k steps, 480k/640k.
     app, recipe = APPS["mask_rcnn"], MASK["mask_rcnn_r50_fpn_1x_mlperf"]()
-    _, fitted, line = _parse(app, recipe, None, ["--data.batch", "2"])
+    _, fitted, line = _parse(app, recipe, None, ["--data.batch", "2"], resumed=False)
     assert fitted.solver.base_lr == pytest.approx(0.0025)
     assert (fitted.solver.milestones, fitted.solver.steps) == ((480_000, 640_000), 720_000)
     assert (fitted.train.checkpoint_interval, fitted.train.evaluation_interval) == (20_000, 80_000)
     assert fitted.detector == recipe.detector
     assert "0.02 -> 0.0025" in line
     arguments = ["--data.batch", "2", "--solver.steps", "7", "--train.evaluation-interval", "3"]
-    _, chosen, line = _parse(app, recipe, None, arguments)
+    _, chosen, line = _parse(app, recipe, None, arguments, resumed=False)
     assert (chosen.solver.steps, chosen.train.evaluation_interval) == (7, 3)
     assert "7 steps" in line
     # A run that goes on has its batch in the recipe already.
-    _, again, _ = _parse(app, fitted, None, [])
+    _, again, _ = _parse(app, fitted, None, [], resumed=True)
     assert again == fitted
 
 
@@ -118,7 +118,7 @@ def test_what_a_recipe_says_of_itself_is_no_option():
     assert "--summary" not in names
     assert "--train.seed" in names
     with pytest.raises(UsageError, match="number of classes"):
-        _parse(APPS["mask_rcnn"], MASK["tiny"](), None, ["--detector.num-classes", "3"])
+        _parse(APPS["mask_rcnn"], MASK["tiny"](), None, ["--detector.num-classes", "3"], resumed=False)
 
 
 @pytest.mark.parametrize(
