@@ -26,7 +26,7 @@ def test_all_that_was_interpreted_is_remarked(content, write, caplog):
         "area_missing": (2,),
     }  # fmt: skip
     assert [record.getMessage() for record in caplog.records] == [f"{file}: {r.message}" for r in index.remarks]
-    assert {record.levelname for record in caplog.records if "no 'area'" in record.msg % record.args} == {"INFO"}
+    assert {record.levelname for record in caplog.records if "without 'area'" in record.msg % record.args} == {"INFO"}
     assert pickle.loads(pickle.dumps(index)).remarks == index.remarks
 
 
