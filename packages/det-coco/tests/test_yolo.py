@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import numpy as np
@@ -258,3 +259,14 @@ def test_keypoints_that_are_not_there_are_said(yolo, tmp_path, capsys):
     assert main(["convert", str(yolo), str(tmp_path / "out"), "--to", "yolo", "--keypoints"]) == 2
     assert "has no keypoints to write" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("count", "says"),
+    [("3", "'nc' says 3 classes, but 'names' has 2"), ("4000000000", "'nc' must be a number"), ("0", "'nc' must be")],
+)
+def test_a_number_of_classes_that_is_not_that_of_the_names(yolo, count, says):
+    file = yolo / "data.yaml"
+    file.write_text(re.sub(r"(?m)^nc:.*\n", "", file.read_text()) + f"\nnc: {count}\n")
+    with pytest.raises(DataError, match=says):
+        splits(yolo)

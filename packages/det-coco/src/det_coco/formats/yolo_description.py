@@ -158,14 +158,22 @@ def _find(root: Path, text: str) -> Path | None:
     return next((path for path in candidates if path.exists()), None)
 
 
+# More would be a mistake, and take memory that the file does not explain.
+_MOST_CLASSES = 100_000
+
+
 def _names(file: Path, content: Mapping[str, Any]) -> dict[int, str]:
-    names = content.get("names")
-    if names is None and type(content.get("nc")) is int:
-        names = [f"class {number}" for number in range(content["nc"])]
+    names, count = content.get("names"), content.get("nc")
+    if count is not None and not (type(count) is int and 0 < count <= _MOST_CLASSES):
+        raise DataError(f"{file}: 'nc' must be a number of classes, 1 to {_MOST_CLASSES:,}, got {describe(count)}.")
+    if names is None and count is not None:
+        names = [f"class {number}" for number in range(count)]
     if isinstance(names, list):
         names = dict(enumerate(names))
     if not isinstance(names, dict) or not names or not all(type(k) is int and k >= 0 for k in names):
         raise DataError(f"{file}: 'names' must be a list of class names or number: name, got {describe(names)}.")
+    if count is not None and len(names) != count:
+        raise DataError(f"{file}: 'nc' says {count} classes, but 'names' has {len(names)}. Correct one.")
     return {number: str(name) for number, name in names.items()}
 
 
