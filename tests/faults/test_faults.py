@@ -3,17 +3,15 @@
     hatch run pytest tests/faults -s                             the figures
     DET_FAULTS=2000 hatch run pytest tests/faults -s             more of them
 
-Each fault ends a training in a fork of this process; then there must be a checkpoint as good as before, and the run
+Each fault ends a training in a process of its own; then there must be a checkpoint as good as before, and the run
 that goes on must end with the very bits of one that nothing happened to.
 """
 
-import contextlib
 import os
 import random
 import shutil
 import signal
 import time
-from pathlib import Path
 
 import pytest
 
@@ -26,46 +24,27 @@ STEPS = 14
 MOST = int(os.environ.get("DET_FAULTS", "100"))
 
 
-@pytest.fixture(scope="module", autouse=True)
-def warm(tmp_path_factory):
-    """What is loaded once is not loaded in each fork."""
-    assert victim.ended(victim.start(tmp_path_factory.mktemp("warm") / "run", 2)) == 0
-    import torch.utils.tensorboard  # noqa: F401
-
-
-@pytest.fixture(scope="module", autouse=True)
-def no_signal_ignored():
-    """As in a terminal: what is started under `nohup` ignores SIGHUP, and so does what it starts."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    yield
-    signal.signal(signal.SIGHUP, before)
+@pytest.fixture(scope="module")
+def victims():
+    victims = victim.Victims()
+    yield victims
+    victims.close()
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
+def whole(victims, tmp_path_factory):
     """A run that nothing happens to."""
     path = tmp_path_factory.mktemp("whole") / "run"
-    assert victim.ended(victim.start(path, STEPS)) == 0
+    assert victims.run(path, STEPS) == 0
     return RunDirectory(path)
 
 
 @pytest.fixture(scope="module")
-def operations(tmp_path_factory):
+def operations(victims, tmp_path_factory):
     """How many operations on files a run has."""
     path = tmp_path_factory.mktemp("count") / "run"
-    said = path.parent / "said"
-    child = os.fork()
-    if not child:
-        status = 1
-        try:
-            with said.open("w") as output, contextlib.redirect_stdout(output):
-                victim.main(str(path), str(STEPS))
-            status = 0
-        finally:
-            os._exit(status)
-    assert victim.ended(child) == 0
-    text = said.read_text()
-    return int(text.split()[-1])
+    assert victims.run(path, STEPS, "count") == 0
+    return int(path.with_suffix(".operations").read_text())
 
 
 def newest(run: RunDirectory) -> int:
@@ -90,36 +69,31 @@ def assert_as_if_nothing_had_been(run: RunDirectory, whole: RunDirectory) -> Non
     assert leftovers == []
 
 
-def go_on(path: Path) -> None:
-    """To the end; a folder in which nothing had begun is begun anew."""
-    assert victim.ended(victim.start(path, STEPS)) == 0
-
-
-def test_killed_at_operations_on_files(whole, operations, tmp_path):
+def test_killed_at_operations_on_files(victims, whole, operations, tmp_path):
     """At every one in turn, as far as the time allows; a run is killed again and again on its way."""
     rounds = min(MOST // 2, operations)
     moments = [1 + round(number * (operations - 1) / max(1, rounds - 1)) for number in range(rounds)]
     for moment in moments:
         path = tmp_path / "run"
         shutil.rmtree(path, ignore_errors=True)
-        assert victim.ended(victim.start(path, STEPS, "kill", moment)) == -signal.SIGKILL, moment
+        assert victims.run(path, STEPS, "kill", moment) == -signal.SIGKILL, moment
         newest(RunDirectory(path))
-        go_on(path)
+        assert victims.run(path, STEPS) == 0
         assert_as_if_nothing_had_been(RunDirectory(path), whole)
     print(f"\nkilled at {rounds} of {operations} operations on files: {rounds} went on to the same bits")
 
 
-def test_killed_at_drawn_moments(whole, tmp_path):
+def test_killed_at_drawn_moments(victims, whole, tmp_path):
     """Again and again on the way of a run, which never falls behind a checkpoint that it had."""
     draw, kills, runs = random.Random(3), 0, 0
     while kills < MOST // 2:
         path = tmp_path / f"run-{runs}"
         reached, status = -1, -signal.SIGKILL
         while status == -signal.SIGKILL:
-            process = victim.start(path, STEPS, "slow")
+            process = victims.start(path, STEPS, "slow")
             time.sleep(draw.uniform(0.05, 1.0))
             os.kill(process, signal.SIGKILL)
-            status = victim.ended(process)
+            status = victims.ended()
             kills += status != 0
             assert status in (0, -signal.SIGKILL)
             assert newest(RunDirectory(path)) >= reached
@@ -129,45 +103,45 @@ def test_killed_at_drawn_moments(whole, tmp_path):
     print(f"\nkilled {kills} times at drawn moments of {runs} runs: no checkpoint lost, all ended with the same bits")
 
 
-def test_a_disk_that_is_full_from_some_operation_on(whole, operations, tmp_path):
+def test_a_disk_that_is_full_from_some_operation_on(victims, whole, operations, tmp_path):
     """One message and status 2, and what was written before is there; with room again it goes on."""
     rounds = min(MOST // 4, operations)
     for number in range(rounds):
         moment = 1 + round(number * (operations - 1) / max(1, rounds - 1))
         path = tmp_path / "run"
         shutil.rmtree(path, ignore_errors=True)
-        assert victim.ended(victim.start(path, STEPS, "full", moment)) in (0, 2), moment
+        assert victims.run(path, STEPS, "full", moment) in (0, 2), moment
         run = RunDirectory(path)
         if run.path.exists():
             newest(run)
-        go_on(path)
+        assert victims.run(path, STEPS) == 0
         assert_as_if_nothing_had_been(run, whole)
     print(f"\na full disk at {rounds} of {operations} operations: one message each, all went on to the same bits")
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
-def test_stopped_by_a_signal_at_drawn_moments(whole, tmp_path, name):
+def test_stopped_by_a_signal_at_drawn_moments(victims, whole, tmp_path, name):
     """Status 128 + its number, a checkpoint of the last step, and the same bits in the end."""
     draw, number = random.Random(name), getattr(signal, name)
     stopped = 0
     for turn in range(max(2, MOST // 20)):
         path = tmp_path / f"run-{turn}"
-        process = victim.start(path, STEPS, "slow")
+        process = victims.start(path, STEPS, "slow")
         time.sleep(draw.uniform(0.3, 1.0))
         os.kill(process, number)
-        status = victim.ended(process)
+        status = victims.ended()
         # Before the training began, or after it had ended, the signal does what it does to every program.
         assert status in (0, 128 + number, 130, -number), status
         stopped += status == 128 + number
-        go_on(path)
+        assert victims.run(path, STEPS) == 0
         assert_as_if_nothing_had_been(RunDirectory(path), whole)
     print(f"\n{name}: {stopped} of {turn + 1} were stopped within the training, all went on to the same bits")
 
 
 @pytest.mark.parametrize("kind", ["slow", "clock"])
-def test_a_slow_disk_and_a_clock_that_jumps_change_nothing(whole, tmp_path, kind):
+def test_a_slow_disk_and_a_clock_that_jumps_change_nothing(victims, whole, tmp_path, kind):
     path = tmp_path / "run"
-    assert victim.ended(victim.start(path, STEPS, kind)) == 0
+    assert victims.run(path, STEPS, kind) == 0
     assert_as_if_nothing_had_been(RunDirectory(path), whole)
 
 

@@ -1,19 +1,19 @@
 """A training that dies where it is told to: what the tests of faults start, in a process of its own.
 
-python -m tests.faults.victim RUN STEPS [KIND [NUMBER]]
-
-It goes on where there is a checkpoint. KIND and NUMBER say what happens at which operation on files (counted from 1,
-opening, writing, flushing, linking, renaming and deleting beneath RUN): `kill` ends the process as kill -9 does, `full`
-says from then on that the disk is full, `count` prints how many there were. `slow` delays each, and `clock` moves the
-clock by hours with each.
+`Victims().start(RUN, STEPS, KIND, NUMBER)` goes on where there is a checkpoint. KIND and NUMBER say what happens at
+which operation on files (counted from 1, opening, writing, flushing, linking, renaming and deleting beneath RUN):
+`kill` ends the process as kill -9 does, `full` says from then on that the disk is full, `count` writes how many there
+were to RUN.operations. `slow` delays each, and `clock` moves the clock by hours with each.
 """
 
 import errno
 import itertools
+import json
 import os
 import pathlib
 import shutil
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -136,29 +136,71 @@ def main(path: str, steps: str, kind: str = "count", number: str = "0") -> None:
         shutil.rmtree(run.path, ignore_errors=True)
     learn(run.path, int(steps), fresh=fresh)
     if kind == "count":
-        print(disk.done)
+        run.path.with_suffix(".operations").write_text(str(disk.done))
 
 
-def start(*arguments: object) -> int:
-    """The same in a fork of this process, which has loaded torch already; its process id."""
-    sys.stdout.flush()
-    child = os.fork()
-    if not child:
-        status = 1
-        try:
-            torch.set_num_threads(1)
-            status = cli.run_main(lambda: main(*map(str, arguments)))
-        finally:
-            os._exit(status)
-    return child
+class Victims:
+    """Starts trainings, one at a time, from a process that has loaded torch and computed nothing.
+
+    A fork of a process in which threads have worked, as those of pytest have, may wait for ever for what they held.
+    """
+
+    def __init__(self) -> None:
+        self._server = subprocess.Popen(
+            [sys.executable, "-m", "tests.faults.victim"],
+            cwd=Path(__file__).parents[2],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def start(self, *arguments: object) -> int:
+        """Begin a training with the arguments of `main`; its process id."""
+        assert self._server.stdin is not None
+        print(json.dumps([str(argument) for argument in arguments]), file=self._server.stdin, flush=True)
+        return self._answer()
+
+    def ended(self) -> int:
+        """Status of the training when it has ended; minus the number of the signal that ended it."""
+        return self._answer()
+
+    def run(self, *arguments: object) -> int:
+        """Train until it ends; its status."""
+        self.start(*arguments)
+        return self.ended()
+
+    def close(self) -> None:
+        """Let the server end."""
+        assert self._server.stdin is not None
+        assert self._server.stdout is not None
+        self._server.stdin.close()
+        self._server.wait()
+        self._server.stdout.close()
+
+    def _answer(self) -> int:
+        assert self._server.stdout is not None
+        return int(self._server.stdout.readline())
 
 
-def ended(process: int) -> int:
-    """Status of a process when it has ended; minus the number of the signal that ended it."""
-    _, status = os.waitpid(process, 0)
-    return os.waitstatus_to_exitcode(status)
+def serve() -> None:
+    """Fork for each line on standard input; say the child's process id and, when it has ended, its status."""
+    import torch.utils.tensorboard
+
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # as in a terminal; under `nohup` it is ignored
+    torch.set_num_threads(1)
+    for line in sys.stdin:
+        child = os.fork()
+        if not child:
+            status = 1
+            try:
+                os.dup2(2, 1)  # standard output is for answers
+                status = cli.run_main(lambda: main(*json.loads(line)))  # noqa: B023 - called at once
+            finally:
+                os._exit(status)
+        print(child, flush=True)
+        _, status = os.waitpid(child, 0)
+        print(os.waitstatus_to_exitcode(status), flush=True)
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)
-    raise SystemExit(cli.run_main(lambda: main(*sys.argv[1:])))
+    serve()
