@@ -184,6 +184,8 @@ class Victims:
 
 def serve() -> None:
     """Fork for each line on standard input; say the child's process id and, when it has ended, its status."""
+    # What a training loads on its way, for seconds, is loaded once.
+    import torch._dynamo
     import torch.utils.tensorboard
 
     signal.signal(signal.SIGHUP, signal.SIG_DFL)  # as in a terminal; under `nohup` it is ignored
