@@ -561,6 +561,16 @@ def test_changes_are_a_json_patch(clean, tmp_path):
         assert json.loads((tmp_path / "mended" / "annotations" / f"instances_{split}.json").read_text()) == content
 
 
+@pytest.mark.parametrize("option", ["--page", "--json", "--fix"])
+def test_what_cannot_be_written_is_said_before_anything_is_read(clean, tmp_path, capsys, monkeypatch, option):
+    monkeypatch.setattr("det_coco.doctor.command.check_data", lambda *_, **__: pytest.fail("it was read"))
+    (tmp_path / "file").write_text("mine")
+    assert main(["check", str(clean), "--page", str(tmp_path / "page.html"), option, str(tmp_path / "file" / "x")]) == 2
+    assert f"{tmp_path / 'file' / 'x'} cannot be written: " in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    assert (tmp_path / "file").read_text() == "mine"
+
+
 def test_nothing_is_overwritten(clean, tmp_path, capsys):
     before = sorted(clean.rglob("*"))
     assert main(["check", str(clean), "--page", str(tmp_path / "page.html"), "--fix", str(clean)]) == 2

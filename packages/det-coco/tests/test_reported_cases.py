@@ -348,7 +348,7 @@ def test_masks_are_not_evaluated_against_boxes(base, write, caplog):
         assert evaluate(index, rows)["segm"]["AP"] == pytest.approx(1)
         assert evaluate(index, rows[1:])["segm"]["AP"] == pytest.approx(1)
         assert evaluate(index, rows[1:])["bbox"]["AP"] < 0.9
-    assert "1 of 6 objects have no mask. They are left out of the evaluation of masks" in caplog.text
+    assert "1 of 6 objects has no mask and is left out of the evaluation of masks" in caplog.text
     for annotation in base["annotations"]:
         annotation["segmentation"] = []
     index = CocoIndex.load(*write(base))
@@ -466,7 +466,7 @@ def test_pictures_are_found_in_another_spelling(base, write, caplog, name):
     (folder / "CAF\u00c9 1.png").write_bytes(b"")
     base["images"][0]["file_name"] = "Caf\u00e9 1.PNG"
     file.write_text(json.dumps(base))
-    with pytest.raises(DataError, match="are missing from"):
+    with pytest.raises(DataError, match="is missing from"):
         CocoIndex.load(file, folder)
 
 
@@ -502,6 +502,6 @@ def test_names_that_lead_nowhere(base, write, name):
     file, folder = write(base)
     base["images"][0]["file_name"] = name
     file.write_text(json.dumps(base))
-    with pytest.raises(DataError, match="1 of the 1 images of") as caught:
+    with pytest.raises(DataError, match="1 of the 1 image of") as caught:
         CocoIndex.load(file, folder)
     assert len(str(caught.value)) < 600
