@@ -89,6 +89,8 @@ def test_evaluation_works_without_annotation_ids(base, write):
         ({"bbox": [60, 60, -6, 46]}, r"result 1 \(image 1\) has a negative width or height: \[60.0, 60.0, -6.0"),
         ({"bbox": [60, 60, 6, -1e-3]}, r"'bbox' of result 1 \(image 1\) has a negative width or height"),
         ({"bbox": [True, 1, 2, 3]}, r"'bbox' of result 1 must be 4 finite numbers"),
+        ({"bbox": {1, 2, 3, 4}}, r"'bbox' of result 1 must be 4 finite numbers, got \{1, 2, 3, 4\}"),
+        ({"bbox": {1: 2, 3: 4, 5: 6, 7: 8}}, "'bbox' of result 1 must be 4 finite numbers, got an object with"),
         ({"score": True}, "'score' of result 1 must be a finite number, got True"),
         ({"image_id": True}, "'image_id' of result 1 must be a finite number, got True"),
         ({"category_id": 1.5}, "'category_id' of result 1 must be a whole number, got 1.5"),
@@ -224,6 +226,14 @@ def test_rows_in_other_forms_are_read(base, write):
         metrics = evaluate(index, (r for r in [other]))
         assert metrics["bbox"]["AP"] == metrics["segm"]["AP"] == pytest.approx(1)
         assert {key: str(value) for key, value in other.items()} == before
+
+
+def test_rows_whose_masks_are_null_have_boxes(base, write):
+    index = CocoIndex.load(*write(base))
+    rows = [{**perfect(base)[0], "segmentation": None}]
+    assert evaluate(index, rows, "bbox")["bbox"]["AP"] == pytest.approx(1)
+    with pytest.raises(DataError, match="Results without 'segmentation' cannot be evaluated as masks"):
+        evaluate(index, rows)
 
 
 def test_polygons_of_rows_are_cut_off_far_outside(base, write):
