@@ -32,6 +32,7 @@ from det_models.named import (
     yolact_resnet101,
 )
 from det_models.predictor import Predictor
+from det_models.tiling import Tiling
 from det_models.weights import Weights, open_weights
 
 __all__ = [
@@ -44,6 +45,7 @@ __all__ = [
     "ModelConfig",
     "OptionError",
     "Predictor",
+    "Tiling",
     "Weights",
     "YolactBackboneConfig",
     "__version__",
