@@ -1,6 +1,6 @@
 """Detections of many images as arrays, and the rows of a COCO results file that they stand for."""
 
-import math
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import chain, pairwise
@@ -9,6 +9,7 @@ from typing import Any, cast
 import numpy as np
 
 from det_coco._coco_api import coco_mask
+from det_coco._compiled import compiled
 from det_coco._describe import describe
 from det_coco._groups import take_groups
 from det_coco._row_masks import mask_of_row
@@ -105,6 +106,10 @@ class Detections:
         if isinstance(rows, Mapping | str) or not isinstance(rows, Iterable):
             raise DataError(f"Results must be a list of rows, one for each detection, got {describe(rows)}.")
         rows = rows if isinstance(rows, list | tuple) else list(rows)
+        if compiled is not None and index.skeleton is None and isinstance(rows, list):
+            plain = compiled.row_columns(rows)  # None if any row is not exactly as a results file has it
+            if plain is not None:
+                return Detections(**plain)
         mappings = all(issubclass(kind, Mapping) for kind in set(map(type, rows)))
         for number, row in enumerate(() if mappings else rows):
             if not isinstance(row, Mapping):
@@ -262,7 +267,7 @@ def _fault(row: Any, number: int, key: str, length: int) -> str | None:
         return f"Result {number} has no '{key}'. Every result needs image_id, category_id, bbox and score."
     value = row[key]
     numbers = list(value) if length and isinstance(value, list | tuple | np.ndarray) else [value]
-    plain = all(isinstance(v, _NUMBERS) and not isinstance(v, bool) and math.isfinite(v) for v in numbers)
+    plain = all(isinstance(v, _NUMBERS) and not isinstance(v, bool) and abs(v) <= sys.float_info.max for v in numbers)
     if plain and len(numbers) == (length or 1):
         return None
     what = f"{length} finite numbers" if length else "a finite number"
