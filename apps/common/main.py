@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable
-from functools import partial
+from functools import partial, wraps
 
 from apps.common.app import App
 from apps.common.benchmark import benchmark
@@ -11,6 +11,7 @@ from apps.common.compare import compare
 from apps.common.convert import convert
 from apps.common.convert_data import convert_data
 from apps.common.evaluate import evaluate
+from apps.common.naming import options_named
 from apps.common.predict import predict
 from apps.common.replay import replay
 from apps.common.report import report
@@ -40,7 +41,7 @@ COMMANDS: dict[str, Command] = {
 
 def main(app: App, args: list[str] | None = None) -> int:
     """Run a command of an app and return its exit status (see :func:`det_engine.cli.run_main`)."""
-    commands = {name: _bound(command, app) for name, command in COMMANDS.items()}
+    commands = {name: _bound(name, command, app) for name, command in COMMANDS.items()}
     arguments = sys.argv[1:] if args is None else args
     count = _processes_wanted(arguments)
     if count > 1 and not distributed.is_launched():
@@ -59,7 +60,10 @@ def _processes_wanted(args: list[str]) -> int:
     return int(number) if number is not None and number.isdecimal() else 1
 
 
-def _bound(command: Command, app: App) -> Callable[[list[str]], int | None]:
-    bound = partial(command, app)
-    bound.__doc__ = command.__doc__  # which the list of commands shows
+def _bound(name: str, command: Command, app: App) -> Callable[[list[str]], int | None]:
+    @wraps(command)  # whose first line the list of commands shows
+    def bound(args: list[str]) -> int | None:
+        with options_named(app, name):
+            return command(app, args)
+
     return bound

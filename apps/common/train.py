@@ -15,7 +15,7 @@ import tyro
 
 import det_engine
 from apps.common.app import App, with_classes
-from apps.common.config import Recipe
+from apps.common.config import Recipe, at_least
 from apps.common.consequences import HABITS, fitted_schedule, fitted_sizes, without_frozen
 from apps.common.data import training_batches, validation_loader
 from apps.common.detecting import autocast_name
@@ -75,6 +75,9 @@ class TrainOptions:
     pictures: int = 8
     """Held-out images drawn beside the truth at the end."""
     values: Annotated[Recipe, tyro.conf.arg(name="")]
+
+    def __post_init__(self) -> None:
+        at_least(self, pictures=0)
 
 
 FIRST = (
