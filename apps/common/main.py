@@ -8,6 +8,7 @@ from apps.common.app import App
 from apps.common.benchmark import benchmark
 from apps.common.check import check
 from apps.common.compare import compare
+from apps.common.completion import show_completion
 from apps.common.convert import convert
 from apps.common.convert_data import convert_data
 from apps.common.evaluate import evaluate
@@ -16,6 +17,7 @@ from apps.common.predict import predict
 from apps.common.replay import replay
 from apps.common.report import report
 from apps.common.show_recipes import show_recipes
+from apps.common.show_weights import show_weights
 from apps.common.train import train
 from det_backbones import WeightsError
 from det_coco import DataError
@@ -24,6 +26,13 @@ from det_engine.cli import UsageError, dispatch, run_main, take_option
 from det_models import CheckpointError, OptionError
 
 Command = Callable[[App, list[str]], int | None]
+
+
+def completion(app: App, args: list[str]) -> None:
+    """Print what bash and zsh need to complete commands and options."""
+    show_completion(app, args, COMMANDS)
+
+
 COMMANDS: dict[str, Command] = {
     "train": train,
     "eval": evaluate,
@@ -36,6 +45,8 @@ COMMANDS: dict[str, Command] = {
     "compare": compare,
     "replay": replay,
     "recipes": show_recipes,
+    "weights": show_weights,
+    "completion": completion,
 }
 
 

@@ -59,7 +59,8 @@ class TrainOptions:
     """Data set: a folder or an annotation file of COCO's or another format; by default a small synthetic one, made in
     your cache on first use."""
     weights: str | None = None
-    """Weights to start from: a file of ours or of another system, or none; by default what the recipe names."""
+    """Weights to start from: a file of ours or of another system, the name of a published detector (`weights` lists
+    them), or none; by default what the recipe names."""
     weights_parts: tuple[str, ...] = ()
     """Parts of a detector's weights to take, such as backbone; what is left out starts at random. By default all."""
     drop_mismatched: bool = False
