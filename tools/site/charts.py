@@ -41,7 +41,7 @@ def _svg(rows: Mapping[str, tuple[str, float, str, float]]) -> str:
     parts, top = [], _GAP
     for title, (ours, mine, peer, theirs) in rows.items():
         head, _, detail = title.partition("|")
-        scale = (_WIDTH - _LEFT - 150) / max(mine, theirs)
+        scale = (_WIDTH - _LEFT - 190) / max(mine, theirs)
         parts += [
             _text(0, top + 13, escape(head)),
             _text(0, top + _BAR + 13, escape(detail), opacity=0.7),
