@@ -40,7 +40,7 @@ CLAUSES = re.compile(
     re.IGNORECASE,
 )
 SHAPE = re.compile(
-    r"(?:(?<![\w\]])|(?<=Tensor))\[(?!')(?=[^\]]*(?:[A-Z]|\.\.\.|\bh, w\b)|\d+\])"
+    r"(?:(?<![\w\]])|(?<=Tensor))\[(?!')(?=[^\]]*(?:[A-Z]|\.\.\.|\bh, w\b)|\d+\]|(?<=`\[)\d+(?:, \d+)+\]`)"
     r"[\w.*+/×()' -]+(?:, ?[\w.*+/×()' -]+)*,?\]"
 )
 SHAPE_IN_WORDS = re.compile(r"\bscalars?\b|\b(?:any|the same|equal|its|whose|of the) shapes?\b")
