@@ -11,6 +11,7 @@ from apps.common.compare import compare
 from apps.common.convert import convert
 from apps.common.convert_data import convert_data
 from apps.common.evaluate import evaluate
+from apps.common.export import export
 from apps.common.predict import predict
 from apps.common.replay import replay
 from apps.common.report import report
@@ -30,6 +31,7 @@ COMMANDS: dict[str, Command] = {
     "benchmark": benchmark,
     "check": check,
     "convert": convert,
+    "export": export,
     "convert-data": convert_data,
     "report": report,
     "compare": compare,
