@@ -12,7 +12,7 @@ import torch
 from det_models.checkpoints import CheckpointError
 from det_models.errors import missing_extra
 
-__all__ = ["Run", "open_runtime", "read_card"]
+__all__ = ["Run", "onnx_session", "open_runtime", "read_card"]
 
 Run = Callable[[np.ndarray, np.ndarray], dict[str, np.ndarray]]
 """Outputs by name, of `images` [B, 3, H, W] and `image_sizes` [B, 2]."""
@@ -60,10 +60,21 @@ def open_runtime(path: Path, card: Mapping[str, Any], device: torch.device) -> R
 
 
 def _of_onnx(path: Path) -> str | None:
-    return _onnx_session(path, torch.device("cpu"), read_only=True).get_modelmeta().custom_metadata_map.get("det")
+    return onnx_session(path, torch.device("cpu"), read_only=True).get_modelmeta().custom_metadata_map.get("det")
 
 
-def _onnx_session(path: Path, device: torch.device, *, read_only: bool = False) -> Any:
+def onnx_session(path: Path, device: torch.device, *, read_only: bool = False) -> Any:
+    """A graph in ONNX Runtime, with as many threads as PyTorch has.
+
+    Args:
+        path: The file.
+        device: Where it runs.
+        read_only: Whether only its metadata are wanted.
+
+    Raises:
+        CheckpointError: This ONNX Runtime has nothing for the device.
+        OptionError: There is no ONNX Runtime.
+    """
     try:
         import onnxruntime
     except ImportError as error:
@@ -81,7 +92,7 @@ def _onnx_session(path: Path, device: torch.device, *, read_only: bool = False) 
 
 
 def _onnx(path: Path, card: Mapping[str, Any], device: torch.device) -> Run:
-    session = _onnx_session(path, device)
+    session = onnx_session(path, device)
     names = list(card["outputs"])
 
     def run(images: np.ndarray, image_sizes: np.ndarray) -> dict[str, np.ndarray]:

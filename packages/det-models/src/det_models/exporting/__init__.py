@@ -2,25 +2,30 @@
 
 import json
 import os
+import shutil
 import tempfile
-from collections.abc import Iterable
-from contextlib import redirect_stdout
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from io import StringIO
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
+from det_coco import BatchShape
+from det_models.config import ModelConfig
 from det_models.conversion import described
 from det_models.errors import OptionError
+from det_models.exported.fitting import FittingResize
+from det_models.exporting.ascend import atc_command, prepare
 from det_models.exporting.card import card_of, card_path, example_path
 from det_models.exporting.example import example
-from det_models.exporting.onnx import write_onnx
+from det_models.exporting.int8 import quantize
+from det_models.exporting.onnx import quiet, write_onnx
 from det_models.exporting.openvino import write_openvino
 from det_models.exporting.program import Program, exported_program
 from det_models.exporting.settings import SUFFIXES, Precision, Settings, Target, shapes_of
 from det_models.exporting.torch_archives import write_aoti, write_pt2
+from det_models.images import batches_of
 from det_models.inference import optimize_for_inference, plain_tensors
 from det_models.weights import Weights, open_weights
 
@@ -80,20 +85,32 @@ def export(
     network = optimize_for_inference(source.build(), torch.device("cpu"))
     program = Program(network, model, preprocessing=preprocessing, masks=masks).eval()
     shapes = shapes_of(model, size, buckets=buckets)
+    pictures = list(calibration)
     written: dict[tuple[int, int], Path] = {}
     for shape in shapes:
         file = path if len(shapes) == 1 else path.with_stem(f"{path.stem}-{shape[0]}x{shape[1]}")
         with plain_tensors():
-            card = _write(program, source, settings, shape, file)
+            card = _write(program, source, settings, shape, file, pictures)
         written[shape] = file
     card["files"] = [[*shape, file.name] for shape, file in written.items()]
     card_path(path).write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
     example_path(path).write_text(example(card, card_path(path).name), encoding="utf-8")
+    if ascend:
+        commands = [atc_command(file, int(batch), shape) for shape, file in written.items()]
+        path.with_suffix(".atc.sh").write_text("\n".join(commands), encoding="utf-8")
     beside = [file.with_suffix(".bin") for file in written.values() if to == "openvino"]
+    beside += [path.with_suffix(".atc.sh")] if ascend else []
     return [*written.values(), *beside, example_path(path), card_path(path)]
 
 
-def _write(program: Program, source: Weights, settings: Settings, shape: tuple[int, int], file: Path) -> dict[str, Any]:
+def _write(
+    program: Program,
+    source: Weights,
+    settings: Settings,
+    shape: tuple[int, int],
+    file: Path,
+    pictures: Sequence[Any],
+) -> dict[str, Any]:
     """Write one file, and return its card."""
     model = replace(source.network(), buckets=(shape,))
     exported = exported_program(program, shape, settings.batch, DTYPES.get(settings.precision))
@@ -112,20 +129,40 @@ def _write(program: Program, source: Weights, settings: Settings, shape: tuple[i
     elif settings.to == "aoti":
         write_aoti(exported, file, metadata=card)
     else:
-        _write_onnx(exported, card, file)
+        with tempfile.TemporaryDirectory() as folder:
+            feeds = [_feed(program, model, settings, picture) for picture in pictures]
+            graph = _graph(exported, card, Path(folder), feeds, prepare if settings.ascend else None)
+            if settings.to == "openvino":
+                write_openvino(graph, file, metadata=card)
+            else:
+                shutil.copyfile(graph, file)
     return card
 
 
-def _write_onnx(exported: Any, card: dict[str, Any], file: Path) -> None:
+def _graph(
+    exported: Any, card: dict[str, Any], folder: Path, feeds: Sequence[Any], prepare: Callable[[Any], None] | None
+) -> Path:
+    """The program as a graph of ONNX in a folder."""
+    graph = folder / "float.onnx"
     names = {"inputs": list(card["inputs"]), "outputs": list(card["outputs"])}
-    with redirect_stdout(StringIO()):  # the exporter tells of its stages
-        if card["to"] == "onnx":
-            write_onnx(exported, file, **names, metadata=card)
-            return
-        with tempfile.TemporaryDirectory() as folder:
-            graph = Path(folder) / "detector.onnx"
-            write_onnx(exported, graph, **names, metadata=card)
-            write_openvino(graph, file, metadata=card)
+    with quiet():
+        write_onnx(exported, graph, **names, metadata=card, prepare=prepare)
+    if card["precision"] != "int8":
+        return graph
+    quantize(graph, folder / "int8.onnx", feeds)
+    return folder / "int8.onnx"
+
+
+def _feed(program: Program, model: ModelConfig, settings: Settings, picture: Any) -> dict[str, Any]:
+    """A picture as the file takes it."""
+    resize = FittingResize.of(model.resize, model.buckets)
+    ((_, batch),) = batches_of([picture], resize, BatchShape(buckets=model.buckets, masks="none"), 1)
+    images = batch["images"]
+    if settings.preprocessing == "out":
+        images = program.network.normalize(batch)
+    count = 1 if settings.batch == "dynamic" else settings.batch
+    feed = {"images": images, "image_sizes": batch["image_sizes"]}
+    return {name: value.repeat(count, *[1] * (value.ndim - 1)).contiguous().numpy() for name, value in feed.items()}
 
 
 def _outputs(exported: Any, settings: Settings) -> dict[str, tuple[str, list[Any]]]:

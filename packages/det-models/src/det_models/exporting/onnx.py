@@ -1,7 +1,10 @@
 """Programs as graphs of ONNX, in its standard domain."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +12,21 @@ import torch
 
 from det_models.errors import missing_extra
 
-__all__ = ["OPSET", "write_onnx"]
+__all__ = ["OPSET", "quiet", "write_onnx"]
 
 OPSET = 18
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Within it, libraries tell of their stages to nobody; their errors are raised."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with redirect_stdout(StringIO()):
+            yield
+    finally:
+        logging.disable(before)
 
 
 def write_onnx(

@@ -20,7 +20,7 @@ PRECISIONS = {
     "pt2": ("fp32", "fp16", "bf16"),
     "aoti": ("fp32", "fp16", "bf16"),
 }
-"""What each target can be written in: ONNX Runtime has no convolution in bfloat16, and torch.export no whole numbers."""
+"""What each target can be written in: ONNX Runtime has no convolution in bfloat16, torch.export none in int8."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,7 @@
 """Greedy non-maximum suppression in ONNX: the two forms of `det_ops.reference.nms`, of a fixed number of steps.
 
-`L` images or groups, `N` boxes, `K` slots of the result, `R` boxes of a block. No value decides what runs: there is no Loop,
-no NonZero, and no NonMaxSuppression, whose ties and thresholds are each runtime's own.
+`L` images or groups, `N` boxes, `K` slots of the result, `R` boxes of a block. No value decides what runs: there is
+no Loop, no NonZero, and no NonMaxSuppression, whose ties and thresholds are each runtime's own.
 """
 
 from typing import Any
