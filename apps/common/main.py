@@ -12,6 +12,7 @@ from apps.common.completion import show_completion
 from apps.common.convert import convert
 from apps.common.convert_data import convert_data
 from apps.common.evaluate import evaluate
+from apps.common.export import export
 from apps.common.naming import options_named
 from apps.common.predict import predict
 from apps.common.replay import replay
@@ -40,6 +41,7 @@ COMMANDS: dict[str, Command] = {
     "benchmark": benchmark,
     "check": check,
     "convert": convert,
+    "export": export,
     "convert-data": convert_data,
     "report": report,
     "compare": compare,

@@ -81,7 +81,7 @@ def open_detector(app: App, path: Path, recipe: str | None = None) -> Weights:
     _refuse_other_app(app, weights)
     if recipe is None:
         return weights
-    if weights.kind == "run":
+    if weights.kind in ("run", "exported"):
         raise UsageError(f"{path} has its own recipe; leave out --recipe.")
     return weights.on_images_of(app.recipes[recipe]().model())
 

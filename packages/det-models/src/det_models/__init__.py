@@ -19,6 +19,7 @@ from det_models.description import describe
 from det_models.detections import Detections
 from det_models.detector_config import DetectorConfig
 from det_models.errors import OptionError
+from det_models.exporting import export
 from det_models.keypoints import KeypointDetectorConfig, torchvision_keypoint_config
 from det_models.loading import load
 from det_models.named import (
@@ -58,6 +59,7 @@ __all__ = [
     "describe",
     "detectron2_cascade_config",
     "detectron2_config",
+    "export",
     "faster_rcnn_r50_fpn",
     "find_published",
     "load",
