@@ -86,6 +86,7 @@ def export(
     program = Program(network, model, preprocessing=preprocessing, masks=masks).eval()
     shapes = shapes_of(model, size, buckets=buckets)
     pictures = list(calibration)
+    card: dict[str, Any] = {}
     written: dict[tuple[int, int], Path] = {}
     for shape in shapes:
         file = path if len(shapes) == 1 else path.with_stem(f"{path.stem}-{shape[0]}x{shape[1]}")

@@ -61,8 +61,9 @@ def _narrow(graph: Any, node: ir.Node) -> None:
     if not wide:
         return
     for number in wide:
-        cast = ir.node("Cast", [node.inputs[number]], {"to": ir.DataType.INT32})
-        cast.outputs[0].dtype, cast.outputs[0].shape = ir.DataType.INT32, node.inputs[number].shape
+        value: Any = node.inputs[number]
+        cast = ir.node("Cast", [value], {"to": ir.DataType.INT32})
+        cast.outputs[0].dtype, cast.outputs[0].shape = ir.DataType.INT32, value.shape
         graph.insert_before(node, cast)
         node.replace_input_with(number, cast.outputs[0])
     (output,) = node.outputs

@@ -7,9 +7,8 @@ no Loop, no NonZero, and no NonMaxSuppression, whose ties and thresholds are eac
 from typing import Any
 
 import numpy as np
-from onnxscript.onnx_opset import opset18 as op
 
-from det_ops.onnx.values import constant, flattened, unflattened
+from det_ops.onnx.values import constant, flattened, op, unflattened
 from det_ops.reference.nms import ROWS_AT_ONCE, STEP, float32_floor
 
 NODES_PER_ROUND = 22
@@ -106,7 +105,7 @@ def _by_scan(
     settled = []
     for start in range(0, count, ROWS_AT_ONCE):
         end = min(start + ROWS_AT_ONCE, count)
-        rows = [_part(values, 2, 0, end - start) for values in (low, high, size)]
+        rows: Any = [_part(values, 2, 0, end - start) for values in (low, high, size)]
         strikes = _strikes(*rows, low, high, size, threshold, offset)  # [L, R, N - start]
         if groups is not None:
             own = op.Unsqueeze(_part(groups, 1, 0, end - start), [2])
