@@ -105,8 +105,8 @@ def _by_scan(
     settled = []
     for start in range(0, count, ROWS_AT_ONCE):
         end = min(start + ROWS_AT_ONCE, count)
-        rows: Any = [_part(values, 2, 0, end - start) for values in (low, high, size)]
-        strikes = _strikes(*rows, low, high, size, threshold, offset)  # [L, R, N - start]
+        lows, highs, sizes = (_part(values, 2, 0, end - start) for values in (low, high, size))
+        strikes = _strikes(lows, highs, sizes, low, high, size, threshold, offset)  # [L, R, N - start]
         if groups is not None:
             own = op.Unsqueeze(_part(groups, 1, 0, end - start), [2])
             strikes = op.And(strikes, op.Equal(own, op.Unsqueeze(groups, [1])))
