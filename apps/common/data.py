@@ -25,7 +25,7 @@ def training_batches(recipe: Recipe, index: CocoIndex, start: int, *, pin_memory
         pin_memory=pin_memory,
         filter_empty=data.filter_empty,
         min_keypoints=data.min_keypoints,
-        grouping=grouping(transform.resize, recipe.batch_shape().buckets),
+        grouping=grouping(recipe.test_resize(), recipe.batch_shape().buckets),
     )
     return iter(loader)
 

@@ -21,7 +21,8 @@ class DetectorOptions:
     """What `eval` and `predict` may be told of the detector."""
 
     weights: Path
-    """Checkpoint or folder of a run (its checkpoints/best.pt), or a detector of another system."""
+    """Checkpoint or folder of a run (its checkpoints/best.pt), a detector of another system, or the name of a
+    published one, such as detectron2/mask_rcnn_R_50_FPN_3x; `weights` lists them."""
     recipe: str | None = None
     """For a file of another system: recipe whose images it gets; by default those of its system."""
     size: tuple[int, ...] = ()

@@ -10,6 +10,7 @@ import torch
 import tyro
 
 from apps.common.app import App
+from apps.common.config import at_least
 from apps.common.data import evaluation_loader
 from apps.common.detecting import (
     DetectorOptions,
@@ -23,8 +24,8 @@ from apps.common.detecting import (
 )
 from apps.common.options import default_output, new_run
 from apps.common.pictures import draw_beside_truth
-from apps.common.printing import print_classes, print_final, print_metrics, print_places
-from apps.common.report import write_report
+from apps.common.printing import print_classes, print_final, print_metrics, print_next, print_places
+from apps.common.report import report_run
 from apps.common.splits import open_split
 from det_coco import CocoIndex, Detections, Protocol, save_results
 from det_coco import evaluate as coco_evaluate
@@ -124,7 +125,7 @@ class Evaluator:
 
     def report(self, app: App, run: RunDirectory, *, pictures: int) -> None:
         """Write report.html, with so many pictures of each kind."""
-        write_report(app, run, self.index, self.detections, self.metrics, self.protocol, pictures)
+        report_run(app, run, self.index, self.detections, self.metrics, self.protocol, pictures)
 
 
 def comparable(index: CocoIndex, tasks: Sequence[str], *, say: bool = True) -> tuple[str, ...]:
@@ -190,6 +191,7 @@ class EvalOptions(DetectorOptions):
     def __post_init__(self) -> None:
         DetectorOptions.__post_init__(self)
         check_score(self.min_score)
+        at_least(self, pictures=0)
         self.protocol()
 
     def protocol(self) -> Protocol:
@@ -245,4 +247,5 @@ def _evaluate(app: App, options: EvalOptions, device: torch.device) -> None:
         print_classes(index, evaluator.protocol, evaluator.metrics)
     print(f"{speed:.1f} images/s, loading and evaluation included.")
     print_places(run)
+    print_next(app, options.weights)
     print_final(speed, evaluator.metrics)

@@ -81,11 +81,33 @@ class Predictor:
     ) -> None:
         if precision not in PRECISIONS:
             raise OptionError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}.")
-        self.device = _device(device)
+        self.device = device_of(device)
         with plain_tensors():
             self.network = optimize_for_inference(network, self.device)
         self.config = config
         self.precision = precision
+        self._report(
+            categories,
+            batch_size=batch_size,
+            max_detections=max_detections,
+            classes=classes,
+            limbs=limbs,
+            source=source,
+        )
+        # An NPU compiles for every shape.
+        self.shape = BatchShape(buckets=config.buckets, masks="none", tight=self.device.type != "npu")
+
+    def _report(
+        self,
+        categories: Mapping[int, str | None],
+        *,
+        batch_size: int,
+        max_detections: int | None,
+        classes: Iterable[str | int] | None,
+        limbs: Sequence[tuple[int, int]],
+        source: str,
+    ) -> None:
+        """Take what says how results are reported."""
         self.batch_size = whole_number("batch_size", batch_size)
         self.max_detections = None if max_detections is None else whole_number("max_detections", max_detections)
         self.limbs = tuple(limbs)
@@ -94,8 +116,6 @@ class Predictor:
         self.ids = tuple(categories)
         labels = range(len(categories)) if classes is None else labels_of(categories, classes)
         self.labels = tuple(label for label in sorted(labels) if self.names[label] is not None)
-        # An NPU compiles for every shape.
-        self.shape = BatchShape(buckets=config.buckets, masks="none", tight=self.device.type != "npu")
 
     @property
     def categories(self) -> dict[int, str]:
@@ -203,7 +223,7 @@ class Predictor:
         self, output: Output, batch: Batch, sizes: Sequence[tuple[int, int]], min_score: float
     ) -> list[Detections]:
         with torch.inference_mode(), plain_tensors():
-            found = self.network.to_image(output.detections, batch["scales"], sizes)
+            found = self._to_image(output.detections, batch["scales"], sizes)
         results = [self._reported(one, size, min_score) for one, size in zip(found, sizes, strict=True)]
         if not output.pyramid:
             return results
@@ -211,6 +231,11 @@ class Predictor:
             replace(one, features=self._features(one, output.pyramid, batch, number))
             for number, one in enumerate(results)
         ]
+
+    def _to_image(
+        self, detections: Mapping[str, Tensor], scales: Tensor, sizes: Sequence[tuple[int, int]]
+    ) -> list[ImageDetections]:
+        return self.network.to_image(detections, scales, sizes)
 
     def _reported(self, found: ImageDetections, size: tuple[int, int], min_score: float) -> Detections:
         scores, labels = found.scores.numpy(), found.labels.numpy()
@@ -273,7 +298,12 @@ def kind_of(config: ModelConfig) -> str:
     return detector.title
 
 
-def _device(name: str | torch.device) -> torch.device:
+def device_of(name: str | torch.device) -> torch.device:
+    """The device of a name, of which `auto` is the first accelerator that there is, or else the CPU.
+
+    Raises:
+        OptionError: There is none of that name.
+    """
     if name == "auto":
         accelerator = torch.accelerator.current_accelerator(check_available=True)
         return torch.device("cpu") if accelerator is None else torch.zeros(1, device=accelerator).device
