@@ -176,6 +176,8 @@ def _mentions_arrays(hint: ast.expr) -> bool:
     if isinstance(hint, ast.Constant) and isinstance(hint.value, str):
         hint = ast.parse(hint.value, mode="eval").body
     name = getattr(hint, "id", None) or getattr(hint, "attr", None)
+    if isinstance(hint, ast.Subscript) and ast.unparse(hint.value).rpartition(".")[2] == "Literal":
+        return False
     if isinstance(hint, ast.Subscript) and ast.unparse(hint.value).rpartition(".")[2] in BY_NAME:
         return False
     below = (child for child in ast.iter_child_nodes(hint) if isinstance(child, ast.expr))
