@@ -12,8 +12,12 @@ import torch
 import tyro
 
 from apps.common.app import App, with_classes
+<<<<<<< HEAD
 from apps.common.benchmark_files import EXPORTED, benchmark_files, files_named
 from apps.common.config import Recipe
+=======
+from apps.common.config import Recipe, at_least
+>>>>>>> main
 from apps.common.data import evaluation_loader, training_batches
 from apps.common.options import take_recipe
 from apps.common.splits import open_splits
@@ -49,9 +53,7 @@ class BenchmarkOptions:
     config: Annotated[Recipe, tyro.conf.arg(name="")]
 
     def __post_init__(self) -> None:
-        for name, least in (("steps", 1), ("warmup", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        at_least(self, steps=1, warmup=0)
 
 
 FIRST = (

@@ -45,7 +45,7 @@ class LoadingConfig:
     of those to train on."""
 
     def __post_init__(self) -> None:
-        _at_least(self, batch=1, max_instances=1, min_keypoints=0, workers=0)
+        at_least(self, batch=1, max_instances=1, min_keypoints=0, workers=0)
         if not 0 <= self.flip <= 1:
             raise ValueError(f"flip must be a probability between 0 and 1, got {self.flip}")
 
@@ -68,7 +68,7 @@ class DataConfig(LoadingConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _at_least(self, test_size=1, max_size=1, max_polygons=1, max_edges=1)
+        at_least(self, test_size=1, max_size=1, max_polygons=1, max_edges=1)
         if not self.train_sizes or min(self.train_sizes) < 1:
             raise ValueError(f"train_sizes must hold one or more lengths of at least 1 pixel, got {self.train_sizes}")
 
@@ -205,7 +205,16 @@ def from_dict(values: dict[str, Any], kind: type[R]) -> R:
     return structured(values, kind)
 
 
-def _at_least(config: object, **floors: int) -> None:
+def at_least(config: object, **floors: int) -> None:
+    """Refuse fields that are smaller than they may be.
+
+    Args:
+        config: a dataclass instance.
+        **floors: the least value of each field.
+
+    Raises:
+        ValueError: one is smaller.
+    """
     for name, floor in floors.items():
         if getattr(config, name) < floor:
             raise ValueError(f"{name} must be at least {floor}, got {getattr(config, name)}")

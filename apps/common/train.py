@@ -15,7 +15,7 @@ import tyro
 
 import det_engine
 from apps.common.app import App, with_classes
-from apps.common.config import Recipe
+from apps.common.config import Recipe, at_least
 from apps.common.consequences import HABITS, fitted_schedule, fitted_sizes, without_frozen
 from apps.common.data import training_batches, validation_loader
 from apps.common.detecting import autocast_name
@@ -59,7 +59,8 @@ class TrainOptions:
     """Data set: a folder or an annotation file of COCO's or another format; by default a small synthetic one, made in
     your cache on first use."""
     weights: str | None = None
-    """Weights to start from: a file of ours or of another system, or none; by default what the recipe names."""
+    """Weights to start from: a file of ours or of another system, the name of a published detector (`weights` lists
+    them), or none; by default what the recipe names."""
     weights_parts: tuple[str, ...] = ()
     """Parts of a detector's weights to take, such as backbone; what is left out starts at random. By default all."""
     drop_mismatched: bool = False
@@ -75,6 +76,9 @@ class TrainOptions:
     pictures: int = 8
     """Held-out images drawn beside the truth at the end."""
     values: Annotated[Recipe, tyro.conf.arg(name="")]
+
+    def __post_init__(self) -> None:
+        at_least(self, pictures=0)
 
 
 FIRST = (

@@ -518,7 +518,7 @@ def test_the_command_reports_and_mends(clean, tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [(["--workers", "-1"], "must be 0 or more, got -1"), (["--fix", "."], "Give --fix a new folder")],
+    [(["--workers", "-1"], "must be 0 or more, got -1"), (["--fix", "."], "Name a new folder")],
 )
 def test_what_the_command_cannot_do_is_said_before_anything_is_read(clean, tmp_path, capsys, options, message):
     data = Data(tmp_path / "data", clean)
@@ -564,7 +564,7 @@ def test_changes_are_a_json_patch(clean, tmp_path):
 def test_nothing_is_overwritten(clean, tmp_path, capsys):
     before = sorted(clean.rglob("*"))
     assert main(["check", str(clean), "--page", str(tmp_path / "page.html"), "--fix", str(clean)]) == 2
-    assert "exists already. Give --fix a new folder" in capsys.readouterr().err
+    assert "exists already. Name a new folder" in capsys.readouterr().err
     assert sorted(clean.rglob("*")) == before
 
 

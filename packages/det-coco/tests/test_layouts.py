@@ -345,7 +345,7 @@ def test_a_registered_format_is_asked_where_there_is_no_coco_file(put):
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [('{"images": [{"id": 1', "ends too early"), ("", "not valid JSON"), ("[1, 2]", "not a COCO annotation file")],
+    [('{"images": [{"id": 1', "ends too early"), ("", "is empty"), ("[1, 2]", "not a COCO annotation file")],
 )
 def test_what_is_wrong_with_a_file_is_said(text, message, put):
     file = put({}, ["a.png"]) / "farm.json"

@@ -151,7 +151,7 @@ def test_pictures_may_be_missing(files, dataset, tmp_path):
     ("arguments", "message"),
     [
         (["report", "none.json"], "The results file none.json cannot be read: No such file"),
-        (["report", "broken.json"], "The results file broken.json is no JSON"),
+        (["report", "broken.json"], "broken.json is not valid JSON: it ends too early"),
         (["report", "wrong.json"], "wrong.json: 'score' of result 0 must be a finite number"),
         (["report", "empty.json", "--precision", "90"], "--precision must be above 0 and up to 1, got 90."),
         (["compare", "empty.json"], "compare needs two or more different results files."),

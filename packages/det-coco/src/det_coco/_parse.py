@@ -8,6 +8,7 @@ import numpy as np
 from det_coco._describe import counted, kind, some
 from det_coco._groups import offsets_of
 from det_coco._json import Doubled
+from det_coco._missing_sizes import refuse_missing_sizes
 from det_coco._parse_keypoints import pack_keypoints, read_skeleton
 from det_coco._parse_masks import measured_areas, pack_masks
 from det_coco._records import columns, name_of
@@ -51,7 +52,7 @@ def pack(file: Path, content: Any, table: Table | None, require_objects: bool) -
     categories = _categories(file, content["categories"])
     if not categories and (require_objects or content["annotations"] or (table and len(table.rows))):
         raise DataError(f"{file} has no category. List the classes under 'categories'.")
-    images = _images(file, content.pop("images"), content["categories"])
+    images = _images(file, content.pop("images"), content["categories"], remarks)
     table = table or Table.of(content["annotations"])
     table.fill(file)
     skeleton = read_skeleton(file, content["categories"], remarks)
@@ -87,9 +88,14 @@ def _categories(file: Path, records: list[Any]) -> dict[int, str]:
     return dict(sorted(zip(ids, names, strict=True)))
 
 
-def _images(file: Path, records: list[Any], categories: list[Any]) -> dict[str, Any]:
+def _images(file: Path, records: list[Any], categories: list[Any], remarks: list[Remark]) -> dict[str, Any]:
     """Check and pack the images, by ascending id, and what is known to be in them or not."""
-    records = [named_by_address(record) for record in records]
+    given, records = records, [named_by_address(record) for record in records]
+    unnamed = sum(record is not other for record, other in zip(records, given, strict=True))
+    if unnamed:
+        message = f"named {counted(unnamed, 'image')} without 'file_name' by the 'coco_url'."
+        remarks.append(Remark("picture_address", message))
+    refuse_missing_sizes(file, records)
     wanted = {"id": int, "file_name": str, "height": int, "width": int}
     ids, names, heights, widths = columns(file, "image", records, wanted)
     image_ids = np.array(ids, dtype=np.int64)

@@ -137,8 +137,8 @@ def _fit(index: CocoIndex, shape: BatchShape, image: np.ndarray, keep: np.ndarra
             exceeded.append(_excess(index, sums, limit, what, option))
     if exceeded and not shape.drop_excess:
         raise DataError(
-            f"{' '.join(exceeded)} Raise what is too low to these numbers, or set drop_excess (--data.drop-excess "
-            "True) to leave out the smallest objects."
+            f"{' '.join(exceeded)} Raise what is too low to these numbers, or set drop_excess to leave out the "
+            "smallest objects."
         )
     kept = keep.copy()
     for position in np.flatnonzero(over):
@@ -160,8 +160,7 @@ def _excess(index: CocoIndex, sums: np.ndarray, limit: int, what: str, option: s
     worst, others = int(sums.argmax()), int((sums > limit).sum()) - 1
     too = f"; so do {counted(others, 'other image')}" if others > 1 else "; so does one other image" if others else ""
     name = f"Image {index.image_ids[worst]} ({some([index.file_names[worst]])}) of {index.annotation_file}"
-    allowed = f"more than the {limit} that {option} (--data.{option.replace('_', '-')}) allows"
-    return f"{name} has {sums[worst]} {what}, {allowed}{too}."
+    return f"{name} has {sums[worst]} {what}, more than the {limit} that {option} allows{too}."
 
 
 def _warn(index: CocoIndex, which: np.ndarray, what: str) -> None:

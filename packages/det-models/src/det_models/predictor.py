@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from io import IOBase
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +22,7 @@ from det_models.detections import Detections, Features
 from det_models.errors import OptionError, whole_number
 from det_models.images import Loaded, batches_of, is_image, unknown_kind
 from det_models.inference import optimize_for_inference, plain_tensors
+from det_models.tiling import Tiling, in_tiles
 from det_ops import Conv2d
 
 __all__ = ["PRECISIONS", "Predictor"]
@@ -126,7 +128,14 @@ class Predictor:
         return self.config.tasks
 
     def predict(
-        self, images: Any, *, min_score: float = 0.0, batch_size: int | None = None, features: bool = False
+        self,
+        images: Any,
+        *,
+        min_score: float = 0.0,
+        batch_size: int | None = None,
+        features: bool = False,
+        tile: int | tuple[int, int] | Tiling | None = None,
+        overlap: float = 0.2,
     ) -> Any:
         """Detect objects.
 
@@ -138,6 +147,9 @@ class Predictor:
             batch_size: Images at a time; by default the predictor's.
             features: Add the feature maps of the pyramid and those of each detection, see
                 :class:`~det_models.detections.Features`.
+            tile: Look at big pictures in tiles of this side, or (height, width), in pixels; a :class:`Tiling` says
+                more of them.
+            overlap: Share of such a tile that the next one shows too.
 
         Returns:
             :class:`Detections` of one image; a list of them for a list or tuple; for a folder or an iterable an
@@ -150,17 +162,26 @@ class Predictor:
         if not 0 <= min_score <= 1:
             raise OptionError(f"min_score must be between 0 and 1, got {min_score:g}.")
         count = self.batch_size if batch_size is None else whole_number("batch_size", batch_size)
-        if is_image(images):
+        look = partial(self._stream, batch_size=count, min_score=min_score, features=features)
+        if tile is not None:
+            if features:
+                raise OptionError("features are of a whole picture; leave out tile.")
+            tiling = Tiling.of(tile, overlap)
+            look = partial(in_tiles, look, tiling=tiling, max_detections=self.max_detections)
+        if is_image(images) and tile is None:
             with plain_tensors():
                 ((loaded, batch),) = batches_of([images], self.config.resize, self.shape, 1)
             return self._finish(loaded, batch, self.forward(batch, features=features), min_score)[0]
+        if is_image(images):
+            (found,) = look([images])
+            return found
         if isinstance(images, str | Path):
-            return self._stream(list_images(images), count, min_score, features)
+            return look(list_images(images))
         if isinstance(images, list | tuple):
-            return list(self._stream(images, count, min_score, features))
+            return list(look(images))
         if not isinstance(images, Iterable) or isinstance(images, bytes | bytearray | Mapping | IOBase):
             raise unknown_kind(images)
-        return self._stream(images, count, min_score, features)
+        return look(images)
 
     def detect(self, batch: Batch, sizes: Sequence[tuple[int, int]]) -> list[Detections]:
         """The detections of a batch that a loader of det_coco made.

@@ -10,6 +10,7 @@ from det_coco.doctor.findings import Case, remove, replace
 from det_coco.doctor.reading_annotations import check_ids, read_annotations
 from det_coco.doctor.records import Records
 from det_coco.doctor.values import integer, whole_numbers
+from det_coco.lvis import named_by_address
 
 _MAX_SIDE = 1 << 20
 
@@ -85,9 +86,7 @@ def _images(content: dict[str, Any], cases: list[Case]) -> tuple[list[int], list
     rows, images = [], []
     by_id: dict[int, str] = {}
     for row, given in enumerate(content["images"]):
-        record = dict(given) if isinstance(given, dict) else {}
-        if "file_name" not in record and isinstance(record.get("coco_url"), str):  # as LVIS has it
-            record["file_name"] = "/".join(record["coco_url"].rsplit("/", 2)[1:])
+        record = dict(named_by_address(given)) if isinstance(given, dict) else {}
         changes = whole_numbers(record, ("id", "height", "width"), ("images", row))
         name, gone = record.get("file_name"), remove("images", row)
         name = name if isinstance(name, str) else ""
