@@ -12,12 +12,8 @@ import torch
 import tyro
 
 from apps.common.app import App, with_classes
-<<<<<<< HEAD
 from apps.common.benchmark_files import EXPORTED, benchmark_files, files_named
-from apps.common.config import Recipe
-=======
 from apps.common.config import Recipe, at_least
->>>>>>> main
 from apps.common.data import evaluation_loader, training_batches
 from apps.common.options import take_recipe
 from apps.common.splits import open_splits

@@ -12,11 +12,8 @@ from apps.common.completion import show_completion
 from apps.common.convert import convert
 from apps.common.convert_data import convert_data
 from apps.common.evaluate import evaluate
-<<<<<<< HEAD
 from apps.common.export import export
-=======
 from apps.common.naming import options_named
->>>>>>> main
 from apps.common.predict import predict
 from apps.common.replay import replay
 from apps.common.report import report
