@@ -4,7 +4,7 @@ Nothing of it has been compiled for an NPU here.
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import onnx_ir as ir
 
@@ -61,11 +61,11 @@ def _narrow(graph: Any, node: ir.Node) -> None:
     if not wide:
         return
     for number in wide:
-        value: Any = node.inputs[number]
-        cast = ir.node("Cast", [value], {"to": ir.DataType.INT32})
-        cast.outputs[0].dtype, cast.outputs[0].shape = ir.DataType.INT32, value.shape
-        graph.insert_before(node, cast)
-        node.replace_input_with(number, cast.outputs[0])
+        value = cast("ir.Value", node.inputs[number])
+        narrow = ir.node("Cast", [value], {"to": ir.DataType.INT32})
+        narrow.outputs[0].dtype, narrow.outputs[0].shape = ir.DataType.INT32, value.shape
+        graph.insert_before(node, narrow)
+        node.replace_input_with(number, narrow.outputs[0])
     (output,) = node.outputs
     if output.dtype != ir.DataType.INT64:
         return
