@@ -25,9 +25,10 @@ RUN = [ROOT / "docs" / f"{name}.md" for name in ("index", "train", "use", "quest
 APART = ("--nproc", "detectron2/")  # processes of their own, and downloads: they are tested elsewhere
 
 
-def commands(page: Path) -> list[tuple[str, list[str]]]:
-    """App and arguments of each command of a page."""
-    return [(found[1], shlex.split(found[2])) for found in LINE.finditer(page.read_text(encoding="utf-8"))]
+def commands(page: Path, *, to_type: bool = False) -> list[tuple[str, list[str]]]:
+    """App and arguments of each command of a page, or of those alone that it shows without what they print."""
+    found = LINE.finditer(page.read_text(encoding="utf-8"))
+    return [(line[1], shlex.split(line[2])) for line in found if not (to_type and line[0].startswith("$"))]
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +71,7 @@ def test_the_commands_of_a_page_run(page, work, monkeypatch, capsys):
     monkeypatch.chdir(work)
     monkeypatch.setenv("DET_CACHE", str(work / "cache"))
     ran = 0
-    for app, arguments in commands(page):
+    for app, arguments in commands(page, to_type=True):
         if any(word in argument for argument in arguments for word in APART):
             continue
         command, *rest = arguments
