@@ -65,7 +65,7 @@ def _text(x: float, y: float, text: str, opacity: float = 1) -> str:
     return f'<text x="{x:.0f}" y="{y:.0f}" opacity="{opacity}">{text}</text>'
 
 
-_GRAPH_WIDTH, _BOX_WIDTH, _BOX_HEIGHT, _SPACE = 800, 250, 54, 48
+_GRAPH_WIDTH, _BOX_WIDTH, _BOX_HEIGHT, _SPACE = 860, 275, 54, 48
 _NODE = re.compile(r"^    (\w+)\[\"<b>(.+?)</b><br>(.+?)\"\]$", flags=re.MULTILINE)
 _ARROW = re.compile(r"^    (\w+) --> (\w+)$", flags=re.MULTILINE)
 
