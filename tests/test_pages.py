@@ -11,7 +11,9 @@ import pytest
 
 from apps.common.completion import options_of
 from apps.common.main import COMMANDS
+from apps.common.train import TrainOptions
 from det_coco import synthetic_dataset
+from det_engine.options import option_names
 from testing import ROOT
 from testing.command_line import APPS, call, small, train
 from testing.foreign_files import CLASSES
@@ -50,6 +52,19 @@ def test_every_command_has_the_options_that_a_page_gives_it(page, options):
         aliases = {"--precision", "--loss-scale"}
         given = {argument.partition("=")[0] for argument in rest if argument.startswith("--")}
         assert given <= {*known, *aliases}, (page.name, app, command, given - set(known))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_field_of_a_recipe_that_a_page_names_is_an_option(page):
+    """Also those that stand beside the keys of other systems."""
+    known = {
+        option
+        for app in APPS.values()
+        for recipe in (make() for make in app.recipes.values())
+        for option in option_names(TrainOptions(recipe=recipe.name, values=recipe))
+    }
+    named = set(re.findall(r"`(--[a-z]+\.[a-z.-]*[a-z])[ `=]", page.read_text(encoding="utf-8")))
+    assert named <= known
 
 
 @pytest.fixture(scope="module")
