@@ -12,6 +12,7 @@ import torch
 import tyro
 
 from apps.common.app import App, with_classes
+from apps.common.benchmark_files import EXPORTED, benchmark_files, files_named
 from apps.common.config import Recipe, at_least
 from apps.common.data import evaluation_loader, training_batches
 from apps.common.options import take_recipe
@@ -36,7 +37,7 @@ class BenchmarkOptions:
     """Data set: a folder or an annotation file; by default the embedded synthetic one."""
     weights: str = "none"
     """A checkpoint, so that there is something to detect; a detector of another system brings its network, unless
-    --recipe names one. By default random weights."""
+    --recipe names one. By default random weights. Several files, or an exported one, are measured side by side."""
     device: str = "auto"
     """auto, cpu, cuda or npu."""
     steps: int = 20
@@ -67,7 +68,11 @@ FIRST = (
 
 
 def benchmark(app: App, args: list[str]) -> None:
-    """Measure images per second: loading, training step, inference, frame by frame."""
+    """Measure images per second: loading, training step, inference, frame by frame; or files side by side."""
+    named = files_named(args)
+    if len(named) > 1 or any(Path(name).suffix in EXPORTED for name in named):
+        benchmark_files(app, args, benchmark.__doc__)
+        return
     recipe, rest = take_recipe(app, args)
     weights, _ = take_option(args, "weights", "none")
     found = open_start(weights)
