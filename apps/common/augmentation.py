@@ -54,7 +54,12 @@ class AugmentConfig:
         for name in ("copy_paste", "mosaic", "mixup", "colour", "erase", "blur", "jpeg"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be between 0 and 1, got {getattr(self, name)}")
-        self.around(Flip(), size=1, flip=0.0)  # the steps check their own parameters
+        if self.scale_jitter is not None and not 0 < self.scale_jitter[0] <= self.scale_jitter[1]:
+            raise ValueError(f"scale_jitter must be two positive factors, the lesser first, got {self.scale_jitter}")
+        if not 0 < self.crop <= 1:
+            raise ValueError(f"crop must be more than 0 and at most 1, got {self.crop}")
+        if not 0 <= self.perspective < 1:
+            raise ValueError(f"perspective must be at least 0 and less than 1, got {self.perspective}")
 
     def around(self, resize: Step, *, size: int, flip: float) -> list[Step]:
         """The steps, with the resize among them.

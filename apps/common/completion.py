@@ -9,6 +9,7 @@ from apps.common.benchmark import BenchmarkOptions
 from apps.common.check import CheckOptions
 from apps.common.convert import ConvertOptions
 from apps.common.evaluate import EvalOptions
+from apps.common.export import ExportOptions
 from apps.common.predict import PredictOptions
 from apps.common.replay import ReplayOptions
 from apps.common.report import ReportOptions
@@ -72,6 +73,7 @@ def options_of(app: App) -> dict[str, list[str]]:
         "benchmark": BenchmarkOptions(recipe=recipe.name, config=recipe),
         "check": CheckOptions(recipe=recipe.name),
         "convert": ConvertOptions(out=tyro.MISSING, weights=tyro.MISSING, to=tyro.MISSING),
+        "export": ExportOptions(out=tyro.MISSING, weights=tyro.MISSING),
         "report": ReportOptions(run=tyro.MISSING),
         "replay": ReplayOptions(file=tyro.MISSING),
     }

@@ -6,7 +6,7 @@ import re
 import shutil
 from pathlib import Path
 
-from charts import benchmark_chart
+from charts import benchmark_chart, graph
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PACKAGES = ("det-ops", "det-backbones", "det-heads", "det-models", "det-coco", "det-engine")
@@ -42,6 +42,10 @@ def assemble(folder: Path, pictures: Path) -> None:
     chart = benchmark_chart(ROOT / "benchmarks" / "results.jsonl")
     _write(folder / "pictures" / "benchmarks.svg", chart)
     _insert(folder / "benchmarks.md", _CHART)
+    page = folder / "architecture.md"
+    text = page.read_text(encoding="utf-8")
+    _write(folder / "pictures" / "house.svg", graph(text))
+    page.write_text(re.sub(r"```mermaid.*?```", _HOUSE, text, flags=re.DOTALL), encoding="utf-8")
     if (pictures / "report.html").exists():
         _insert(folder / "report.md", _RUN)
     _write(folder / "findings.md", findings_page(ROOT / "findings"))
@@ -59,6 +63,8 @@ _CHART = """
 
 The bars are drawn from the newest rows of `benchmarks/results.jsonl`.
 """
+
+_HOUSE = "![The packages, from apps at the top to those that import no other at the bottom](pictures/house.svg)"
 
 _RUN = """
 ![Losses and AP of that training over its steps](pictures/curves.png)

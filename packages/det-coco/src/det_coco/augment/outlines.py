@@ -110,19 +110,20 @@ def fill(edges: np.ndarray, height: int, width: int, left: int = 0, top: int = 0
     y = y + (column + 0.5 - np.repeat(x1[crossing], counts[crossing])) * np.repeat(slope, counts[crossing])
     row = np.clip(np.ceil(y - 0.5), 0, height).astype(np.int64)
     # Below an odd number of crossings a pixel is covered.
-    turns = np.bincount(row * width + column, minlength=(height + 1) * width).reshape(height + 1, width)
-    return np.bitwise_xor.accumulate((turns[:-1] & 1).astype(bool), axis=0)
+    turns = np.zeros((height + 1) * width, dtype=np.uint8)
+    np.bitwise_xor.at(turns, row * width + column, np.uint8(1))
+    return np.bitwise_xor.accumulate(turns.reshape(height + 1, width)[:-1], axis=0).view(bool)
 
 
 def _sides(region: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Sides of a region as lines: unit normals `[K, 2]` that point inwards, and offsets `[K]`."""
-    along = np.roll(region, -1, axis=0) - region
-    length = np.hypot(*along.T)
-    along, corners = along[length > 0] / length[length > 0, None], region[length > 0]
-    normals = np.stack((-along[:, 1], along[:, 0]), axis=1)
-    if ((region.mean(axis=0) - corners) * normals).sum() < 0:
-        normals = -normals
-    return normals, -(normals * corners).sum(axis=1)
+    x, y = (np.concatenate((region[1:], region[:1])) - region).T
+    length = np.sqrt(x * x + y * y)
+    apart = length > 0
+    normals = np.array([-y[apart], x[apart]]).T / length[apart, None]
+    offsets = -(normals * region[apart]).sum(axis=1)
+    inwards = (normals @ region.mean(axis=0) + offsets).sum() > 0
+    return (normals, offsets) if inwards else (-normals, -offsets)
 
 
 def _cut(edges: np.ndarray, normal: np.ndarray, offset: float) -> np.ndarray:
