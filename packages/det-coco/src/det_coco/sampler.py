@@ -167,14 +167,26 @@ def repeat_factors(index: CocoIndex, positions: np.ndarray, threshold: float) ->
     Returns:
         float64 `[I]`, at least 1.
     """
-    image = np.repeat(np.arange(len(index)), np.diff(index.image_instances))
-    used = np.isin(image, positions) & ~index.crowd
-    pairs = np.unique(np.stack((image[used], index.labels[used]), axis=1), axis=0)  # [pairs, 2] image, class
+    pairs = _pairs(index)
+    pairs = pairs[np.isin(pairs[:, 0], positions)]
     share = np.bincount(pairs[:, 1], minlength=index.num_classes) / len(positions)
     factors = np.sqrt(threshold / np.maximum(share, 1e-12))  # [C]; classes without an image are in no pair
     found = np.ones(len(index))
     np.maximum.at(found, pairs[:, 0], factors[pairs[:, 1]])
     return found[positions]
+
+
+def class_counts(index: CocoIndex) -> tuple[list[int], list[int]]:
+    """Count the objects of each class, and the images with it, without crowd regions: two lists of C numbers."""
+    objects = np.bincount(index.labels[~index.crowd], minlength=index.num_classes)
+    return objects.tolist(), np.bincount(_pairs(index)[:, 1], minlength=index.num_classes).tolist()
+
+
+def _pairs(index: CocoIndex) -> np.ndarray:
+    """Each image with each of its classes, crowd regions left out: int64 `[pairs, 2]`."""
+    image = np.repeat(np.arange(len(index)), np.diff(index.image_instances))
+    both = np.stack((image, index.labels), axis=1)[~index.crowd]
+    return np.unique(both, axis=0)
 
 
 class EvalSampler:
