@@ -73,7 +73,7 @@ def options_of(app: App) -> dict[str, list[str]]:
         "benchmark": BenchmarkOptions(recipe=recipe.name, config=recipe),
         "check": CheckOptions(recipe=recipe.name),
         "convert": ConvertOptions(out=tyro.MISSING, weights=tyro.MISSING, to=tyro.MISSING),
-        "export": ExportOptions(out=tyro.MISSING, weights=tyro.MISSING, to=tyro.MISSING),
+        "export": ExportOptions(out=tyro.MISSING, weights=tyro.MISSING),
         "report": ReportOptions(run=tyro.MISSING),
         "replay": ReplayOptions(file=tyro.MISSING),
     }

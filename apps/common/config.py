@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar, cast
 
 import tyro
 
+from apps.common.augmentation import PLAIN, AugmentConfig
 from det_coco import Augmentation, BatchShape, Resize, default_buckets
 from det_coco.transforms import Transform
 from det_engine import SolverConfig, TrainSettings, scaled_to_batch
@@ -24,6 +25,7 @@ class LoadingConfig:
     batch: int = 16
     """Images per optimiser step, over all devices; rates and steps follow it by the linear scaling rule."""
     flip: float = 0.5
+    augment: AugmentConfig = PLAIN
     max_instances: int = 100
     """Slots for objects per image; an image with more is an error unless `drop_excess`."""
     drop_excess: bool = False
@@ -147,26 +149,33 @@ class TwoStageRecipe(Recipe):
             shape = replace(shape, **branch.batch_shape())
         return shape
 
-    def training_transform(self) -> Augmentation:
-        """A resize to one of the sizes, and a mirror."""
+    def training_resize(self) -> Resize:
+        """The training sizes."""
+        return Resize(shortest=self.data.train_sizes, longest=self.data.max_size, rule=self.data.rounding)
+
+    def training_transform(self) -> Transform:
+        """A resize to one of the sizes, a mirror, and what else is asked for."""
         data = self.data
-        return Augmentation(
-            resize=Resize(shortest=data.train_sizes, longest=data.max_size, rule=data.rounding),
-            flip=data.flip,
-            legacy=self.detector.offset == 1,
-        )
+        resize = Augmentation(resize=self.training_resize(), flip=data.flip, legacy=self.detector.offset == 1)
+        return data.augment.transform(resize, size=data.max_size, flip=data.flip)
 
     def test_resize(self) -> Resize:
         """The test size."""
         return Resize(shortest=(self.data.test_size,), longest=self.data.max_size, rule=self.data.rounding)
 
     def resolved(self) -> "TwoStageRecipe":
-        """The recipe with its buckets: by default one per orientation that hold every resized image."""
-        if self.data.buckets:
+        """The recipe with its buckets: by default one per orientation that hold every resized image.
+
+        A square joins them where scale jitter makes squares.
+        """
+        data = self.data
+        if data.buckets:
             return self
-        largest = max(*self.data.train_sizes, self.data.test_size)
-        resize = Resize(shortest=(largest,), longest=self.data.max_size, rule=self.data.rounding)
-        return replace(self, data=replace(self.data, buckets=default_buckets(resize)))
+        largest = max(*data.train_sizes, data.test_size)
+        buckets = default_buckets(Resize(shortest=(largest,), longest=data.max_size, rule=data.rounding))
+        if data.augment.scale_jitter is not None:
+            buckets += default_buckets(Resize(shortest=(data.max_size,), longest=data.max_size))
+        return replace(self, data=replace(data, buckets=tuple(dict.fromkeys(buckets))))
 
     @classmethod
     def of(cls, checkpoint: Checkpoint) -> Self:

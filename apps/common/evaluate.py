@@ -24,7 +24,7 @@ from apps.common.detecting import (
 )
 from apps.common.options import default_output, new_run
 from apps.common.pictures import draw_beside_truth
-from apps.common.printing import print_classes, print_final, print_metrics, print_places
+from apps.common.printing import print_classes, print_final, print_metrics, print_next, print_places
 from apps.common.report import report_run
 from apps.common.splits import open_split
 from det_coco import CocoIndex, Detections, Protocol, save_results
@@ -247,4 +247,5 @@ def _evaluate(app: App, options: EvalOptions, device: torch.device) -> None:
         print_classes(index, evaluator.protocol, evaluator.metrics)
     print(f"{speed:.1f} images/s, loading and evaluation included.")
     print_places(run)
+    print_next(app, options.weights)
     print_final(speed, evaluator.metrics)

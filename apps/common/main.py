@@ -5,6 +5,7 @@ from collections.abc import Callable
 from functools import partial, wraps
 
 from apps.common.app import App
+from apps.common.augmentations import augmentations
 from apps.common.benchmark import benchmark
 from apps.common.check import check
 from apps.common.compare import compare
@@ -38,6 +39,7 @@ COMMANDS: dict[str, Command] = {
     "train": train,
     "eval": evaluate,
     "predict": predict,
+    "augmentations": augmentations,
     "benchmark": benchmark,
     "check": check,
     "convert": convert,

@@ -21,7 +21,7 @@ from apps.common.data import training_batches, validation_loader
 from apps.common.detecting import autocast_name
 from apps.common.evaluate import Evaluator
 from apps.common.options import default_output, new_run, take_recipe
-from apps.common.printing import print_final, print_metrics, print_places
+from apps.common.printing import print_final, print_metrics, print_next, print_places
 from apps.common.splits import Splits, open_splits, surroundings
 from apps.common.weights import adopt, describe, initialize, open_start, read_config, read_config_file
 from det_engine import (
@@ -257,6 +257,7 @@ def _report(app: App, run: RunDirectory, evaluator: Evaluator, result: TrainResu
         print(f"{result.images_per_second:.1f} images/s in training.")
         print_places(run)
         print(f"Loss and AP over the steps: {run.curves}\nCheckpoints: {run.checkpoints}")
+        print_next(app, run)
         print_final(result.images_per_second, evaluator.metrics)
 
 

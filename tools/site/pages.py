@@ -6,7 +6,7 @@ import re
 import shutil
 from pathlib import Path
 
-from charts import benchmark_chart
+from charts import benchmark_chart, graph
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PACKAGES = ("det-ops", "det-backbones", "det-heads", "det-models", "det-coco", "det-engine")
@@ -41,8 +41,13 @@ def assemble(folder: Path, pictures: Path) -> None:
         _write(folder / place, _linked((ROOT / source).read_text(encoding="utf-8"), source, place))
     chart = benchmark_chart(ROOT / "benchmarks" / "results.jsonl")
     _write(folder / "pictures" / "benchmarks.svg", chart)
-    page = folder / "benchmarks.md"
-    page.write_text(page.read_text(encoding="utf-8").replace("\n## ", _CHART + "\n## ", 1), encoding="utf-8")
+    _insert(folder / "benchmarks.md", _CHART)
+    page = folder / "architecture.md"
+    text = page.read_text(encoding="utf-8")
+    _write(folder / "pictures" / "house.svg", graph(text))
+    page.write_text(re.sub(r"```mermaid.*?```", _HOUSE, text, flags=re.DOTALL), encoding="utf-8")
+    if (pictures / "report.html").exists():
+        _insert(folder / "report.md", _RUN)
     _write(folder / "findings.md", findings_page(ROOT / "findings"))
     for script in sorted((ROOT / "findings").glob("*.sh")):
         shutil.copy(script, _made(folder / "findings") / script.name)
@@ -57,6 +62,19 @@ _CHART = """
 
 The bars are drawn from the newest rows of `benchmarks/results.jsonl`.
 """
+
+_HOUSE = "![The packages, from apps at the top to those that import no other at the bottom](pictures/house.svg)"
+
+_RUN = """
+![Losses and AP of that training over its steps](pictures/curves.png)
+
+This documentation was built after a training on the embedded scenes: [its report](pictures/report.html).
+"""
+
+
+def _insert(page: Path, text: str) -> None:
+    """Put a text before the first section of a page."""
+    page.write_text(page.read_text(encoding="utf-8").replace("\n## ", f"{text}\n## ", 1), encoding="utf-8")
 
 
 def _linked(text: str, source: str, place: str) -> str:

@@ -7,13 +7,12 @@ report and curves become part of the site; without one the scenes stand there wi
 import argparse
 import shutil
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 
 from PIL import Image
 
 from det_coco import default_splits, draw, ground_truth_of, load_split, synthetic_dataset
-
-_COUNT = 6
 
 
 def main() -> None:
@@ -24,30 +23,35 @@ def main() -> None:
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
     if options.run is None:
-        sheet(scenes(_COUNT), columns=3).save(options.folder / "first.png")
+        sheet(scenes(), columns=3).save(options.folder / "first.png")
         return
-    found = sorted((options.run / "pictures").glob("*.png"))
-    sheet([Image.open(path) for path in found[: _COUNT // 2]], columns=1).save(options.folder / "first.png")
+    found = [Image.open(path) for path in sorted((options.run / "pictures").glob("*.png"))]
+    sheet([picture for picture in found if picture.width > 2 * picture.height][:2], columns=1).save(
+        options.folder / "first.png"
+    )
     for name in ("report.html", "curves.png"):
         shutil.copy(options.run / name, options.folder)
 
 
-def scenes(count: int) -> list[Image.Image]:
-    """The first held-out scenes with their truth."""
+def scenes() -> list[Image.Image]:
+    """The first held-out scenes that are wider than high, with their truth."""
     root = synthetic_dataset("scenes")
     index = load_split(root, default_splits(root)[1])
-    chosen = index.image_ids.tolist()[:count]
-    return [draw(index.image(p), ground_truth_of(index, i), index.categories) for p, i in enumerate(chosen)]
+    drawn = (
+        draw(index.image(position), ground_truth_of(index, image_id), index.categories)
+        for position, image_id in enumerate(index.image_ids.tolist())
+    )
+    return list(islice((picture for picture in drawn if picture.width > picture.height), 3))
 
 
 def sheet(pictures: Sequence[Image.Image], columns: int) -> Image.Image:
-    """Pictures side by side, row by row, each in a cell of the size of the largest."""
-    width, height = (max(getattr(p, side) for p in pictures) + 8 for side in ("width", "height"))
+    """Pictures of one size side by side, row by row."""
+    width, height = pictures[0].width + 8, pictures[0].height + 8
     rows = -(-len(pictures) // columns)
     whole = Image.new("RGBA", (width * columns - 8, height * rows - 8))
     for number, picture in enumerate(pictures):
         whole.paste(picture, (number % columns * width, number // columns * height))
-    return whole
+    return whole.resize((whole.width // 2, whole.height // 2))
 
 
 if __name__ == "__main__":

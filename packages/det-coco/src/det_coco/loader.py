@@ -114,7 +114,7 @@ def train_loader(
 
     Args:
         index: the data.
-        augmentation: what is done to each image: `Augmentation` or `SSDAugmentation`.
+        augmentation: what is done to each image: `Augmentation`, `SSDAugmentation`, or `augment.Compose` of any steps.
         shape: shapes of the batches.
         batch_size: images per process and batch.
         seed: seed of order and augmentation.
@@ -144,7 +144,8 @@ def train_loader(
     if len(positions) == 0:
         few = f" with at least {min_keypoints} labelled keypoints" if min_keypoints else ""
         raise DataError(f"{index.annotation_file} has no image{few} to train on.")
-    groups = group_images(index, positions, augmentation.resize, shape, grouping)
+    dataset.partners = positions
+    groups = group_images(index, positions, augmentation, shape, grouping)
     sampler = TrainSampler(
         positions, groups, batch_size=batch_size, seed=seed, rank=rank, world_size=world_size, start=start_batch
     )

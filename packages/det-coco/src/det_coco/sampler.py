@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 
@@ -10,12 +10,19 @@ from det_coco.annotations import CocoIndex
 from det_coco.batches import BatchShape
 from det_coco.dataset import BatchKey
 from det_coco.errors import DataError
-from det_coco.resize import Resize
 
 Grouping = Literal["orientation", "bucket", "none"]
 
 # Separates the two uses of one seed.
 _PERMUTATION, _INTERLEAVING = 1, 2
+
+
+class Sized(Protocol):
+    """What says which sizes it makes of a picture."""
+
+    def output_sizes(self, height: int, width: int) -> Sequence[tuple[int, int]]:
+        """All sizes (height, width) that it may make of a picture."""
+        ...
 
 
 class TrainSampler:
@@ -154,14 +161,14 @@ class EvalSampler:
 
 
 def group_images(
-    index: CocoIndex, positions: Sequence[int] | np.ndarray, resize: Resize, shape: BatchShape, grouping: Grouping
+    index: CocoIndex, positions: Sequence[int] | np.ndarray, resize: Sized, shape: BatchShape, grouping: Grouping
 ) -> np.ndarray:
     """Sort images into groups whose members can share a batch, and check that every such batch has a bucket.
 
     Args:
         index: the data.
         positions: integers `[I]`, positions in the index of the I images in use.
-        resize: how they are resized.
+        resize: how they are resized: a `Resize`, or an augmentation.
         shape: has the buckets.
         grouping: by orientation (wider than high, or not: the reference systems' aspect grouping), by the size that the
             image is always padded to, or not at all.
@@ -203,6 +210,6 @@ def group_images(
     return group[inverse.reshape(-1)]
 
 
-def _largest(resize: Resize, height: int, width: int) -> tuple[int, int]:
-    drawn = [resize.output_size(height, width, shortest) for shortest in resize.shortest]
+def _largest(resize: Sized, height: int, width: int) -> tuple[int, int]:
+    drawn = resize.output_sizes(height, width)
     return max(size[0] for size in drawn), max(size[1] for size in drawn)

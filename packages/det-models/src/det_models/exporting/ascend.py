@@ -4,11 +4,12 @@ Nothing of it has been compiled for an NPU here.
 """
 
 from pathlib import Path
-from typing import Any, cast
-
-import onnx_ir as ir
+from typing import TYPE_CHECKING, Any, cast
 
 from det_models.errors import OptionError
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
 __all__ = ["OPERATORS", "atc_command", "prepare"]
 
@@ -36,7 +37,7 @@ _ARITHMETIC = ("Add", "Sub", "Mul", "Div", "Mod", "Neg", "Max", "Min", "Equal", 
 """What int32 does as well as int64: indices and classes are below 2^31."""
 
 
-def prepare(model: ir.Model) -> None:
+def prepare(model: "ir.Model") -> None:
     """Compute in int32 what a graph computes in int64.
 
     Raises:
@@ -53,8 +54,10 @@ def prepare(model: ir.Model) -> None:
             _narrow(model.graph, node)
 
 
-def _narrow(graph: Any, node: ir.Node) -> None:
+def _narrow(graph: Any, node: "ir.Node") -> None:
     """Put casts around a node that computes in int64."""
+    import onnx_ir as ir  # of the extra `onnx`, which who does not export need not have
+
     wide = [
         number for number, value in enumerate(node.inputs) if value is not None and value.dtype == ir.DataType.INT64
     ]

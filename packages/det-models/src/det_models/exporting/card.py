@@ -125,10 +125,10 @@ def _meaning(name: str, settings: Settings, model: ModelConfig) -> str:
 
 
 def card_path(path: Path) -> Path:
-    """Where the card of a file lies."""
+    """Path where the card of a file lies."""
     return path.with_name(f"{path.name}.json")
 
 
 def example_path(path: Path) -> Path:
-    """Where its example lies."""
+    """Path where its example lies."""
     return path.with_name(f"{path.name}.py")

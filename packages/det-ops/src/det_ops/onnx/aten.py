@@ -3,9 +3,8 @@
 from typing import Any
 
 import numpy as np
-from onnxscript.onnx_opset import opset18 as op
 
-from det_ops.onnx.values import INT64, constant
+from det_ops.onnx.values import INT64, constant, op
 
 
 def sort_stable(values: Any, stable: bool = True, dim: int = -1, descending: bool = False) -> tuple[Any, Any]:  # noqa: ARG001

@@ -2,9 +2,7 @@
 
 from typing import Any
 
-from onnxscript.onnx_opset import opset18 as op
-
-from det_ops.onnx.values import zero
+from det_ops.onnx.values import op, zero
 
 
 def convolution_rows(

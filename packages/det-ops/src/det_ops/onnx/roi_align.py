@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from onnxscript.onnx_opset import opset18 as op
 
-from det_ops.onnx.values import constant
+from det_ops.onnx.values import constant, op
 
 
 def multilevel_roi_align(

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from onnxscript.onnx_opset import opset18 as op
+from det_ops.onnx.values import op
 
 
 def top_k(scores: Any, count: int) -> Any:

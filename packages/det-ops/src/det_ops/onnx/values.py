@@ -4,14 +4,17 @@ from typing import Any
 
 import numpy as np
 import onnx_ir
-from onnxscript.onnx_opset import opset18 as op
+from onnxscript.onnx_opset import opset18
+
+op: Any = opset18
+"""Operators; their hints know tensors alone, not the numbers and lists that stand for constants."""
 
 FLOAT, INT64 = 1, 7
 """What ONNX calls float32 and int64 in `Cast`."""
 
 
 def constant(array: np.ndarray) -> Any:
-    """A constant of an array's shape and dtype."""
+    """A constant of the shape `[...]` and dtype of an array."""
     return op.Constant(value=onnx_ir.tensor(array))
 
 
