@@ -4,10 +4,9 @@ import math
 from typing import Any
 
 import numpy as np
-from onnxscript.onnx_opset import opset18 as op
 
 from det_ops.onnx.nms import areas, overlaps
-from det_ops.onnx.values import FLOAT, constant, flattened, unflattened
+from det_ops.onnx.values import FLOAT, constant, flattened, op, unflattened
 from det_ops.reference.nms import float32_floor
 
 

@@ -7,9 +7,8 @@ no Loop, no NonZero, and no NonMaxSuppression, whose ties and thresholds are eac
 from typing import Any
 
 import numpy as np
-from onnxscript.onnx_opset import opset18 as op
 
-from det_ops.onnx.values import FLOAT, INT64, constant, flattened, unflattened
+from det_ops.onnx.values import FLOAT, INT64, constant, flattened, op, unflattened
 from det_ops.reference.nms import ROWS_AT_ONCE, STEP, float32_floor
 
 NODES_PER_ROUND = 22
@@ -31,14 +30,14 @@ def nms(
     count = boxes.shape[-2]
     threshold = float32_floor(iou_threshold)
     # The element with the lower index goes first among equals: ONNX defines it so.
-    scores_sorted, order = op.TopK(flattened(scores, 1), [count], axis=1)
+    _, order = op.TopK(flattened(scores, 1), [count], axis=1)
     corners = op.Transpose(flattened(boxes, 2), perm=[0, 2, 1])  # [L, 4, N]
     across = op.Tile(op.Unsqueeze(order, [1]), [1, 4, 1])  # [L, 4, N]
     corners = op.GatherElements(corners, across, axis=2)
     if groups is not None:
         groups = op.GatherElements(flattened(groups, 1), order, axis=1)
     if valid is None:
-        alive = op.Add(op.Mul(op.Cast(scores_sorted, to=FLOAT), 0.0), 1.0)
+        alive = op.Cast(op.Less(order, count), to=FLOAT)  # all of them
     else:
         alive = op.Cast(op.GatherElements(flattened(valid, 1), order, axis=1), to=FLOAT)
     if NODES_PER_ROUND * max_output < NODES_PER_BOX * count:
@@ -105,8 +104,8 @@ def _by_scan(
     settled = []
     for start in range(0, count, ROWS_AT_ONCE):
         end = min(start + ROWS_AT_ONCE, count)
-        rows = [_part(values, 2, 0, end - start) for values in (low, high, size)]
-        strikes = overlaps(*rows, low, high, size, threshold, offset)  # [L, R, N - start]
+        lows, highs, sizes = (_part(values, 2, 0, end - start) for values in (low, high, size))
+        strikes = overlaps(lows, highs, sizes, low, high, size, threshold, offset)  # [L, R, N - start]
         if groups is not None:
             own = op.Unsqueeze(_part(groups, 1, 0, end - start), [2])
             strikes = op.And(strikes, op.Equal(own, op.Unsqueeze(groups, [1])))
