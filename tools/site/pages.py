@@ -27,6 +27,9 @@ PLACES = {
 
 _LINK = re.compile(r"(!?)\[([^\]]+)\]\(([^()\s]+)\)")
 
+_MADE = re.compile(r"<!-- (!\[[^\]]*\]\([^)]*\)) -->")
+"""A picture that the build makes, so that the repository's own page has a comment in its place."""
+
 
 def assemble(folder: Path, pictures: Path) -> None:
     """Write all pages into a folder, with links among them.
@@ -96,6 +99,7 @@ def _linked(text: str, source: str, place: str) -> str:
             return label
         return f"{found[1]}[{label}]({os.path.relpath(there, Path(place).parent).replace(os.sep, '/')}{hash_}{anchor})"
 
+    text = _MADE.sub(r"\1", text)
     parts = re.split(r"(^```.*?^```)", text, flags=re.DOTALL | re.MULTILINE)
     return "".join(part if part.startswith("```") else _LINK.sub(link, part) for part in parts)
 
