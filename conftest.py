@@ -1,8 +1,10 @@
 """Tests that repeat: each begins with the same random numbers, and Hypothesis tries the same examples in every run.
 
-`pytest --hypothesis-profile=default` looks for new examples.
+`pytest --hypothesis-profile=default` looks for new examples. `hatch run test` runs files side by side, one process a
+core, each with its share of the cores; `hatch run pytest` is one process with all of them.
 """
 
+import os
 import random
 
 import numpy as np
@@ -13,6 +15,11 @@ from hypothesis import HealthCheck, settings
 # How long an example takes says more about the machine's other work.
 settings.register_profile("repeatable", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("repeatable")
+
+if processes := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):
+    threads = max(1, (os.cpu_count() or 1) // processes)
+    torch.set_num_threads(threads)
+    os.environ["OMP_NUM_THREADS"] = str(threads)  # for the commands that tests start
 
 
 @pytest.fixture(autouse=True)

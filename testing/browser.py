@@ -15,13 +15,13 @@ _NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
 
 @contextmanager
-def browsing(file: Path, *, width: int = 1400, dark: bool = False) -> Generator["Page"]:
-    """A page in Chromium without network; what the console or a script complains of fails the test.
+def browsing(place: Path | str, *, width: int = 1400, dark: bool = False) -> Generator["Page"]:
+    """A page in Chromium without any other; what the console or a script complains of fails the test.
 
     The test is skipped where Chromium or Playwright are not installed.
 
     Args:
-        file: the HTML file.
+        place: the HTML file, or the address of a server, which alone can be reached.
         width: of the window in pixels.
         dark: whether the user likes pages dark.
     """
@@ -33,13 +33,16 @@ def browsing(file: Path, *, width: int = 1400, dark: bool = False) -> Generator[
     with playwright.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
         context = browser.new_context(
-            viewport={"width": width, "height": 900}, color_scheme="dark" if dark else "light", offline=True
+            viewport={"width": width, "height": 900},
+            color_scheme="dark" if dark else "light",
+            offline=isinstance(place, Path),
         )
         page = context.new_page()
         page.on("console", lambda message: complaints.append(message.text))
         page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("request", lambda request: complaints.append(request.url) if _leaves(request.url) else None)
-        page.goto(file.absolute().as_uri())
+        own = "file:" if isinstance(place, Path) else place
+        page.on("request", lambda request: None if _is_of(request.url, own) else complaints.append(request.url))
+        page.goto(place.absolute().as_uri() if isinstance(place, Path) else place)
         yield page
         browser.close()
     assert not complaints
@@ -50,5 +53,5 @@ def column(page: "Page", table: int, place: int) -> list[str]:
     return page.locator("table").nth(table).locator(f"tbody tr td:nth-child({place + 1})").all_inner_texts()
 
 
-def _leaves(address: str) -> bool:
-    return not address.startswith(("file:", "data:"))
+def _is_of(address: str, page: str) -> bool:
+    return address.startswith((page, "data:", "blob:"))

@@ -121,16 +121,31 @@ def write_trained(
         names: Name by id of its three categories, where the system's files say so.
     """
     model = small_model(system, mask=mask, cascade=cascade)
-    state = random_network(model).state_dict()
     if system == "ours":
-        torch.save({"format": "det-engine checkpoint", "model": state, "config": describe(model, names)}, path)
-        return path
+        return write_model(path, model, names=names)
+    state = random_network(model).state_dict()
     system = system.removesuffix("++")
     metadata = {
         "detectron2": {"categories": [{"id": number, "name": name} for number, name in names.items()]},
         "mmdetection": {"CLASSES": tuple(names.values())},
     }
     return write(path, system, theirs(system, state), **metadata.get(system, {}))
+
+
+def write_model(
+    path: Path, model: ModelConfig, network: Detector | None = None, names: Mapping[int, str] = NAMES
+) -> Path:
+    """Write a detector as a checkpoint of ours.
+
+    Args:
+        path: The file.
+        model: Its configuration.
+        network: By default :func:`random_network`.
+        names: Name by id of its categories.
+    """
+    state = (network or random_network(model)).state_dict()
+    torch.save({"format": "det-engine checkpoint", "model": state, "config": describe(model, names)}, path)
+    return path
 
 
 def write_example(folder: Path, system: str = "ours") -> None:

@@ -22,6 +22,7 @@ MODULES = (
     "det_models",
     "det_models.checkpoints",
     "det_coco",
+    "det_coco.augment",
     "det_coco.report",
     "det_engine",
     "det_engine.checkpoint",

@@ -13,7 +13,7 @@ from testing.trained import SYSTEMS, write_example
 # det-engine's example is tested, with its output, in its own package; that of det-models wants files.
 APART = ("det-engine", "det-models")
 READMES = [p for p in sorted(ROOT.glob("packages/*/README.md")) if p.parent.name not in APART]
-READMES.append(ROOT / "docs" / "formats.md")
+READMES += [ROOT / "docs" / "formats.md", ROOT / "docs" / "augmentation.md"]
 MODELS = ROOT / "packages" / "det-models" / "README.md"
 # A training of two steps on twelve pictures.
 SHORTER = {

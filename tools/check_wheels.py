@@ -1,9 +1,9 @@
-"""Build all packages and install each wheel alone into a clean environment, then import it.
+"""Build all packages and install each by its name, from an index on this machine, into a clean environment.
 
 Each wheel is built from its source distribution, so that one lacks nothing either, and must hold the licence and the
-marker of type hints. A wheel may pull in only what it declares: siblings come from the same build, everything else from
-the index. The import test also checks that a package brings no undeclared sibling with it. The first example of
-det-models' read-me runs there on a file of each system that it names.
+marker of type hints; twine checks both as the public index does. A package may pull in only what it declares: siblings
+come from the same build, everything else from the usual index. The import test also checks that a package brings no
+undeclared sibling with it. The first example of det-models' read-me runs there on a file of each system that it names.
 
 det-coco's compiled reader must be there. All packages promise to work with every PyTorch from 2.10, and one wheel of
 det-ops, which has compiled code, too, serves them all. So tests run against the wheels twice: with the oldest versions
@@ -13,12 +13,16 @@ development environment's. They are all tests of det-ops, and of the others thos
 
 import argparse
 import contextlib
+import functools
+import http.server
 import os
 import re
 import subprocess
 import sys
 import tempfile
+import threading
 import zipfile
+from collections.abc import Generator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -44,6 +48,7 @@ print(f"{own} {module.__version__}: {len(module.__all__)} public names")
 
 
 COMPILED = ROOT / "packages" / "det-ops"
+TWINE = "7.0.0"
 NEWEST = "2.15.0"
 """Of PyTorch; the torchvision of the development environment works with it."""
 OTHERS = {
@@ -93,6 +98,24 @@ def check_contents(wheel: Path, module: str) -> None:
     for name in names:
         if name.endswith((".so", ".pyd")) and (found := set(FOREIGN.findall(archive.read(name)))):
             sys.exit(f"{wheel.name}: {name} must not mention {found}")
+
+
+@contextlib.contextmanager
+def serving(folder: Path) -> Generator[str]:
+    """The address of an index of packages (PEP 503) with the wheels in a folder, for as long as it is needed."""
+    for wheel in folder.glob("*.whl"):
+        page = folder / "simple" / wheel.name.partition("-")[0].replace("_", "-") / "index.html"
+        page.parent.mkdir(parents=True, exist_ok=True)
+        page.write_text(f'<a href="../../{wheel.name}">{wheel.name}</a>\n', encoding="utf-8")
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=folder)) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/simple"
+        server.shutdown()
 
 
 def test_with(python: Path, environment: Path, wheels: dict[str, Path], constraints: Path, *oldest: str) -> None:
@@ -145,9 +168,11 @@ def main() -> None:
             module = package.replace("-", "_")
             (wheels[package],) = folder.glob(f"{module}-*.whl")
             check_contents(wheels[package], module)
+        run("uvx", f"twine@{TWINE}", "check", "--strict", *folder.glob("*.whl"), *folder.glob("*.tar.gz"))
         for package in packages:
             run("uv", "venv", "-q", "--clear", "--python", sys.executable, environment)
-            run("uv", "pip", "install", "-q", "--python", python, "--find-links", folder, wheels[package])
+            with serving(folder) as index:
+                run("uv", "pip", "install", "-q", "--python", python, "--index", index, package)
             run(python, "-I", "-c", PROBE, package.replace("-", "_"), *sorted(SIBLINGS[package]))
             if package == "det-coco":
                 run(python, "-I", "-c", READS)

@@ -11,8 +11,9 @@ from typing import Annotated, cast
 import torch
 import tyro
 
-from apps.common.app import App, with_classes
-from apps.common.config import Recipe
+from apps.common.app import App, with_classes, with_counts
+from apps.common.benchmark_files import EXPORTED, benchmark_files, files_named
+from apps.common.config import Recipe, at_least
 from apps.common.data import evaluation_loader, training_batches
 from apps.common.options import take_recipe
 from apps.common.splits import open_splits
@@ -36,7 +37,7 @@ class BenchmarkOptions:
     """Data set: a folder or an annotation file; by default the embedded synthetic one."""
     weights: str = "none"
     """A checkpoint, so that there is something to detect; a detector of another system brings its network, unless
-    --recipe names one. By default random weights."""
+    --recipe names one. By default random weights. Several files, or an exported one, are measured side by side."""
     device: str = "auto"
     """auto, cpu, cuda or npu."""
     steps: int = 20
@@ -48,9 +49,7 @@ class BenchmarkOptions:
     config: Annotated[Recipe, tyro.conf.arg(name="")]
 
     def __post_init__(self) -> None:
-        for name, least in (("steps", 1), ("warmup", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        at_least(self, steps=1, warmup=0)
 
 
 FIRST = (
@@ -69,7 +68,11 @@ FIRST = (
 
 
 def benchmark(app: App, args: list[str]) -> None:
-    """Measure images per second: loading, training step, inference, frame by frame."""
+    """Measure images per second: loading, training step, inference, frame by frame; or files side by side."""
+    named = files_named(args)
+    if len(named) > 1 or any(Path(name).suffix in EXPORTED for name in named):
+        benchmark_files(app, args, benchmark.__doc__)
+        return
     recipe, rest = take_recipe(app, args)
     weights, _ = take_option(args, "weights", "none")
     found = open_start(weights)
@@ -95,7 +98,8 @@ def _benchmark(app: App, options: BenchmarkOptions, device: torch.device, weight
             f"{options.weights} knows {classes} classes and {splits.root} has {splits.train.num_classes}; "
             "measure on data with at most as many."
         )
-    recipe = with_classes(recipe, classes or splits.train.num_classes).resolved()
+    recipe = with_classes(recipe, classes or splits.train.num_classes)
+    recipe = (recipe if classes else with_counts(recipe, splits.train)).resolved()
     seed_all(recipe.train.seed)
     model = app.network(recipe)
     with distributed.main_first():

@@ -10,9 +10,8 @@ from apps.common.options import take_recipe
 from apps.common.splits import annotations_for, data_root
 from det_coco import CocoIndex, default_split, find_splits
 from det_coco.doctor import Checkup, check_data
-from det_coco.doctor.command import DEFAULT_PAGE, present
+from det_coco.doctor.command import DEFAULT_PAGE, present, try_outputs
 from det_coco.doctor.inspection import default_workers
-from det_coco.doctor.mending import refuse_used
 from det_engine import resolve_device
 from det_engine.options import override
 
@@ -41,8 +40,7 @@ def check(app: App, args: list[str]) -> int:
     """Read a whole data set, pictures included: what is wrong with it, and the options that fit."""
     recipe, rest = take_recipe(app, args)
     options = override(CheckOptions(recipe=recipe.name), rest, f"apps/{app.name} check", check.__doc__)
-    if options.fix is not None:
-        refuse_used(options.fix)
+    try_outputs(page=options.page, json=options.json, fix=options.fix)
     root, device = data_root(options.data), resolve_device(options.device)
     checkup = check_data(root, workers=options.workers, **annotations_for(recipe.model().tasks))
     indexes = _train_first(root, recipe, checkup)

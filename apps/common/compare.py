@@ -9,9 +9,11 @@ from typing import Annotated, Any
 import tyro
 
 from apps.common.app import App
+from apps.common.config import at_least
 from apps.common.report import split_of
 from apps.common.run_sections import differing, flat, read_json, training_plots
 from det_coco import DataError
+from det_coco.outputs import try_files
 from det_coco.page import Html, Section, table, text
 from det_coco.report import compare as compare_results
 from det_coco.report import comparison_page, comparison_text
@@ -39,6 +41,9 @@ class CompareOptions:
     pictures: int = 12
     """Pictures of objects gained, and of objects lost."""
 
+    def __post_init__(self) -> None:
+        at_least(self, pictures=0)
+
 
 def compare(app: App, args: list[str]) -> None:
     """Compare runs, or results files: what differs, and whether it is more than chance."""
@@ -46,6 +51,7 @@ def compare(app: App, args: list[str]) -> None:
     paths = list(dict.fromkeys(options.runs))
     if len(paths) < 2:
         raise DataError("compare needs two or more different runs or results files.")
+    try_files(options.html, options.json)
     files = {path: RunDirectory(path).predictions if path.is_dir() else path for path in paths}
     for path, file in files.items():
         if path.is_dir() and not file.exists():

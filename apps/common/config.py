@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar, cast
 
 import tyro
 
+from apps.common.augmentation import PLAIN, AugmentConfig
 from det_coco import Augmentation, BatchShape, Resize, default_buckets
 from det_coco.transforms import Transform
 from det_engine import SolverConfig, TrainSettings, scaled_to_batch
@@ -24,6 +25,7 @@ class LoadingConfig:
     batch: int = 16
     """Images per optimiser step, over all devices; rates and steps follow it by the linear scaling rule."""
     flip: float = 0.5
+    augment: AugmentConfig = PLAIN
     max_instances: int = 100
     """Slots for objects per image; an image with more is an error unless `drop_excess`."""
     drop_excess: bool = False
@@ -31,6 +33,9 @@ class LoadingConfig:
     """Leave images without a usable object out of training."""
     min_keypoints: int = 0
     """Leave images with fewer labelled keypoints out of training."""
+    repeat_threshold: float = 0.0
+    """Share of images below which those of a class are repeated, up to the root of how far it is below (LVIS: 0.001);
+    0: every image is used once per epoch."""
     exif: bool = True
     """Turn pictures upright as their EXIF orientation says; False where they were annotated as they are stored."""
     workers: int = 2
@@ -45,9 +50,11 @@ class LoadingConfig:
     of those to train on."""
 
     def __post_init__(self) -> None:
-        _at_least(self, batch=1, max_instances=1, min_keypoints=0, workers=0)
+        at_least(self, batch=1, max_instances=1, min_keypoints=0, workers=0)
         if not 0 <= self.flip <= 1:
             raise ValueError(f"flip must be a probability between 0 and 1, got {self.flip}")
+        if not 0 <= self.repeat_threshold <= 1:
+            raise ValueError(f"repeat_threshold must be a share between 0 and 1, got {self.repeat_threshold}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +75,7 @@ class DataConfig(LoadingConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _at_least(self, test_size=1, max_size=1, max_polygons=1, max_edges=1)
+        at_least(self, test_size=1, max_size=1, max_polygons=1, max_edges=1)
         if not self.train_sizes or min(self.train_sizes) < 1:
             raise ValueError(f"train_sizes must hold one or more lengths of at least 1 pixel, got {self.train_sizes}")
 
@@ -147,26 +154,33 @@ class TwoStageRecipe(Recipe):
             shape = replace(shape, **branch.batch_shape())
         return shape
 
-    def training_transform(self) -> Augmentation:
-        """A resize to one of the sizes, and a mirror."""
+    def training_resize(self) -> Resize:
+        """The training sizes."""
+        return Resize(shortest=self.data.train_sizes, longest=self.data.max_size, rule=self.data.rounding)
+
+    def training_transform(self) -> Transform:
+        """A resize to one of the sizes, a mirror, and what else is asked for."""
         data = self.data
-        return Augmentation(
-            resize=Resize(shortest=data.train_sizes, longest=data.max_size, rule=data.rounding),
-            flip=data.flip,
-            legacy=self.detector.offset == 1,
-        )
+        resize = Augmentation(resize=self.training_resize(), flip=data.flip, legacy=self.detector.offset == 1)
+        return data.augment.transform(resize, size=data.max_size, flip=data.flip)
 
     def test_resize(self) -> Resize:
         """The test size."""
         return Resize(shortest=(self.data.test_size,), longest=self.data.max_size, rule=self.data.rounding)
 
     def resolved(self) -> "TwoStageRecipe":
-        """The recipe with its buckets: by default one per orientation that hold every resized image."""
-        if self.data.buckets:
+        """The recipe with its buckets: by default one per orientation that hold every resized image.
+
+        A square joins them where scale jitter makes squares.
+        """
+        data = self.data
+        if data.buckets:
             return self
-        largest = max(*self.data.train_sizes, self.data.test_size)
-        resize = Resize(shortest=(largest,), longest=self.data.max_size, rule=self.data.rounding)
-        return replace(self, data=replace(self.data, buckets=default_buckets(resize)))
+        largest = max(*data.train_sizes, data.test_size)
+        buckets = default_buckets(Resize(shortest=(largest,), longest=data.max_size, rule=data.rounding))
+        if data.augment.scale_jitter is not None:
+            buckets += default_buckets(Resize(shortest=(data.max_size,), longest=data.max_size))
+        return replace(self, data=replace(data, buckets=tuple(dict.fromkeys(buckets))))
 
     @classmethod
     def of(cls, checkpoint: Checkpoint) -> Self:
@@ -205,7 +219,16 @@ def from_dict(values: dict[str, Any], kind: type[R]) -> R:
     return structured(values, kind)
 
 
-def _at_least(config: object, **floors: int) -> None:
+def at_least(config: object, **floors: int) -> None:
+    """Refuse fields that are smaller than they may be.
+
+    Args:
+        config: a dataclass instance.
+        **floors: the least value of each field.
+
+    Raises:
+        ValueError: one is smaller.
+    """
     for name, floor in floors.items():
         if getattr(config, name) < floor:
             raise ValueError(f"{name} must be at least {floor}, got {getattr(config, name)}")

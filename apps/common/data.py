@@ -11,10 +11,15 @@ from det_models import ModelConfig
 
 def training_batches(recipe: Recipe, index: CocoIndex, start: int, *, pin_memory: bool) -> Iterator[Batch]:
     """This process's part of the batches `start`, `start` + 1, ... of the recipe's training."""
-    data, transform = recipe.data, recipe.training_transform()
-    loader = train_loader(
+    return iter(training_loader(recipe, index, start, pin_memory=pin_memory))
+
+
+def training_loader(recipe: Recipe, index: CocoIndex, start: int, *, pin_memory: bool) -> Loader:
+    """The loader of those batches."""
+    data = recipe.data
+    return train_loader(
         index,
-        augmentation=transform,
+        augmentation=recipe.training_transform(),
         shape=recipe.batch_shape(),
         batch_size=distributed.per_process(data.batch),
         rank=distributed.rank(),
@@ -25,9 +30,9 @@ def training_batches(recipe: Recipe, index: CocoIndex, start: int, *, pin_memory
         pin_memory=pin_memory,
         filter_empty=data.filter_empty,
         min_keypoints=data.min_keypoints,
-        grouping=grouping(transform.resize, recipe.batch_shape().buckets),
+        repeat_threshold=data.repeat_threshold,
+        grouping=grouping(recipe.test_resize(), recipe.batch_shape().buckets),
     )
-    return iter(loader)
 
 
 def evaluation_loader(model: ModelConfig, index: CocoIndex, *, batch: int, workers: int, tight: bool = False) -> Loader:

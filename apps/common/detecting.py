@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 
@@ -12,7 +12,7 @@ from apps.common.app import App
 from apps.common.weights import open_detector
 from det_coco import CocoIndex
 from det_engine import EngineError, Precision
-from det_models import Predictor, Weights
+from det_models import Predictor, Tiling, Weights
 from det_models.categories import reported
 
 
@@ -21,7 +21,8 @@ class DetectorOptions:
     """What `eval` and `predict` may be told of the detector."""
 
     weights: Path
-    """Checkpoint or folder of a run (its checkpoints/best.pt), or a detector of another system."""
+    """Checkpoint or folder of a run (its checkpoints/best.pt), a detector of another system, or the name of a
+    published one, such as detectron2/mask_rcnn_R_50_FPN_3x; `weights` lists them."""
     recipe: str | None = None
     """For a file of another system: recipe whose images it gets; by default those of its system."""
     size: tuple[int, ...] = ()
@@ -41,8 +42,36 @@ class DetectorOptions:
     """auto, cpu, cuda or npu."""
     precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
     """Number format of the forward pass."""
+    tile: tuple[int, ...] = ()
+    """Look at big pictures in tiles of this side, or of this height and width, in pixels; by default as a whole."""
+    overlap: float | None = None
+    """Share of a tile that the next one shows too; by default 0.2."""
+    tile_whole: bool | None = None
+    """Look at the whole picture beside its tiles, for objects larger than those; by default True."""
+    tile_merge: Literal["nms", "join"] | None = None
+    """What becomes of detections of one object in several tiles: by default nms, which keeps the best; join puts their
+    boxes and masks together."""
+    tile_match: Literal["ios", "iou"] | None = None
+    """Overlap by which they are of one object: by default ios, intersection over the smaller area, or iou."""
+
+    @property
+    def tiling(self) -> Tiling | None:
+        """The tiles, where there are some.
+
+        Raises:
+            OptionError: their options make no sense.
+        """
+        named = {"overlap": self.overlap, "whole": self.tile_whole, "merge": self.tile_merge, "match": self.tile_match}
+        given: dict[str, Any] = {name: value for name, value in named.items() if value is not None}
+        if self.tile:
+            return Tiling(size=self.tile[0] if len(self.tile) == 1 else cast("tuple[int, int]", self.tile), **given)
+        if given:
+            name = next(iter(given))
+            raise ValueError(f"{name if name == 'overlap' else f'tile_{name}'} is of tiles, whose size tile says")
+        return None
 
     def __post_init__(self) -> None:
+        self.tiling  # noqa: B018 - refuses what makes no sense
         if self.batch is not None and self.batch < 1:
             raise ValueError(f"batch must be at least 1, got {self.batch}")
         if len(self.size) > 2:

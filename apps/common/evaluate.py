@@ -10,6 +10,7 @@ import torch
 import tyro
 
 from apps.common.app import App
+from apps.common.config import at_least
 from apps.common.data import evaluation_loader
 from apps.common.detecting import (
     DetectorOptions,
@@ -23,15 +24,16 @@ from apps.common.detecting import (
 )
 from apps.common.options import default_output, new_run
 from apps.common.pictures import draw_beside_truth
-from apps.common.printing import print_classes, print_final, print_metrics, print_places
-from apps.common.report import write_report
+from apps.common.printing import print_classes, print_final, print_metrics, print_next, print_places
+from apps.common.report import report_run
 from apps.common.splits import open_split
 from det_coco import CocoIndex, Detections, Protocol, save_results
 from det_coco import evaluate as coco_evaluate
 from det_engine import RunDirectory, distributed, resolve_device
 from det_engine.options import override
 from det_engine.stages import stage
-from det_models import Predictor
+from det_models import Detections as Found
+from det_models import Predictor, Tiling
 
 _COCO_LIMIT, _LVIS_LIMIT = 100, 300
 """Detections of an image that count."""
@@ -49,6 +51,7 @@ class Evaluator:
         min_score: leave out what has a lower score.
         protocol: thresholds and sizes; the classes are the detector's, and so is the limit of detections that count
             where it gives more than 100.
+        tiling: how images are looked at in tiles, if they are.
 
     Attributes:
         protocol: the rules of the last call, classes and limit included.
@@ -64,7 +67,9 @@ class Evaluator:
         workers: int,
         min_score: float = 0.0,
         protocol: Protocol | None = None,
+        tiling: Tiling | None = None,
     ) -> None:
+        self.tiling = tiling
         self.detector, self.index, self.workers, self.min_score = detector, index, workers, min_score
         self.rules = self.protocol = protocol or Protocol()
         self.detections = Detections.concatenate(())
@@ -85,6 +90,14 @@ class Evaluator:
 
     def _detect(self, detector: Predictor) -> Iterator[Detections]:
         """Detections of this process's images, image by image."""
+        with stage("detecting", len(self.index)) as advance:
+            for identifiers, results in self._in_batches(detector) if self.tiling is None else self._in_tiles(detector):
+                for identifier, found in zip(identifiers, results, strict=True):
+                    if identifier >= 0:  # the others fill up the last batch
+                        yield found[found.scores >= self.min_score].to_arrays(identifier)
+                advance(distributed.world_size() * sum(i >= 0 for i in identifiers))
+
+    def _in_batches(self, detector: Predictor) -> Iterator[tuple[list[int], list[Found]]]:
         batches = evaluation_loader(
             detector.config,
             self.index,
@@ -92,14 +105,17 @@ class Evaluator:
             workers=self.workers,
             tight=detector.shape.tight,
         )
-        with stage("detecting", len(self.index)) as advance:
-            for batch in batches:
-                identifiers = batch["image_ids"].tolist()
-                sizes = [self.index.image_size(i) if i >= 0 else (1, 1) for i in identifiers]
-                for identifier, found in zip(identifiers, detector.detect(batch, sizes), strict=True):
-                    if identifier >= 0:  # the others fill up the last batch
-                        yield found[found.scores >= self.min_score].to_arrays(identifier)
-                advance(distributed.world_size() * sum(i >= 0 for i in identifiers))
+        for batch in batches:
+            identifiers = batch["image_ids"].tolist()
+            sizes = [self.index.image_size(i) if i >= 0 else (1, 1) for i in identifiers]
+            yield identifiers, detector.detect(batch, sizes)
+
+    def _in_tiles(self, detector: Predictor) -> Iterator[tuple[list[int], list[Found]]]:
+        """Image by image, since each is several batches."""
+        positions = range(distributed.rank(), len(self.index), distributed.world_size())
+        results = detector.predict(map(self.index.image, positions), tile=self.tiling)
+        for position, found in zip(positions, results, strict=True):
+            yield [int(self.index.image_ids[position])], [found]
 
     def write(self, run: RunDirectory, *, pictures: int) -> None:
         """Write predictions.json and the first pictures of predictions beside the truth."""
@@ -109,7 +125,7 @@ class Evaluator:
 
     def report(self, app: App, run: RunDirectory, *, pictures: int) -> None:
         """Write report.html, with so many pictures of each kind."""
-        write_report(app, run, self.index, self.detections, self.metrics, self.protocol, pictures)
+        report_run(app, run, self.index, self.detections, self.metrics, self.protocol, pictures)
 
 
 def comparable(index: CocoIndex, tasks: Sequence[str], *, say: bool = True) -> tuple[str, ...]:
@@ -175,6 +191,7 @@ class EvalOptions(DetectorOptions):
     def __post_init__(self) -> None:
         DetectorOptions.__post_init__(self)
         check_score(self.min_score)
+        at_least(self, pictures=0)
         self.protocol()
 
     def protocol(self) -> Protocol:
@@ -187,9 +204,24 @@ class EvalOptions(DetectorOptions):
         return Protocol(**{name: value for name, value in given.items() if value})
 
 
+FIRST = (
+    "--weights",
+    "--data",
+    "--split",
+    "--output",
+    "--per-class",
+    "--classes",
+    "--size",
+    "--max-detections",
+    "--device",
+    "--nproc",
+)
+"""What people set most, which the help begins with."""
+
+
 def evaluate(app: App, args: list[str]) -> None:
     """Evaluate a checkpoint on a split: box and mask AP."""
-    options = override(EvalOptions(weights=tyro.MISSING), args, f"apps/{app.name} eval", evaluate.__doc__)
+    options = override(EvalOptions(weights=tyro.MISSING), args, f"apps/{app.name} eval", evaluate.__doc__, FIRST)
     device = resolve_device(options.device)
     with distributed.processes(device):
         _evaluate(app, options, device)
@@ -207,7 +239,12 @@ def _evaluate(app: App, options: EvalOptions, device: torch.device) -> None:
     say_what_was_read(weights)
     run = new_run(options.output or default_output(app, "eval"), options, device, replace=True)
     evaluator = Evaluator(
-        lambda: detector, index, workers=workers, min_score=options.min_score, protocol=options.protocol()
+        lambda: detector,
+        index,
+        workers=workers,
+        min_score=options.min_score,
+        protocol=options.protocol(),
+        tiling=options.tiling,
     )
     began = time.perf_counter()
     evaluator()
@@ -225,4 +262,5 @@ def _evaluate(app: App, options: EvalOptions, device: torch.device) -> None:
         print_classes(index, evaluator.protocol, evaluator.metrics)
     print(f"{speed:.1f} images/s, loading and evaluation included.")
     print_places(run)
+    print_next(app, options.weights)
     print_final(speed, evaluator.metrics)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from apps.common.app import App, with_classes
-from apps.common.config import DataConfig, Recipe
+from apps.common.config import DataConfig, Recipe, TwoStageRecipe
 from apps.common.data import training_batches
 from det_coco import CocoIndex, DataError, limits
 from det_coco.doctor.proposals import (
@@ -153,9 +153,9 @@ def _fit_limits(found: Fit, indexes: Sequence[CocoIndex]) -> None:
 
 def _fit_buckets(found: Fit, indexes: Sequence[CocoIndex]) -> None:
     data = found.recipe.data
-    if not isinstance(data, DataConfig):
+    if not isinstance(found.recipe, TwoStageRecipe) or data.augment.scale_jitter is not None:
         return
-    proposed = propose_buckets(indexes, found.recipe.training_transform().resize, found.recipe.batch_shape().buckets)
+    proposed = propose_buckets(indexes, found.recipe.training_resize(), found.recipe.batch_shape().buckets)
     if proposed is None:
         return
     buckets, saved = proposed

@@ -2,19 +2,24 @@
 
 import sys
 from collections.abc import Callable
-from functools import partial
+from functools import partial, wraps
 
 from apps.common.app import App
+from apps.common.augmentations import augmentations
 from apps.common.benchmark import benchmark
 from apps.common.check import check
 from apps.common.compare import compare
+from apps.common.completion import show_completion
 from apps.common.convert import convert
 from apps.common.convert_data import convert_data
 from apps.common.evaluate import evaluate
+from apps.common.export import export
+from apps.common.naming import options_named
 from apps.common.predict import predict
 from apps.common.replay import replay
 from apps.common.report import report
 from apps.common.show_recipes import show_recipes
+from apps.common.show_weights import show_weights
 from apps.common.train import train
 from det_backbones import WeightsError
 from det_coco import DataError
@@ -23,24 +28,35 @@ from det_engine.cli import UsageError, dispatch, run_main, take_option
 from det_models import CheckpointError, OptionError
 
 Command = Callable[[App, list[str]], int | None]
+
+
+def completion(app: App, args: list[str]) -> None:
+    """Print what bash and zsh need to complete commands and options."""
+    show_completion(app, args, COMMANDS)
+
+
 COMMANDS: dict[str, Command] = {
     "train": train,
     "eval": evaluate,
     "predict": predict,
+    "augmentations": augmentations,
     "benchmark": benchmark,
     "check": check,
     "convert": convert,
+    "export": export,
     "convert-data": convert_data,
     "report": report,
     "compare": compare,
     "replay": replay,
     "recipes": show_recipes,
+    "weights": show_weights,
+    "completion": completion,
 }
 
 
 def main(app: App, args: list[str] | None = None) -> int:
     """Run a command of an app and return its exit status (see :func:`det_engine.cli.run_main`)."""
-    commands = {name: _bound(command, app) for name, command in COMMANDS.items()}
+    commands = {name: _bound(name, command, app) for name, command in COMMANDS.items()}
     arguments = sys.argv[1:] if args is None else args
     count = _processes_wanted(arguments)
     if count > 1 and not distributed.is_launched():
@@ -59,7 +75,10 @@ def _processes_wanted(args: list[str]) -> int:
     return int(number) if number is not None and number.isdecimal() else 1
 
 
-def _bound(command: Command, app: App) -> Callable[[list[str]], int | None]:
-    bound = partial(command, app)
-    bound.__doc__ = command.__doc__  # which the list of commands shows
+def _bound(name: str, command: Command, app: App) -> Callable[[list[str]], int | None]:
+    @wraps(command)  # whose first line the list of commands shows
+    def bound(args: list[str]) -> int | None:
+        with options_named(app, name):
+            return command(app, args)
+
     return bound

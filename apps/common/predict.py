@@ -32,8 +32,9 @@ from apps.common.pictures import write_corner
 from apps.common.reading import Frame, Reader
 from apps.common.splits import open_split
 from apps.common.video import VideoFile, VideoWriter, is_video
-from det_coco import DataError, list_images, save_picture, save_results
+from det_coco import DataError, find_splits, list_images, save_picture, save_results
 from det_engine import RunDirectory, describe_environment, resolve_device
+from det_engine.cli import UsageError
 from det_engine.options import override
 from det_models import Predictor
 from det_models.background import background
@@ -67,6 +68,21 @@ class PredictOptions(DetectorOptions):
             raise ValueError("split is one of a data set, which data names")
 
 
+FIRST = (
+    "--weights",
+    "--data",
+    "--output",
+    "--min-score",
+    "--classes",
+    "--size",
+    "--tile",
+    "--show",
+    "--batch",
+    "--device",
+)
+"""What people set most, which the help begins with."""
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Predicted:
     """A frame with its detections, drawn."""
@@ -86,7 +102,7 @@ class Predicted:
 def predict(app: App, args: list[str]) -> None:
     """Detect objects in pictures and videos: COCO-result JSON and drawings."""
     options = override(
-        PredictOptions(inputs=(), weights=tyro.MISSING), args, f"apps/{app.name} predict", predict.__doc__
+        PredictOptions(inputs=(), weights=tyro.MISSING), args, f"apps/{app.name} predict", predict.__doc__, FIRST
     )
     device = resolve_device(options.device)
     sources = _sources(options.inputs) if options.data is None else []
@@ -123,7 +139,28 @@ def _sources(inputs: tuple[Path, ...]) -> list[Path | VideoFile]:
     """Pictures and videos; all of them are looked at before the first is read."""
     if not inputs:
         raise DataError("predict needs at least one picture, folder of pictures or video, or a data set (--data).")
-    return [source for path in inputs for source in ([VideoFile(path)] if is_video(path) else list_images(path))]
+    return [source for path in inputs for source in ([VideoFile(path)] if is_video(path) else _pictures(path))]
+
+
+def _pictures(path: Path) -> list[Path]:
+    """A picture, or those of a folder; of a data set the option that takes it is said."""
+    named = path.suffix.lower() in (".json", ".xml", ".yaml", ".yml") and path.is_file()
+    try:
+        found = [] if named else list_images(path)
+    except DataError:
+        if not path.is_dir() or not _is_data_set(path):
+            raise
+        named, found = True, []
+    if named:
+        raise UsageError(f"{path} is no picture. A data set is named by an option: --data {path}.")
+    return found
+
+
+def _is_data_set(path: Path) -> bool:
+    try:
+        return bool(find_splits(path))
+    except DataError:
+        return False
 
 
 def _predicted(
@@ -132,7 +169,7 @@ def _predicted(
     """Detections of every frame as rows and drawings; what the images are comes with them in `frames`."""
     times: deque[float] = deque(maxlen=30)
     path = None
-    for found in detector.predict(images):
+    for found in detector.predict(images, tile=options.tiling):
         frame = frames.popleft()
         if frame.path != path:  # another video's frames say nothing of this one's
             path = frame.path

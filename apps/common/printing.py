@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from apps.common.app import App
 from det_coco import CocoIndex, Protocol
 from det_coco.curves import chosen_names
 from det_engine import RunDirectory
@@ -39,17 +40,28 @@ def print_classes(index: CocoIndex, protocol: Protocol, metrics: Metrics) -> Non
 
 
 def print_places(run: RunDirectory) -> None:
-    """Say what to open."""
-    print(f"Metrics: {run.results}\nDetections: {run.predictions}")
+    """Say what to open, the page first."""
     if run.report.exists():
         print(f"Why the AP is what it is: {run.report}")
     if run.pictures.is_dir():
         print(f"Pictures, the truth at the left: {run.pictures}")
+    print(f"Metrics: {run.results}\nDetections: {run.predictions}")
+
+
+def print_next(app: App, weights: object) -> None:
+    """Print the command that comes next: what was evaluated is used.
+
+    Args:
+        app: whose detector it is.
+        weights: what names it, a run or a file.
+    """
+    print(f"Next: hatch run apps/{app.name} predict --weights {weights} IMAGE")
 
 
 def print_final(images_per_second: float, metrics: Metrics) -> None:
-    """Print the lines that the tools of Ascend's model zoo look for."""
+    """Print the lines that the tools of Ascend's model zoo look for, and what they mean."""
     task = "segm" if "segm" in metrics else "bbox"
+    print(f"\nFor the tools of Ascend's model zoo, whose accuracy is the {task} AP above:")
     print("------------------ Final result ------------------")
     print(f"Final Performance images/sec : {images_per_second:.2f}")
     print(f"Final Train Accuracy : {metrics[task]['AP']:.4f}")

@@ -9,13 +9,13 @@ import cattrs
 import tyro
 
 from apps.common.app import App
-from apps.common.config import from_dict
+from apps.common.config import at_least, from_dict
 from apps.common.run_sections import read_json, run_sections
 from apps.common.splits import annotations_for, data_root, held_out_of_run
 from det_coco import CocoIndex, DataError, Detections, Protocol
+from det_coco.outputs import try_files
 from det_coco.page import Page, text
-from det_coco.report import analyse, report_page
-from det_coco.report.commands import open_split, read_results, rules_of, tasks_of, write_json
+from det_coco.report.commands import open_split, read_results, write_report
 from det_engine import RunDirectory
 from det_engine.cli import UsageError
 from det_engine.options import override
@@ -42,6 +42,7 @@ class ReportOptions:
     """Precision for which to name the least scores."""
 
     def __post_init__(self) -> None:
+        at_least(self, pictures=0)
         if not 0 < self.precision <= 1:
             raise ValueError(f"precision must be above 0 and up to 1, got {self.precision:g}")
 
@@ -52,6 +53,7 @@ def report(app: App, args: list[str]) -> None:
     run = RunDirectory(options.run) if options.run.is_dir() else None
     results = options.run if run is None else run.predictions
     output = options.output or (Path("report.html") if run is None else run.report)
+    try_files(output, options.json)
     sections = [] if run is None else run_sections(app, run)
     if run is not None and not results.exists():
         if not sections:
@@ -63,22 +65,20 @@ def report(app: App, args: list[str]) -> None:
         index = split_of(app, options.run, options.data, options.split)
         detections = read_results(index, results)
     with stage("writing the report"):
-        reports = analyse(
+        write_report(
             index,
             detections,
-            tasks_of(index, detections),
-            protocol=rules_of(index),
-            wished_precision=options.precision,
+            output,
+            title=str(options.run),
+            json=options.json,
+            pictures=options.pictures,
+            precision=options.precision,
+            more=sections,
         )
-        if options.json:
-            write_json({task: found.numbers() for task, found in reports.items()}, options.json)
-        title = str(options.run)
-        page = report_page(index, detections, reports, title=title, pictures=options.pictures, more=sections)
-        page.write(output)
     print(f"Report: {output}")
 
 
-def write_report(
+def report_run(
     app: App,
     run: RunDirectory,
     index: CocoIndex,
@@ -98,11 +98,12 @@ def write_report(
         protocol: the rules of the evaluation.
         pictures: of each kind.
     """
+    shown = [task for task in tasks if task in ("bbox", "segm")]
     with stage("writing the report"):
-        reports = analyse(index, detections, [task for task in tasks if task in ("bbox", "segm")], protocol=protocol)
         more = run_sections(app, run)
-        page = report_page(index, detections, reports, title=str(run), pictures=pictures, more=more)
-        page.write(run.report)
+        write_report(
+            index, detections, run.report, title=str(run), tasks=shown, protocol=protocol, pictures=pictures, more=more
+        )
 
 
 def split_of(app: App, run: Path, data: Path | None, split: str | None) -> CocoIndex:

@@ -1,21 +1,32 @@
-"""``recipes [NAME]``."""
+"""``recipes [NAME] [--like CONFIGURATION]``."""
 
 import json
 
 from apps.common.app import App
 from apps.common.config import to_dict
-from det_engine.cli import UsageError, unknown
+from apps.common.like import show_alike
+from det_engine.cli import UsageError, take_option, unknown
+
+HELP = """usage: apps/{app} recipes [NAME] [--like CONFIGURATION]
+
+Without NAME all recipes are listed. --like finds the recipe for a
+configuration of another system:
+  recipes --like COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_3x"""
 
 
 def show_recipes(app: App, args: list[str]) -> None:
     """List the recipes, or show one in full."""
+    if args and args[0] in ("-h", "--help"):
+        print(HELP.format(app=app.name))
+        return
+    like, args = take_option(args, "like")
+    if like is not None:
+        show_alike(like)
+        return
     if not args:
         width = max(map(len, app.recipes))
         for name, recipe in app.recipes.items():
             print(f"{name:<{width}}  {recipe().summary}")
-        return
-    if args[0] in ("-h", "--help"):
-        print(f"usage: apps/{app.name} recipes [NAME]\n\nWithout NAME all recipes are listed.")
         return
     if len(args) > 1:
         raise UsageError(f"recipes takes one name, got {' '.join(args)}.")

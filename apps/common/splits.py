@@ -89,12 +89,19 @@ def open_splits(data: Path | None, recipe: Recipe) -> Splits:
     train, val = _places(data, recipe.data, recipe.model().tasks)
     root = train.root if data is None or recipe.data.train else data
     if val is None:
-        held = hold_out(replace(train.source.load(), exif=recipe.data.exif))
+        held = _hold_out(replace(train.source.load(), exif=recipe.data.exif))
         return Splits(root=root, train=held.train, val=held.val, whole=train, rule=held.rule)
     halves = (replace(place.source.load(), exif=recipe.data.exif) for place in (train, val))
     splits = Splits(root=root, train=next(halves), val=next(halves))
     check_same_categories(splits.train, splits.val)
     return splits
+
+
+def _hold_out(index: CocoIndex) -> HeldOut:
+    try:
+        return hold_out(index)
+    except DataError as error:
+        raise DataError(f"{error} The option is --data.val.") from error
 
 
 def open_split(data: Path | None, split: str | None, weights: Weights) -> CocoIndex:
@@ -152,6 +159,7 @@ def _counted(count: int, noun: str) -> str:
 
 def _relative(path: Path, root: Path | None) -> str:
     """The path as seen from the data set, or else from here, where it lies in one of them."""
+    root = root.parent if root is not None and root.is_file() else root
     within = next((place for place in (root, Path.cwd()) if place and path.is_relative_to(place)), None)
     return str(path if within is None else path.relative_to(within))
 

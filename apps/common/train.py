@@ -14,14 +14,14 @@ import torch
 import tyro
 
 import det_engine
-from apps.common.app import App, with_classes
-from apps.common.config import Recipe
+from apps.common.app import App, with_classes, with_counts
+from apps.common.config import Recipe, at_least
 from apps.common.consequences import HABITS, fitted_schedule, fitted_sizes, without_frozen
 from apps.common.data import training_batches, validation_loader
 from apps.common.detecting import autocast_name
 from apps.common.evaluate import Evaluator
 from apps.common.options import default_output, new_run, take_recipe
-from apps.common.printing import print_final, print_metrics, print_places
+from apps.common.printing import print_final, print_metrics, print_next, print_places
 from apps.common.splits import Splits, open_splits, surroundings
 from apps.common.weights import adopt, describe, initialize, open_start, read_config, read_config_file
 from det_engine import (
@@ -59,7 +59,8 @@ class TrainOptions:
     """Data set: a folder or an annotation file of COCO's or another format; by default a small synthetic one, made in
     your cache on first use."""
     weights: str | None = None
-    """Weights to start from: a file of ours or of another system, or none; by default what the recipe names."""
+    """Weights to start from: a file of ours or of another system, the name of a published detector (`weights` lists
+    them), or none; by default what the recipe names."""
     weights_parts: tuple[str, ...] = ()
     """Parts of a detector's weights to take, such as backbone; what is left out starts at random. By default all."""
     drop_mismatched: bool = False
@@ -75,6 +76,9 @@ class TrainOptions:
     pictures: int = 8
     """Held-out images drawn beside the truth at the end."""
     values: Annotated[Recipe, tyro.conf.arg(name="")]
+
+    def __post_init__(self) -> None:
+        at_least(self, pictures=0)
 
 
 FIRST = (
@@ -204,7 +208,8 @@ def _open(job: _Job) -> tuple[Splits, Recipe]:
     print(job.line)
     if job.device.type == "cpu" and job.recipe.train.precision == "fp16":
         print("Note: CPUs have no fast fp16 convolutions; --train.precision bf16 is the fast one here.")
-    return splits, with_classes(job.recipe, splits.train.num_classes).resolved()
+    recipe = with_counts(with_classes(job.recipe, splits.train.num_classes), splits.train)
+    return splits, recipe.resolved()
 
 
 def _build(app: App, job: _Job, recipe: Recipe, start: Weights | None) -> Detector:
@@ -253,6 +258,7 @@ def _report(app: App, run: RunDirectory, evaluator: Evaluator, result: TrainResu
         print(f"{result.images_per_second:.1f} images/s in training.")
         print_places(run)
         print(f"Loss and AP over the steps: {run.curves}\nCheckpoints: {run.checkpoints}")
+        print_next(app, run)
         print_final(result.images_per_second, evaluator.metrics)
 
 

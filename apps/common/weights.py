@@ -14,7 +14,7 @@ from apps.common.config import R, Recipe, from_dict, to_dict
 from det_backbones import WEIGHTS, LoadReport, ResNet, TimmBody, WeightsError, find_weights, load_imagenet_weights
 from det_engine import EngineError
 from det_engine.cli import UsageError, unknown
-from det_models import CheckpointError, Detector, Weights, open_weights
+from det_models import CheckpointError, Detector, Weights, find_published, open_weights
 from det_models.adopting import changes
 from det_models.checkpoints import ArchitectureError, Checkpoint, ClassCountError
 
@@ -81,7 +81,7 @@ def open_detector(app: App, path: Path, recipe: str | None = None) -> Weights:
     _refuse_other_app(app, weights)
     if recipe is None:
         return weights
-    if weights.kind == "run":
+    if weights.kind in ("run", "exported"):
         raise UsageError(f"{path} has its own recipe; leave out --recipe.")
     return weights.on_images_of(app.recipes[recipe]().model())
 
@@ -90,7 +90,8 @@ def open_start(weights: str | None) -> Weights | None:
     """What a training starts from, where `--weights` names a file or the folder of a run."""
     if weights is None or weights == "none" or (weights in WEIGHTS and not Path(weights).exists()):
         return None
-    return open_weights(weights if Path(weights).is_dir() else find_weights(weights))
+    known = Path(weights).is_dir() or find_published(weights) is not None
+    return open_weights(weights if known else find_weights(weights))
 
 
 def adopt(app: App[R], recipe: R, weights: Weights | None, *, some: bool = False) -> tuple[R, list[str]]:

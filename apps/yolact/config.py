@@ -8,6 +8,7 @@ from typing import Self
 
 from apps.common.config import LoadingConfig, Recipe
 from det_coco import BatchShape, Resize, SSDAugmentation
+from det_coco.transforms import Transform
 from det_engine import SolverConfig, TrainSettings, distributed, scaled_to_batch
 from det_engine.cli import UsageError
 from det_heads import PriorConfig, Yolact, YolactConfig, yolact_config, yolact_plus_config
@@ -66,10 +67,10 @@ class YolactRecipe(Recipe):
             drop_excess=data.drop_excess,
         )
 
-    def training_transform(self) -> SSDAugmentation:
-        """SSD's augmentation."""
+    def training_transform(self) -> Transform:
+        """SSD's augmentation, and what else is asked for."""
         data = self.data
-        return SSDAugmentation(
+        ssd = SSDAugmentation(
             resize=self.test_resize(),
             photometric=data.photometric,
             expand=data.expand,
@@ -77,6 +78,7 @@ class YolactRecipe(Recipe):
             flip=data.flip,
             enforce_overlap=data.enforce_overlap,
         )
+        return data.augment.transform(ssd, size=data.size, flip=data.flip)
 
     def test_resize(self) -> Resize:
         """The square."""

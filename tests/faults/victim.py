@@ -156,13 +156,11 @@ class Victims:
 
     def start(self, *arguments: object) -> int:
         """Begin a training with the arguments of `main`; its process id."""
-        assert self._server.stdin is not None
-        print(json.dumps([str(argument) for argument in arguments]), file=self._server.stdin, flush=True)
-        return self._answer()
+        return self._ask(json.dumps([str(argument) for argument in arguments]))
 
     def ended(self) -> int:
         """Status of the training when it has ended; minus the number of the signal that ended it."""
-        return self._answer()
+        return self._ask("")
 
     def run(self, *arguments: object) -> int:
         """Train until it ends; its status."""
@@ -177,13 +175,17 @@ class Victims:
         self._server.wait()
         self._server.stdout.close()
 
-    def _answer(self) -> int:
+    def _ask(self, line: str) -> int:
+        assert self._server.stdin is not None
         assert self._server.stdout is not None
+        print(line, file=self._server.stdin, flush=True)
         return int(self._server.stdout.readline())
 
 
 def serve() -> None:
-    """Fork for each line on standard input; say the child's process id and, when it has ended, its status."""
+    """Fork for a line on standard input and say the child's process id; say its status for an empty line."""
+    # What a training loads on its way, for seconds, is loaded once.
+    import torch._dynamo
     import torch.utils.tensorboard
 
     signal.signal(signal.SIGHUP, signal.SIG_DFL)  # as in a terminal; under `nohup` it is ignored
@@ -198,6 +200,7 @@ def serve() -> None:
             finally:
                 os._exit(status)
         print(child, flush=True)
+        sys.stdin.readline()  # until it is asked for, an ended child can be sent a signal
         _, status = os.waitpid(child, 0)
         print(os.waitstatus_to_exitcode(status), flush=True)
 

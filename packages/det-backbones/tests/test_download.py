@@ -27,11 +27,23 @@ def _own_caches(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def server():
-    """Serves DATA; /short announces more than it sends, /html is a page, the rest is not found."""
+def asked():
+    """What ranges /cut was asked for."""
+    return []
+
+
+@pytest.fixture
+def server(asked):
+    """Serves DATA.
+
+    /short announces more than it sends, /cut ends after a third of what is asked for, and goes on from where it is
+    asked to, /html is a page, the rest is not found.
+    """
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
+            if self.path == "/cut":
+                return self.send_a_third()
             data, length = {
                 "/good": (DATA, len(DATA)),
                 "/short": (DATA[:-1000], len(DATA)),
@@ -39,11 +51,25 @@ def server():
             }.get(self.path, (None, 0))
             if data is None:
                 self.send_error(404)
-                return
+                return None
             self.send_response(200)
             self.send_header("Content-Length", str(length))
             self.end_headers()
             self.wfile.write(data)
+            return None
+
+        def send_a_third(self):
+            asked.append(self.headers.get("Range"))
+            start = int(asked[-1].removeprefix("bytes=").removesuffix("-")) if asked[-1] else 0
+            if start >= len(DATA):
+                self.send_error(416)
+                return
+            self.send_response(206 if start else 200)
+            if start:
+                self.send_header("Content-Range", f"bytes {start}-{len(DATA) - 1}/{len(DATA)}")
+            self.send_header("Content-Length", str(len(DATA) - start))
+            self.end_headers()
+            self.wfile.write(DATA[start : start + len(DATA) // 3 + 1])
 
         def log_message(self, *arguments):
             pass
@@ -89,19 +115,49 @@ def test_wrong_checksum_leaves_nothing(server):
 
 
 @pytest.mark.parametrize("sha256", [SUM[:8], None])
-def test_interrupted_download_leaves_nothing(server, sha256):
-    with pytest.raises(WeightsError, match=f"the connection ended after {len(DATA) - 1000} of {len(DATA)} bytes"):
+def test_an_interrupted_download_leaves_what_came(server, sha256):
+    ended = f"the connection ended after {len(DATA) - 1000} of {len(DATA)} bytes.*the next try goes on from there"
+    with pytest.raises(WeightsError, match=ended):
         find_weights(entry(server + "/short", sha256))
-    assert kept() == []
+    assert kept() == ["test.pkl.partial"]
+    assert find_weights(entry(server + "/cut", sha256)).read_bytes() == DATA
+    assert "test.pkl.partial" not in kept()
 
 
-def test_interruption_by_the_user_leaves_nothing(server):
+def test_a_user_who_interrupts_keeps_what_came(server):
     def stop(*state):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         find_weights(entry(server + "/good"), progress=stop)
-    assert kept() == []
+    assert kept() == ["test.pkl.partial"]
+
+
+def test_a_cut_connection_is_taken_up_where_it_ended(server, asked):
+    seen = []
+    path = find_weights(entry(server + "/cut"), progress=lambda *state: seen.append(state))
+    third = len(DATA) // 3 + 1
+    assert path.read_bytes() == DATA
+    assert asked == [None, f"bytes={third}-", f"bytes={2 * third}-"]
+    assert seen[-1] == ("test.pkl", len(DATA), len(DATA))
+    assert kept() == ["test.pkl"]
+
+
+@pytest.mark.parametrize("beginning", [b"older" * 1000, DATA + b"longer", DATA[:1000]], ids=["older", "longer", "good"])
+def test_what_an_earlier_download_left_is_used_where_it_is_right(server, beginning):
+    cache_directory().mkdir(parents=True)
+    (cache_directory() / "test.pkl.partial").write_bytes(beginning)
+    assert find_weights(entry(server + "/cut")).read_bytes() == DATA
+    assert kept() == ["test.pkl"]
+
+
+def test_an_md5_sum_is_checked_too(server):
+    md5 = hashlib.md5(DATA).hexdigest()[:6]
+    good = dataclasses.replace(entry(server + "/good", None), md5=md5)
+    assert find_weights(good).read_bytes() == DATA
+    assert kept() == ["test.pkl"]
+    with pytest.raises(WeightsError, match=r"is damaged: it has the MD5 sum \w+, expected 0000"):
+        find_weights(dataclasses.replace(good, md5="0000"))
 
 
 def test_without_published_sum_the_content_is_checked(server):
@@ -214,11 +270,13 @@ def test_a_mirror_has_the_same_file_names(server, monkeypatch):
     assert found.read_bytes() == DATA
 
 
-def test_what_a_killed_download_left_is_cleared(server):
+def test_what_killed_downloads_left_is_used_or_cleared(server, asked):
     cache_directory().mkdir(parents=True)
-    old, new = (cache_directory() / f"test.pkl.{name}.partial" for name in ("old", "new"))
-    for leftover in (old, new):
-        leftover.write_bytes(b"half")
+    old, older, new = (cache_directory() / f"test.pkl.{name}.partial" for name in ("old", "older", "new"))
+    for leftover in (old, older, new):
+        leftover.write_bytes(DATA[:5000])
     os.utime(old, (0, 0))
-    find_weights(entry(f"{server}/good"))
-    assert kept() == ["test.pkl", "test.pkl.new.partial"]
+    os.utime(older, (0, 0))
+    find_weights(entry(f"{server}/cut"))
+    assert asked[0] == "bytes=5000-"
+    assert kept() == ["test.pkl", "test.pkl.new.partial"]  # one is still being written

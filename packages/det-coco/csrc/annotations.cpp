@@ -9,6 +9,7 @@
 #include "column.h"
 #include "json.h"
 #include "resize.h"
+#include "rows.h"
 
 namespace py = pybind11;
 
@@ -279,11 +280,12 @@ py::object scan(const py::bytes& text) {
 }  // namespace
 
 PYBIND11_MODULE(_C, module) {
-  module.doc() = "The annotations of a COCO file as columns (det_coco._table says what they hold), and resizing.";
+  module.doc() = "The annotations of a COCO file as columns (det_coco._table says what they hold), rows of results, and resizing.";
   PYBIND11_NUMPY_DTYPE(Row, first, last, id, image_id, category_id, box, area, polygons, runs, keypoints, num_keypoints,
                        height, width, crowd, ignored, odd);
   module.def("scan", &scan, py::arg("text"));
   define_resizing(module);
+  define_rows(module);
 }
 
 }  // namespace det_coco

@@ -29,6 +29,12 @@ class Column {
     items_[size_++] = item;
   }
 
+  void append(const T* items, size_t count) {
+    if (size_ + count > room_) resize(size_ + count + 1024 + room_ / 2);
+    if (count > 0) std::memcpy(items_ + size_, items, count * sizeof(T));
+    size_ += count;
+  }
+
   pybind11::array_t<T> release() {
     resize(size_ > 0 ? size_ : 1);
     pybind11::capsule owner(items_, [](void* items) { std::free(items); });

@@ -1,6 +1,9 @@
+import bz2
 import contextlib
+import gzip
 import json
 import logging
+import lzma
 import pickle
 import shutil
 
@@ -108,7 +111,7 @@ def _segmentation(value):
         (lambda c: c["annotations"][0].pop("bbox"), "annotation 1 has no 'bbox'"),
         (lambda c: c["annotations"][1].pop("image_id"), "annotation 2 has no 'image_id'"),
         (_annotation("iscrowd", "0"), "'iscrowd' of annotation 1 must be 0 or 1"),
-        (_image("height", 0), "'height' of image 7 must be 1 to"),
+        (_image("height", -1), "'height' of image 7 must be 1 to"),
         (_image("file_name", 5), "'file_name' of image 7 must be a text, got 5"),
         (_segmentation([[1, 1, 2, 2, float("nan"), 3]]), "annotation 1 .image 7. has a polygon "
          "with NaN"),
@@ -136,7 +139,7 @@ def test_wrong_content(content, write, change, message):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "ends too early.*truncated.*character 0 of 0"),
+        ("", "x.json is empty; copy or download it again"),
         ("hello", "is not valid JSON: Expecting value"),
         ("[]", "holds a list, not an object.*predictions"),
         ("null", "holds null"),
@@ -151,12 +154,82 @@ def test_not_coco(tmp_path, text, message):
         CocoIndex.load(file, tmp_path)
 
 
+def not_utf8(text: str) -> bytes:
+    return text.replace("cat", "c\u00e4t").encode("latin-1")
+
+
+PACKED = {
+    "gzip": (gzip.compress, r"is compressed by gzip; unpack it \(gunzip\)\.$"),
+    "bzip2": (bz2.compress, "is compressed by bzip2; unpack it"),
+    "xz": (lzma.compress, "is compressed by xz; unpack it"),
+    "zip": (lambda text: b"PK\x03\x04" + text, r"is a zip archive; unpack it\.$"),
+    "zeros": (lambda text: bytes(len(text)), "is all zeros; copy or download it again"),
+    "spaces": (lambda _: b" \n ", "is empty; copy or download it again"),
+    "a web page": (lambda _: b"\n <!DOCTYPE html><html><title>Log in", "is a web page, so its download failed"),
+    "a web page in capitals": (lambda _: b"<HTML><BODY>404</BODY></HTML>", "is a web page, so its download failed"),
+    "Git LFS": (lambda _: b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3\n", "run `git lfs pull`"),
+    "trailing comma in an object": (lambda text: text[:-1] + b",\n}", r"a comma before a closing bracket .*Remove the"),
+    "trailing comma in a list": (lambda text: text.replace(b"}]}", b"},]}"), "a comma before a closing bracket"),
+    "comment": (lambda text: b"{// ours\n" + text[1:], r"a comment, which JSON does not know \(line 1, column 2"),
+    "comment of a shell": (lambda text: b"# ours\n" + text, "a comment, which JSON does not know"),
+    "block comment": (lambda text: text[:-1] + b"/* end */}", "a comment, which JSON does not know"),
+    "Python": (lambda text: text.replace(b'"', b"'"), r"it is in Python's notation .*Write it with json\.dump\."),
+    "Python's None": (lambda text: text.replace(b'"iscrowd": 0', b'"iscrowd": None'), "it is in Python's notation"),
+    "JSON Lines": (lambda text: text + b"\n" + text, r"several values one after the other, as JSON Lines"),
+    "one bracket more": (lambda text: text + b"}", "it goes on after its end"),
+    "Latin-1": (lambda text: not_utf8(text.decode()), r"byte \d+ is not UTF-8 text\. Save it as UTF-8"),
+    "cut off in a word": (lambda text: text[:-1] + b', "a": tru', "it ends too early, so it is probably truncated"),
+    "cut off in a number": (lambda text: text[:-1] + b', "a": -', "it ends too early, so it is probably truncated"),
+    "cut off in a text": (lambda text: text[:-1] + b', "a": "b', "it ends too early, so it is probably truncated"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("form", PACKED)
+def test_the_true_reason_is_said_of_what_is_no_json(content, write, form):
+    file, folder = write(content)
+    change, message = PACKED[form]
+    file.write_bytes(change(file.read_bytes()))
+    with pytest.raises(DataError, match=message) as caught:
+        CocoIndex.load(file, folder)
+    assert str(file) in str(caught.value)
+    assert "truncated" in message or "truncated" not in str(caught.value)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+def test_json_in_any_encoding_is_read(content, write, encoding):
+    file, folder = write(content)
+    expected = CocoIndex.load(file, folder)
+    file.write_bytes(file.read_text().encode(encoding))
+    assert CocoIndex.load(file, folder).fingerprint == expected.fingerprint
+    assert find_splits(folder.parent)["train"].load().fingerprint == expected.fingerprint
+
+
 @pytest.mark.parametrize("share", [0.2, 0.5, 0.9, 0.999])
 def test_truncated_json(content, write, share):
     file, folder = write(content)
     text = file.read_text()
     file.write_text(text[: int(len(text) * share)])
-    with pytest.raises(DataError, match=r"(truncated|is not valid JSON).*line 1, column \d+"):
+    with pytest.raises(DataError, match=r"it ends too early, so it is probably truncated \(line 1, column \d+"):
+        CocoIndex.load(file, folder)
+
+
+@pytest.mark.parametrize("value", [None, 0, "missing"])
+@pytest.mark.parametrize("side", ["height", "width"])
+def test_sizes_that_are_missing_are_those_of_the_pictures(content, write, caplog, side, value):
+    """As in some exports of Label Studio."""
+    file, folder = write(content)
+    expected = CocoIndex.load(file, folder)
+    for image in content["images"]:
+        image[side] = value
+        if value == "missing":
+            del image[side]
+    file.write_text(json.dumps(content))
+    with caplog.at_level(logging.WARNING, "det_coco"):
+        index = CocoIndex.load(file, folder)
+    assert "took the height and width of 2 images without them from the pictures (7, 3)" in caplog.text
+    assert index.fingerprint == expected.fingerprint
+    (folder / "a.png").unlink()
+    with pytest.raises(DataError, match=r"missing from .*\(a.png\).*The file has no height and width for them"):
         CocoIndex.load(file, folder)
 
 
@@ -167,7 +240,7 @@ def test_missing_files(content, write, tmp_path):
     with pytest.raises(DataError, match=r"image folder .* does not exist"):
         CocoIndex.load(file, tmp_path / "no")
     (folder / "a.png").unlink()
-    with pytest.raises(DataError, match=r"1 of the 2 images of .* are missing from .*train \(a.png\)"):
+    with pytest.raises(DataError, match=r"1 of the 2 images of .* is missing from .*train \(a.png\)"):
         CocoIndex.load(file, folder)
     assert len(CocoIndex.load(file, folder, check_images=False)) == 2
 

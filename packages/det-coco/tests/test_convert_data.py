@@ -36,7 +36,7 @@ def test_what_is_lost_in_yolo_is_counted(dataset, tmp_path, capsys):
 def test_nothing_is_written_over(dataset, tmp_path, capsys):
     (tmp_path / "mine.txt").write_text("kept")
     assert main(["convert", str(dataset), str(tmp_path), "--to", "coco"]) == 2
-    assert "nothing is written over" in capsys.readouterr().err
+    assert "Nothing is written over" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 

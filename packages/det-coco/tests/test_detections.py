@@ -1,10 +1,11 @@
+import itertools
 import pickle
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from det_coco import DataError, Detections, evaluate, save_results, to_results
+from det_coco import DataError, Detections, detections, evaluate, save_results, to_results
 from det_coco._coco_api import coco_mask
 from testing.evaluation_cases import HEIGHT, WIDTH, cases, make_case, open_case
 
@@ -21,6 +22,52 @@ def test_rows_come_back_as_they_were(tmp_path_factory, case):
     content, rows = case
     index = open_case(content, tmp_path_factory.mktemp("case"))
     assert Detections.from_rows(index, rows).rows() == rows
+
+
+def read_by(reader, index, rows):
+    """Arrays by name, or the message."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(detections, "compiled", reader)
+        try:
+            found = Detections.from_rows(index, rows)
+        except DataError as error:
+            return str(error)
+    return {
+        name: None if value is None else (value.dtype, value.shape, value.tolist())
+        for name, value in vars(found).items()
+    }
+
+
+ODD = [
+    *(("image_id", value) for value in (1.0, True, 2**62, -(2**70), "1", None, np.int32(1))),
+    *(("category_id", value) for value in (2.5, False, np.int64(1))),
+    *(("score", value) for value in (1, True, 10**400, float("nan"), float("inf"), np.float64(0.1), "1")),
+    *(("bbox", value) for value in ((1, 2, 3, 4), [1, 2.5, 3, 4], [1, 2, 3], np.ones(4), [1, 2, 3, None], [], None)),
+    ("segmentation", None), ("segmentation", {}), ("segmentation", {"size": [HEIGHT, WIDTH], "counts": b"0P"}),
+    ("segmentation", {"size": (HEIGHT, WIDTH), "counts": "0P"}), ("segmentation", {"size": [HEIGHT], "counts": "0P"}),
+    ("segmentation", {"size": [HEIGHT, 1.5], "counts": "0P"}), ("segmentation", {"size": [1, 1], "counts": "\u3042"}),
+    ("segmentation", {"size": [1, 1], "counts": "\xe9"}), ("segmentation", {"size": [1, 1], "counts": ""}),
+    ("mask_score", 0.5), ("mask_score", None), ("keypoints", [1, 2, 3]), ("other", 7),
+]  # fmt: skip
+
+
+@pytest.mark.skipif(detections.compiled is None, reason="det-coco was installed without its compiled part")
+@pytest.mark.parametrize("masks", [True, False])
+def test_compiled_and_python_read_the_same_rows(case, masks):
+    index, rows = case
+    if not masks:
+        rows = [{key: value for key, value in row.items() if key != "segmentation"} for row in rows]
+    variants = [rows, [], tuple(rows), rows[:1], [*rows, 7], [*rows, {}]]
+    for key in rows[0]:
+        variants += [[{k: v for k, v in row.items() if k != key or n == 1} for n, row in enumerate(rows)]]
+        variants += [[{k: v for k, v in row.items() if k != key or n != 1} for n, row in enumerate(rows)]]
+    for (key, value), place in itertools.product(ODD, (0, 1, -1)):
+        changed = list(rows)
+        changed[place] = {**changed[place], key: value}
+        variants.append(changed)
+    for variant in variants:
+        assert read_by(detections.compiled, index, variant) == read_by(None, index, variant)
+    assert detections.compiled.row_columns(rows) is not None
 
 
 def test_of_an_image_as_rows_of_an_image(case, tmp_path):

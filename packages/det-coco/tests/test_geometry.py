@@ -214,13 +214,103 @@ def test_fractions_of_a_form_that_cannot_be_told_are_refused(tmp_path):
         load(content, tmp_path)
 
 
+def few(folder: Path, boxes: list[list[float]], width: int = WIDTH, height: int = HEIGHT) -> dict[str, Any]:
+    """A split of objects without masks, each in a picture of its own."""
+    folder.mkdir(exist_ok=True)
+    images, annotations = [], []
+    for number, box in enumerate(boxes, 1):
+        Image.new("RGB", (width, height)).save(folder / f"{number}.png")
+        images.append({"id": number, "file_name": f"{number}.png", "height": height, "width": width})
+        annotations.append({"id": number, "image_id": number, "category_id": 1, "bbox": box, "iscrowd": 0})
+    return {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "cat"}]}
+
+
+@pytest.mark.parametrize("digits", [None, 6, 2])
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(
+    ("size", "boxes"),
+    [
+        ((160, 120), [[74, 19, 55, 47], [91, 71, 33, 29], [7, 33, 101, 17]]),
+        ((640, 480), [[101, 19, 55, 47], [301, 200, 333, 171], [3, 7, 11, 13]]),
+        ((1920, 1080), [[1201, 599, 77, 91], [5, 17, 1801, 1011], [331, 333, 307, 401], [7, 1, 111, 1013]]),
+    ],
+)
+def test_per_cent_of_few_boxes_are_read_where_they_make_whole_pixels(tmp_path, size, boxes, form, digits):
+    width, height = size
+    odd = [[n * 100 / size[k % 2] for k, n in enumerate(changed(box, form))] for box in boxes]
+    content = few(tmp_path, [[n if digits is None else round(n, digits) for n in box] for box in odd], width, height)
+    if form == "centre x" and digits == 2 and width == 1920:
+        assert doubts(load(content, tmp_path))[0].startswith("all 4 boxes lie within the first 100 pixels")
+        return
+    index = load(content, tmp_path)
+    np.testing.assert_allclose(index.file_boxes, boxes, atol=0.2)
+    (message,) = forms(index)
+    assert message.startswith(f"boxes are {form}")
+    assert " in per cent of the picture, as boxes" in message
+
+
+def test_per_cent_of_one_box_are_refused_where_they_may_be_corners(tmp_path):
+    with pytest.raises(DataError, match=r"told whether boxes are x, y, .* in per cent .*, or boxes are x1, y1, x2, y2"):
+        load(few(tmp_path, [[33.125, 15.8333, 34.375, 39.1667]]), tmp_path)
+    content = few(tmp_path, [[54 / 1.6, 19 / 1.2, 54 / 1.6, 46 / 1.2]])
+    np.testing.assert_allclose(load(content, tmp_path).file_boxes, [[54, 19, 54, 46]])
+
+
+def doubts(index: CocoIndex) -> list[str]:
+    return [remark.message for remark in index.remarks if remark.kind == "form_doubtful"]
+
+
+def test_boxes_that_may_be_in_per_cent_are_said(tmp_path):
+    """Whole numbers in the first 100 pixels of every picture: they say nothing more."""
+    boxes = [[10, 20, 30, 40], [50, 45, 40, 50], [5, 50, 90, 20], [70, 60, 25, 35]]
+    index = load(few(tmp_path, boxes, 640, 480), tmp_path)
+    np.testing.assert_array_equal(index.file_boxes, boxes)
+    (message,) = doubts(index)
+    assert message.startswith(
+        "all 4 boxes lie within the first 100 pixels of pictures of up to 640 x 480, as boxes in per"
+    )
+    assert doubts(load(few(tmp_path / "small", boxes, 110, 100), tmp_path / "small")) == []
+    boxes[2] = [300, 50, 90, 20]
+    assert doubts(load(few(tmp_path / "far", boxes, 640, 480), tmp_path / "far")) == []
+
+
+@pytest.mark.parametrize("part", [2, 3, 4, 10])
+def test_boxes_of_pictures_that_were_scaled_are_no_per_cent(tmp_path, part):
+    """Halves and thirds of pixels in the corner of a picture of 300 x 300 are what they are."""
+    boxes = [[(10 + 7 * n) / part, (5 + 3 * n) / part, (40 + n) / part, (50 - n) / part] for n in range(9)]
+    index = load(few(tmp_path, boxes, 300, 300), tmp_path)
+    np.testing.assert_allclose(index.file_boxes, boxes)
+    assert forms(index) == []
+
+
+def test_few_boxes_as_corners_are_said(tmp_path):
+    boxes = [[100, 50, 150, 110], [20, 30, 60, 70], [80, 10, 155, 60]]
+    index = load(few(tmp_path, boxes), tmp_path)
+    assert index.boxes.tolist()[0] == [100, 50, 160, 120]
+    (message,) = doubts(index)
+    assert message.startswith("2 boxes of 3 reach outside the picture, but all lie inside if they are x1, y1, x2, y2")
+    assert message.endswith(
+        "They were read as x, y, width, height in pixels; if they are something else, rewrite them."
+    )
+    boxes[1] = [100, 90, 60, 30]
+    assert doubts(load(few(tmp_path, boxes), tmp_path)) == []
+
+
+@pytest.mark.parametrize("box", [[74, 49, 55, 47], [75, 49, 54, 47]])
+def test_whole_pixels_tell_centres_from_corners_of_fractions(tmp_path, box):
+    for form in ("x, y, width, height", "centre x"):
+        content = few(tmp_path / form[:1], [scaled(changed(box, form), "as fractions")])
+        index = load(content, tmp_path / form[:1])
+        np.testing.assert_allclose(index.file_boxes, [box], atol=1e-6)
+
+
 def test_masks_beside_all_boxes_are_refused_and_beside_some_are_said(tmp_path):
     content = split(tmp_path)
     for number, annotation in enumerate(content["annotations"]):
         annotation["bbox"] = [0, 0, 12, 12] if number % 2 else [148, 0, 12, 12]
         y = 40 + number
         annotation["segmentation"] = [[40, y, 90, y, 90, y + 30]]
-    with pytest.raises(DataError, match=r"the masks of 40 of 40 objects lie beside their boxes .*Write boxes as x, y"):
+    with pytest.raises(DataError, match=r"40 masks of 40 objects lie beside their boxes .*Write boxes as x, y"):
         load(content, tmp_path)
     content = split(tmp_path)
     content["annotations"][3] |= {"bbox": [0, 0, 9, 9], "segmentation": [[50, 50, 60, 50, 60, 60]]}
@@ -232,7 +322,7 @@ def test_swapped_sizes_are_refused(tmp_path):
     content = split(tmp_path, count=3, masks="none")
     for image in content["images"]:
         image["height"], image["width"] = image["width"], image["height"]
-    with pytest.raises(DataError, match="height and width of its images look swapped, in all 8 that were looked at"):
+    with pytest.raises(DataError, match="height and width of its images look swapped, as 8 pictures show"):
         load(content, tmp_path)
     content["images"][0] |= {"height": HEIGHT, "width": WIDTH}
     assert len(load(content, tmp_path)) == 10

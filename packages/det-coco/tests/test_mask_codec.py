@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
 from det_coco import CocoIndex, load_split
+from det_coco.annotated import Annotated
 from det_coco.mask_codec import ImageEdges, image_bitmaps, image_edges, instance_bitmap
 from det_coco.transforms import Geometry
 
@@ -90,7 +91,7 @@ def test_run_length_masks_scale_and_mirror_exactly(index_with, scale, flip):
     bitmap = np.random.default_rng(1).random((40, 30)) < 0.5
     code = coco_mask.encode(np.asfortranarray(bitmap.astype(np.uint8)))
     index = index_with({"size": [40, 30], "counts": code["counts"].decode()})
-    encoded = image_edges(index, np.array([1]), 1, geometry(40, 30, scale, flip))
+    encoded = image_edges(Annotated.of(index, 1, np.array([1])), geometry(40, 30, scale, flip))
     expected = np.kron(bitmap, np.ones((scale, scale), dtype=bool))
     if flip:
         expected = expected[:, ::-1]
@@ -100,13 +101,14 @@ def test_run_length_masks_scale_and_mirror_exactly(index_with, scale, flip):
 
 def test_polygon_parts_are_joined(index_with):
     index = index_with(STAR)
-    encoded = image_edges(index, np.array([1]), 1, geometry(40, 30))
+    encoded = image_edges(Annotated.of(index, 1, np.array([1])), geometry(40, 30))
     assert encoded.polygon_edges.tolist() == [5, 3]
     expected = coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(STAR, 40, 30)))
     np.testing.assert_array_equal(masks_of(encoded, 40, 30)[0], expected)
     np.testing.assert_array_equal(instance_bitmap(index, 1, 40, 30), expected)
     np.testing.assert_array_equal(
-        image_bitmaps(index, np.array([1]), 1, geometry(40, 30, flip=True))["mask_bitmaps"][0], expected[:, ::-1]
+        image_bitmaps(Annotated.of(index, 1, np.array([1])), geometry(40, 30, flip=True))["mask_bitmaps"][0],
+        expected[:, ::-1],
     )
 
 
@@ -125,17 +127,17 @@ def test_uncompressed_and_compressed_codes_are_the_same_mask(index_with):
 
 def test_crowd_has_no_mask_in_a_batch(index_with):
     index = index_with({"size": [40, 30], "counts": [0, 1200]}, crowd=1)
-    encoded = image_edges(index, np.array([1]), 1, geometry(40, 30))
+    encoded = image_edges(Annotated.of(index, 1, np.array([1])), geometry(40, 30))
     assert encoded.instance_polygons.tolist() == [0]
     assert encoded.edges.shape == (0, 4)
-    assert not image_bitmaps(index, np.array([1]), 1, geometry(40, 30))
+    assert not image_bitmaps(Annotated.of(index, 1, np.array([1])), geometry(40, 30))
 
 
 def test_bitmaps_are_resized_as_torchvision_does(index_with):
     torch = pytest.importorskip("torch")
     index = index_with(STAR)
     step = Geometry(height=57, width=43, scale_y=57 / 40, scale_x=43 / 30, flip=False, offset=0.0)
-    ours = image_bitmaps(index, np.array([1]), 1, step)["mask_bitmaps"][0]
+    ours = image_bitmaps(Annotated.of(index, 1, np.array([1])), step)["mask_bitmaps"][0]
     original = torch.from_numpy(instance_bitmap(index, 1, 40, 30))[None, None].float()
     theirs = torch.nn.functional.interpolate(original, size=(57, 43))[0, 0].byte().numpy()
     np.testing.assert_array_equal(ours, theirs)
@@ -152,7 +154,7 @@ def test_photographs_masks_equal_pycocotools(coco_mini):
         polygons = records[int(index.annotation_ids[n])]["segmentation"]
         expected = coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(polygons, height, width)))
         np.testing.assert_array_equal(instance_bitmap(index, n, height, width), expected)
-        encoded = image_edges(index, np.array([n]), int(images[n]), geometry(height, width))
+        encoded = image_edges(Annotated.of(index, int(images[n]), np.array([n])), geometry(height, width))
         # Edges are float32, so a point on the border of two fifths of a pixel may fall to the other side.
         assert (masks_of(encoded, height, width)[0] != expected).sum() <= 0.01 * expected.sum() + 8
 
@@ -162,6 +164,6 @@ def test_photographs_run_lengths_come_back_exactly(pennfudan):
     for position in range(0, len(index), 4):
         height, width = int(index.heights[position]), int(index.widths[position])
         rows = np.arange(index.instances(position).start, index.instances(position).stop)
-        encoded = image_edges(index, rows, position, geometry(height, width))
+        encoded = image_edges(Annotated.of(index, position, rows), geometry(height, width))
         for row, mask in zip(rows, masks_of(encoded, height, width), strict=True):
             np.testing.assert_array_equal(mask, instance_bitmap(index, int(row), height, width))

@@ -19,6 +19,7 @@ from det_coco import (
     Resize,
     evaluate,
     ground_truth_of,
+    precision_recall,
     train_loader,
 )
 
@@ -85,6 +86,17 @@ def test_evaluation_works_without_annotation_ids(base, write):
     [
         ({"bbox": [float("nan")] * 4}, "'bbox' of result 1 must be 4 finite numbers"),
         ({"bbox": [1, 2, float("inf"), 4]}, "'bbox' of result 1 must be 4 finite numbers"),
+        ({"bbox": [60, 60, -6, 46]}, r"result 1 \(image 1\) has a negative width or height: \[60.0, 60.0, -6.0"),
+        ({"bbox": [60, 60, 6, -1e-3]}, r"'bbox' of result 1 \(image 1\) has a negative width or height"),
+        ({"bbox": [True, 1, 2, 3]}, r"'bbox' of result 1 must be 4 finite numbers"),
+        ({"bbox": {1, 2, 3, 4}}, r"'bbox' of result 1 must be 4 finite numbers, got \{1, 2, 3, 4\}"),
+        ({"bbox": {1: 2, 3: 4, 5: 6, 7: 8}}, "'bbox' of result 1 must be 4 finite numbers, got an object with"),
+        ({"score": True}, "'score' of result 1 must be a finite number, got True"),
+        ({"image_id": True}, "'image_id' of result 1 must be a finite number, got True"),
+        ({"category_id": 1.5}, "'category_id' of result 1 must be a whole number, got 1.5"),
+        ({"segmentation": {"size": [0, 0], "counts": ""}}, r"another size .* result 1 \(image 1\): \[0, 0\]"),
+        ({"segmentation": {"size": [0, 0], "counts": []}}, r"another size .* result 1 \(image 1\): \[0, 0\]"),
+        ({"segmentation": np.zeros((0, 0))}, r"another size .* result 1 \(image 1\): \[0, 0\]"),
         ({"score": float("nan")}, "'score' of result 1 must be a finite number"),
         ({"bbox": [1, 2, 3, 4, 5]}, "'bbox' of result 1 must be 4 finite numbers"),
         ({"bbox": "1234"}, "'bbox' of result 1 must be 4 finite numbers, got '1234'"),
@@ -117,6 +129,48 @@ def test_wrong_rows_are_named(base, write, change, message):
     rows[1] = {**rows[1], **change}
     with pytest.raises(DataError, match=message):
         evaluate(CocoIndex.load(*write(base)), rows)
+
+
+@pytest.mark.parametrize("form", ["rows", "arrays"])
+def test_boxes_that_pycocotools_takes_are_taken(base, write, form):
+    """Of no width, wholly outside, with scores beyond 0 and 1."""
+    rows = perfect(base)
+    odd = [([60, 60, 0, 0], 1.5), ([500, 500, 10, 10], -2), ([-30, -30, 10, 10], 0.95), ([0, 0, 9999, 9999], 0.99)]
+    rows += [{**rows[0], "bbox": box, "score": score} for box, score in odd]
+    index = CocoIndex.load(*write(base))
+    results = rows if form == "rows" else Detections.from_rows(index, rows)
+    assert evaluate(index, results)["bbox"]["AP"] == pytest.approx(0.25)  # the fourth best
+
+
+@pytest.mark.parametrize("code", ["\x01", "11", "PPYo1"])
+def test_masks_without_boxes_are_checked_before_they_are_measured(base, write, code):
+    whole = coco_mask.encode(np.ones((120, 160), dtype=np.uint8, order="F"))
+    masks = whole, {"size": [120, 160], "counts": code}
+    rows = [{"image_id": 1, "category_id": 1, "score": 0.9, "segmentation": mask} for mask in masks]
+    with pytest.raises(DataError, match=r"code of result 1 \(image 1\) (cannot be read|covers)"):
+        evaluate(CocoIndex.load(*write(base)), rows, ["bbox"])
+
+
+@pytest.mark.parametrize("form", ["x1, y1, x2, y2", "as fractions", "in per cent", None])
+def test_results_in_another_form_are_said(base, write, caplog, form):
+    six_objects(base)
+    index = CocoIndex.load(*write(base))
+    rng = np.random.default_rng(0)
+    rows = []
+    for _ in range(40):
+        w, h = rng.integers(20, 50, 2).tolist()
+        x, y = int(rng.integers(60, 160 - w)), int(rng.integers(50, 120 - h))
+        box = [x, y, x + w, y + h] if form == "x1, y1, x2, y2" else [x, y, w, h]
+        if form == "as fractions":
+            box = [x / 160, y / 120, w / 160, h / 120]
+        if form == "in per cent":
+            box = [x / 1.6, y / 1.2, w / 1.6, h / 1.2]
+        rows.append({"image_id": int(rng.integers(1, 3)), "category_id": 1, "bbox": box, "score": 0.5})
+    with caplog.at_level(logging.WARNING, "det_coco"):
+        evaluate(index, rows, ["bbox"])
+    said = [record.getMessage() for record in caplog.records if "look as if they were" in record.getMessage()]
+    assert len(said) == (form is not None)
+    assert form is None or form in said[0]
 
 
 @pytest.mark.parametrize("key", ["image_id", "category_id", "bbox", "score", "segmentation"])
@@ -172,6 +226,14 @@ def test_rows_in_other_forms_are_read(base, write):
         metrics = evaluate(index, (r for r in [other]))
         assert metrics["bbox"]["AP"] == metrics["segm"]["AP"] == pytest.approx(1)
         assert {key: str(value) for key, value in other.items()} == before
+
+
+def test_rows_whose_masks_are_null_have_boxes(base, write):
+    index = CocoIndex.load(*write(base))
+    rows = [{**perfect(base)[0], "segmentation": None}]
+    assert evaluate(index, rows, "bbox")["bbox"]["AP"] == pytest.approx(1)
+    with pytest.raises(DataError, match="Results without 'segmentation' cannot be evaluated as masks"):
+        evaluate(index, rows)
 
 
 def test_polygons_of_rows_are_cut_off_far_outside(base, write):
@@ -246,9 +308,11 @@ def test_more_objects_than_detections_that_count(base, write, caplog):
     many(base, 150)
     index = CocoIndex.load(*write(base))
     with caplog.at_level(logging.WARNING, "det_coco"):
-        limited = evaluate(index, perfect(base), ["bbox"])["bbox"]
+        limited = evaluate(index, perfect(base))["bbox"]
+        precision_recall(index, Detections.from_rows(index, perfect(base)), "segm")
     assert limited["AP"] == pytest.approx(0.663, abs=1e-3)
-    assert "more than 100 objects of one class (up to 150, in image 1)" in caplog.text
+    assert caplog.text.count("more than 100 objects of one class (up to 150, in image 1)") == 1
+    assert caplog.records[-1].getMessage().endswith("Raise max_detections to count more.")
     caplog.clear()
     with caplog.at_level(logging.WARNING, "det_coco"):
         full = evaluate(index, perfect(base), protocol=Protocol(max_detections=150))
@@ -294,7 +358,7 @@ def test_masks_are_not_evaluated_against_boxes(base, write, caplog):
         assert evaluate(index, rows)["segm"]["AP"] == pytest.approx(1)
         assert evaluate(index, rows[1:])["segm"]["AP"] == pytest.approx(1)
         assert evaluate(index, rows[1:])["bbox"]["AP"] < 0.9
-    assert "1 of 6 objects have no mask. They are left out of the evaluation of masks" in caplog.text
+    assert "1 of 6 objects has no mask and is left out of the evaluation of masks" in caplog.text
     for annotation in base["annotations"]:
         annotation["segmentation"] = []
     index = CocoIndex.load(*write(base))
@@ -369,10 +433,10 @@ def test_all_limits_are_told_at_once(base, write):
     with pytest.raises(DataError) as caught:
         train_loader(index, augmentation=Augmentation(resize=Resize(shortest=(120,))), shape=shape, batch_size=1)
     text, edges = str(caught.value), int(index.edge_counts.sum())
-    assert "has 3 instances, more than the 2 that max_instances (--data.max-instances) allows." in text
-    assert f"has {edges} mask edges, more than the 100 that max_edges (--data.max-edges) allows." in text
-    assert "has 3 mask polygons, more than the 1 that max_polygons (--data.max-polygons) allows." in text
-    assert "drop_excess (--data.drop-excess True)" in text
+    assert "has 3 instances, more than the 2 that max_instances allows." in text
+    assert f"has {edges} mask edges, more than the 100 that max_edges allows." in text
+    assert "has 3 mask polygons, more than the 1 that max_polygons allows." in text
+    assert "or set drop_excess to leave out" in text
     train_loader(
         index,
         augmentation=Augmentation(resize=Resize(shortest=(120,))),
@@ -412,7 +476,7 @@ def test_pictures_are_found_in_another_spelling(base, write, caplog, name):
     (folder / "CAF\u00c9 1.png").write_bytes(b"")
     base["images"][0]["file_name"] = "Caf\u00e9 1.PNG"
     file.write_text(json.dumps(base))
-    with pytest.raises(DataError, match="are missing from"):
+    with pytest.raises(DataError, match="is missing from"):
         CocoIndex.load(file, folder)
 
 
@@ -448,6 +512,6 @@ def test_names_that_lead_nowhere(base, write, name):
     file, folder = write(base)
     base["images"][0]["file_name"] = name
     file.write_text(json.dumps(base))
-    with pytest.raises(DataError, match="1 of the 1 images of") as caught:
+    with pytest.raises(DataError, match="1 of the 1 image of") as caught:
         CocoIndex.load(file, folder)
     assert len(str(caught.value)) < 600

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from det_coco import BatchShape, CocoIndex, Resize, SSDAugmentation, eval_loader, train_loader
+from det_coco.annotated import Annotated
 from det_coco.mask_codec import bitmap_names, image_bitmaps
 from det_coco.photometric import Distortion
 from det_coco.window import FILL, Window
@@ -223,8 +224,8 @@ def test_reduced_bitmaps_are_those_of_the_resized_image(index):
     view = SSDAugmentation(resize=RESIZE).draw(
         height, width, np.random.default_rng(1), index.boxes[rows], index.crowd[rows]
     )
-    full = torch.from_numpy(image_bitmaps(index, rows, position, view)["mask_bitmaps"])
-    reduced = image_bitmaps(index, rows, position, view, SIZES)
+    full = torch.from_numpy(image_bitmaps(Annotated.of(index, position, rows), view)["mask_bitmaps"])
+    reduced = image_bitmaps(Annotated.of(index, position, rows), view, SIZES)
     for name, size in zip(bitmap_names(SIZES), SIZES, strict=True):
         expected = F.interpolate(full[None].float(), size, mode="bilinear", align_corners=False)[0] > 0.5
         assert torch.equal(torch.from_numpy(reduced[name]).bool(), expected)

@@ -5,8 +5,7 @@ python job.py PROCESSES RUN_DIRECTORY CASE
 Cases: `plain` one training; `equal` several short ones, one of which goes on from RUN_DIRECTORY/../half; `killed`,
 `hanging`: process 1 does so in its third step; `stopped` and `stopped-early`: it is stopped as by a debugger, in
 its third step and before the first; `computing`: process 0 computes for long in an evaluation; `worker`: a data worker
-is stopped; `restarted`: the first process 1 is killed in its seventh; `faulty`:
-process 1 has bad images; `slow`.
+is stopped; `restarted`: the first process 1 is killed in its seventh; `faulty`: process 1 has bad images; `slow`.
 """
 
 import itertools
@@ -107,6 +106,8 @@ def broken(kind):
     def batches(step):
         for number in itertools.count(step):
             if number == 2 and distributed.rank() == 1:
+                if kind == "torn":
+                    raise cli.UsageError("this picture is torn")
                 if kind in ("killed", "stopped"):
                     os.kill(os.getpid(), signal.SIGKILL if kind == "killed" else signal.SIGSTOP)
                 time.sleep(600)
@@ -172,7 +173,7 @@ def equal(path):
 
 
 def faults(path):
-    """A fault under each policy, and at last an error in the data."""
+    """A fault under each policy, data that fail, and at last an error elsewhere."""
     often = {"steps": 8, "checkpoint_interval": 2}
     fit(path / "skip", "plain", batches=faulty("x", 3e38, math.inf), on_failure="skip", **often)
     # Once in the step, once to be explained.
@@ -181,6 +182,10 @@ def faults(path):
         fit(path / "stop", "plain", batches=faulty("y", math.nan, math.inf), **often)
     except EngineError as error:
         (path / f"stopped-{distributed.rank()}").write_text(str(error))
+    try:
+        fit(path / "torn", "plain", batches=broken("torn"))
+    except (EngineError, distributed.OtherProcessError) as error:
+        (path / f"torn-{distributed.rank()}").write_text(str(error))
     # Nobody goes on before both have written.
     distributed.gather_object(None)
     distributed.broadcast_object(None)

@@ -207,6 +207,10 @@ def test_faults_in_one_of_two_processes(job, cpu, tmp_path):
     assert errors.count("this picture is torn") == 1
     assert "error: process 1: this picture is torn" in errors
 
+    assert [(tmp_path / f"torn-{n}").read_text() for n in (0, 1)] == ["its data failed", "this picture is torn"]
+    assert output.count(f"the data of step 3 failed; all steps before are in {tmp_path / 'torn'}") == 1
+    assert checkpoint.load(tmp_path / "torn" / "checkpoints" / "last.pt")["step"] == 2
+
     message = (tmp_path / "stopped-0").read_text()
     assert message == (tmp_path / "stopped-1").read_text()
     assert "The loss is not finite at step 4: loss_used = nan, loss_all = nan." in message

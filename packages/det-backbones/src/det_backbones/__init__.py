@@ -1,7 +1,7 @@
 """ResNet, ResNeXt and DarkNet backbones with feature pyramids, and readers of pretrained weights."""
 
 from det_backbones.__about__ import __version__
-from det_backbones.catalogue import WEIGHTS, PretrainedWeights
+from det_backbones.catalogue import WEIGHTS, PretrainedWeights, PublishedFile
 from det_backbones.darknet import DarkNet
 from det_backbones.deformable import Deformable, DeformConv2d
 from det_backbones.download import cache_directory, find_weights
@@ -50,6 +50,7 @@ __all__ = [
     "Norm",
     "PixelConfig",
     "PretrainedWeights",
+    "PublishedFile",
     "Pyramid",
     "ResNet",
     "ResNetFPN",

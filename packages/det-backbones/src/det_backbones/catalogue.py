@@ -8,13 +8,27 @@ from det_backbones.pixels import CAFFE2_PIXELS, DARKNET_PIXELS, TORCHVISION_PIXE
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class PretrainedWeights:
-    """One published file.
+class PublishedFile:
+    """A file with weights that its authors publish.
 
     Attributes:
         file: Its name.
         url: Where it is published.
         sha256: The SHA-256 sum or its first digits, as published; None where none is published.
+        md5: The same of the MD5 sum, which detectron2 puts into its names.
+    """
+
+    file: str
+    url: str
+    sha256: str | None = None
+    md5: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PretrainedWeights(PublishedFile):
+    """ImageNet weights that their authors publish.
+
+    Attributes:
         depth: Of the ResNet, or 53 of the DarkNet.
         groups: Of its 3 x 3 convolutions.
         width_per_group: Of the first stage.
@@ -22,9 +36,6 @@ class PretrainedWeights:
         pixels: The input it expects.
     """
 
-    file: str
-    url: str
-    sha256: str | None
     depth: int
     groups: int = 1
     width_per_group: int = 64

@@ -1,9 +1,10 @@
 """Finds a weights file on this machine, or downloads it.
 
 A file is complete before it gets its name: it is written beside its place, its length is compared with what the server
-announced and its SHA-256 sum with the published one, and then it is renamed. Where no sum is published the file must
-read as weights, and its own sum is kept in `<file>.sha256`, which later uses are checked against. Where the addresses
-of the authors cannot be reached, `$DET_WEIGHTS_MIRROR` names a folder on a server with the same files.
+announced and its sum with the published one, and then it is renamed. Where no sum is published the file must read as
+weights, and its own sum is kept in `<file>.sha256`, which later uses are checked against. A connection that is cut is
+taken up again where it ended, at once and by the next call. Where the addresses of the authors cannot be reached,
+`$DET_WEIGHTS_MIRROR` names a folder on a server with the same files.
 """
 
 import contextlib
@@ -23,12 +24,14 @@ from pathlib import Path
 import platformdirs
 import torch.hub
 
-from det_backbones.catalogue import WEIGHTS, PretrainedWeights
+from det_backbones.catalogue import WEIGHTS, PublishedFile
 from det_backbones.errors import WeightsError
 from det_backbones.reading import read_arrays
 
 _CHUNK = 1 << 20
 _TIMEOUT = 30.0  # seconds without a byte
+_SUMS = {"sha256": "SHA-256", "md5": "MD5"}
+_CUT = (http.client.HTTPException, TimeoutError, ConnectionError)
 
 Progress = Callable[[str, int, int | None], None]
 """Called with the file's name, the bytes received and the bytes expected (None where the server does not say)."""
@@ -41,24 +44,24 @@ def cache_directory() -> Path:
 
 
 def find_weights(
-    weights: str | os.PathLike[str] | PretrainedWeights, *, download: bool = True, progress: Progress | None = None
+    weights: str | os.PathLike[str] | PublishedFile, *, download: bool = True, progress: Progress | None = None
 ) -> Path:
     """The path of a weights file, downloaded if need be.
 
     Args:
-        weights: The path of a file; or a file name of :data:`WEIGHTS`, or such an entry, which is looked up in
+        weights: The path of a file; or a file name of :data:`WEIGHTS`, or any published file, which is looked up in
             :func:`cache_directory`, then where torch.hub and detectron2 keep their downloads, then at its URL.
         download: Whether the network may be used.
         progress: Told how the download goes; by default a line on stderr where that is a terminal.
 
     Returns:
-        The path of the file; of catalogued ones, with the right SHA-256 sum.
+        The path of the file; of published ones, with the right sum.
 
     Raises:
         WeightsError: The name is neither a file nor in the catalogue, the file in the cache is damaged, or it cannot be
             downloaded; the message names the file, its URL and where to put it.
     """
-    if not isinstance(weights, PretrainedWeights):
+    if not isinstance(weights, PublishedFile):
         path = Path(weights).expanduser()
         if path.is_file():
             return path
@@ -68,16 +71,14 @@ def find_weights(
 
     place = cache_directory() / weights.file
     if place.is_file():
-        expected = weights.sha256 or _kept_sum(place)
-        if expected is not None and not (actual := _sha256(place)).startswith(expected):
+        if wrong := _wrong_sum(weights, place):
             raise WeightsError(
-                f"{place} is damaged: its SHA-256 sum is {actual}, expected {expected}. "
-                f"Delete it, and get it again from {weights.url}."
+                f"{place} is damaged: it has the {wrong}. Delete it, and get it again from {weights.url}."
             )
         return place
     for folder in _other_caches(weights):
         path = folder / weights.file
-        if path.is_file() and (weights.sha256 is None or _sha256(path).startswith(weights.sha256)):
+        if path.is_file() and not _wrong_sum(weights, path):
             return path
     if not download:
         raise WeightsError(f"{weights.file} is not on this machine. {_advice(weights, place)}")
@@ -95,11 +96,11 @@ def _unknown(name: str, path: Path) -> str:
     return f"{name} is neither a file nor a published weights file.{hint} Published are: {', '.join(WEIGHTS)}."
 
 
-def _advice(weights: PretrainedWeights, place: Path) -> str:
+def _advice(weights: PublishedFile, place: Path) -> str:
     return f"Download {weights.url} and put the file at {place}, or give the path of your copy."
 
 
-def _other_caches(weights: PretrainedWeights) -> list[Path]:
+def _other_caches(weights: PublishedFile) -> list[Path]:
     folders = [Path(torch.hub.get_dir()) / "checkpoints"]
     _, found, inside = weights.url.partition("dl.fbaipublicfiles.com/")
     if found:
@@ -108,9 +109,17 @@ def _other_caches(weights: PretrainedWeights) -> list[Path]:
     return folders
 
 
-def _sha256(path: Path) -> str:
+def _sum(path: Path, kind: str = "sha256") -> str:
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return hashlib.file_digest(file, kind).hexdigest()
+
+
+def _wrong_sum(weights: PublishedFile, path: Path) -> str | None:
+    """What is wrong with the sum of a file; None where it is as published, or as it was when it came."""
+    for kind, expected in (("sha256", weights.sha256 or _kept_sum(path)), ("md5", weights.md5)):
+        if expected is not None and not (actual := _sum(path, kind)).startswith(expected):
+            return f"{_SUMS[kind]} sum {actual}, expected {expected}"
+    return None
 
 
 def _kept_sum(place: Path) -> str | None:
@@ -120,32 +129,29 @@ def _kept_sum(place: Path) -> str | None:
     return beside.read_text(encoding="utf-8", errors="replace").partition(" ")[0].strip() or None
 
 
-def _download(weights: PretrainedWeights, place: Path, progress: Progress) -> None:
+def _download(weights: PublishedFile, place: Path, progress: Progress) -> None:
     partial = place.with_name(f"{place.name}.{uuid.uuid4().hex}.partial")
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
-        _clear(place)
+        _take_over(place, partial)
+        resumed = partial.is_file()
         try:
-            digest = _receive(weights, partial, progress)
-        except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
+            _receive(weights, partial, progress)
+            if resumed and _fault(weights, partial):  # its beginning may be that of an older file
+                partial.unlink()
+                _receive(weights, partial, progress)
+        except (urllib.error.URLError, *_CUT) as error:
             reason = getattr(error, "reason", None) or error
+            kept = " What came is kept, and the next try goes on from there." if partial.is_file() else ""
             raise WeightsError(
-                f"{weights.file} could not be downloaded ({reason}). {_advice(weights, place)}"
+                f"{weights.file} could not be downloaded ({reason}).{kept} {_advice(weights, place)}"
             ) from error
-        if weights.sha256 is not None and not digest.startswith(weights.sha256):
-            raise WeightsError(
-                f"{weights.file} came from {_source(weights)} with the SHA-256 sum {digest}, expected "
-                f"{weights.sha256}; it was not kept. Try again, or put a good copy at {place}."
-            )
-        if weights.sha256 is None:
-            try:
-                read_arrays(partial)
-            except WeightsError as error:
-                raise WeightsError(
-                    f"What came from {_source(weights)} is not a weights file, and was not kept: {error} "
-                    f"Try again, or put a good copy at {place}."
-                ) from error
-            place.with_name(place.name + ".sha256").write_text(f"{digest}  {place.name}\n", encoding="utf-8")
+        if fault := _fault(weights, partial):
+            partial.unlink()
+            raise WeightsError(f"{fault} Try again, or put a good copy at {place}.")
+        if weights.sha256 is None and weights.md5 is None:
+            line = f"{_sum(partial)}  {place.name}\n"
+            place.with_name(place.name + ".sha256").write_text(line, encoding="utf-8")
         partial.replace(place)
     except OSError as error:
         raise WeightsError(
@@ -154,37 +160,86 @@ def _download(weights: PretrainedWeights, place: Path, progress: Progress) -> No
         ) from error
     finally:
         with contextlib.suppress(OSError):
-            partial.unlink()
+            partial.rename(_left(place))
 
 
-def _clear(place: Path) -> None:
-    """Delete what downloads of this file left that were killed; one that goes on has written lately."""
-    for leftover in place.parent.glob(f"{glob.escape(place.name)}.*.partial"):
+def _fault(weights: PublishedFile, partial: Path) -> str | None:
+    """Why a file that came whole cannot be kept."""
+    if wrong := _wrong_sum(weights, partial):
+        return f"{weights.file} came from {_source(weights)} with the {wrong}; it was not kept."
+    if weights.sha256 is None and weights.md5 is None:
+        try:
+            read_arrays(partial)
+        except WeightsError as error:
+            return f"What came from {_source(weights)} is not a weights file, and was not kept: {error}"
+    return None
+
+
+def _left(place: Path) -> Path:
+    """Where a download that ended early leaves what it has."""
+    return place.with_name(f"{place.name}.partial")
+
+
+def _take_over(place: Path, partial: Path) -> None:
+    """Go on with what an earlier download left: one that ended, or one that was killed and has not written lately."""
+    killed = [
+        path
+        for path in place.parent.glob(f"{glob.escape(place.name)}.*.partial")
+        if time.time() - path.stat().st_mtime > 2 * _TIMEOUT
+    ]
+    for path in (_left(place), *killed):
         with contextlib.suppress(OSError):
-            if time.time() - leftover.stat().st_mtime > 2 * _TIMEOUT:
-                leftover.unlink()
+            if partial.exists():
+                path.unlink()
+            else:
+                path.rename(partial)  # of two processes that see it, one has it
 
 
-def _receive(weights: PretrainedWeights, partial: Path, progress: Progress) -> str:
-    """Writes the file and returns its SHA-256 sum."""
-    digest = hashlib.sha256()
-    received = 0
-    request = urllib.request.Request(_source(weights), headers={"User-Agent": "det-backbones"})
-    with urllib.request.urlopen(request, timeout=_TIMEOUT) as response, partial.open("wb") as file:
+def _receive(weights: PublishedFile, partial: Path, progress: Progress) -> None:
+    """Download what the partial file lacks; after a cut once more, and again and again as long as it grows."""
+    reached = -1
+    while True:
+        try:
+            return _append(weights, partial, progress)
+        except _CUT:
+            if _size(partial) <= reached:
+                raise
+            reached = _size(partial)
+
+
+def _append(weights: PublishedFile, partial: Path, progress: Progress) -> None:
+    received = _size(partial)
+    headers = {"User-Agent": "det-backbones"} | ({"Range": f"bytes={received}-"} if received else {})
+    try:
+        response = urllib.request.urlopen(urllib.request.Request(_source(weights), headers=headers), timeout=_TIMEOUT)
+    except urllib.error.HTTPError as error:
+        if error.code != http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE or not received:
+            raise
+        partial.unlink()  # longer than the file
+        return _append(weights, partial, progress)
+    with response:
         length = response.headers.get("Content-Length")
         expected = int(length) if length is not None and length.isdecimal() else None
-        while chunk := response.read(_CHUNK):
-            file.write(chunk)
-            digest.update(chunk)
-            received += len(chunk)
-            progress(weights.file, received, expected)
+        if (response.headers.get("Content-Range") or "").startswith(f"bytes {received}-"):
+            expected = None if expected is None else received + expected
+        else:
+            received = 0
+        with partial.open("ab" if received else "wb") as file:
+            while chunk := response.read(_CHUNK):
+                file.write(chunk)
+                received += len(chunk)
+                progress(weights.file, received, expected)
     # A connection that closes early ends the stream without an error.
     if expected is not None and received != expected:
         raise ConnectionError(f"the connection ended after {received} of {expected} bytes")
-    return digest.hexdigest()
+    return None
 
 
-def _source(weights: PretrainedWeights) -> str:
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0
+
+
+def _source(weights: PublishedFile) -> str:
     """Where a file is downloaded from: its own address, or the same file name under `$DET_WEIGHTS_MIRROR`."""
     mirror = os.environ.get("DET_WEIGHTS_MIRROR")
     return f"{mirror.rstrip('/')}/{weights.file}" if mirror else weights.url

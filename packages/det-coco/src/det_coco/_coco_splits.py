@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from det_coco._beginnings import beginning_of
 from det_coco._discover import (
     IMAGES,
     INSTANCES,
@@ -14,6 +15,7 @@ from det_coco._discover import (
     data_root,
     is_of_other_split,
     json_files,
+    packed_files,
     picture_folders,
     task_and_split,
 )
@@ -111,13 +113,17 @@ def refusal(path: Path) -> DataError:
         the error, which names files that were mistaken for annotations.
     """
     if path.is_file():
+        what = beginning_of(path)
+        if what is not None:
+            return DataError(f"{path} is {what}.")
         return DataError(
             f"{path} is not a data set: neither a COCO annotation file nor one of another format that can be read. "
             "Give a folder, or a JSON file with images, annotations and categories."
         )
-    kinds = [f"{file} is {kind}." for file in json_files(path)[:20] if (kind := other_kind(file)) is not None]
-    if kinds:
-        return DataError(" ".join(kinds[:3]))
+    reasons = [reason for file in json_files(path)[:20] if (reason := _why_not(file)) is not None]
+    reasons += [f"{file} is {what}." for file in packed_files(path)[:20] if (what := beginning_of(file)) is not None]
+    if reasons:
+        return DataError(" ".join(reasons[:3]))
     return DataError(
         f"{path} is not a COCO data set: it has no annotations/instances_<split>.json, nor another annotation file "
         "of COCO's beside the pictures or one folder below. Expected, as in COCO 2017: "
@@ -125,6 +131,18 @@ def refusal(path: Path) -> DataError:
         "another format: YOLO needs a data.yaml with the names of the classes, Pascal VOC a folder Annotations, CVAT "
         "an annotations.xml, labelme a JSON file beside each picture."
     )
+
+
+def _why_not(file: Path) -> str | None:
+    """Why a JSON file is no annotation file; None where it is JSON of a kind that nobody mistakes for one."""
+    kind = other_kind(file)
+    if kind is not None:
+        return f"{file} is {kind}."
+    try:
+        read_json(file)
+    except DataError as error:
+        return str(error)
+    return None
 
 
 def _splits(files: Sequence[Path], root: Path, tasks: Sequence[str]) -> list[Split]:

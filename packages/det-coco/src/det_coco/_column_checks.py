@@ -4,11 +4,11 @@ from typing import Any
 
 import numpy as np
 
-from det_coco._describe import counted
+from det_coco._describe import counted, describe
+from det_coco._row_masks import areas_of_codes
 from det_coco.annotations import CocoIndex
 from det_coco.detections import Detections
 from det_coco.errors import DataError
-from det_coco.rle import measure_codes
 
 
 def check_ids(index: CocoIndex, detections: Detections) -> tuple[np.ndarray, np.ndarray]:
@@ -34,6 +34,13 @@ def check_ids(index: CocoIndex, detections: Detections) -> tuple[np.ndarray, np.
         broken = np.flatnonzero(~np.isfinite(values))
         if broken.size:
             raise DataError(f"'{name}' of result {broken[0]} (image {detections.image_ids[broken[0]]}) is not finite.")
+    negative = np.flatnonzero((detections.boxes[:, 2:] < 0).any(axis=1))
+    if negative.size:
+        first = int(negative[0])
+        raise DataError(
+            f"'bbox' of result {first} (image {detections.image_ids[first]}) has a negative width or height: "
+            f"{describe(detections.boxes[first].tolist())}. Boxes are x, y, width, height in pixels."
+        )
     return images, labels
 
 
@@ -61,15 +68,7 @@ def check_masks(index: CocoIndex, detections: Detections, images: np.ndarray) ->
             f"{first} (image {detections.image_ids[first]}): {detections.mask_sizes[first].tolist()} instead of "
             f"{sizes[first].tolist()} (height, width). Bring masks to the size of the original image."
         )
-    pixels, areas = measure_codes(detections.mask_codes, detections.mask_offsets)
-    other = np.flatnonzero(pixels != sizes.prod(axis=1))
-    if other.size:
-        first = int(other[0])
-        covered = f"covers {pixels[first]} pixels" if pixels[first] >= 0 else "cannot be read"
-        raise DataError(
-            f"The run-length code of result {first} (image {detections.image_ids[first]}) {covered}, but its image has "
-            f"{sizes[first].prod()}. Write the results again."
-        )
+    areas = areas_of_codes(detections.mask_codes, detections.mask_offsets, sizes, detections.image_ids)
     return areas.astype(np.float64)
 
 

@@ -4,7 +4,6 @@ Evaluators disagree on ids of 0 and -1, repeated ids, missing areas, NaN and emp
 ids are positions in the index plus one, areas are given, and masks are those that the index or `Detections` hold.
 """
 
-import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
@@ -14,13 +13,13 @@ import numpy as np
 
 from det_coco._coco_api import coco_mask
 from det_coco._column_checks import check_ids, check_keypoints, check_masks
+from det_coco._describe import counted
 from det_coco.annotations import CocoIndex
 from det_coco.detections import Detections, extents
 from det_coco.errors import DataError
 from det_coco.lvis import Federation
 from det_coco.protocol import Protocol, ResolvedProtocol
-
-_log = logging.getLogger("det_coco")
+from det_coco.remarks import say_once
 
 IOU_TYPES = ("bbox", "segm", "boundary", "keypoints")
 
@@ -216,10 +215,9 @@ def _maskless(index: CocoIndex, masks: bool) -> np.ndarray:
     """Tell which objects cannot be compared because they have no mask: bool `[N]`, neither found nor missed."""
     without = (index.polygon_counts == 0) & masks
     if without.any():
-        _log.warning(
-            "%s: %d of %d objects have no mask. They are left out of the evaluation of masks.",
-            index.annotation_file, int(without.sum()), len(without),
-        )  # fmt: skip
+        share = f"{index.annotation_file}: {without.sum()} of {counted(len(without), 'object')}"
+        have = "has no mask and is" if without.sum() == 1 else "have no mask and are"
+        say_once(index, "no mask", f"{share} {have} left out of the evaluation of masks.")
     return without
 
 

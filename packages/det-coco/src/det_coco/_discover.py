@@ -12,6 +12,7 @@ INSTANCES, KEYPOINTS, IMAGES = "instances", "person_keypoints", "image_info"
 _OTHER_TASKS = ("panoptic", "captions", "stuff", "labels")
 _FOLDERS = ("annotations", "annotation", "labels")
 _PICTURES = ("images", "data", "JPEGImages", "img", "imgs", "image", "pictures", "photos")
+_PACKED = (".zip", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".tar", ".7z", ".rar")
 _LVIS = re.compile(r"lvis_v\d+(\.\d+)?$")
 _WORDS = r"train(?:ing|val)?|val(?:id|idation)?|test(?:ing|[-_]dev)?|(?:mini|e)val|dev|unlabell?ed"
 _USES = ("train", "val", "test", "dev", "unlab")
@@ -52,6 +53,12 @@ def json_files(root: Path) -> list[Path]:
     """List JSON files of a folder and the folders in it, to say what they are where none is an annotation file."""
     folders = [root, *sorted(path for path in root.iterdir() if path.is_dir())]
     return [file for folder in folders for file in _json_files(folder)]
+
+
+def packed_files(root: Path) -> list[Path]:
+    """List archives and compressed files of a folder and the folders in it, which are not looked into."""
+    folders = [root, *sorted(path for path in root.iterdir() if path.is_dir())]
+    return [folder / name for folder in folders for name in _file_names(folder) if name.lower().endswith(_PACKED)]
 
 
 def task_and_split(file: Path, root: Path) -> tuple[str, str]:
@@ -126,13 +133,17 @@ def is_of_other_split(folder: str, split: str) -> bool:
 
 def _json_files(folder: Path) -> list[Path]:
     """JSON files of a folder but those that stand beside a picture of their name (as labelme's) or are hidden."""
-    try:
-        names = sorted(entry.name for entry in os.scandir(folder) if not entry.is_dir())
-    except OSError:
-        return []
+    names = _file_names(folder)
     plain = [name for name in names if name.lower().endswith(".json") and name[0] != "."]
     pictures = {path.stem for path in map(Path, names if plain else ()) if path.suffix.lower() in picture_suffixes()}
     return [folder / name for name in plain if name[: -len(".json")] not in pictures]
+
+
+def _file_names(folder: Path) -> list[str]:
+    try:
+        return sorted(entry.name for entry in os.scandir(folder) if not entry.is_dir())
+    except OSError:
+        return []
 
 
 def _is_named(file: Path) -> bool:

@@ -23,9 +23,10 @@ def may_be_annotations(file: Path) -> bool:
     """
     try:
         with file.open("rb") as opened:
-            head = opened.read(_HEAD).decode("utf-8-sig", errors="replace").lstrip()
+            data = opened.read(_HEAD)
     except OSError:
         return False
+    head = data.decode(json.detect_encoding(data), errors="replace").lstrip()
     return head.startswith("{") and not {"images", "annotations"}.isdisjoint(_lists_of_objects(head))
 
 

@@ -5,14 +5,15 @@ columns. Where most objects contradict that, the other forms that exporters writ
 is what the file means, and a file that fits none is refused.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from det_coco._describe import counted, some
+from det_coco._box_forms import FORMS, MANY, PIXELS, SCALES, USUAL, possible_forms, scale_of
+from det_coco._describe import counted, named
 from det_coco._extents import agree, by_columns, inside, mask_extents, overlaps, owners, run_extents
 from det_coco.errors import DataError
 from det_coco.polygons import Polygons
@@ -21,22 +22,6 @@ from det_coco.remarks import Remark
 if TYPE_CHECKING:
     from det_coco.annotations import CocoIndex
 
-BoxForm = Callable[[np.ndarray], np.ndarray]
-"""From four numbers `[N, 4]` to x1, y1, x2, y2."""
-
-_USUAL = "x, y, width, height"
-_BOXES: dict[str, BoxForm] = {
-    _USUAL: lambda b: np.concatenate((b[:, :2], b[:, :2] + b[:, 2:]), axis=1),
-    "x1, y1, x2, y2": lambda b: b,
-    "centre x, centre y, width, height": lambda b: np.concatenate(
-        (b[:, :2] - b[:, 2:] / 2, b[:, :2] + b[:, 2:] / 2), axis=1
-    ),
-    "y1, x1, y2, x2": lambda b: b[:, [1, 0, 3, 2]],
-    "y, x, height, width": lambda b: np.concatenate((b[:, 1::-1], b[:, 1::-1] + b[:, :1:-1]), axis=1),
-}
-_TOLD_BY_BOUNDS = ("x, y, width, height", "x1, y1, x2, y2", "centre x, centre y, width, height")
-_SCALES = {"in pixels": 0.0, "as fractions of the picture": 1.0, "in per cent of the picture": 100.0}
-"""The number that stands for the whole picture; 0: pixels."""
 WANTED = "Write boxes as x, y, width, height and polygons as x, y, x, y, ..., all in pixels."
 """What to do about another form."""
 _ENOUGH = 0.5
@@ -47,8 +32,6 @@ _SAMPLE = 4096
 """Objects on which a form is tried first."""
 _LARGEST_DECODED = 1 << 28
 """Pixels of the largest picture whose masks are decoded to find their form."""
-_MANY = 20
-"""Objects from which the bounds of the pictures alone, without masks, say something about a form."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,46 +56,32 @@ def reading_of(index: "CocoIndex") -> Reading | Remark | None:
         index: as if all were in COCO's form; its `file_boxes` are what the file says.
 
     Returns:
-        None where it is COCO's form, a remark where a few masks lie beside their boxes, and else another reading.
+        None where it is COCO's form, a remark where it hardly can be, or a few masks lie beside their boxes, and else
+        another reading.
 
     Raises:
         DataError: the form is none that is known, or one of several.
     """
     sizes = _sizes(index)
-    boxes = _BOXES[_USUAL](index.file_boxes)
+    boxes = FORMS[USUAL](index.file_boxes)
     extents = mask_extents(index.masks, sizes)
     masked = np.isfinite(extents[:, 0])
-    small = _share_of_picture(index, sizes)
+    images = np.repeat(np.arange(len(index)), np.diff(index.image_instances))
+    scale, certain = scale_of(index.file_boxes, sizes, images)
+    small = scale if certain and scale != PIXELS else None
     if masked.any():
         # Boxes that reach outside are clipped, and told.
         beside = np.flatnonzero(masked & (overlaps(boxes, extents) == 0) & inside(boxes, sizes))
         if small is None and agree(boxes, extents)[masked].mean() > 1 - _ENOUGH:
             return _beside(index, beside, int(masked.sum())) if beside.size else None
         return _by_masks(index, sizes, masked, small) or _unknown(index, beside, int(masked.sum()))
-    return _by_bounds(index, sizes, small)
+    return _by_bounds(index, sizes, scale) if certain else _doubt(index, sizes, scale)
 
 
 def _sizes(index: "CocoIndex") -> np.ndarray:
     """Width, height, width, height of each object's image: float64 `[N, 4]`."""
     size = np.stack((index.widths, index.heights, index.widths, index.heights), axis=1).astype(np.float64)
     return np.repeat(size, np.diff(index.image_instances), axis=0)
-
-
-def _share_of_picture(index: "CocoIndex", sizes: np.ndarray) -> str | None:
-    """Tell boxes that cannot be in pixels: the name of their scale, or None.
-
-    No object of a split is larger than the first pixel of its image: fractions. All of many objects lie within the
-    first 100 pixels of larger images, and some reach exactly there: per cent.
-    """
-    far = index.file_boxes
-    if np.abs(far).max() <= 1 and sizes.min() > 2:
-        return "as fractions of the picture"
-    ends = np.maximum(far[:, :2] + far[:, 2:], far[:, 2:])
-    within = far.max() <= 100.5 and sizes.min() > 150 and far.min() >= -0.5
-    if within and len(far) >= _MANY and (np.abs(np.minimum(ends, 100).max(axis=0) - 100) <= 1).all():
-        spread = np.unique(np.repeat(np.arange(len(index)), np.diff(index.image_instances))).size
-        return "in per cent of the picture" if spread >= _MANY // 4 else None
-    return None
 
 
 def _by_masks(index: "CocoIndex", sizes: np.ndarray, masked: np.ndarray, small: str | None) -> Reading | None:
@@ -138,9 +107,9 @@ def _by_masks(index: "CocoIndex", sizes: np.ndarray, masked: np.ndarray, small: 
 def _steps(index: "CocoIndex", sizes: np.ndarray, small: str | None) -> tuple[Iterator[Reading], ...]:
     """Other forms, those that change less first."""
     if small:
-        scales = {small: _SCALES[small]}
+        scales = {small: SCALES[small]}
         return _other_boxes(index, sizes, scales), _both_scaled(index, sizes, scales)
-    return _other_boxes(index, sizes, _SCALES), _other_masks(index, sizes)
+    return _other_boxes(index, sizes, SCALES), _other_masks(index, sizes)
 
 
 def _share(reading: Reading, sizes: np.ndarray, masked: slice | np.ndarray = slice(None)) -> float:
@@ -150,16 +119,16 @@ def _share(reading: Reading, sizes: np.ndarray, masked: slice | np.ndarray = sli
 
 
 def _other_boxes(index: "CocoIndex", sizes: np.ndarray, scales: Mapping[str, float]) -> Iterator[Reading]:
-    for (form, corners), (scale, whole) in product(_BOXES.items(), scales.items()):
+    for (form, corners), (scale, whole) in product(FORMS.items(), scales.items()):
         factor = sizes / whole if whole else 1.0
-        if whole or form != _USUAL:
+        if whole or form != USUAL:
             yield Reading(
                 boxes=corners(index.file_boxes) * factor, masks=index.masks, words=f"boxes are {form} {scale}"
             )
 
 
 def _other_masks(index: "CocoIndex", sizes: np.ndarray) -> Iterator[Reading]:
-    masks, boxes = index.masks, _BOXES[_USUAL](index.file_boxes)
+    masks, boxes = index.masks, FORMS[USUAL](index.file_boxes)
     if masks.points.size:
         owner = owners(masks)
         for words, points in (
@@ -180,7 +149,7 @@ def _other_masks(index: "CocoIndex", sizes: np.ndarray) -> Iterator[Reading]:
 
 def _both_scaled(index: "CocoIndex", sizes: np.ndarray, scales: Mapping[str, float]) -> Iterator[Reading]:
     owner = owners(index.masks)
-    for (form, corners), (scale, whole) in product(_BOXES.items(), scales.items()):
+    for (form, corners), (scale, whole) in product(FORMS.items(), scales.items()):
         if whole and index.masks.points.size:
             points = index.masks.points * sizes[owner, :2] / whole
             words = f"boxes are {form}, and they and the polygons are {scale}"
@@ -189,32 +158,46 @@ def _both_scaled(index: "CocoIndex", sizes: np.ndarray, scales: Mapping[str, flo
             )
 
 
-def _by_bounds(index: "CocoIndex", sizes: np.ndarray, small: str | None) -> Reading | None:
+def _by_bounds(index: "CocoIndex", sizes: np.ndarray, scale: str) -> Reading | Remark | None:
     """Find the form in which boxes without masks lie inside their pictures, where the usual one does not.
 
     Raises:
         DataError: the boxes are no pixels, and which of several forms they have cannot be told.
     """
-    whole = _SCALES[small or "in pixels"]
-    factor = sizes / whole if whole else np.ones_like(sizes)
-    forms = {form: _BOXES[form](index.file_boxes) * factor for form in _TOLD_BY_BOUNDS}
-    good = {form: inside(boxes, sizes) for form, boxes in forms.items()}
-    outside = ~good[_USUAL]
-    if small is None:
-        # A few objects at the border of a sloppy file prove nothing.
-        if len(outside) < _MANY or outside.sum() < 3 or outside.mean() < 0.05:
-            return None
-        del forms[_USUAL]
-    possible = [
-        Reading(boxes=boxes, masks=index.masks, words=f"boxes are {form} {small or 'in pixels'}")
-        for form, boxes in forms.items()
-        if good[form].mean() >= (1.0 if len(outside) < _MANY else 0.995)
-    ]
-    if small is None and len(possible) != 1:
+    forms = possible_forms(index.file_boxes, sizes, scale)
+    if scale != PIXELS:
+        if not forms:
+            raise DataError(f"{index.annotation_file}: boxes are {scale}, but in no form that is known. {WANTED}")
+        return _only(index, [_without_masks(index, form, scale, corners) for form, corners in forms.items()])
+    outside = ~inside(FORMS[USUAL](index.file_boxes), sizes)
+    forms.pop(USUAL, None)
+    if not forms or outside.mean() < 0.05:
         return None
-    if not possible:
-        raise DataError(f"{index.annotation_file}: boxes are {small}, but in no form that is known. {WANTED}")
-    return _only(index, possible)
+    if len(forms) == 1 and len(outside) >= MANY and outside.sum() >= 3:
+        ((form, corners),) = forms.items()
+        return _without_masks(index, form, scale, corners)
+    if outside.mean() < 0.1:
+        return None
+    reach = f"{counted(int(outside.sum()), 'box')} of {len(outside)} {'reaches' if outside.sum() == 1 else 'reach'}"
+    return _doubtful(index, f"{reach} outside the picture, but all lie inside if they are {' or '.join(forms)}")
+
+
+def _without_masks(index: "CocoIndex", form: str, scale: str, corners: np.ndarray) -> Reading:
+    return Reading(boxes=corners, masks=index.masks, words=f"boxes are {form} {scale}")
+
+
+def _doubt(index: "CocoIndex", sizes: np.ndarray, scale: str) -> Remark | None:
+    """Say that boxes are hardly in pixels, where they have a form in another scale."""
+    width, height = sizes[sizes[:, :2].prod(axis=1).argmax(), :2].astype(int)
+    if not possible_forms(index.file_boxes, sizes, scale):
+        return None
+    what = f"all {counted(len(sizes), 'box')} lie within the first 100 pixels of pictures of up to {width} x {height}"
+    return _doubtful(index, f"{what}, as boxes {scale} would")
+
+
+def _doubtful(index: "CocoIndex", what: str) -> Remark:
+    message = f"{what}. They were read as {USUAL} {PIXELS}; if they are something else, rewrite them."
+    return Remark("form_doubtful", message, tuple(index.annotation_ids.tolist()))
 
 
 def _only(index: "CocoIndex", readings: list[Reading]) -> Reading:
@@ -236,10 +219,15 @@ def _only(index: "CocoIndex", readings: list[Reading]) -> Reading:
 def _beside(index: "CocoIndex", beside: np.ndarray, masked: int) -> Remark:
     ids = index.annotation_ids[beside]
     message = (
-        f"the masks of {len(ids)} of {counted(masked, 'object')} lie beside their boxes (annotations {some(ids)}). "
+        f"{_masks_beside(len(ids), masked)} ({named('annotation', ids)}). "
         "Boxes and masks are learnt and evaluated apart; correct those that are wrong."
     )
     return Remark("mask_beside_box", message, tuple(ids.tolist()))
+
+
+def _masks_beside(count: int, masked: int) -> str:
+    lie = "lies beside its box" if count == 1 else "lie beside their boxes"
+    return f"{counted(count, 'mask')} of {counted(masked, 'object')} {lie}"
 
 
 def _unknown(index: "CocoIndex", beside: np.ndarray, masked: int) -> Remark | None:
@@ -250,7 +238,7 @@ def _unknown(index: "CocoIndex", beside: np.ndarray, masked: int) -> Remark | No
     """
     if len(beside) >= _NEARLY_ALL * masked:
         raise DataError(
-            f"{index.annotation_file}: the masks of {len(beside)} of {counted(masked, 'object')} lie beside their "
-            f"boxes (annotations {some(index.annotation_ids[beside])}), in no form that is known. {WANTED}"
+            f"{index.annotation_file}: {_masks_beside(len(beside), masked)} "
+            f"({named('annotation', index.annotation_ids[beside])}), in no form that is known. {WANTED}"
         )
     return _beside(index, beside, masked) if beside.size else None

@@ -12,6 +12,7 @@ from det_coco._record_masks import as_polygons
 from det_coco._records import is_coordinate, is_number
 from det_coco.annotations import CocoIndex
 from det_coco.errors import DataError
+from det_coco.rle import measure_codes
 
 # Pixels along all outlines of a mask, for each of which pycocotools needs a hundred bytes.
 _LONGEST_OUTLINE = 1 << 22
@@ -50,6 +51,33 @@ def mask_of_row(index: CocoIndex, row: Mapping[str, Any], number: int) -> Mappin
         raise DataError(
             f"'segmentation' of result {number} must be a run-length code or a list of polygons, got {describe(code)}."
         ) from None
+
+
+def areas_of_codes(codes: np.ndarray, offsets: np.ndarray, sizes: np.ndarray, image_ids: np.ndarray) -> np.ndarray:
+    """Measure masks of results, and check that their codes are whole.
+
+    Args:
+        codes: uint8 `[B]`, here B bytes: compressed run-length codes of K masks, one after the other.
+        offsets: int64 `[K + 1]`; mask k owns codes `[k]:[k + 1]`.
+        sizes: int64 `[K, 2]` height, width of each in pixels.
+        image_ids: `[K]`, for messages.
+
+    Returns:
+        int64 `[K]` pixels of the masks.
+
+    Raises:
+        DataError: a code cannot be read, or covers another number of pixels; names the result.
+    """
+    pixels, areas = measure_codes(codes, offsets)
+    other = np.flatnonzero(pixels != sizes.prod(axis=1))
+    if other.size:
+        first = int(other[0])
+        covered = f"covers {pixels[first]} pixels" if pixels[first] >= 0 else "cannot be read"
+        raise DataError(
+            f"The run-length code of result {first} (image {image_ids[first]}) {covered}, but its image has "
+            f"{sizes[first].prod()}. Write the results again."
+        )
+    return areas
 
 
 def _polygons(code: Sequence[Any], box: Sequence[float] | None) -> list[np.ndarray]:

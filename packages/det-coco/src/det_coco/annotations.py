@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 
 from det_coco._cache import read_cached
-from det_coco._describe import some
+from det_coco._describe import counted, some
 from det_coco._file_kinds import other_kind
 from det_coco._find_pictures import find_pictures, stays_inside
 from det_coco._geometry import refuse_swapped_sizes, with_agreeing_geometry
 from det_coco._groups import take_groups
+from det_coco._json import read_json
+from det_coco._missing_sizes import MissingSizesError, sizes_from_pictures
 from det_coco._parse import pack as pack_content
 from det_coco._sharing import pack, unpack
 from det_coco._table import split_text
@@ -110,7 +112,13 @@ class CocoIndex:
         """
         file = Path(annotation_file)
         try:
-            found = read_cached(file, lambda text: _packed(file, *split_text(file, text), require_objects))
+            try:
+                found = read_cached(file, lambda text: _packed(file, *split_text(file, text), require_objects))
+            except MissingSizesError:
+                content = read_json(file)
+                remark = sizes_from_pictures(file, Path(image_folder), content)
+                found = _packed(file, content, None, require_objects)
+                found["remarks"] = (*found["remarks"], remark)
             return _finish(found, file, Path(image_folder), check_images, require_objects)
         except DataError:
             kind = other_kind(file)
@@ -330,9 +338,12 @@ def _finish(
         remarks: list[Remark] = []
         names, ids = found["file_names"], found["image_ids"]
         found["file_names"] = find_pictures(source, image_folder, names, ids, remarks)
-        found["remarks"] = (*found["remarks"], *remarks)
+        # Names of our own making are no news.
+        ours = any(remark.kind == "picture_address" for remark in found["remarks"])
+        found["remarks"] = (*found["remarks"], *(remark for remark in remarks if not ours))
     if require_objects and found["crowd"].all():
-        what = f"{count} annotations, but none with a usable box that is no crowd" if count else "no annotation"
+        none = "none with a usable box that is no crowd"
+        what = f"{counted(count, 'annotation')}, but {none}" if count else "no annotation"
         raise DataError(f"{source} has no object to learn from or evaluate on: {what}. Check how it was exported.")
     index = CocoIndex(annotation_file=source, image_folder=image_folder, **found)
     if check_images:

@@ -1,6 +1,5 @@
 """Precision and recall of an evaluation, and the metrics that they give."""
 
-import logging
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,8 +13,7 @@ from det_coco.annotations import CocoIndex
 from det_coco.detections import Detections
 from det_coco.lvis import FREQUENCIES
 from det_coco.protocol import Protocol, ResolvedProtocol
-
-_log = logging.getLogger("det_coco")
+from det_coco.remarks import say_once
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -152,13 +150,12 @@ def _say_if_limited(index: CocoIndex, columns: Columns) -> None:
     groups, counts = np.unique(group[counts_in], return_counts=True)
     images = np.unique(groups[counts > limit] // columns.num_classes)
     if images.size:
-        _log.warning(
-            "%s more than %s%s (up to %d, in image %d), but no more than %d detections count there, which keeps AP and "
-            "AR below 1. Raise `max_detections` (--max-detections of eval) to count more.",
-            f"{counted(len(images), 'image')} {'has' if len(images) == 1 else 'have'}",
-            counted(limit, "object"),
-            " of one class" if by_class else "",
-            counts.max(),
-            index.image_ids[groups[counts.argmax()] // columns.num_classes],
-            limit,
+        have = f"{counted(len(images), 'image')} {'has' if len(images) == 1 else 'have'}"
+        objects = f"{counted(limit, 'object')}{' of one class' if by_class else ''}"
+        fullest = index.image_ids[groups[counts.argmax()] // columns.num_classes]
+        say_once(
+            index,
+            f"more than {objects}",
+            f"{have} more than {objects} (up to {counts.max()}, in image {fullest}), but no more than {limit} "
+            "detections count there, which keeps AP and AR below 1. Raise max_detections to count more.",
         )

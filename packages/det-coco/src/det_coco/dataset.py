@@ -6,10 +6,13 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from det_coco.annotated import Annotated
 from det_coco.annotations import CocoIndex
+from det_coco.augment.painting import sample_of
+from det_coco.augment.scene import Scene
 from det_coco.batches import Batch, BatchShape, Sample, make_batch
 from det_coco.errors import DataError
-from det_coco.mask_codec import image_bitmaps, image_edges
+from det_coco.mask_codec import ImageEdges
 from det_coco.selection import Selection, select_instances
 from det_coco.transforms import Transform
 
@@ -47,6 +50,9 @@ class BatchDataset(Dataset[Batch | Failure]):
         seed: with the epoch and the image it determines an augmentation.
         ground_truth: include ground truth.
         selection: instances in use; by default chosen (and checked) here.
+
+    Attributes:
+        partners: int64 `[P]`, images that augmentation may join with others; all, unless set.
     """
 
     def __init__(
@@ -69,6 +75,7 @@ class BatchDataset(Dataset[Batch | Failure]):
         if not ground_truth:
             selection = Selection(rows=np.zeros(0, dtype=np.int64), image_rows=np.zeros(len(index) + 1, dtype=np.int64))
         self.selection = selection or select_instances(index, shape, legacy=augmentation.legacy)
+        self.partners = np.arange(len(index))
 
     def sample(self, position: int, epoch: int | None = None) -> Sample:
         """Load one image with its ground truth.
@@ -83,26 +90,18 @@ class BatchDataset(Dataset[Batch | Failure]):
         Raises:
             DataError: the picture cannot be read or has another size than the annotation file says.
         """
-        index = self.index
-        height, width = int(index.heights[position]), int(index.widths[position])
         random = None if epoch is None else np.random.default_rng([self.seed, epoch, position])
-        rows = self.selection.of(position)
-        view = self.augmentation.draw(height, width, random, index.boxes[rows], index.crowd[rows])
-        rows = rows[view.keep(index.boxes[rows])]
-        masks = self.shape.masks if self.ground_truth else "none"
-        sizes = self.shape.bitmap_sizes
-        skeleton = index.skeleton if self.shape.keypoints and self.ground_truth else None
-        return Sample(
-            image=view.image(index.image(position)),
-            image_id=int(index.image_ids[position]),
-            scale=(view.scale_y, view.scale_x),
-            boxes=view.boxes(index.boxes[rows]),
-            labels=index.labels[rows],
-            crowd=index.crowd[rows],
-            edges=image_edges(index, rows, position, view) if masks == "polygons" else None,
-            bitmaps=image_bitmaps(index, rows, position, view, sizes) if masks == "bitmaps" else None,
-            keypoints=view.keypoints(index.keypoints[rows], skeleton.flip_indices) if skeleton else None,
-        )
+        scene = self.augmentation(self._scene(position), random)
+        return sample_of(scene, dtype=self.augmentation.dtype, ground_truth=self.ground_truth)
+
+    def _scene(self, position: int) -> Scene:
+        """One image as it is, with its objects in use."""
+        picture = Annotated.of(self.index, position, self.selection.of(position))
+        return Scene.of(picture, int(self.index.image_ids[position]), self.shape, self._another)
+
+    def _another(self, random: np.random.Generator) -> Scene:
+        """Draw one of the images that others may be joined with."""
+        return self._scene(int(self.partners[int(random.integers(len(self.partners)))]))
 
     def __getitem__(self, index: BatchKey) -> Batch | Failure:
         epochs = index.epochs or (None,) * len(index.positions)
@@ -120,16 +119,14 @@ class BatchDataset(Dataset[Batch | Failure]):
         """Make a batch without images, for the process that has one batch less than the others."""
         smallest = min(self.shape.buckets, key=lambda bucket: bucket[0] * bucket[1])
         none = np.zeros(0, dtype=np.int64)
-        boxes, crowd = np.zeros((0, 4), dtype=np.float32), np.zeros(0, dtype=bool)
-        view = self.augmentation.draw(1, 1, None, boxes, crowd)
         nothing = Sample(
-            image=torch.zeros((3, *smallest), dtype=self.augmentation.resize.dtype),
+            image=torch.zeros((3, *smallest), dtype=self.augmentation.dtype),
             image_id=-1,
             scale=(1.0, 1.0),
-            boxes=boxes,
+            boxes=np.zeros((0, 4), dtype=np.float32),
             labels=none,
-            crowd=crowd,
-            edges=image_edges(self.index, none, 0, view),
+            crowd=np.zeros(0, dtype=bool),
+            edges=ImageEdges(edges=np.zeros((0, 4), dtype=np.float32), polygon_edges=none, instance_polygons=none),
             bitmaps={},
             keypoints=np.zeros((0, self.shape.keypoints, 3), dtype=np.float32),
         )

@@ -1,6 +1,7 @@
 """Detections of many images as arrays, and the rows of a COCO results file that they stand for."""
 
-import math
+import logging
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import chain, pairwise
@@ -8,13 +9,18 @@ from typing import Any, cast
 
 import numpy as np
 
+from det_coco._box_forms import other_form
 from det_coco._coco_api import coco_mask
+from det_coco._compiled import compiled
 from det_coco._describe import describe
 from det_coco._groups import take_groups
-from det_coco._row_masks import mask_of_row
+from det_coco._row_masks import areas_of_codes, mask_of_row
 from det_coco.annotations import CocoIndex
 from det_coco.errors import DataError
 
+_log = logging.getLogger("det_coco")
+
+_LISTS = (list, tuple, np.ndarray)
 _NUMBERS = (int, float, np.integer, np.floating)
 _MAX_ID = 1 << 62
 
@@ -96,8 +102,9 @@ class Detections:
         Args:
             index: the split that they belong to; knows its keypoints, and the sizes of masks given as polygons.
             rows: as :func:`to_results` gives them. `segmentation` is a compressed or plain run-length code, a list of
-                polygons or an array `[H, W]`; all rows have one, or none counts as having one, and so with
-                `keypoints`. Rows with either may lack `bbox`.
+                polygons or an array `[H, W]`; all rows have one that is not None, or none has one, and so with
+                `keypoints`. Rows with either may lack `bbox`. A warning says so where boxes look like corners, centres
+                or fractions.
 
         Raises:
             DataError: a row lacks something or has what cannot be read; names the row.
@@ -105,31 +112,12 @@ class Detections:
         if isinstance(rows, Mapping | str) or not isinstance(rows, Iterable):
             raise DataError(f"Results must be a list of rows, one for each detection, got {describe(rows)}.")
         rows = rows if isinstance(rows, list | tuple) else list(rows)
-        mappings = all(issubclass(kind, Mapping) for kind in set(map(type, rows)))
-        for number, row in enumerate(() if mappings else rows):
-            if not isinstance(row, Mapping):
-                what = "an object with image_id, category_id, bbox and score"
-                raise DataError(f"Result {number} must be {what}, got {describe(row)}.")
-        columns: dict[str, Any] = {
-            "image_ids": _ids(rows, "image_id"),
-            "category_ids": _ids(rows, "category_id"),
-            "scores": _column(rows, "score"),
-        }
-        boxes = any("bbox" in row for row in rows)
-        if rows and all("segmentation" in row for row in rows):
-            rles = [row["segmentation"] for row in rows]
-            if not _compressed(rles):
-                rles = [mask_of_row(index, row, number) for number, row in enumerate(rows)]
-            columns |= _pack(rles)
-            columns |= {} if boxes else {"boxes": coco_mask.toBbox(rles)}
-        if index.skeleton is not None and rows and all("keypoints" in row for row in rows):
-            keypoints = _column(rows, "keypoints", 3 * len(index.skeleton.names)).reshape(len(rows), -1, 3)
-            columns |= {"keypoints": keypoints} | ({} if boxes else {"boxes": extents(keypoints)})
-        if "boxes" not in columns:
-            columns["boxes"] = _column(rows, "bbox", 4)
-        if any("mask_score" in row for row in rows):
-            columns["mask_scores"] = _column([{"mask_score": row["score"], **row} for row in rows], "mask_score")
-        return Detections(**columns)
+        plain = None
+        if compiled is not None and index.skeleton is None and isinstance(rows, list):
+            plain = compiled.row_columns(rows)  # None if any row is not exactly as a results file has it
+        found = Detections(**(_read_rows(index, rows) if plain is None else plain))
+        _say_form(index, found)
+        return found
 
     @staticmethod
     def concatenate(parts: Sequence["Detections"]) -> "Detections":
@@ -238,12 +226,61 @@ def _compressed(codes: Sequence[Any]) -> bool:
     return texts and sizes.shape == (len(codes), 2) and sizes.dtype.kind == "i"
 
 
+def _read_rows(index: CocoIndex, rows: Sequence[Any]) -> dict[str, Any]:
+    """The fields of the `Detections` that rows of any form stand for."""
+    mappings = all(issubclass(kind, Mapping) for kind in set(map(type, rows)))
+    for number, row in enumerate(() if mappings else rows):
+        if not isinstance(row, Mapping):
+            what = "an object with image_id, category_id, bbox and score"
+            raise DataError(f"Result {number} must be {what}, got {describe(row)}.")
+    columns: dict[str, Any] = {
+        "image_ids": _ids(rows, "image_id"),
+        "category_ids": _ids(rows, "category_id"),
+        "scores": _column(rows, "score"),
+    }
+    boxes = any("bbox" in row for row in rows)
+    if rows and all(row.get("segmentation") is not None for row in rows):
+        rles = [row["segmentation"] for row in rows]
+        if not _compressed(rles):
+            rles = [mask_of_row(index, row, number) for number, row in enumerate(rows)]
+        columns |= _pack(rles)
+        if not boxes:
+            codes, offsets, sizes = (columns[f"mask_{name}"] for name in ("codes", "offsets", "sizes"))
+            areas_of_codes(codes, offsets, sizes, columns["image_ids"])
+            columns["boxes"] = coco_mask.toBbox(rles)
+    if index.skeleton is not None and rows and all("keypoints" in row for row in rows):
+        keypoints = _column(rows, "keypoints", 3 * len(index.skeleton.names)).reshape(len(rows), -1, 3)
+        columns |= {"keypoints": keypoints} | ({} if boxes else {"boxes": extents(keypoints)})
+    if "boxes" not in columns:
+        columns["boxes"] = _column(rows, "bbox", 4)
+    if any("mask_score" in row for row in rows):
+        columns["mask_scores"] = _column([{"mask_score": row["score"], **row} for row in rows], "mask_score")
+    return columns
+
+
+def _say_form(index: CocoIndex, found: Detections) -> None:
+    """Say so where the boxes of results are hardly x, y, width, height in pixels."""
+    if not len(found) or not len(index):
+        return
+    images = np.searchsorted(index.image_ids, found.image_ids).clip(max=len(index) - 1)
+    sizes = np.stack((index.widths, index.heights) * 2, axis=1).astype(np.float64)[images]
+    form = other_form(found.boxes, sizes, images)
+    if form is not None:
+        _log.warning(
+            "The boxes of the results look as if they were %s. They are taken for x, y, width, height in pixels; if "
+            "they are something else, write them so.",
+            form,
+        )
+
+
 def _column(rows: Sequence[Mapping[str, Any]], key: str, length: int = 0) -> np.ndarray:
     """float64 `[K]`, or `[K, length]`: the numbers that rows have under a key."""
     if not rows:
         return np.zeros((0, length) if length else 0)
     try:
         values = [row[key] for row in rows]
+        if length and not all(issubclass(kind, _LISTS) for kind in set(map(type, values))):
+            raise TypeError
         flat = list(chain.from_iterable(values)) if length else values
         # numpy would read numbers from text and from truth values.
         plain = all(issubclass(kind, _NUMBERS) and kind is not bool for kind in set(map(type, flat)))
@@ -261,8 +298,8 @@ def _fault(row: Any, number: int, key: str, length: int) -> str | None:
     if key not in row:
         return f"Result {number} has no '{key}'. Every result needs image_id, category_id, bbox and score."
     value = row[key]
-    numbers = list(value) if length and isinstance(value, list | tuple | np.ndarray) else [value]
-    plain = all(isinstance(v, _NUMBERS) and not isinstance(v, bool) and math.isfinite(v) for v in numbers)
+    numbers = list(value) if length and isinstance(value, _LISTS) else [value]
+    plain = all(isinstance(v, _NUMBERS) and not isinstance(v, bool) and abs(v) <= sys.float_info.max for v in numbers)
     if plain and len(numbers) == (length or 1):
         return None
     what = f"{length} finite numbers" if length else "a finite number"

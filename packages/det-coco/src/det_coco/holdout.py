@@ -59,7 +59,7 @@ def hold_out(index: CocoIndex) -> HeldOut:
     if len(set(names)) < 2:
         raise DataError(
             f"{index.annotation_file} has one image, which cannot be split into images to learn from and held-out "
-            "ones. Add images, or name other ones to evaluate on (--data.val)."
+            "ones. Add images, or name other ones to evaluate on."
         )
     wanted = min(MOST, max(1, round(SHARE * len(names))))
     chosen, rule = np.isin(index.file_names, sorted(set(names), key=_draw)[:wanted]), "image by image"

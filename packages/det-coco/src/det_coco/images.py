@@ -14,6 +14,7 @@ from typing import IO
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from det_coco._beginnings import recognised
 from det_coco._bit_depth import check_upper_bits, to_8_bits
 from det_coco._describe import counted, some
 from det_coco.errors import DataError
@@ -38,9 +39,6 @@ _OTHERS = (
     (128, b"DICM", "it is a DICOM file; export its frames as PNG"),
     (0, b"%!PS", "it is a PostScript file; export it as PNG"),
     (0, b"%PDF", "it is a PDF file; export its pages as PNG"),
-    (0, b"version https://git-lfs", "it is a pointer of Git LFS; run `git lfs pull` in its repository"),
-    (0, b"<!DOCTYPE", "it is a web page, so its download failed; download it again"),
-    (0, b"<html", "it is a web page, so its download failed; download it again"),
     (0, b"<svg", "it is an SVG drawing; export it as PNG"),
 )
 
@@ -276,6 +274,9 @@ def _reason(data: bytes, error: Exception) -> str:
     for place, begin, what in _OTHERS:
         if data[place : place + len(begin)] == begin:
             return what
+    what = recognised(data[:300])
+    if what is not None and isinstance(error, UnidentifiedImageError):
+        return f"it is {what}"
     # An unknown format is reported with the address of the buffer, which tells nobody anything.
     unknown = isinstance(error, UnidentifiedImageError)
     reason = f"it is in none of the formats that are read ({', '.join(_FORMATS)})" if unknown else error
@@ -291,8 +292,7 @@ def _size_message(path: Path, shape: tuple[int, int], size: tuple[int, int], *, 
         if turned:
             return (
                 message + " It is turned by a quarter: its EXIF orientation was ignored when it was annotated. Read "
-                "pictures as they are stored (exif=False; --data.exif False, of eval --exif False), or remove the EXIF "
-                "orientation from the file."
+                "pictures as they are stored (exif=False), or remove the EXIF orientation from the file."
             )
         return message + " Its height and width look swapped in the annotation file; correct them there."
     return message + " The boxes would be wrong; use the picture that was annotated, or correct the annotation file."

@@ -1,6 +1,6 @@
 """Instance masks of one image, seen as the image is, in the two static forms of a batch."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -9,8 +9,10 @@ import torch
 import torch.nn.functional as F
 
 from det_coco._coco_api import coco_mask
+from det_coco.annotated import Annotated
 from det_coco.annotations import CocoIndex
-from det_coco.rle import runs_to_bitmap, runs_to_edges
+from det_coco.polygons import Polygons
+from det_coco.rle import bitmap_to_runs, runs_to_bitmap, runs_to_edges
 from det_coco.transforms import View
 
 Size = tuple[int, int]
@@ -32,35 +34,30 @@ class ImageEdges:
     instance_polygons: np.ndarray
 
 
-def image_edges(index: CocoIndex, rows: np.ndarray, position: int, view: View) -> ImageEdges:
-    """Encode the masks of some instances of one image as line segments.
+def image_edges(picture: Annotated, view: View) -> ImageEdges:
+    """Encode the masks of a picture's objects as line segments.
 
     Crowd regions are left empty: no recipe learns their masks.
 
     Args:
-        index: the data.
-        rows: int64 `[M]` instance rows, all of the image at `position`.
-        position: the image.
-        view: what was done to the picture.
+        picture: the picture with its `M` objects.
+        view: what was done to it.
 
     Returns:
-        the outlines, instance m being `rows[m]`.
+        the outlines, in the order of the objects.
     """
-    m = index.masks
-    height = int(index.heights[position])
+    m = picture.masks
     parts: list[np.ndarray] = []
     polygon_edges: list[np.ndarray] = []
-    instance_polygons = np.zeros(len(rows), dtype=np.int64)
-    for slot, row in enumerate(rows):
-        if index.crowd[row]:
-            continue
-        runs = m.runs[m.instance_runs[row] : m.instance_runs[row + 1]]
+    instance_polygons = np.zeros(len(picture), dtype=np.int64)
+    for slot in np.flatnonzero(~picture.crowd):
+        runs = m.runs[m.instance_runs[slot] : m.instance_runs[slot + 1]]
         if runs.size:
             # Mirrored by the full width also under legacy rules: these are pixel boundaries, not pixel centres.
-            part = view.edges(runs_to_edges(runs, height), offset=0.0)
+            part = view.edges(runs_to_edges(runs, picture.height), offset=0.0)
             lengths = np.array([len(part)], dtype=np.int64)
         else:
-            first, last = m.instance_polygons[row], m.instance_polygons[row + 1]
+            first, last = m.instance_polygons[slot], m.instance_polygons[slot + 1]
             bounds = m.polygon_points[first : last + 1]
             part = view.edges(_close(m.points[bounds[0] : bounds[-1]], bounds - bounds[0]))
             lengths = np.diff(bounds)
@@ -74,34 +71,69 @@ def image_edges(index: CocoIndex, rows: np.ndarray, position: int, view: View) -
     )
 
 
-def image_bitmaps(
-    index: CocoIndex, rows: np.ndarray, position: int, view: View, sizes: Sequence[Size] = ()
-) -> dict[str, np.ndarray]:
-    """Encode the masks of some instances of one image as bitmaps of the resized image, or of that image reduced.
+def closed_outlines(picture: Annotated, slot: int) -> list[np.ndarray]:
+    """The mask of one object as closed outlines, which can be turned and cut.
+
+    Args:
+        picture: the picture with its objects.
+        slot: the object.
+
+    Returns:
+        one `[E, 4]` x1, y1, x2, y2 for each polygon; a run-length code is one, of horizontal and vertical edges.
+    """
+    m = picture.masks
+    runs = m.runs[m.instance_runs[slot] : m.instance_runs[slot + 1]]
+    if runs.size:
+        across = bitmap_to_runs(runs_to_bitmap(runs, picture.height, picture.width).T)  # rows for columns
+        vertical = runs_to_edges(across, picture.width)[:, [1, 0, 3, 2]]
+        return [np.concatenate((runs_to_edges(runs, picture.height), vertical))]
+    bounds = m.polygon_points[m.instance_polygons[slot] : m.instance_polygons[slot + 1] + 1]
+    return [_close(m.points[a:b], np.array([0, b - a])) for a, b in pairwise(bounds.tolist())]
+
+
+def image_bitmaps(picture: Annotated, view: View, sizes: Sequence[Size] = ()) -> dict[str, np.ndarray]:
+    """Encode the masks of a picture's objects as bitmaps of the resized image, or of that image reduced.
 
     Rasterised at the original size (pycocotools), then carried along by the view. A reduced bitmap holds the pixels
     whose bilinear value in the resized one is above one half, as YOLACT reduces masks for its losses
     (`layers/modules/multibox_loss.py`). Crowd regions are left empty.
 
     Args:
-        index: the data.
-        rows: int64 `[M]` instance rows, all of the image at `position`.
-        position: the image.
-        view: what was done to the picture.
+        picture: the picture with its `M` objects.
+        view: what was done to it.
         sizes: (height, width) to reduce to; none: bitmaps as large as the resized image.
 
     Returns:
         uint8 `[M, h, w]` of 0 and 1 for each name of `bitmap_names(sizes)`.
     """
-    height, width = int(index.heights[position]), int(index.widths[position])
+    height, width = picture.height, picture.width
+    bitmaps = (
+        None if crowd else view.bitmap(_bitmap(picture.masks, slot, height, width))
+        for slot, crowd in enumerate(picture.crowd)
+    )
+    return reduced_bitmaps(bitmaps, len(picture), sizes)
+
+
+def reduced_bitmaps(
+    bitmaps: Iterable[torch.Tensor | None], count: int, sizes: Sequence[Size] = ()
+) -> dict[str, np.ndarray]:
+    """Reduce bitmaps to the sizes of a batch.
+
+    Args:
+        bitmaps: bool `[H, W]` each, or None for objects without one.
+        count: M, their number.
+        sizes: (height, width) to reduce to; none: they stay as large as they are.
+
+    Returns:
+        uint8 `[M, h, w]` of 0 and 1 for each name of `bitmap_names(sizes)`; empty where no object has a bitmap.
+    """
     out: dict[str, np.ndarray] = {}
-    for slot, row in enumerate(rows):
-        if index.crowd[row]:
+    for slot, bitmap in enumerate(bitmaps):
+        if bitmap is None:
             continue
-        bitmap = view.bitmap(instance_bitmap(index, int(row), height, width))
         for name, size in zip(bitmap_names(sizes), sizes or [(bitmap.shape[0], bitmap.shape[1])], strict=True):
             if name not in out:
-                out[name] = np.zeros((len(rows), *size), dtype=np.uint8)
+                out[name] = np.zeros((count, *size), dtype=np.uint8)
             out[name][slot] = _reduce(bitmap, size).numpy()
     return out
 
@@ -129,7 +161,10 @@ def instance_bitmap(index: CocoIndex, row: int, height: int, width: int) -> np.n
     Returns:
         uint8 `[h, w]` of 0 and 1, at the original size; all 0 where the instance has no mask.
     """
-    m = index.masks
+    return _bitmap(index.masks, row, height, width)
+
+
+def _bitmap(m: Polygons, row: int, height: int, width: int) -> np.ndarray:
     runs = m.runs[m.instance_runs[row] : m.instance_runs[row + 1]]
     if runs.size:
         return runs_to_bitmap(runs, height, width)

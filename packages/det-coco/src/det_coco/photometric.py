@@ -48,6 +48,11 @@ class Distortion:
             contrast_after=1.0 if first else contrast,
         )
 
+    def pixels(self, pixels: np.ndarray) -> np.ndarray:
+        """Change the colours of a picture, rounded: uint8 `[h, w, 3]` from the same."""
+        changed = self.apply(torch.tensor(pixels).permute(2, 0, 1).float().contiguous())
+        return changed.round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).numpy()
+
     def apply(self, pixels: Tensor) -> Tensor:
         """Change the colours of a picture.
 

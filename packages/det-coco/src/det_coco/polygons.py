@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from det_coco._groups import take_groups
+from det_coco._groups import offsets_of, take_groups
 from det_coco._sharing import pack, unpack
 
 
@@ -28,6 +28,17 @@ class Polygons:
     points: np.ndarray
     instance_runs: np.ndarray
     runs: np.ndarray
+
+    @staticmethod
+    def of_runs(runs: Sequence[np.ndarray]) -> "Polygons":
+        """Masks of N instances as run lengths alone: integers `[R]` each, empty where an instance has none."""
+        return Polygons(
+            instance_polygons=np.zeros(len(runs) + 1, dtype=np.int64),
+            polygon_points=np.zeros(1, dtype=np.int64),
+            points=np.zeros((0, 2)),
+            instance_runs=offsets_of(np.array([len(own) for own in runs], dtype=np.int64)),
+            runs=np.concatenate([np.zeros(0, dtype=np.int32), *runs]).astype(np.int32),
+        )
 
     def __getitem__(self, chosen: np.ndarray) -> "Polygons":
         """The masks of some instances, an integer array, in its order."""

@@ -4,11 +4,13 @@ import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 _log = logging.getLogger("det_coco")
+_said: WeakKeyDictionary[object, set[str]] = WeakKeyDictionary()
 
 # Usual in files that are right: worth a line to those who ask for it.
-_QUIET = frozenset({"area_missing", "voc_pixels"})
+_QUIET = frozenset({"area_missing", "picture_address", "voc_pixels"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +29,22 @@ class Remark:
     message: str
     annotation_ids: tuple[int, ...] = ()
     image_ids: tuple[int, ...] = ()
+
+
+def say_once(about: object, kind: str, message: str) -> None:
+    """Log a warning, unless one of its kind was logged about the same object.
+
+    Boxes, masks and a report are one evaluation to whoever reads what is said of it.
+
+    Args:
+        about: what it is about.
+        kind: of the message.
+        message: one or more whole sentences.
+    """
+    said = _said.setdefault(about, set())
+    if kind not in said:
+        said.add(kind)
+        _log.warning("%s", message)
 
 
 def log_remarks(file: Path, remarks: Iterable[Remark]) -> None:

@@ -62,6 +62,10 @@ class Resize:
             size = int(height * scale + half), int(width * scale + half)
         return max(size[0], 1), max(size[1], 1)
 
+    def output_sizes(self, height: int, width: int) -> list[tuple[int, int]]:
+        """Compute the size that an image is resized to at each length of `shortest`: see `output_size`."""
+        return [self.output_size(height, width, shortest) for shortest in self.shortest]
+
     @property
     def dtype(self) -> torch.dtype:
         """Type of resized pixels: float32 under the rules of torchvision and yolact, which do not round, else uint8."""

@@ -89,6 +89,52 @@ def decode_many(texts: Sequence[str | bytes]) -> tuple[np.ndarray, np.ndarray]:
     return values, offsets
 
 
+def runs_of_ones(runs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Find where a mask is, pixels counted column by column.
+
+    Args:
+        runs: integer `[R]` run lengths.
+
+    Returns:
+        starts, stops: int64 `[O]` each, the first pixel of O runs of ones and the one behind the last; none is empty,
+        and no two touch.
+    """
+    ends = np.cumsum(runs, dtype=np.int64)
+    stops = ends[1::2]
+    starts = ends[0::2][: stops.size]
+    keep = stops > starts
+    return join_touching(starts[keep], stops[keep])
+
+
+def join_touching(starts: np.ndarray, stops: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Make one run of those that follow each other without a gap: int64 `[O]` in, fewer or as many out."""
+    apart = starts[1:] > stops[:-1]
+    ends = np.ones(min(starts.size, 1), dtype=bool)
+    return starts[np.concatenate((ends, apart))], stops[np.concatenate((apart, ends))]
+
+
+def split_at_columns(starts: np.ndarray, stops: np.ndarray, height: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Cut runs of ones where a column of the image ends.
+
+    Args:
+        starts: int64 `[O]`, the first pixel of each run, counted column by column.
+        stops: int64 `[O]`, the one behind its last.
+        height: image height in pixels.
+
+    Returns:
+        column, top, bottom: int64 `[P]` each, P pieces, one for each run and column; rows from top to above bottom.
+    """
+    first = starts // height
+    columns = (stops - 1) // height - first + 1  # [O] columns that each run touches
+    begin = np.cumsum(columns) - columns
+    column = np.arange(columns.sum()) - np.repeat(begin - first, columns)
+    top = np.zeros(column.size, dtype=np.int64)
+    top[begin] = starts % height
+    bottom = np.full(column.size, height, dtype=np.int64)
+    bottom[begin + columns - 1] = (stops - 1) % height + 1
+    return column, top, bottom
+
+
 def runs_to_edges(runs: np.ndarray, height: int) -> np.ndarray:
     """Turn run lengths into the horizontal edges of the mask's outline.
 
@@ -103,27 +149,10 @@ def runs_to_edges(runs: np.ndarray, height: int) -> np.ndarray:
     Returns:
         float32 `[E, 4]` edges x1, y1, x2, y2 with y1 = y2 and x1 < x2, on pixel boundaries, ordered by (y, x).
     """
-    ends = np.cumsum(runs, dtype=np.int64)
-    stops = ends[1::2]
-    starts = ends[0::2][: stops.size]  # [runs of ones], as stops
-    keep = stops > starts
-    starts, stops = starts[keep], stops[keep]
+    starts, stops = runs_of_ones(runs)
     if starts.size == 0:
         return np.zeros((0, 4), dtype=np.float32)
-    # A zero run of length 0 separates two runs of ones that are really one.
-    apart = starts[1:] > stops[:-1]
-    starts = starts[np.concatenate(([True], apart))]
-    stops = stops[np.concatenate((apart, [True]))]
-
-    first = starts // height
-    columns = (stops - 1) // height - first + 1  # [runs of ones] columns that each touches
-    begin = np.cumsum(columns) - columns
-    column = np.arange(columns.sum()) - np.repeat(begin - first, columns)  # [pieces], one per run and column
-    top = np.zeros(column.size, dtype=np.int64)
-    top[begin] = starts % height
-    bottom = np.full(column.size, height, dtype=np.int64)
-    bottom[begin + columns - 1] = (stops - 1) % height + 1
-
+    column, top, bottom = split_at_columns(starts, stops, height)
     y = np.concatenate((top, bottom))
     x = np.concatenate((column, column))
     order = np.lexsort((x, y))

@@ -1,12 +1,17 @@
 """SSD's augmentation as YOLACT does it: colours, a smaller picture on a larger canvas, a random window, a mirror."""
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
 from det_coco.photometric import Distortion
 from det_coco.resize import Resize
 from det_coco.window import Window
+
+if TYPE_CHECKING:
+    from det_coco.augment.scene import Scene
 
 # None: the whole canvas; else the smallest overlap with an object, which YOLACT never enforces.
 _OVERLAPS = (None, 0.1, 0.3, 0.7, 0.9, 0.0)
@@ -49,6 +54,22 @@ class SSDAugmentation:
     def legacy(self) -> bool:
         """Whether pixel coordinates are inclusive: never in YOLACT."""
         return False
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the pixels."""
+        return self.resize.dtype
+
+    def output_sizes(self, height: int, width: int) -> list[tuple[int, int]]:
+        """The one size of all pictures."""
+        return self.resize.output_sizes(height, width)
+
+    def __call__(self, scene: "Scene", random: np.random.Generator | None) -> "Scene":
+        """Draw what is done to a picture, see `draw`."""
+        boxes, crowd = scene.boxes()
+        window = self.draw(scene.height, scene.width, random, boxes, crowd)
+        seen = scene.seen(window)
+        return seen if scene.untouched else seen.changed(window.distortion.pixels)
 
     def draw(
         self, height: int, width: int, random: np.random.Generator | None, boxes: np.ndarray, crowd: np.ndarray

@@ -2,12 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
 
 from det_coco.resize import Resize
+
+if TYPE_CHECKING:
+    from det_coco.augment.scene import Scene
 
 
 class View(Protocol):
@@ -17,6 +20,16 @@ class View(Protocol):
     """
 
     @property
+    def height(self) -> int:
+        """H."""
+        ...
+
+    @property
+    def width(self) -> int:
+        """W."""
+        ...
+
+    @property
     def scale_y(self) -> float:
         """Resized / original height."""
         ...
@@ -24,6 +37,11 @@ class View(Protocol):
     @property
     def scale_x(self) -> float:
         """Resized / original width."""
+        ...
+
+    @property
+    def matrix(self) -> np.ndarray:
+        """From x, y, 1 in original pixels to resized ones: float64 `[3, 3]`."""
         ...
 
     def keep(self, boxes: np.ndarray) -> np.ndarray:
@@ -52,33 +70,24 @@ class View(Protocol):
 
 
 class Transform(Protocol):
-    """A recipe's augmentation, which draws a view of each image."""
-
-    @property
-    def resize(self) -> Resize:
-        """The sizes it makes, which say what images may share a batch."""
-        ...
+    """What training does to each picture: a step, or `Compose` of several."""
 
     @property
     def legacy(self) -> bool:
         """Whether pixel coordinates are inclusive, as in maskrcnn-benchmark."""
         ...
 
-    def draw(
-        self, height: int, width: int, random: np.random.Generator | None, boxes: np.ndarray, crowd: np.ndarray
-    ) -> View:
-        """Draw the view of an image; without `random` that of an evaluation.
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the pixels that it makes: uint8, or float32 where it makes fractions."""
+        ...
 
-        Args:
-            height: original height in pixels.
-            width: original width in pixels.
-            random: source of randomness, or None.
-            boxes: `[N, 4]` x1, y1, x2, y2 of its objects in original pixels.
-            crowd: bool `[N]`, which of them are crowd regions.
+    def output_sizes(self, height: int, width: int) -> Sequence[tuple[int, int]]:
+        """All sizes (height, width) that it may make of a picture, which say what images may share a batch."""
+        ...
 
-        Returns:
-            the view.
-        """
+    def __call__(self, scene: "Scene", random: np.random.Generator | None) -> "Scene":
+        """Draw what is done to a picture; without `random` what an evaluation does."""
         ...
 
 
@@ -100,6 +109,19 @@ class Augmentation:
     def __post_init__(self) -> None:
         if not 0 <= self.flip <= 1:
             raise ValueError(f"flip must be a probability between 0 and 1, got {self.flip}.")
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of resized pixels."""
+        return self.resize.dtype
+
+    def output_sizes(self, height: int, width: int) -> list[tuple[int, int]]:
+        """The size (height, width) that a picture has at each of the lengths."""
+        return self.resize.output_sizes(height, width)
+
+    def __call__(self, scene: "Scene", random: np.random.Generator | None) -> "Scene":
+        """Draw the geometry of a picture, see `draw`."""
+        return scene.seen(self.draw(scene.height, scene.width, random))
 
     def draw(
         self,
@@ -160,6 +182,12 @@ class Geometry:
     flip: bool
     offset: float
     resize: Resize = field(default_factory=Resize)
+
+    @property
+    def matrix(self) -> np.ndarray:
+        """From x, y, 1 in original pixels to resized ones: float64 `[3, 3]`."""
+        mirrored = [-self.scale_x, 0, self.width] if self.flip else [self.scale_x, 0, 0]
+        return np.array([mirrored, [0, self.scale_y, 0], [0, 0, 1]], dtype=np.float64)
 
     def keep(self, boxes: np.ndarray) -> np.ndarray:
         """Keep all objects: bool `[N]` for boxes `[N, 4]`."""

@@ -58,6 +58,15 @@ class Window:
         """Resized / original width."""
         return self.width / (self.right - self.left)
 
+    @property
+    def matrix(self) -> np.ndarray:
+        """From x, y, 1 in original pixels to resized ones: float64 `[3, 3]`."""
+        matrix = np.diag([self.scale_x, self.scale_y, 1.0])
+        matrix[:2, 2] = -self.left * self.scale_x, -self.top * self.scale_y
+        if self.flip:
+            matrix[0] = [-matrix[0, 0], 0, self.width - matrix[0, 2]]
+        return matrix
+
     def keep(self, boxes: np.ndarray) -> np.ndarray:
         """Say which objects stay.
 

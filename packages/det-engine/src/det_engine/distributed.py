@@ -36,6 +36,10 @@ _GRACE = 300
 _PATIENCE = 10
 
 
+class OtherProcessError(RuntimeError):
+    """Another process ends with an error, so that this one has to end too."""
+
+
 def rank() -> int:
     """Number of this process among all, from 0."""
     return dist.get_rank() if _together() else 0
@@ -103,7 +107,7 @@ def processes(device: torch.device, hang_seconds: float = 900.0) -> Iterator[Non
             gather_object(None)
             broadcast_object(None)
         except RuntimeError as error:
-            if not isinstance(error, dist.DistError) and not _LOST.search(str(error)):
+            if not isinstance(error, dist.DistError | OtherProcessError) and not _LOST.search(str(error)):
                 raise
             time.sleep(_PATIENCE)
             reason = str(error).strip().splitlines()[0][:200]
@@ -185,6 +189,15 @@ def all_reduce_mean(tensor: Tensor) -> Tensor:
         dist.all_reduce(tensor)
         tensor /= world_size()
     return tensor
+
+
+def any_process(flag: bool) -> bool:
+    """Whether a flag is set in some process; all of them call it together, and wait for each other."""
+    if world_size() == 1:
+        return flag
+    vote = torch.tensor(int(flag))
+    dist.all_reduce(vote, dist.ReduceOp.MAX)
+    return bool(vote)
 
 
 @contextlib.contextmanager

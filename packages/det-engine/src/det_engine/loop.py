@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -100,24 +100,30 @@ class Loop:
         self._writer.check()
         self._clock.start()
         self._watchdog.at(state.step, "data")
+        batch, failure = None, None
         try:
             batch = self._data.next()
-        except Exception:
+        except Exception as error:
             # Ctrl-C in a terminal reaches worker processes of the data too, and they may fail before it is seen here.
-            alone = distributed.world_size() == 1
-            if self._signals.requested is not None and alone:
+            if self._signals.requested is not None and distributed.world_size() == 1:
                 return None
-            if alone and state.step not in (0, self._resumed_at):
-                # A picture that cannot be read costs no step. Several processes would have to save together.
-                self._save()
-                self._writer.wait()
-                self._reporter.note(
-                    f"the data of step {state.step + 1} failed; all steps before are in {self._run.last}"
-                )
-            raise
+            failure = error
         self._clock.data_came()
         self._watchdog.at(state.step, "step")
+        if distributed.any_process(failure is not None):
+            self._end_without_data(failure)
         return batch
+
+    def _end_without_data(self, failure: Exception | None) -> NoReturn:
+        """End all processes, as the data of one failed: a picture that cannot be read costs no step."""
+        state = self._state
+        if state.step not in (0, self._resumed_at):
+            self._save()
+            self._writer.wait()
+            self._reporter.note(f"the data of step {state.step + 1} failed; all steps before are in {self._run.last}")
+        if failure is None:
+            raise distributed.OtherProcessError("its data failed")
+        raise failure
 
     def _count(self, values: Tensor) -> None:
         """A step was launched, which gave `values`; read and log where that is due."""

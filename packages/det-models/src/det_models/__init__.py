@@ -19,6 +19,7 @@ from det_models.description import describe
 from det_models.detections import Detections
 from det_models.detector_config import DetectorConfig
 from det_models.errors import OptionError
+from det_models.exporting import export
 from det_models.keypoints import KeypointDetectorConfig, torchvision_keypoint_config
 from det_models.loading import load
 from det_models.named import (
@@ -32,6 +33,8 @@ from det_models.named import (
     yolact_resnet101,
 )
 from det_models.predictor import Predictor
+from det_models.published import PublishedDetector, find_published, published_detectors
+from det_models.tiling import Tiling
 from det_models.weights import Weights, open_weights
 
 __all__ = [
@@ -44,6 +47,8 @@ __all__ = [
     "ModelConfig",
     "OptionError",
     "Predictor",
+    "PublishedDetector",
+    "Tiling",
     "Weights",
     "YolactBackboneConfig",
     "__version__",
@@ -54,7 +59,9 @@ __all__ = [
     "describe",
     "detectron2_cascade_config",
     "detectron2_config",
+    "export",
     "faster_rcnn_r50_fpn",
+    "find_published",
     "load",
     "mask_rcnn_r50_fpn",
     "maskrcnn_benchmark_config",
@@ -63,6 +70,7 @@ __all__ = [
     "mmdetection_v1_cascade_config",
     "mmdetection_v1_config",
     "open_weights",
+    "published_detectors",
     "torchvision_config",
     "torchvision_keypoint_config",
     "torchvision_v2_config",

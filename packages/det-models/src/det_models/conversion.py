@@ -98,7 +98,7 @@ def convert(source: Weights, system: str) -> Conversion:
     state = network.state_dict()
     origin, rest = _origin(source, state)
     if system == "ours":
-        content: dict[str, Any] = {"format": RUN_FORMAT, "model": state, "config": _described(source, model)}
+        content: dict[str, Any] = {"format": RUN_FORMAT, "model": state, "config": described(source, model)}
         if rest:
             content["foreign"] = {"system": origin, "tensors": rest}
         return Conversion(source=source, network=network, system=system, model=model, content=content)
@@ -127,11 +127,11 @@ def _content(source: Weights, state: Mapping[str, Tensor], system: str) -> dict[
     )
     if system == "torchvision":
         return content
-    return content | {"det": _described(source, replace(model, backbone=_as_run_by(model, system).backbone))}
+    return content | {"det": described(source, replace(model, backbone=_as_run_by(model, system).backbone))}
 
 
-def _described(source: Weights, model: ModelConfig) -> dict[str, Any]:
-    """Our description, with the recipe that the weights were trained by, if they were trained here."""
+def described(source: Weights, model: ModelConfig) -> dict[str, Any]:
+    """Our description of a model, with the recipe that the weights were trained by, if they were trained here."""
     kept = {key: value for key, value in source.description.items() if key in ("app", "recipe", "limbs")}
     return kept | describe(model, source.categories)
 

@@ -21,3 +21,13 @@ def whole_number(name: str, value: Any, least: int = 1) -> int:
     if number < least:
         raise OptionError(f"{name} must be at least {least}, got {number}.")
     return number
+
+
+def missing_extra(extra: str, what: str) -> OptionError:
+    """The error for a library that is not installed, which an extra of the package brings.
+
+    Args:
+        extra: Its name.
+        what: It does, such as `writes ONNX`.
+    """
+    return OptionError(f"What {what} is not installed: pip install 'det-models[{extra}]'.")

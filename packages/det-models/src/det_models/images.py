@@ -58,7 +58,7 @@ def load(value: Any) -> Loaded:
 
     Args:
         value: Path of a picture, PIL image (both are turned upright as their EXIF orientation says), array uint8
-            [H, W, 3] RGB, or tensor uint8 [3, H, W] RGB of any device.
+            [H, W, 3] RGB, or tensor uint8 [3, H, W] RGB of any device. What is loaded already stays as it is.
 
     Raises:
         DataError: The file is no picture.
@@ -76,6 +76,8 @@ def unknown_kind(value: object) -> OptionError:
 
 
 def _load(value: Any) -> Loaded:
+    if isinstance(value, Loaded):
+        return value
     if isinstance(value, str | Path):
         return Loaded(load_image(value), str(value))
     if isinstance(value, Image.Image):

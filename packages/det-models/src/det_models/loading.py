@@ -28,7 +28,9 @@ def load(
 
     Args:
         path: A checkpoint of a run, the folder of a run (its best checkpoint is taken), or a detector of detectron2,
-            Detectron, maskrcnn-benchmark, mmdetection, torchvision or YOLACT. Nothing in it is run.
+            Detectron, maskrcnn-benchmark, mmdetection, torchvision or YOLACT. Nothing in it is run. Or the name of a
+            published detector, such as `torchvision/maskrcnn_resnet50_fpn` (:func:`det_models.published_detectors`),
+            which is looked up on this machine, then downloaded.
         device: `cpu`, `cuda`, `npu`, one of the latter with an index; `auto`: the first accelerator, or else the CPU.
         precision: Number format of the forward pass: `fp32`, `bf16` or `fp16`.
         batch_size: Images at a time, where :meth:`Predictor.predict` is given several.
@@ -39,7 +41,7 @@ def load(
             default as in the evaluation of the run, or as the other system does it. YOLACT's are squares of this side.
 
     Raises:
-        WeightsError: The file is missing, damaged, or not only weights.
+        WeightsError: The file is missing, damaged, or not only weights, or it cannot be downloaded.
         CheckpointError: It holds no detector, or one that cannot be built here.
         OptionError: A value is none that this detector can have; the message names those that it can.
     """

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from io import IOBase
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +22,7 @@ from det_models.detections import Detections, Features
 from det_models.errors import OptionError, whole_number
 from det_models.images import Loaded, batches_of, is_image, unknown_kind
 from det_models.inference import optimize_for_inference, plain_tensors
+from det_models.tiling import Tiling, in_tiles
 from det_ops import Conv2d
 
 __all__ = ["PRECISIONS", "Predictor"]
@@ -79,11 +81,33 @@ class Predictor:
     ) -> None:
         if precision not in PRECISIONS:
             raise OptionError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}.")
-        self.device = _device(device)
+        self.device = device_of(device)
         with plain_tensors():
             self.network = optimize_for_inference(network, self.device)
         self.config = config
         self.precision = precision
+        self._report(
+            categories,
+            batch_size=batch_size,
+            max_detections=max_detections,
+            classes=classes,
+            limbs=limbs,
+            source=source,
+        )
+        # An NPU compiles for every shape.
+        self.shape = BatchShape(buckets=config.buckets, masks="none", tight=self.device.type != "npu")
+
+    def _report(
+        self,
+        categories: Mapping[int, str | None],
+        *,
+        batch_size: int,
+        max_detections: int | None,
+        classes: Iterable[str | int] | None,
+        limbs: Sequence[tuple[int, int]],
+        source: str,
+    ) -> None:
+        """Take what says how results are reported."""
         self.batch_size = whole_number("batch_size", batch_size)
         self.max_detections = None if max_detections is None else whole_number("max_detections", max_detections)
         self.limbs = tuple(limbs)
@@ -92,8 +116,6 @@ class Predictor:
         self.ids = tuple(categories)
         labels = range(len(categories)) if classes is None else labels_of(categories, classes)
         self.labels = tuple(label for label in sorted(labels) if self.names[label] is not None)
-        # An NPU compiles for every shape.
-        self.shape = BatchShape(buckets=config.buckets, masks="none", tight=self.device.type != "npu")
 
     @property
     def categories(self) -> dict[int, str]:
@@ -106,7 +128,14 @@ class Predictor:
         return self.config.tasks
 
     def predict(
-        self, images: Any, *, min_score: float = 0.0, batch_size: int | None = None, features: bool = False
+        self,
+        images: Any,
+        *,
+        min_score: float = 0.0,
+        batch_size: int | None = None,
+        features: bool = False,
+        tile: int | tuple[int, int] | Tiling | None = None,
+        overlap: float = 0.2,
     ) -> Any:
         """Detect objects.
 
@@ -118,6 +147,9 @@ class Predictor:
             batch_size: Images at a time; by default the predictor's.
             features: Add the feature maps of the pyramid and those of each detection, see
                 :class:`~det_models.detections.Features`.
+            tile: Look at big pictures in tiles of this side, or (height, width), in pixels; a :class:`Tiling` says
+                more of them.
+            overlap: Share of such a tile that the next one shows too.
 
         Returns:
             :class:`Detections` of one image; a list of them for a list or tuple; for a folder or an iterable an
@@ -130,17 +162,26 @@ class Predictor:
         if not 0 <= min_score <= 1:
             raise OptionError(f"min_score must be between 0 and 1, got {min_score:g}.")
         count = self.batch_size if batch_size is None else whole_number("batch_size", batch_size)
-        if is_image(images):
+        look = partial(self._stream, batch_size=count, min_score=min_score, features=features)
+        if tile is not None:
+            if features:
+                raise OptionError("features are of a whole picture; leave out tile.")
+            tiling = Tiling.of(tile, overlap)
+            look = partial(in_tiles, look, tiling=tiling, max_detections=self.max_detections)
+        if is_image(images) and tile is None:
             with plain_tensors():
                 ((loaded, batch),) = batches_of([images], self.config.resize, self.shape, 1)
             return self._finish(loaded, batch, self.forward(batch, features=features), min_score)[0]
+        if is_image(images):
+            (found,) = look([images])
+            return found
         if isinstance(images, str | Path):
-            return self._stream(list_images(images), count, min_score, features)
+            return look(list_images(images))
         if isinstance(images, list | tuple):
-            return list(self._stream(images, count, min_score, features))
+            return list(look(images))
         if not isinstance(images, Iterable) or isinstance(images, bytes | bytearray | Mapping | IOBase):
             raise unknown_kind(images)
-        return self._stream(images, count, min_score, features)
+        return look(images)
 
     def detect(self, batch: Batch, sizes: Sequence[tuple[int, int]]) -> list[Detections]:
         """The detections of a batch that a loader of det_coco made.
@@ -182,7 +223,7 @@ class Predictor:
         self, output: Output, batch: Batch, sizes: Sequence[tuple[int, int]], min_score: float
     ) -> list[Detections]:
         with torch.inference_mode(), plain_tensors():
-            found = self.network.to_image(output.detections, batch["scales"], sizes)
+            found = self._to_image(output.detections, batch["scales"], sizes)
         results = [self._reported(one, size, min_score) for one, size in zip(found, sizes, strict=True)]
         if not output.pyramid:
             return results
@@ -190,6 +231,11 @@ class Predictor:
             replace(one, features=self._features(one, output.pyramid, batch, number))
             for number, one in enumerate(results)
         ]
+
+    def _to_image(
+        self, detections: Mapping[str, Tensor], scales: Tensor, sizes: Sequence[tuple[int, int]]
+    ) -> list[ImageDetections]:
+        return self.network.to_image(detections, scales, sizes)
 
     def _reported(self, found: ImageDetections, size: tuple[int, int], min_score: float) -> Detections:
         scores, labels = found.scores.numpy(), found.labels.numpy()
@@ -252,7 +298,12 @@ def kind_of(config: ModelConfig) -> str:
     return detector.title
 
 
-def _device(name: str | torch.device) -> torch.device:
+def device_of(name: str | torch.device) -> torch.device:
+    """The device of a name, of which `auto` is the first accelerator that there is, or else the CPU.
+
+    Raises:
+        OptionError: There is none of that name.
+    """
     if name == "auto":
         accelerator = torch.accelerator.current_accelerator(check_available=True)
         return torch.device("cpu") if accelerator is None else torch.zeros(1, device=accelerator).device

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from det_backbones import WeightsFile, read_weights
+from det_backbones import WeightsFile, find_weights, read_weights
 from det_heads import YolactConfig
 from det_models.adopting import model_of
 from det_models.builders import Detector, build
@@ -27,6 +27,7 @@ from det_models.config import ModelConfig
 from det_models.description import read_description
 from det_models.inference import plain_tensors
 from det_models.predictor import Predictor
+from det_models.published import find_published
 from det_models.size import check_size
 
 __all__ = ["Weights", "open_weights"]
@@ -45,8 +46,8 @@ class Weights:
 
     Attributes:
         path: The file.
-        kind: A `run` of ours, or what was converted to ours; a `detector` of another system; or the `backbone` of
-            some network, whose names :func:`det_backbones.load_imagenet_weights` knows or not.
+        kind: A `run` of ours, or what was converted to ours; a `detector` of another system; one that was `exported`;
+            or the `backbone` of some network, whose names :func:`det_backbones.load_imagenet_weights` knows or not.
         file: All that was read.
         tensors: The detector's under our names (averaged where the run averaged), or None for a backbone.
         model: The network they belong to and the images that it gets; None where nothing says so.
@@ -55,7 +56,7 @@ class Weights:
     """
 
     path: Path
-    kind: Literal["run", "detector", "backbone"]
+    kind: Literal["run", "detector", "exported", "backbone"]
     file: WeightsFile
     tensors: Translation | None = None
     model: ModelConfig | None = None
@@ -202,15 +203,23 @@ def open_weights(path: str | os.PathLike[str]) -> Weights:
 
     Args:
         path: A checkpoint of a run, or the folder of a run, of which its best checkpoint is taken (its last where it
-            was never evaluated); a detector of another system (:data:`det_models.checkpoints.SYSTEMS`); or weights of
-            a backbone. What it is follows from its content, and nothing in it is run.
+            was never evaluated); a detector of another system (:data:`det_models.checkpoints.SYSTEMS`); a file or card
+            that :func:`det_models.export` wrote; or weights of a backbone. What it is follows from its content, and
+            nothing in it is run. Or the name of a published detector (:func:`det_models.find_published`), whose file is
+            downloaded where it is not here yet.
 
     Raises:
-        WeightsError: It is missing, damaged, or not only weights.
+        WeightsError: It is missing, damaged, or not only weights, or it cannot be downloaded.
         CheckpointError: It is a detector that cannot be built here, has numbers that are not finite, or was written
             by another version.
     """
-    path = _file(Path(path))
+    from det_models.exported.weights import open_exported  # which is built on what is here
+
+    published = find_published(path)
+    path = _file(Path(path)) if published is None else find_weights(published)
+    exported = open_exported(path)
+    if exported is not None:
+        return exported
     file = read_weights(path)
     try:
         found = _run(path, file) if file.metadata.get("format") == RUN_FORMAT else _foreign(path, file)
@@ -218,6 +227,8 @@ def open_weights(path: str | os.PathLike[str]) -> Weights:
             _check_finite(found.tensors.tensors)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}.") from error
+    if published is not None and published.size is not None and found.model is not None:
+        found = replace(found, model=with_size(found.model, published.size, scale_priors=True))
     return found
 
 

@@ -29,6 +29,9 @@ class Function(NamedTuple):
 FUNCTIONS: dict[str, Function] = {}
 """All public functions, by name."""
 
+OPERATORS: dict[str, "Operator"] = {}
+"""All operators but those of gradients, by name."""
+
 
 class Operator:
     """A function of tensors that takes the kernel of their device, or the reference; made by :func:`operator`.
@@ -149,7 +152,7 @@ def operator(
     """
 
     def decorate(fake: Callable[..., Any]) -> Operator:
-        made = Operator(_name(schema), fake, reference, by=by, inline=inline)
+        made = OPERATORS[_name(schema)] = Operator(_name(schema), fake, reference, by=by, inline=inline)
         _define(made, schema, fake)
         FUNCTIONS.update(dict.fromkeys(functions, Function(made.name, fallback)))
         return made

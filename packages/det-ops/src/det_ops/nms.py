@@ -178,8 +178,8 @@ def _chosen(
         return npu.by_vendor(boxes, scores, groups, valid, iou_threshold, max_output)
     if groups is None or isinstance(groups, Tensor):
         return _nms(boxes, scores, groups, valid, *settings)
-    if _nms.backend((boxes, scores)) is None:
-        return reference.nms_of_groups(boxes, scores, groups, valid, *settings)
+    if _nms.backend((boxes, scores)) is None or torch.compiler.is_exporting():
+        return reference.nms_of_groups(boxes, scores, groups, valid, *settings, nms=_nms)
     numbers = [torch.full((size,), number, device=boxes.device) for number, size in enumerate(groups)]
     return _nms(boxes, scores, torch.cat(numbers).expand_as(scores), valid, *settings)
 

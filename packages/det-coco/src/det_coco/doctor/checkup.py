@@ -26,8 +26,11 @@ from det_coco.layout import find_splits
 
 # What the checks find by themselves, and more exactly.
 _CHECKED = frozenset(
-    {"box_dropped", "box_clipped", "crowd_share", "area_wrong", "area_missing", "file_name", "keypoint_count"}
-)
+    {
+        "box_dropped", "box_clipped", "crowd_share", "area_wrong", "area_missing", "file_name", "keypoint_count",
+        "picture_address", "area_unlikely",
+    }
+)  # fmt: skip
 # What other formats do not have.
 _OF_COCO = frozenset({"missing_area", "missing_annotation_id"})
 

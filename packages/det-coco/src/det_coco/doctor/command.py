@@ -7,12 +7,13 @@ from pathlib import Path
 from det_coco.doctor.checkup import Checkup, check_data
 from det_coco.doctor.findings import write_findings
 from det_coco.doctor.inspection import default_workers
-from det_coco.doctor.mending import refuse_used, write_mended
+from det_coco.doctor.mending import NEW_FOLDER, write_mended
 from det_coco.doctor.page import report_page
 from det_coco.doctor.proposals import Proposals
 from det_coco.doctor.statistics import measure
 from det_coco.doctor.terminal import proposals_text, report
 from det_coco.errors import DataError
+from det_coco.outputs import try_files, try_folder
 
 DEFAULT_PAGE = Path("check.html")
 
@@ -42,11 +43,26 @@ def check(args: Sequence[str] | None = None, prog: str = "python -m det_coco che
     parser.add_argument("--fix", type=Path, help="new folder for mended annotation files and a log of every change")
     parser.add_argument("--keypoints", action="store_true", help="read person_keypoints_<split>.json")
     options = parser.parse_args(args)
-    if options.fix is not None:
-        refuse_used(options.fix)
+    try_outputs(page=options.page, json=options.json, fix=options.fix)
     checkup = check_data(options.data, workers=options.workers, keypoints=options.keypoints)
     present(checkup, page=options.page, json=options.json, fix=options.fix)
     return checkup.status
+
+
+def try_outputs(*, page: Path, json: Path | None, fix: Path | None) -> None:
+    """Refuse what cannot be written, before time is spent on what would be written there.
+
+    Args:
+        page: HTML page to write.
+        json: file for the findings.
+        fix: new folder for mended annotation files.
+
+    Raises:
+        DataError: a file cannot be written, or the folder is used.
+    """
+    try_files(page, json)
+    if fix is not None:
+        try_folder(fix, NEW_FOLDER)
 
 
 def present(

@@ -47,7 +47,8 @@ def check_files(records: Records, seen: list[Seen], paths: list[str]) -> Iterato
         if not path:
             yield _case(records, position, "missing_picture", f"{name} is not in {records.folder}", *fix)
             continue
-        if path != str(records.folder / name):
+        given = records.content["images"][records.image_rows[position]]
+        if path != str(records.folder / name) and "file_name" in given:
             found = Path(path).relative_to(records.folder).as_posix() if ".." not in path else path
             renamed = replace(found, "images", int(records.image_rows[position]), "file_name")
             yield _case(records, position, "misnamed_picture", f"{name} is called {found}", renamed)

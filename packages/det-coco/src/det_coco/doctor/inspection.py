@@ -104,7 +104,7 @@ def inspect_all(jobs: Sequence[Job], workers: int) -> list[Seen]:
     except BrokenProcessPool:
         raise DataError(
             "A process that reads pictures was ended from outside, probably because the memory was full. "
-            "Give fewer --workers."
+            "Take fewer workers."
         ) from None
 
 

@@ -9,6 +9,9 @@ from typing import Any
 from det_coco.doctor.findings import Change, Finding
 from det_coco.doctor.records import LISTS, Records
 from det_coco.errors import DataError
+from det_coco.outputs import try_folder
+
+NEW_FOLDER = "Name a new folder for what is mended, so that nothing is overwritten."
 
 
 def changes_for(split: str, findings: Iterable[Finding]) -> list[dict[str, Any]]:
@@ -60,19 +63,6 @@ def mend(content: dict[str, Any], changes: Iterable[Change]) -> dict[str, Any]:
     return mended
 
 
-def refuse_used(output: Path) -> None:
-    """Refuse a folder that holds something, before time is spent on what would be written there.
-
-    Args:
-        output: folder for mended annotations.
-
-    Raises:
-        DataError: it is not empty, or no folder.
-    """
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise DataError(f"{output} exists already. Give --fix a new folder, so that nothing is overwritten.")
-
-
 def write_mended(splits: Sequence[Records], findings: Sequence[Finding], output: Path) -> int:
     """Write mended annotation files, links to the pictures, and a log.
 
@@ -89,7 +79,7 @@ def write_mended(splits: Sequence[Records], findings: Sequence[Finding], output:
     Raises:
         DataError: the folder is not empty, or cannot be written.
     """
-    refuse_used(output)
+    try_folder(output, NEW_FOLDER)
     log = []
     try:
         (output / "annotations").mkdir(parents=True, exist_ok=True)

@@ -5,11 +5,12 @@ from typing import Any
 
 import numpy as np
 
-from det_coco._describe import describe
+from det_coco._describe import counted, describe
 from det_coco.doctor.findings import Case, remove, replace
 from det_coco.doctor.reading_annotations import check_ids, read_annotations
 from det_coco.doctor.records import Records
 from det_coco.doctor.values import integer, whole_numbers
+from det_coco.lvis import named_by_address
 
 _MAX_SIDE = 1 << 20
 
@@ -47,7 +48,7 @@ def read_records(name: str, file: Path, folder: Path, content: dict[str, Any]) -
     cases.extend(check_ids(records))
     if records.labelled and not (~records.crowd).any():
         count = len(content["annotations"])
-        what = f"{count} annotations, but none that is an object" if count else "no annotation"
+        what = f"{counted(count, 'annotation')}, but none that is an object" if count else "no annotation"
         cases.append(Case(kind="no_objects", detail=f"{file} has {what}"))
     return records
 
@@ -85,9 +86,7 @@ def _images(content: dict[str, Any], cases: list[Case]) -> tuple[list[int], list
     rows, images = [], []
     by_id: dict[int, str] = {}
     for row, given in enumerate(content["images"]):
-        record = dict(given) if isinstance(given, dict) else {}
-        if "file_name" not in record and isinstance(record.get("coco_url"), str):  # as LVIS has it
-            record["file_name"] = "/".join(record["coco_url"].rsplit("/", 2)[1:])
+        record = dict(named_by_address(given)) if isinstance(given, dict) else {}
         changes = whole_numbers(record, ("id", "height", "width"), ("images", row))
         name, gone = record.get("file_name"), remove("images", row)
         name = name if isinstance(name, str) else ""

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from det_coco._describe import kind, some
+from det_coco._json import not_json
 from det_coco.doctor.findings import Case, Change, remove, replace
 from det_coco.errors import DataError
 
@@ -118,18 +119,13 @@ def read_content(file: Path) -> dict[str, list[Any]]:
         DataError: it cannot be read, is not JSON, or is another kind of file, which is named.
     """
     try:
-        content = json.loads(file.read_bytes())
+        text = file.read_bytes()
     except OSError as error:
         raise DataError(f"The annotation file {file} cannot be read: {error.strerror or error}.") from None
-    except UnicodeDecodeError as error:
-        raise DataError(f"{file} is not JSON: byte {error.start} is not UTF-8 text.") from None
-    except json.JSONDecodeError as error:
-        raise DataError(
-            f"{file} is not valid JSON: {error.msg} (line {error.lineno}, character {error.pos} of {len(error.doc)}). "
-            "Copy or export the file again."
-        ) from None
-    except RecursionError:
-        raise DataError(f"{file} is not a COCO annotation file: its JSON is nested too deeply.") from None
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise not_json(file, text, error) from None
     if not isinstance(content, dict):
         hint = " A list is what predictions look like." if isinstance(content, list) else ""
         raise DataError(f"{file} is not a COCO annotation file: it holds {kind(content)}, not an object.{hint}")

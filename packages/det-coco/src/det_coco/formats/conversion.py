@@ -12,6 +12,7 @@ from det_coco.errors import DataError
 from det_coco.formats.write_coco import write_coco
 from det_coco.formats.write_yolo import Parts, write_data_yaml, write_yolo
 from det_coco.layout import SplitSource, find_splits
+from det_coco.outputs import try_folder
 
 Target = Literal["coco", "yolo"]
 Pictures = Literal["link", "copy", "none"]
@@ -82,14 +83,13 @@ def convert_data(
             differ in their categories.
     """
     out = Path(out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise DataError(f"{out} exists already, and nothing is written over. Name a new folder.")
+    try_folder(out, "Nothing is written over: name a new folder.")
     indices = {name: source.load(require_objects=False) for name, source in sources.items()}
     first = next(iter(indices.values()))
     for index in indices.values() if to == "yolo" else ():  # which has one list of classes and keypoints for all
         check_same_categories(first, index)
         if parts == "keypoints" and index.skeleton is None:
-            raise DataError(f"{index.annotation_file} has no keypoints to write (--keypoints).")
+            raise DataError(f"{index.annotation_file} has no keypoints to write.")
     lost: Counter[str] = Counter()
     for name, index in indices.items():
         if to == "coco":
@@ -146,5 +146,5 @@ def _link(target: Path, picture: Path) -> None:
         target.symlink_to(picture)
     except OSError as error:
         raise DataError(
-            f"{target} cannot be made a link to {picture}: {error.strerror}. Copy the pictures: --pictures copy."
+            f"{target} cannot be made a link to {picture}: {error.strerror}. Have pictures copied instead."
         ) from None

@@ -1,4 +1,4 @@
-"""CVAT's own XML, version 1.1 for images: boxes, polygons, ellipses and masks, one file for all pictures."""
+"""CVAT's own XML, version 1.1 for images or video: boxes, polygons, ellipses and masks, one file for all pictures."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,6 +12,7 @@ import numpy as np
 from det_coco._describe import some
 from det_coco.errors import DataError
 from det_coco.formats.content import ContentBuilder, Segmentation, masked, numbered
+from det_coco.formats.cvat_tracks import frames_of
 from det_coco.formats.registry import ContentSplit, Format, register
 from det_coco.formats.shapes import ellipse, rotated_rectangle
 from det_coco.formats.xml import Node, number, outermost_tag, read_xml
@@ -30,18 +31,17 @@ def splits(path: Path) -> Mapping[str, ContentSplit]:
         split name -> where and how it is read; without subsets the names of the files, `all` for annotations.xml.
 
     Raises:
-        DataError: the file is no XML of CVAT's version 1.1 for images.
+        DataError: the file is no XML of CVAT's version 1.1, or its tracks cannot be read.
     """
     files = _files(path)
     sources: dict[str, ContentSplit] = {}
     for file in files:
         root = read_xml(file)
-        if root.find("track") is not None:
-            raise DataError(f"{file} holds tracks of a video. Export the task as 'CVAT for images 1.1' instead.")
+        images = [node for node in root.iterfind("image") if isinstance(node, Node)] + frames_of(file, root)
         names = [(label.findtext("name") or "").strip() for label in root.iterfind("meta//labels/label")]
         if not names:
-            names = sorted({shape.get("label", "") for image in root.iterfind("image") for shape in image})
-        images = sorted((node for node in root.iterfind("image") if isinstance(node, Node)), key=_subset)
+            names = sorted({shape.get("label", "") for image in images for shape in image})
+        images.sort(key=_subset)
         for subset, chosen in groupby(images, key=_subset):
             chosen = list(chosen)
             name = _split(subset or file.stem)

@@ -6,10 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from det_coco._json import not_json
 from det_coco.annotations import CocoIndex
 from det_coco.detections import Detections
 from det_coco.errors import DataError
 from det_coco.layout import default_split, find_splits, load_split
+from det_coco.outputs import try_files
+from det_coco.page import Section
 from det_coco.protocol import Protocol
 from det_coco.report.analysis import PRECISION, analyse
 from det_coco.report.comparison import compare
@@ -36,22 +39,20 @@ def report(args: Sequence[str] | None = None, prog: str = "python -m det_coco re
         default=PRECISION,
         help="precision for which to name thresholds of the score (default: %(default)s)",
     )
-    options = parser.parse_args(args)
+    options = _parsed(parser, args)
     if not 0 < options.precision <= 1:
         raise DataError(f"--precision must be above 0 and up to 1, got {options.precision:g}.")
     index = open_split(options.data, options.split)
-    detections = read_results(index, options.results)
-    reports = analyse(
+    write_report(
         index,
-        detections,
-        tasks_of(index, detections),
-        protocol=rules_of(index),
-        wished_precision=options.precision,
+        read_results(index, options.results),
+        options.output,
+        title=options.results.name,
+        json=options.json,
+        pictures=options.pictures,
+        precision=options.precision,
     )
-    if options.json:
-        write_json({task: found.numbers() for task, found in reports.items()}, options.json)
-    page = report_page(index, detections, reports, title=options.results.name, pictures=options.pictures)
-    print(f"Report: {page.write(options.output)}")
+    print(f"Report: {options.output}")
 
 
 def compare_results(args: Sequence[str] | None = None, prog: str = "python -m det_coco compare") -> None:
@@ -67,7 +68,7 @@ def compare_results(args: Sequence[str] | None = None, prog: str = "python -m de
     parser = argparse.ArgumentParser(prog=prog, description="Compare results files of one data set.")
     parser.add_argument("results", type=Path, nargs="+", help="results files in COCO's format; the first is the base")
     _add_shared(parser, None)
-    options = parser.parse_args(args)
+    options = _parsed(parser, args)
     index = open_split(options.data, options.split)
     results = {str(file): read_results(index, file) for file in options.results}
     if len(results) < 2:
@@ -91,6 +92,61 @@ def _add_shared(parser: argparse.ArgumentParser, output: Path | None) -> None:
     )
     parser.add_argument("--json", type=Path, help="file to write every number to")
     parser.add_argument("--pictures", type=int, default=12, help="pictures of each kind (default: %(default)s)")
+
+
+def _parsed(parser: argparse.ArgumentParser, args: Sequence[str] | None) -> argparse.Namespace:
+    """The options; what is to be written is tried.
+
+    Raises:
+        DataError: an option makes no sense, or a file cannot be written.
+    """
+    options = parser.parse_args(args)
+    if options.pictures < 0:
+        raise DataError(f"--pictures must be 0 or more, got {options.pictures}.")
+    try_files(options.output, options.json)
+    return options
+
+
+def write_report(
+    index: CocoIndex,
+    detections: Detections,
+    output: Path,
+    *,
+    title: str,
+    tasks: Sequence[str] | None = None,
+    protocol: Protocol | None = None,
+    json: Path | None = None,
+    pictures: int = 12,
+    precision: float = PRECISION,
+    more: Sequence[Section] = (),
+) -> None:
+    """Analyse detections and write a page about them.
+
+    Args:
+        index: the split.
+        detections: of its images.
+        output: the page; its folder is made.
+        title: of the page.
+        tasks: what it is about; by default `tasks_of` both.
+        protocol: the rules; by default `rules_of` the split.
+        json: file for every number, or None.
+        pictures: of each kind.
+        precision: for which thresholds are told.
+        more: sections that follow.
+
+    Raises:
+        DataError: the detections do not fit the split, or something cannot be written.
+    """
+    reports = analyse(
+        index,
+        detections,
+        tasks_of(index, detections) if tasks is None else tasks,
+        protocol=protocol or rules_of(index),
+        wished_precision=precision,
+    )
+    if json:
+        write_json({task: found.numbers() for task, found in reports.items()}, json)
+    report_page(index, detections, reports, title=title, pictures=pictures, more=more).write(output)
 
 
 def open_split(data: Path, split: str | None, *, keypoints: bool = False) -> CocoIndex:
@@ -125,11 +181,13 @@ def read_results(index: CocoIndex, file: Path) -> Detections:
         DataError: it cannot be read, or a row of it is wrong.
     """
     try:
-        rows = json.loads(file.read_text(encoding="utf-8"))
+        text = file.read_bytes()
     except OSError as error:
         raise DataError(f"The results file {file} cannot be read: {error.strerror or error}.") from None
-    except ValueError as error:
-        raise DataError(f"The results file {file} is no JSON: {error}.") from None
+    try:
+        rows = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise not_json(file, text, error) from None
     try:
         return Detections.from_rows(index, rows)
     except DataError as error:

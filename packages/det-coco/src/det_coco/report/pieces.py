@@ -102,7 +102,7 @@ def threshold_table(results: Sequence[tuple[str, Threshold | None, Threshold | N
     """A row for all classes together and for each class: the least scores to choose."""
     columns = ["class"]
     for name in ("best F1", f"precision {wished:g}"):
-        columns += [f"{name}: --min-score", "precision", "recall"]
+        columns += [f"{name}: min_score", "precision", "recall"]
     rows = [(name, *_threshold(best), *_threshold(precise)) for name, best, precise in results]
     return table(columns, rows)
 

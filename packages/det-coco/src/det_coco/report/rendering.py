@@ -77,7 +77,7 @@ def _verdict(report: TaskReport) -> Html:
     kind = max(report.costs, key=lambda name: report.costs[name])
     words = "Nothing is found."
     if report.best is not None:
-        words = f"The best F1, {report.best.f1:.3f}, is that of --min-score {report.best.score:g}: " + (
+        words = f"The best F1, {report.best.f1:.3f}, is that of a min_score of {report.best.score:g}: " + (
             f"{report.best.precision:.0%} of such detections are right, and they find {report.best.recall:.0%} of the "
             "objects."
         )

@@ -15,7 +15,7 @@ class Threshold:
     """A least score, and what detections of that score or better are worth.
 
     Attributes:
-        score: as few digits as tell the detections apart, for `--min-score`.
+        score: as few digits as tell the detections apart, for a `min_score`.
         precision: share of those detections that are right.
         recall: share of the objects that they find.
         f1: harmonic mean of the two.

@@ -6,7 +6,7 @@ taken: on an accelerator each is a launch.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -76,6 +76,8 @@ def nms_of_groups(
     iou_threshold: float,
     max_output: int,
     offset: float,
+    *,
+    nms: Callable[..., tuple[Tensor, Tensor]] = nms,
 ) -> tuple[Tensor, Tensor]:
     """`nms` of groups that lie one behind the other, all of them at once: as many steps as the largest one has.
 
@@ -87,6 +89,7 @@ def nms_of_groups(
         iou_threshold: As for `nms`.
         max_output: At most N.
         offset: As for `nms`.
+        nms: The operator, or what computes it.
 
     Returns:
         As `nms`, by falling score over all groups.

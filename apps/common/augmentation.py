@@ -1,0 +1,98 @@
+"""The augmentation of a recipe beside its resize: from options to steps."""
+
+from dataclasses import dataclass
+
+from det_coco.augment import (
+    Blur,
+    ColourJitter,
+    Compose,
+    CopyPaste,
+    Crop,
+    Erasing,
+    Flip,
+    JPEGNoise,
+    Maybe,
+    MixUp,
+    Mosaic,
+    Perspective,
+    Rotation,
+    ScaleJitter,
+    Step,
+)
+from det_coco.transforms import Transform
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentConfig:
+    """What training does to images beside the recipe's own resize and mirror; by default nothing."""
+
+    scale_jitter: tuple[float, float] | None = None
+    """Least and greatest factor of large-scale jitter, such as 0.1 2.0, in place of the resize; every image is then a
+    square of `max_size` (YOLACT: `size`)."""
+    copy_paste: float = 0.0
+    """Probability that objects of another image are pasted."""
+    mosaic: float = 0.0
+    """Probability that four images are joined to one."""
+    mixup: float = 0.0
+    """Probability that two images are blended."""
+    crop: float = 1.0
+    """Least share of both sides that a random window keeps; 1: no window."""
+    rotation: float = 0.0
+    """Greatest angle in degrees, either way."""
+    perspective: float = 0.0
+    """Greatest way of a corner inwards, as a share of half a side."""
+    colour: float = 0.0
+    """Greatest change of brightness, contrast and saturation, as a share; of hue a twentieth of it."""
+    erase: float = 0.0
+    """Probability that a rectangle is erased."""
+    blur: float = 0.0
+    """Probability of a blur."""
+    jpeg: float = 0.0
+    """Probability of the traces of a strong JPEG compression."""
+
+    def __post_init__(self) -> None:
+        for name in ("copy_paste", "mosaic", "mixup", "colour", "erase", "blur", "jpeg"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be between 0 and 1, got {getattr(self, name)}")
+        if self.scale_jitter is not None and not 0 < self.scale_jitter[0] <= self.scale_jitter[1]:
+            raise ValueError(f"scale_jitter must be two positive factors, the lesser first, got {self.scale_jitter}")
+        if not 0 < self.crop <= 1:
+            raise ValueError(f"crop must be more than 0 and at most 1, got {self.crop}")
+        if not 0 <= self.perspective < 1:
+            raise ValueError(f"perspective must be at least 0 and less than 1, got {self.perspective}")
+
+    def around(self, resize: Step, *, size: int, flip: float) -> list[Step]:
+        """The steps, with the resize among them.
+
+        Args:
+            resize: the recipe's own resize and mirror.
+            size: side of the square that scale jitter makes.
+            flip: probability of a mirror, where scale jitter stands for the resize.
+        """
+        steps: list[Step] = []
+        if self.mosaic:
+            steps.append(Maybe(self.mosaic, Mosaic(size=(size, size))))
+        if self.crop < 1:
+            steps.append(Crop(share=(self.crop, 1.0)))
+        if self.rotation:
+            steps.append(Rotation(degrees=self.rotation))
+        if self.perspective:
+            steps.append(Perspective(distortion=self.perspective))
+        if self.scale_jitter is None:
+            steps.append(resize)
+        else:
+            steps += [ScaleJitter(size=(size, size), scale=self.scale_jitter), Flip(probability=flip)]
+        if self.colour:
+            change = self.colour
+            steps.append(ColourJitter(brightness=change, contrast=change, saturation=change, hue=change / 20))
+        joined = ((self.copy_paste, CopyPaste()), (self.mixup, MixUp()))
+        spoilt = ((self.erase, Erasing()), (self.blur, Blur()), (self.jpeg, JPEGNoise()))
+        return steps + [Maybe(probability, step) for probability, step in (*joined, *spoilt) if probability]
+
+    def transform(self, resize: Transform, *, size: int, flip: float) -> Transform:
+        """The whole augmentation of a recipe, the resize alone where nothing else is asked for: see `around`."""
+        return resize if self == PLAIN else Compose(self.around(resize, size=size, flip=flip))
+
+
+PLAIN = AugmentConfig()
+"""Nothing."""

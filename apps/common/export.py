@@ -1,0 +1,160 @@
+"""``export``: a trained detector as a file of another runtime, and the proof that it finds the same."""
+
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from apps.common.app import App
+from apps.common.detecting import DetectorOptions, on_categories, turns_upright
+from apps.common.evaluate import Evaluator
+from apps.common.splits import open_split
+from apps.common.weights import open_detector
+from det_coco import list_images
+from det_engine.options import override
+from det_engine.stages import stage
+from det_models import CheckpointError, OptionError, Weights, open_weights
+from det_models import export as export_file
+from det_models.checkpoints import refuse_existing
+from det_models.exported.weights import ExportedWeights
+from det_models.exporting.certifying import certify, passes
+
+MOST_LOST = 0.005
+"""AP that an exported file may have less than its checkpoint, unless it is forced; 0.5 points."""
+CALIBRATION_PICTURES = 64
+"""Of the data or folder, from which int8 learns the ranges of numbers."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions:
+    """Options of `export`."""
+
+    out: tyro.conf.Positional[Path]
+    """The file to write; nothing is written over. It ends with .onnx, .xml (OpenVINO) or .pt2; beside it lie a card and
+    an example."""
+    weights: Path
+    """A run's checkpoint, or a detector of another system."""
+    to: Literal["onnx", "openvino", "pt2", "aoti", "executorch"] = "onnx"
+    """The runtime: ONNX Runtime and whatever reads ONNX; OpenVINO; PyTorch; PyTorch, compiled by AOTInductor."""
+    batch: str = "dynamic"
+    """Images of a batch: a number, or dynamic."""
+    size: tuple[int, int] | None = None
+    """Height and width that pictures are padded to, multiples of 32; larger ones are made smaller. By default a shape
+    that holds all pictures, upright ones and others."""
+    buckets: bool = False
+    """A file for each of the detector's shapes, landscape and portrait, instead of one for all."""
+    precision: Literal["fp32", "fp16", "bf16", "int8"] = "fp32"
+    """Number format of the weights and of the arithmetic of convolutions. int8 needs --data or --calibrate."""
+    preprocessing: Literal["in", "out"] = "in"
+    """Whether the file takes RGB pixels of 0 to 255, or normalised ones."""
+    masks: Literal["full", "28", "none"] = "28"
+    """As the network makes them (28 x 28 pixels a box), as large as its input, or none."""
+    purpose: Annotated[Literal["any", "ascend"], tyro.conf.arg(name="for")] = "any"
+    """ascend: ONNX in the operators of Ascend's compiler, and its command line beside it."""
+    certify: Path | None = None
+    """A picture or a folder of pictures: run file and checkpoint on them and print how far they differ."""
+    calibrate: Path | None = None
+    """For int8: a picture or a folder of pictures to learn the ranges of numbers from."""
+    data: Path | None = None
+    """Data set: print the AP of the checkpoint and of the file; int8 learns from it."""
+    split: str | None = None
+    """Split of the data set; by default val2017, else val, valid, validation or test, else the only one."""
+    force: bool = False
+    """Write a file too that finds something else than its checkpoint."""
+
+
+def export(app: App, args: list[str]) -> None:
+    """Write a detector for ONNX, OpenVINO, torch.export or AOTInductor, and certify it."""
+    default = ExportOptions(out=tyro.MISSING, weights=tyro.MISSING)
+    options = override(default, args, f"apps/{app.name} export", export.__doc__)
+    refuse_existing(options.out)
+    weights = open_detector(app, options.weights)
+    try:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        folder = tempfile.TemporaryDirectory(dir=options.out.parent)
+    except OSError as error:
+        raise OptionError(f"{options.out} cannot be written: {error.strerror or error}.") from error
+    with folder as name:  # nothing is there under its name before it is known to be right
+        with stage("exporting"):
+            written = _write(weights, options, Path(name) / options.out.name)
+        fine = _compare(weights, options, written[-1])
+        if not fine and not options.force:
+            raise CheckpointError(
+                f"{options.out} is not written, since it would find something else than {options.weights}. "
+                "To write it all the same: --force."
+            )
+        for file in written:
+            file.rename(options.out.with_name(file.name))
+    sizes = sum(options.out.with_name(file.name).stat().st_size for file in written) / 2**20
+    names = ", ".join(file.name for file in written)
+    print(f"{options.weights} -> {options.out} ({options.to}, {options.precision}, {sizes:.1f} MiB: {names}).")
+
+
+def _write(weights: Weights, options: ExportOptions, path: Path) -> list[Path]:
+    return export_file(
+        weights,
+        path,
+        options.to,
+        batch="dynamic" if options.batch == "dynamic" else _whole(options.batch),
+        size=options.size,
+        buckets=options.buckets,
+        precision=options.precision,
+        preprocessing=options.preprocessing,
+        masks=options.masks,
+        ascend=options.purpose == "ascend",
+        calibration=_calibration(weights, options) if options.precision == "int8" else (),
+    )
+
+
+def _whole(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise OptionError(f"--batch must be a number of images or dynamic, got {text!r}.")
+    return int(text)
+
+
+def _calibration(weights: Weights, options: ExportOptions) -> list[Path]:
+    """Pictures to calibrate on."""
+    if options.calibrate is not None:
+        return list_images(options.calibrate)[:CALIBRATION_PICTURES]
+    if options.data is None:
+        raise OptionError("int8 learns the ranges of numbers from pictures: name some by --calibrate or --data.")
+    index = open_split(options.data, options.split, weights)
+    return [index.path(position) for position in range(min(len(index), CALIBRATION_PICTURES))]
+
+
+def _compare(weights: Weights, options: ExportOptions, card: Path) -> bool:
+    """Print what file and checkpoint have in common, as far as options ask for it, and say whether it is enough."""
+    exported = open_weights(card)
+    assert isinstance(exported, ExportedWeights)
+    fine = True
+    if options.certify is not None:
+        with stage("certifying"):
+            certificate = certify(weights, exported.predictor(), list_images(options.certify))
+        fine, verdict = passes(certificate, options.precision)
+        print(f"{certificate}\n  {verdict}")
+    if options.data is not None:
+        fine = _print_ap(weights, exported, options) and fine
+    return fine
+
+
+def _print_ap(weights: Weights, exported: Weights, options: ExportOptions) -> bool:
+    """Print the AP of both, and say whether the file has lost at most :data:`MOST_LOST`."""
+    index = replace(
+        open_split(options.data, options.split, weights),
+        exif=turns_upright(weights, DetectorOptions(weights=options.weights)),
+    )
+    found = []
+    for one in (weights, exported):
+        detector = on_categories(one, index).predictor()
+        found.append(Evaluator(lambda detector=detector: detector, index, workers=0)())
+    fine = True
+    for task, before in found[0].items():
+        after = found[1].get(task)
+        if after is None:
+            continue
+        lost = before["AP"] - after["AP"]
+        fine &= lost <= MOST_LOST
+        print(f"{task} AP: {before['AP']:.4f} of the checkpoint, {after['AP']:.4f} of the file ({-lost:+.4f}).")
+    return fine

@@ -1,0 +1,62 @@
+"""Options named beside what the packages' messages call parameters: `max_edges (--data.max-edges)`."""
+
+import logging
+import re
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+
+from apps.common.app import App
+from det_coco import DataError
+
+_LOADING = {
+    "max_instances": "--data.max-instances",
+    "max_edges": "--data.max-edges",
+    "max_polygons": "--data.max-polygons",
+    "drop_excess": "--data.drop-excess True",
+    "exif=False": "--data.exif False",
+    "buckets": "--data.buckets",
+}
+_DETECTING = {"exif=False": "--exif False", "max_detections": "--max-detections"}
+_OPTIONS = {"train": _LOADING, "benchmark": _LOADING, "eval": _DETECTING, "predict": _DETECTING}
+# Of a training, whose evaluations count what its detector finds.
+_MAX_DETECTIONS = {"yolact": "--detector.max-detections"}
+
+
+@contextmanager
+def options_named(app: App, command: str) -> Generator[None]:
+    """A block whose errors of data, and lines about data, name the options of a command.
+
+    Args:
+        app: of the command.
+        command: its name.
+    """
+    options = _OPTIONS.get(command, {})
+    if command == "train":
+        options = {**options, "max_detections": _MAX_DETECTIONS.get(app.name, "--detector.box.max-detections")}
+
+    def rename(record: logging.LogRecord) -> bool:
+        record.msg, record.args = with_options(record.getMessage(), options), ()
+        return True
+
+    log = logging.getLogger("det_coco")
+    log.addFilter(rename)
+    try:
+        yield
+    except DataError as error:
+        error.args = (with_options(str(error), options),)
+        raise
+    finally:
+        log.removeFilter(rename)
+
+
+def with_options(message: str, options: Mapping[str, str]) -> str:
+    """A message with options beside the parameters that it names, each where it comes first.
+
+    Args:
+        message: of a package.
+        options: by parameter.
+    """
+    for parameter, option in options.items():
+        # Not where it is part of a path.
+        message = re.sub(rf"(?<![\w./\\-]){parameter}(?![\w/\\-]|\.\w)", f"{parameter} ({option})", message, count=1)
+    return message

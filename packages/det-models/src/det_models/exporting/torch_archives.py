@@ -1,0 +1,42 @@
+"""Programs as archives of PyTorch: `torch.export`'s, and compiled by AOTInductor."""
+
+import json
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from det_models.errors import OptionError
+
+__all__ = ["MEMBER", "write_aoti", "write_pt2"]
+
+MEMBER = "det.json"
+"""The file in the archive that says what it is."""
+
+
+def write_pt2(exported: Any, path: Path, *, metadata: Mapping[str, Any]) -> None:
+    """Write a program, with our operators in it: what `torch.export.load` reads where `det_ops` is imported."""
+    torch.export.save(exported, path)
+    _add(path, metadata)
+
+
+def write_aoti(exported: Any, path: Path, *, metadata: Mapping[str, Any]) -> None:
+    """Compile a program for the processor of this machine: what `torch._inductor.aoti_load_package` reads.
+
+    Raises:
+        OptionError: It does not compile, as where there is no C++ compiler.
+    """
+    try:
+        torch._inductor.aoti_compile_and_package(exported, package_path=str(path))
+    except Exception as error:  # of any kind: it runs compilers
+        reason = str(error).strip().splitlines()[0].rstrip(".")
+        raise OptionError(f"AOTInductor did not compile the network ({reason}). It needs a C++ compiler.") from error
+    _add(path, metadata)
+
+
+def _add(path: Path, metadata: Mapping[str, Any]) -> None:
+    with zipfile.ZipFile(path, "a") as archive:
+        root = archive.namelist()[0].split("/")[0]
+        archive.writestr(f"{root}/{MEMBER}", json.dumps(metadata))

@@ -1,0 +1,332 @@
+"""Exported files find what their checkpoint finds, say what they are, and run where they are for."""
+
+import json
+import pickle
+import re
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from det_models import CheckpointError, OptionError, export, load, open_weights
+from det_models.exported.fitting import FittingResize
+from det_models.exporting.certifying import certify, passes
+from det_models.exporting.int8 import Trial, _search, parts_of, quantize
+from det_models.exporting.program import Program
+from det_models.exporting.settings import Settings, shapes_of
+from det_ops import paste_masks
+from testing.comparing import assert_same
+from testing.trained import random_network, small_model, write_model, write_trained
+
+FAMILIES = {
+    "faster_rcnn": {"mask": False},
+    "mask_rcnn": {},
+    "cascade_rcnn": {"mask": False, "cascade": True},
+    "cascade_mask_rcnn": {"cascade": True},
+    "yolact": {"system": "yolact"},
+    "yolact++": {"system": "yolact++"},
+}
+FORBIDDEN = {"NonZero", "Loop", "If", "Scan", "NonMaxSuppression"}
+
+
+def pictures(count=3):
+    random = np.random.default_rng(0)
+    noise = [Image.fromarray(random.integers(0, 256, (6, 9, 3), dtype=np.uint8)) for _ in range(count)]
+    return [
+        np.asarray(one.resize(size)) for one, size in zip(noise, [(144, 96), (96, 144), (120, 100)] * 9, strict=False)
+    ]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    return write_trained(tmp_path_factory.mktemp("checkpoint") / "mask_rcnn.pt")
+
+
+@pytest.fixture(scope="module")
+def onnx_file(tmp_path_factory, checkpoint):
+    pytest.importorskip("onnxscript")
+    pytest.importorskip("onnxruntime")
+    return export(checkpoint, tmp_path_factory.mktemp("onnx") / "mask_rcnn.onnx")[0]
+
+
+@pytest.fixture(scope="module")
+def pt2_file(tmp_path_factory, checkpoint):
+    return export(checkpoint, tmp_path_factory.mktemp("pt2") / "mask_rcnn.pt2", "pt2")[0]
+
+
+def assert_passes(checkpoint, file, precision="fp32"):
+    certificate = certify(open_weights(checkpoint), open_weights(file).predictor(), pictures())
+    assert certificate.counts[0] > 10
+    passed, verdict = passes(certificate, precision)
+    assert passed, f"{certificate}\n{verdict}"
+    return certificate
+
+
+def assert_any_batch(checkpoint, file):
+    """The same detections of one, two and five images at once."""
+    network, exported = open_weights(checkpoint).build(), open_weights(file).predictor()
+    height, width = exported.config.buckets[0]
+    for count in (1, 2, 5):
+        images = torch.randint(0, 256, (count, 3, height, width), dtype=torch.uint8).to(exported.config.resize.dtype)
+        batch = {"images": images, "image_sizes": torch.tensor([[height, width]] * count, dtype=torch.int32)}
+        with torch.no_grad():
+            expected = network(batch)
+        found = exported.forward(batch).detections
+        assert found.keys() == expected.keys()
+        for name, values in expected.items():
+            torch.testing.assert_close(found[name], values, rtol=1e-3, atol=2e-2, msg=f"{name} of {count} images")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in FAMILIES if name != "mask_rcnn"])
+def test_every_family_in_onnx(tmp_path, name):
+    pytest.importorskip("onnxruntime")
+    model = small_model(**FAMILIES[name])
+    checkpoint = write_model(tmp_path / "weights.pt", model)
+    file = export(checkpoint, tmp_path / "detector.onnx")[0]
+    assert_any_batch(checkpoint, file)
+    assert_passes(checkpoint, file)
+
+
+def test_onnx_of_any_batch(checkpoint, onnx_file):
+    assert_any_batch(checkpoint, onnx_file)
+    certificate = assert_passes(checkpoint, onnx_file)
+    assert certificate.detections["boxes"].absolute < 0.01
+
+
+def test_onnx_is_of_the_standard_domain_alone(onnx_file):
+    onnx = pytest.importorskip("onnx")
+    model = onnx.load(onnx_file)
+    onnx.checker.check_model(model, full_check=True)
+    assert not {node.op_type for node in model.graph.node} & FORBIDDEN
+    assert {node.domain for node in model.graph.node} == {""}
+    assert not model.functions
+
+
+def test_a_file_says_what_it_is(onnx_file):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    session = onnxruntime.InferenceSession(onnx_file, providers=["CPUExecutionProvider"])
+    inside = json.loads(session.get_modelmeta().custom_metadata_map["det"])
+    card = json.loads(onnx_file.with_name("mask_rcnn.onnx.json").read_text())
+    assert {**inside, "files": card["files"]} == card
+    assert [entry["name"] for entry in card["categories"]] == ["disc", "square", "triangle"]
+    assert list(card["outputs"]) == [one.name for one in session.get_outputs()]
+    assert card["inputs"]["images"]["shape"] == ["B", 3, 96, 96]
+    assert card["outputs"]["masks"]["shape"] == ["B", 100, 28, 28]
+    assert (card["max_detections"], card["nms_iou"], card["score_threshold"]) == (100, 0.5, 0.05)
+
+
+@pytest.mark.parametrize("runtime", ["onnx", "pt2"])
+def test_its_example_runs(runtime, request, tmp_path):
+    file = request.getfixturevalue(f"{runtime}_file")
+    picture = pictures()[0]
+    np.save(tmp_path / "picture.npy", picture)
+    command = [sys.executable, f"{file}.py", str(tmp_path / "picture.npy"), "0.4"]
+    done = subprocess.run(command, cwd=file.parent, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    rows = [re.fullmatch(r"(\w+) (0\.\d+) \[(.*)\]", line).groups() for line in done.stdout.splitlines()]
+    found = load(file).predict(picture, min_score=0.4)
+    assert len(rows) >= len(found) > 0  # it leaves out what has no extent
+    best = [float(number) for number in rows[0][2].split(",")]
+    assert rows[0][0] == found.names[0]
+    assert best == pytest.approx(found.boxes[0].tolist(), abs=2)  # Pillow resizes with antialiasing
+
+
+def test_an_exported_file_predicts_like_its_checkpoint(checkpoint, onnx_file):
+    exported = load(onnx_file)
+    shape = exported.shape
+    plain = load(checkpoint)
+    plain.shape = shape  # the padding of the file
+    for picture in pictures():
+        mine, theirs = plain.predict(picture), exported.predict(picture)
+        np.testing.assert_allclose(theirs.boxes, mine.boxes, atol=0.02)
+        np.testing.assert_array_equal(theirs.category_ids, mine.category_ids)
+        assert np.mean(theirs.masks != mine.masks) < 1e-3
+    assert "Mask R-CNN" in repr(exported)
+    assert exported.tasks == ("bbox", "segm")
+
+
+def test_several_threads_and_a_pickle(onnx_file):
+    exported = load(onnx_file)
+    expected = [exported.predict(picture).boxes for picture in pictures()]
+    with ThreadPoolExecutor(4) as pool:
+        for found, boxes in zip(pool.map(exported.predict, pictures()), expected, strict=True):
+            np.testing.assert_array_equal(found.boxes, boxes)
+    again = pickle.loads(pickle.dumps(exported))
+    np.testing.assert_array_equal(again.predict(pictures()[0]).boxes, expected[0])
+
+
+def test_openvino(checkpoint, onnx_file, tmp_path):
+    pytest.importorskip("openvino")
+    from det_models.exporting.openvino import write_openvino
+
+    card = json.loads(onnx_file.with_name("mask_rcnn.onnx.json").read_text()) | {"to": "openvino"}
+    write_openvino(onnx_file, tmp_path / "detector.xml", metadata=card)
+    assert_any_batch(checkpoint, tmp_path / "detector.xml")
+    assert_passes(checkpoint, tmp_path / "detector.xml")
+    with pytest.raises(CheckpointError, match="runs on the CPU alone"):
+        load(tmp_path / "detector.xml", device="meta").predict(pictures()[0])
+
+
+def test_pt2_of_any_batch(checkpoint, pt2_file):
+    assert_any_batch(checkpoint, pt2_file)
+
+
+def test_masks_and_preprocessing(checkpoint, tmp_path):
+    weights = open_weights(checkpoint)
+    network, model = weights.build(), weights.network()
+    images = torch.randint(0, 256, (1, 3, 96, 96), dtype=torch.uint8)
+    sizes = torch.tensor([[96, 96]], dtype=torch.int32)
+    with torch.no_grad():
+        plain = Program(network, model)(images, sizes)
+        normalised = network.normalize({"images": images, "image_sizes": sizes})
+        assert_same(Program(network, model, preprocessing="out")(normalised, sizes), plain)
+        full = Program(network, model, masks="full")(images, sizes)["masks"]
+        assert "masks" not in Program(network, model, masks="none")(images, sizes)
+    pasted = paste_masks(plain["masks"][0], plain["boxes"][0], 96, 96)
+    assert torch.equal(full[0], pasted & plain["valid"][0, :, None, None])
+    file = export(weights, tmp_path / "full.pt2", "pt2", batch=1, masks="full", preprocessing="out")[0]
+    mine, theirs = load(checkpoint), load(file)
+    mine.shape = theirs.shape
+    one, other = (detector.predict(pictures()[0]) for detector in (mine, theirs))
+    np.testing.assert_allclose(one.boxes, other.boxes, atol=1e-3)
+    assert one.masks.shape == other.masks.shape
+    assert np.mean(one.masks == other.masks) > 0.8  # which noise draws pixel by pixel, and one of them in larger ones
+
+
+def test_inclusive_boxes_end_outside(tmp_path):
+    model = small_model("maskrcnn-benchmark")
+    checkpoint = write_model(tmp_path / "weights.pt", model)
+    file = export(checkpoint, tmp_path / "detector.pt2", "pt2")[0]
+    mine, theirs = load(checkpoint), load(file)
+    mine.shape = theirs.shape
+    one, other = (detector.predict(pictures()[0]) for detector in (mine, theirs))
+    np.testing.assert_allclose(one.boxes, other.boxes, atol=1e-3)
+    assert one.rle == other.rle
+
+
+@pytest.mark.slow
+def test_aoti(checkpoint, tmp_path):
+    file = export(checkpoint, tmp_path / "detector.pt2", "aoti", batch=1)[0]
+    assert_passes(checkpoint, file)
+
+
+@pytest.mark.slow
+def test_ascend(tmp_path):
+    onnx = pytest.importorskip("onnx")
+    from det_models.exporting.ascend import OPERATORS
+
+    checkpoint = write_model(tmp_path / "weights.pt", small_model(mask=False))
+    file, *_ = written = export(checkpoint, tmp_path / "detector.onnx", batch=1, ascend=True)
+    model = onnx.shape_inference.infer_shapes(onnx.load(file))
+    assert {node.op_type for node in model.graph.node} <= OPERATORS
+    types = {value.name: value.type.tensor_type.elem_type for value in model.graph.value_info}
+    wide = [
+        node.op_type
+        for node in model.graph.node
+        if node.op_type in ("Add", "Sub", "Mul", "Div", "Mod", "Where")
+        and types.get(node.output[0]) == onnx.TensorProto.INT64
+    ]
+    assert not wide
+    assert_passes(checkpoint, file)
+    assert "images:1,3,96,96" in next(one for one in written if one.name == "detector.atc.sh").read_text()
+
+
+def test_int8(checkpoint, onnx_file, tmp_path):
+    parts = parts_of(onnx_file)
+    assert {"backbone.body.layer1", "backbone.fpn", "rpn", "box_head", "mask_head"} <= parts.keys()
+    shape = (1, 3, 96, 96)
+    random = np.random.default_rng(0)
+    feeds = [
+        {"images": random.integers(0, 256, shape, dtype=np.uint8), "image_sizes": np.array([[96, 96]], np.int32)}
+        for _ in range(2)
+    ]
+    told = []
+    trials = quantize(onnx_file, tmp_path / "int8.onnx", feeds, told.append)
+    assert len(told) == len(trials)
+    assert trials[-1].found >= trials[0].found
+    onnx = pytest.importorskip("onnx")
+    kinds = [node.op_type for node in onnx.load(tmp_path / "int8.onnx").graph.node]
+    assert kinds.count("DequantizeLinear") > 10
+
+
+def test_the_search_leaves_what_hurts_most_in_float():
+    harm = {"stem": 0.01, "rpn": 0.2, "head": 0.05}
+
+    def trial(left):
+        return Trial(left, 1 - sum(value for name, value in harm.items() if name not in left))
+
+    trials = _search(trial, tuple(harm))
+    assert trials[-1].left == ("rpn", "head")
+    assert trials[-1].found == pytest.approx(0.99)
+
+
+def test_a_larger_picture_is_made_to_fit():
+    resize = FittingResize.of(small_model().resize, ((64, 96),))
+    assert resize.output_size(64, 96) == (64, 96)
+    assert resize.output_size(96, 64) == (64, 42)
+    both = FittingResize.of(small_model().resize, ((64, 96), (96, 64)))
+    assert both.output_size(96, 64) == (96, 64)
+
+
+def test_shapes():
+    model = small_model()
+    assert shapes_of(model) == ((96, 96),)
+    assert shapes_of(model, buckets=True) == model.buckets == ((64, 96), (96, 64))
+    assert shapes_of(model, (64, 128)) == ((64, 128),)
+    for size in ((60, 64), (0, 64)):
+        with pytest.raises(OptionError, match="size must be"):
+            shapes_of(model, size)
+    with pytest.raises(OptionError, match="size must be 64 and 64"):
+        shapes_of(small_model("yolact"), (96, 96))
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"to": "tflite"}, "to must be one of onnx, openvino, pt2, aoti, executorch"),
+        ({"to": "executorch"}, "no stable sort"),
+        ({"precision": "bf16"}, "fp32, fp16, int8 for onnx"),
+        ({"to": "pt2", "precision": "int8"}, "fp32, fp16, bf16 for pt2"),
+        ({"batch": 0}, "batch must be at least 1"),
+        ({"ascend": True}, "batch must be a number"),
+        ({"ascend": True, "batch": 1, "to": "pt2"}, "reads onnx"),
+        ({"masks": "14"}, "masks must be one of"),
+    ],
+)
+def test_what_cannot_be_had_is_refused(values, words):
+    with pytest.raises(OptionError, match=re.escape(words)):
+        Settings(**values)
+
+
+def test_what_was_settled_is_refused(onnx_file, pt2_file, tmp_path):
+    for name, value in (("size", 64), ("nms_iou", 0.3), ("precision", "bf16")):
+        with pytest.raises(OptionError, match=f"{name} is settled"):
+            load(onnx_file, **{name: value})
+    with pytest.raises(OptionError, match="max_detections must be at most 100"):
+        load(onnx_file, max_detections=101)
+    with pytest.raises(OptionError, match="features cannot be had"):
+        load(onnx_file).predict(pictures()[0], features=True)
+    assert len(load(onnx_file, max_detections=3, classes=["disc"]).predict(pictures()[0])) <= 3
+    with pytest.raises(CheckpointError, match="which runs alone"):
+        open_weights(pt2_file).report()
+    (tmp_path / "broken.onnx").write_bytes(onnx_file.read_bytes()[:1000])
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        load(tmp_path / "broken.onnx")
+    with pytest.raises(OptionError, match=re.escape("must end with .xml")):
+        export(open_weights(pt2_file), tmp_path / "a.onnx", "openvino")
+
+
+def test_other_weights_do_not_pass(onnx_file, tmp_path):
+    torch.manual_seed(7)
+    model = small_model()
+    network = random_network(model)
+    with torch.no_grad():
+        network.boxes.bbox_pred.bias.add_(0.5)
+    other = write_model(tmp_path / "other.pt", model, network)
+    certificate = certify(open_weights(other), open_weights(onnx_file).predictor(), pictures())
+    assert passes(certificate, "fp32") == (False, "FAILED: other detections.")

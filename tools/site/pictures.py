@@ -1,0 +1,58 @@
+"""Draw the pictures of the site: `python tools/site/pictures.py FOLDER [--run RUN]`.
+
+They come from the embedded scenes. With a run of Mask R-CNN on those, its detections stand beside the truth, and its
+report and curves become part of the site; without one the scenes stand there with their truth.
+"""
+
+import argparse
+import shutil
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+
+from PIL import Image
+
+from det_coco import default_splits, draw, ground_truth_of, load_split, synthetic_dataset
+
+
+def main() -> None:
+    """Draw them."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--run", type=Path, help="a run of apps/mask_rcnn on the embedded scenes")
+    options = parser.parse_args()
+    options.folder.mkdir(parents=True, exist_ok=True)
+    if options.run is None:
+        sheet(scenes(), columns=3).save(options.folder / "first.png")
+        return
+    found = [Image.open(path) for path in sorted((options.run / "pictures").glob("*.png"))]
+    sheet([picture for picture in found if picture.width > 2 * picture.height][:2], columns=1).save(
+        options.folder / "first.png"
+    )
+    for name in ("report.html", "curves.png"):
+        shutil.copy(options.run / name, options.folder)
+
+
+def scenes() -> list[Image.Image]:
+    """The first held-out scenes that are wider than high, with their truth."""
+    root = synthetic_dataset("scenes")
+    index = load_split(root, default_splits(root)[1])
+    drawn = (
+        draw(index.image(position), ground_truth_of(index, image_id), index.categories)
+        for position, image_id in enumerate(index.image_ids.tolist())
+    )
+    return list(islice((picture for picture in drawn if picture.width > picture.height), 3))
+
+
+def sheet(pictures: Sequence[Image.Image], columns: int) -> Image.Image:
+    """Pictures of one size side by side, row by row."""
+    width, height = pictures[0].width + 8, pictures[0].height + 8
+    rows = -(-len(pictures) // columns)
+    whole = Image.new("RGBA", (width * columns - 8, height * rows - 8))
+    for number, picture in enumerate(pictures):
+        whole.paste(picture, (number % columns * width, number // columns * height))
+    return whole.resize((whole.width // 2, whole.height // 2))
+
+
+if __name__ == "__main__":
+    main()
