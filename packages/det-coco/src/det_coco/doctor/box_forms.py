@@ -43,7 +43,7 @@ def find_form(
     sides = sizes[:, [1, 0, 1, 0]].astype(np.float64)
     scale, certain = scale_of(boxes, sides, images)
     other = certain and scale != PIXELS
-    masked = np.isfinite(masks).all(axis=1)
+    masked = np.asarray(np.isfinite(masks).all(axis=1))
     around = masks * sides if (masks[masked] <= 1.01).all() else masks
     if masked.sum() >= (1 if other else 2):
         found = _by_masks(boxes, sides, around, masked)
