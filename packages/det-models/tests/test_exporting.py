@@ -210,6 +210,18 @@ def test_inclusive_boxes_end_outside(tmp_path):
 
 
 @pytest.mark.slow
+def test_half_precision(tmp_path):
+    onnx = pytest.importorskip("onnx")
+    checkpoint = write_model(tmp_path / "weights.pt", small_model(mask=False))
+    file = export(checkpoint, tmp_path / "detector.onnx", batch=1, precision="fp16")[0]
+    weights = [one for one in onnx.load(file).graph.initializer if len(one.dims) == 4]
+    assert {one.data_type for one in weights} == {onnx.TensorProto.FLOAT16}
+    found, expected = load(file).predict(pictures()[0]), load(checkpoint, precision="bf16").predict(pictures()[0])
+    assert len(found) > 10
+    assert found.scores[0] == pytest.approx(expected.scores[0], abs=0.05)
+
+
+@pytest.mark.slow
 def test_aoti(checkpoint, tmp_path):
     file = export(checkpoint, tmp_path / "detector.pt2", "aoti", batch=1)[0]
     assert_passes(checkpoint, file)
