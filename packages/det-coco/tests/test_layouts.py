@@ -400,7 +400,7 @@ def test_pictures_of_another_split_are_never_taken(folders, put):
     """Not even where none of its own is there."""
     files = {f"annotations/instances_{split}.json": content(["a.png", "b.png"]) for split in ("train", "val")}
     root = put(files, [f"{folders[0]}/a.png", f"{folders[0]}/b.png", f"{folders[1]}/a.png"])
-    with pytest.raises(DataError, match=r"1 of the 2 images .* are missing from .*val.* \(b.png\)"):
+    with pytest.raises(DataError, match=r"1 of the 2 images .* is missing from .*val.* \(b.png\)"):
         load_split(root, "val")
     (root / folders[1] / "a.png").unlink()
     for path in (root, root / "annotations" / "instances_val.json"):
