@@ -169,7 +169,7 @@ def _predicted(
     """Detections of every frame as rows and drawings; what the images are comes with them in `frames`."""
     times: deque[float] = deque(maxlen=30)
     path = None
-    for found in detector.predict(images, tile=options.tiling):
+    for found in detector.predict(images, **options.looks):
         frame = frames.popleft()
         if frame.path != path:  # another video's frames say nothing of this one's
             path = frame.path
