@@ -47,10 +47,8 @@ class Drafts:
             self._content["annotations"].append(self._annotation(row))
 
     def _annotation(self, row: dict[str, Any]) -> dict[str, Any]:
-        kept = {name: row[name] for name in ("image_id", "category_id", "bbox", "score", "keypoints") if name in row}
+        kept = {name: row[name] for name in ("image_id", "category_id", "bbox", "score") if name in row}
         kept["id"] = len(self._content["annotations"]) + 1
-        if "keypoints" in kept:
-            kept["keypoints"] = [2 if n % 3 == 2 and value else value for n, value in enumerate(kept["keypoints"])]
         if "segmentation" in row:
             outlines = trace_outlines(decode_rle(row["segmentation"]))
             kept["segmentation"] = [join_outlines(outlines).reshape(-1).tolist()] if outlines else []
