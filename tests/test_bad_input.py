@@ -242,7 +242,8 @@ def test_more_objects_than_slots(refuse_data, data, tmp_path, caplog):
     images = sum(count == most for count in counts.values())
     logged = [record.getMessage() for record in caplog.records if "left out" in record.getMessage()]
     assert len(logged) == 1
-    assert f"{images} objects in {images} images" in logged[0]
+    plural = "s" * (images > 1)
+    assert f"{images} object{plural} in {images} image{plural} with more than fits" in logged[0]
 
 
 def test_resuming_on_data_that_changed(refuse, data, tmp_path):

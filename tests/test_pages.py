@@ -11,7 +11,9 @@ import pytest
 
 from apps.common.completion import options_of
 from apps.common.main import COMMANDS
+from apps.common.train import TrainOptions
 from det_coco import synthetic_dataset
+from det_engine.options import option_names
 from testing import ROOT
 from testing.command_line import APPS, call, small, train
 from testing.foreign_files import CLASSES
@@ -19,15 +21,22 @@ from testing.readmes import run_blocks
 from testing.trained import write_example
 
 PAGES = [*sorted((ROOT / "docs").rglob("*.md")), ROOT / "README.md", *sorted((ROOT / "apps").glob("*/README.md"))]
-LINE = re.compile(r"^(?: {4}|\$ )(?:hatch run(?: -q)? apps/|python -m apps\.)(\w+) ?([^#>\n]*)", flags=re.MULTILINE)
+LINE = re.compile(
+    r"^(?: {4}|\$ )(?:hatch run(?: -q)? apps/|python -m apps\.)(\w+) ?((?:[^#>\\\n]|\\\n)*)", flags=re.MULTILINE
+)
 SHOWN = re.compile(r"^\$ hatch run apps/(\w+) (.*)\n((?:.*\n)*?)```", flags=re.MULTILINE)
 RUN = [ROOT / "docs" / f"{name}.md" for name in ("index", "train", "use", "questions")]
 APART = ("--nproc", "detectron2/")  # processes of their own, and downloads: they are tested elsewhere
 
 
-def commands(page: Path) -> list[tuple[str, list[str]]]:
-    """App and arguments of each command of a page."""
-    return [(found[1], shlex.split(found[2])) for found in LINE.finditer(page.read_text(encoding="utf-8"))]
+def commands(page: Path, *, to_type: bool = False) -> list[tuple[str, list[str]]]:
+    """App and arguments of each command of a page, or of those alone that it shows without what they print."""
+    found = LINE.finditer(page.read_text(encoding="utf-8"))
+    return [
+        (line[1], shlex.split(line[2].replace("\\\n", " ")))
+        for line in found
+        if not (to_type and line[0].startswith("$"))
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +60,19 @@ def test_every_command_has_the_options_that_a_page_gives_it(page, options):
         assert given <= {*known, *aliases}, (page.name, app, command, given - set(known))
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_field_of_a_recipe_that_a_page_names_is_an_option(page):
+    """Also those that stand beside the keys of other systems."""
+    known = {
+        option
+        for app in APPS.values()
+        for recipe in (make() for make in app.recipes.values())
+        for option in option_names(TrainOptions(recipe=recipe.name, values=recipe))
+    }
+    named = set(re.findall(r"`(--[a-z]+\.[a-z.-]*[a-z])[ `=]", page.read_text(encoding="utf-8")))
+    assert named <= known
+
+
 @pytest.fixture(scope="module")
 def work(tmp_path_factory):
     """A folder with what the pages speak of: data DIR, two runs, pictures."""
@@ -70,7 +92,7 @@ def test_the_commands_of_a_page_run(page, work, monkeypatch, capsys):
     monkeypatch.chdir(work)
     monkeypatch.setenv("DET_CACHE", str(work / "cache"))
     ran = 0
-    for app, arguments in commands(page):
+    for app, arguments in commands(page, to_type=True):
         if any(word in argument for argument in arguments for word in APART):
             continue
         command, *rest = arguments

@@ -1,6 +1,9 @@
 """The documentation site: its pages and links, and the built pages in a browser where they were built."""
 
+import functools
+import http.server
 import importlib
+import threading
 import tomllib
 from xml.etree import ElementTree as ET
 
@@ -41,6 +44,9 @@ def test_links_of_the_repository_become_those_of_the_site(tool, tmp_path):
     assert "](../../" not in batch
     first = pages._linked("[a](data.md#x) [b](../packages/det-ops/README.md) [c](../LICENSE)", "docs/use.md", "use.md")
     assert first == "[a](data.md#x) [b](parts/det-ops.md) c"
+    picture = pages._linked("![a](../../docs/pictures/x.png)", "packages/det-ops/README.md", "parts/det-ops.md")
+    assert picture == "![a](../pictures/x.png)"
+    assert pages._linked("<!-- ![a](pictures/x.png) -->", "docs/use.md", "use.md") == "![a](pictures/x.png)"
     with pytest.raises(SystemExit, match=r"links to nowhere\.md"):
         pages._linked("[a](nowhere.md)", "docs/use.md", "use.md")
     assert "`[a](nowhere.md)`" not in first
@@ -69,6 +75,14 @@ def test_the_chart_has_the_newest_figures(tool, tmp_path):
     assert chart.count("<rect") == 2
 
 
+def test_the_picture_of_the_house_has_every_arrow(tool):
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    picture = ET.fromstring(tool("charts").graph(page))
+    lines = [element for element in picture.iter() if element.tag.endswith("path")]
+    boxes = [element for element in picture.iter() if element.tag.endswith("rect")]
+    assert (len(boxes), len(lines)) == (page.count('["<b>'), page.count(" --> "))
+
+
 def test_dead_links_are_found(tool, tmp_path):
     (tmp_path / "a.html").write_text(
         '<h1 id="top"></h1><a href="b.html">1</a><a href="b.html#there">2</a><a href="#top">3</a>'
@@ -79,12 +93,29 @@ def test_dead_links_are_found(tool, tmp_path):
     assert dead == ["a.html: b.html#gone leads nowhere", "a.html: gone.png leads nowhere"]
 
 
+@pytest.fixture(scope="module")
+def server():
+    """Serves the built pages, since a script of theirs reads the index of their search."""
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *arguments):
+            pass
+
+    handler = functools.partial(Quiet, directory=BUILT)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
+        threading.Thread(target=running.serve_forever).start()
+        yield f"http://127.0.0.1:{running.server_port}"
+        running.shutdown()
+
+
 @pytest.mark.skipif(not BUILT.is_dir(), reason="hatch run docs has not built it")
+@pytest.mark.slow
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("width", [400, 900, 1400])
-def test_built_pages_in_a_browser(width, dark):
-    """Without a complaint on the console or of the network, and no wider than the window."""
-    for name in ("index", "doctor", "coming", "zh/npu", "api/det_ops"):
-        with browsing(BUILT / f"{name}.html", width=width, dark=dark) as page:
+def test_built_pages_in_a_browser(width, dark, server):
+    """Without a complaint on the console, nothing from other hosts, and no wider than the window."""
+    with browsing(server, width=width, dark=dark) as page:
+        for name in ("index", "architecture", "coming", "zh/npu", "api/det_ops"):
+            page.goto(f"{server}/{name}.html")
             wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
             assert wide <= 1, (name, width)

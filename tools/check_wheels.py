@@ -48,7 +48,7 @@ print(f"{own} {module.__version__}: {len(module.__all__)} public names")
 
 
 COMPILED = ROOT / "packages" / "det-ops"
-TWINE = "6.2.0"
+TWINE = "7.0.0"
 NEWEST = "2.15.0"
 """Of PyTorch; the torchvision of the development environment works with it."""
 OTHERS = {

@@ -10,6 +10,7 @@ import torch
 import tyro
 
 from apps.common.app import App
+from apps.common.config import at_least
 from apps.common.detecting import DetectorOptions, on_categories, turns_upright
 from apps.common.evaluate import Evaluator
 from apps.common.splits import open_split
@@ -41,9 +42,7 @@ class BenchmarkFilesOptions:
     """Pictures before the timing."""
 
     def __post_init__(self) -> None:
-        for name, least in (("steps", 1), ("warmup", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        at_least(self, steps=1, warmup=0)
 
 
 def files_named(args: Sequence[str]) -> list[str]:

@@ -204,9 +204,24 @@ class EvalOptions(DetectorOptions):
         return Protocol(**{name: value for name, value in given.items() if value})
 
 
+FIRST = (
+    "--weights",
+    "--data",
+    "--split",
+    "--output",
+    "--per-class",
+    "--classes",
+    "--size",
+    "--max-detections",
+    "--device",
+    "--nproc",
+)
+"""What people set most, which the help begins with."""
+
+
 def evaluate(app: App, args: list[str]) -> None:
     """Evaluate a checkpoint on a split: box and mask AP."""
-    options = override(EvalOptions(weights=tyro.MISSING), args, f"apps/{app.name} eval", evaluate.__doc__)
+    options = override(EvalOptions(weights=tyro.MISSING), args, f"apps/{app.name} eval", evaluate.__doc__, FIRST)
     device = resolve_device(options.device)
     with distributed.processes(device):
         _evaluate(app, options, device)

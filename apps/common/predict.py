@@ -79,6 +79,21 @@ class PredictOptions(DetectorOptions):
             raise ValueError("split is one of a data set, which data names")
 
 
+FIRST = (
+    "--weights",
+    "--data",
+    "--output",
+    "--min-score",
+    "--classes",
+    "--size",
+    "--tile",
+    "--show",
+    "--batch",
+    "--device",
+)
+"""What people set most, which the help begins with."""
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Predicted:
     """A frame with its detections, drawn."""
@@ -98,7 +113,7 @@ class Predicted:
 def predict(app: App, args: list[str]) -> None:
     """Detect objects in pictures and videos: COCO-result JSON and drawings."""
     options = override(
-        PredictOptions(inputs=(), weights=tyro.MISSING), args, f"apps/{app.name} predict", predict.__doc__
+        PredictOptions(inputs=(), weights=tyro.MISSING), args, f"apps/{app.name} predict", predict.__doc__, FIRST
     )
     device = resolve_device(options.device)
     sources = _sources(options.inputs) if options.data is None else []

@@ -1,6 +1,7 @@
-"""Benchmarks as a picture: bars from the record, in colours that light and dark pages bear."""
+"""Pictures as SVG, in colours that light and dark pages bear: benchmarks as bars, and the packages as a graph."""
 
 import json
+import re
 from collections.abc import Mapping
 from html import escape
 from pathlib import Path
@@ -14,6 +15,7 @@ _WORK = {
 }
 _BAR, _GAP, _LEFT, _WIDTH = 18, 14, 250, 640
 _STYLE = "font-family:system-ui,sans-serif;font-size:14px"
+_FONT = 'font-family="system-ui,sans-serif"'
 
 
 def benchmark_chart(record: Path) -> str:
@@ -61,3 +63,55 @@ def _bar(top: float, width: float, colour: str, label: str) -> list[str]:
 
 def _text(x: float, y: float, text: str, opacity: float = 1) -> str:
     return f'<text x="{x:.0f}" y="{y:.0f}" opacity="{opacity}">{text}</text>'
+
+
+_GRAPH_WIDTH, _BOX_WIDTH, _BOX_HEIGHT, _SPACE = 860, 275, 54, 48
+_NODE = re.compile(r"^    (\w+)\[\"<b>(.+?)</b><br>(.+?)\"\]$", flags=re.MULTILINE)
+_ARROW = re.compile(r"^    (\w+) --> (\w+)$", flags=re.MULTILINE)
+
+
+def graph(page: str) -> str:
+    """An SVG of the graph that a page draws in Mermaid's language, whose own program would be loaded from elsewhere.
+
+    Args:
+        page: With lines `name["<b>title</b><br>text"]` and `name --> other`.
+    """
+    titles = {name: (title, text) for name, title, text in _NODE.findall(page)}
+    arrows = _ARROW.findall(page)
+    levels: dict[str, int] = {}
+    for name in titles:  # as far from the top as the longest way to it
+        _lower(name, 0, arrows, levels)
+    rows = [[name for name in titles if levels[name] == level] for level in range(max(levels.values()) + 1)]
+    places = {
+        name: (_GRAPH_WIDTH * (column + 1) / (len(row) + 1), level * (_BOX_HEIGHT + _SPACE) + 4)
+        for level, row in enumerate(rows)
+        for column, name in enumerate(row)
+    }
+    height = len(rows) * (_BOX_HEIGHT + _SPACE)
+    parts = [_arrow(*places[one], *places[other]) for one, other in arrows]
+    for name, (x, y) in places.items():
+        title, text = titles[name]
+        box = f'<rect x="{x - _BOX_WIDTH / 2:.0f}" y="{y}" width="{_BOX_WIDTH}" height="{_BOX_HEIGHT}" rx="6"'
+        parts.append(f'{box} fill="#3f51b5"/>')
+        half, _, rest = text.partition(": ")
+        for line, (words, size) in enumerate(((title, 15), (half, 11), (rest, 10))):
+            middle = f'text-anchor="middle" fill="white" font-size="{size}"'
+            parts.append(f'<text x="{x:.0f}" y="{y + 17 + 14 * line}" {middle}>{escape(words)}</text>')
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_GRAPH_WIDTH} {height}" {_FONT}>'
+    return head + "".join(parts) + "</svg>\n"
+
+
+def _lower(name: str, level: int, arrows: list[tuple[str, str]], levels: dict[str, int]) -> None:
+    if level >= levels.get(name, -1) + (name in levels):
+        levels[name] = level
+        for one, other in arrows:
+            if one == name:
+                _lower(other, level + 1, arrows, levels)
+
+
+def _arrow(x: float, y: float, to_x: float, to_y: float) -> str:
+    y += _BOX_HEIGHT
+    bend = (y + to_y) / 2
+    way = f"M{x:.0f},{y} C{x:.0f},{bend} {to_x:.0f},{bend} {to_x:.0f},{to_y}"
+    way += " l-4,-7 m4,7 l4,-7"
+    return f'<path d="{way}" fill="none" stroke="#909090" stroke-width="1.2"/>'

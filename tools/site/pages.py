@@ -6,7 +6,7 @@ import re
 import shutil
 from pathlib import Path
 
-from charts import benchmark_chart
+from charts import benchmark_chart, graph
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PACKAGES = ("det-ops", "det-backbones", "det-heads", "det-models", "det-coco", "det-engine")
@@ -25,7 +25,10 @@ PLACES = {
 }  # fmt: skip
 """Where pages of the repository are on the site; links to its read-me lead to the first page."""
 
-_LINK = re.compile(r"(?<!!)\[([^\]]+)\]\(([^()\s]+)\)")
+_LINK = re.compile(r"(!?)\[([^\]]+)\]\(([^()\s]+)\)")
+
+_MADE = re.compile(r"<!-- (!\[[^\]]*\]\([^)]*\)) -->")
+"""A picture that the build makes, so that the repository's own page has a comment in its place."""
 
 
 def assemble(folder: Path, pictures: Path) -> None:
@@ -35,6 +38,7 @@ def assemble(folder: Path, pictures: Path) -> None:
         folder: New.
         pictures: What was drawn for them.
     """
+    shutil.copytree(ROOT / "docs", folder, ignore=shutil.ignore_patterns("*.md"))  # pictures
     for source, place in PLACES.items():
         if source in ("README.md", "findings"):
             continue
@@ -42,6 +46,10 @@ def assemble(folder: Path, pictures: Path) -> None:
     chart = benchmark_chart(ROOT / "benchmarks" / "results.jsonl")
     _write(folder / "pictures" / "benchmarks.svg", chart)
     _insert(folder / "benchmarks.md", _CHART)
+    page = folder / "architecture.md"
+    text = page.read_text(encoding="utf-8")
+    _write(folder / "pictures" / "house.svg", graph(text))
+    page.write_text(re.sub(r"```mermaid.*?```", _HOUSE, text, flags=re.DOTALL), encoding="utf-8")
     if (pictures / "report.html").exists():
         _insert(folder / "report.md", _RUN)
     _write(folder / "findings.md", findings_page(ROOT / "findings"))
@@ -49,7 +57,8 @@ def assemble(folder: Path, pictures: Path) -> None:
         shutil.copy(script, _made(folder / "findings") / script.name)
     for name in PACKAGES:
         _write(folder / "api" / f"{_module(name)}.md", api_page(name))
-    shutil.copytree(pictures, folder / "pictures", dirs_exist_ok=True)
+    for drawn in (ROOT / "docs" / "pictures", pictures):
+        shutil.copytree(drawn, folder / "pictures", dirs_exist_ok=True)
     shutil.copy(Path(__file__).with_name("site.css"), folder)
 
 
@@ -58,6 +67,8 @@ _CHART = """
 
 The bars are drawn from the newest rows of `benchmarks/results.jsonl`.
 """
+
+_HOUSE = "![The packages, from apps at the top to those that import no other at the bottom](pictures/house.svg)"
 
 _RUN = """
 ![Losses and AP of that training over its steps](pictures/curves.png)
@@ -76,18 +87,19 @@ def _linked(text: str, source: str, place: str) -> str:
     here = (ROOT / source).parent
 
     def link(found: re.Match[str]) -> str:
-        label, target = found[1], found[2]
+        label, target = found[2], found[3]
         if re.match(r"[a-z]+:|#", target):
             return found[0]
         file, hash_, anchor = target.partition("#")
         path = os.path.relpath((here / file).resolve(), ROOT).replace(os.sep, "/")
-        there = PLACES.get(path) or PLACES.get(f"{path}/README.md")
+        there = path.removeprefix("docs/") if found[1] else PLACES.get(path) or PLACES.get(f"{path}/README.md")
         if there is None:
             if not (ROOT / path).exists():
                 raise SystemExit(f"{source} links to {target}, which is not there.")
             return label
-        return f"[{label}]({os.path.relpath(there, Path(place).parent).replace(os.sep, '/')}{hash_}{anchor})"
+        return f"{found[1]}[{label}]({os.path.relpath(there, Path(place).parent).replace(os.sep, '/')}{hash_}{anchor})"
 
+    text = _MADE.sub(r"\1", text)
     parts = re.split(r"(^```.*?^```)", text, flags=re.DOTALL | re.MULTILINE)
     return "".join(part if part.startswith("```") else _LINK.sub(link, part) for part in parts)
 

@@ -7,6 +7,7 @@ import os
 import pickle
 import sys
 import types
+import zipfile
 from collections import Counter, OrderedDict, defaultdict
 from pathlib import Path
 
@@ -221,3 +222,39 @@ def test_what_would_take_for_ever_is_refused_at_once(tmp_path, form, bomb):
         sys.setrecursionlimit(recursion)
     with pytest.raises(WeightsError, match="its objects contain each other too often"):
         read_weights(path)
+
+
+def shared(form, times):
+    """Many arrays that are the same megabyte."""
+    array = torch.ones(1 << 18) if form == "torch" else np.ones(1 << 18, np.float32)
+    return {f"a{number}": array[:] for number in range(times)}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"a": torch.zeros(1).expand(10**13)},
+        {"a": ARRAY, "average": {"a": torch.zeros(1, 1).expand(10**7, 10**7)}},
+        [{"b": torch.zeros(1).expand(10**13)}, {"a": ARRAY}],
+        shared("torch", 40),
+    ],
+    ids=["one number", "in the metadata", "in a list", "shared memory"],
+)
+def test_tensors_much_larger_than_their_file_are_refused(tmp_path, content):
+    torch.save({"model": {"a": ARRAY}, "more": content}, tmp_path / "x")
+    with pytest.raises(WeightsError, match=r"x is truncated or damaged \(its \d+ bytes declare tensors of \d+ bytes\)"):
+        read_weights(tmp_path / "x")
+
+
+def test_weights_that_are_tied_are_read(tmp_path):
+    torch.save(shared("torch", 3), tmp_path / "x")
+    assert len(read_weights(tmp_path / "x").arrays) == 3
+
+
+def test_an_archive_that_unpacks_to_much_more_is_refused(tmp_path):
+    torch.save({"a": torch.zeros(1 << 20)}, tmp_path / "plain")
+    with zipfile.ZipFile(tmp_path / "plain") as plain, zipfile.ZipFile(tmp_path / "x", "w") as packed:
+        for name in plain.namelist():
+            packed.writestr(name, plain.read(name), zipfile.ZIP_DEFLATED)
+    with pytest.raises(WeightsError, match="x is damaged"):
+        read_weights(tmp_path / "x")

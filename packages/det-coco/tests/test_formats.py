@@ -274,10 +274,69 @@ def test_wrong_cvat_shapes_are_named_with_their_line(tmp_path, shapes, words):
     assert str(error.value).startswith(str(tmp_path / "annotations.xml"))
 
 
-def test_tracks_of_cvat_are_refused(tmp_path):
-    text(tmp_path / "annotations.xml", "<annotations><version>1.1</version><track id='0' label='dog'/></annotations>")
-    with pytest.raises(DataError, match="CVAT for images"):
+VIDEO = """<?xml version="1.0" encoding="utf-8"?>
+<annotations><version>1.1</version>
+<meta><task><size>4</size><mode>interpolation</mode><frame_filter>{filter}</frame_filter>
+<labels><label><name>cat</name></label><label><name>dog</name></label></labels>
+<original_size><width>40</width><height>30</height></original_size></task></meta>
+{tracks}
+</annotations>"""
+LEFT = '<box frame="{}" outside="{}" occluded="0" keyframe="{}" xtl="{}" ytl="4" xbr="{}" ybr="9"/>'
+
+
+def video(path: Path, tracks: str, frames: range = range(4), step: str = "") -> Path:
+    """As CVAT writes it, with a picture for each frame."""
+    (path / "images").mkdir(parents=True, exist_ok=True)
+    for frame in frames:
+        Image.new("RGB", (40, 30)).save(path / "images" / f"frame_{frame:06d}.PNG")
+    text(path / "annotations.xml", VIDEO.format(tracks=tracks, filter=step))
+    return path
+
+
+def test_tracks_of_cvat_are_read_frame_by_frame(tmp_path):
+    """A cat that leaves and comes back, and a dog's outline; the third frame has nothing."""
+    boxes = [(0, 0, 1, 3, 13), (1, 0, 0, 5, 15), (2, 1, 1, 5, 15), (3, 0, 1, 8, 18)]
+    cat = "".join(LEFT.format(*box) for box in boxes)
+    outline = '<polygon frame="{}" outside="{}" keyframe="1" points="1,1;9,1;9,9"/>'
+    dog = outline.format(1, 0) + outline.format(2, 1)
+    tracks = f'<track id="0" label="cat">{cat}</track><track id="1" label="dog">{dog}</track>'
+    index = load(video(tmp_path, tracks))["all"]
+    assert index.file_names.tolist() == [f"frame_{n:06d}.PNG" for n in range(4)]
+    assert np.diff(index.image_instances).tolist() == [1, 2, 0, 1]
+    assert index.boxes.tolist() == [[3, 4, 13, 9], [5, 4, 15, 9], [1, 1, 9, 9], [8, 4, 18, 9]]
+    assert [index.class_names[label] for label in index.labels] == ["cat", "cat", "dog", "cat"]
+    assert index.polygon_counts.tolist() == [0, 0, 1, 0]
+
+
+@pytest.mark.parametrize(("step", "frames"), [("", range(4)), ("step=2", range(0, 8, 2)), ("", (0, 3))])
+def test_frames_of_cvat_that_a_task_has_not_are_no_gaps(tmp_path, step, frames):
+    """Of every second frame; and where frames were deleted."""
+    boxes = "".join(LEFT.format(frame, 0, 1, 3, 13) for frame in frames)
+    index = load(video(tmp_path, f'<track id="0" label="cat">{boxes}</track>', frames, step))["all"]
+    assert np.diff(index.image_instances).tolist() == [1] * len(frames)
+
+
+@pytest.mark.parametrize("pictures", [range(4), range(0)])
+def test_keyframes_of_cvat_alone_are_refused(tmp_path, pictures):
+    boxes = LEFT.format(0, 0, 1, 3, 13) + LEFT.format(3, 0, 1, 8, 18)
+    video(tmp_path, f'<track id="7" label="cat">{boxes}</track>', pictures)
+    with pytest.raises(DataError, match=r"line 6: track 7 jumps from frame 0 to 3, .* interpolated. Export the task"):
         load(tmp_path)
+
+
+def test_what_is_wrong_with_tracks_of_cvat_is_said(tmp_path):
+    boxes = LEFT.format(0, 0, 1, 3, 13)
+    several = "".join(f'<track id="{n}" task_id="{n}" label="cat">{boxes}</track>' for n in (1, 2))
+    with pytest.raises(DataError, match="holds tracks of several tasks"):
+        load(video(tmp_path / "a", several))
+    track = f'<track id="1" label="cow">{boxes}</track>'
+    with pytest.raises(DataError, match="there is no label 'cow'"):
+        load(video(tmp_path / "b", track))
+    text(tmp_path / "annotations.xml", f"<annotations><version>1.1</version>{track}</annotations>")
+    with pytest.raises(DataError, match="does not say the size of the video"):
+        load(tmp_path)
+    with pytest.raises(DataError, match=r"1 of the 1 image .* is missing"):
+        load(video(tmp_path / "c", f'<track id="1" label="cat">{boxes}</track>', range(0)))
 
 
 def labelme(path: Path, shapes: list[dict], stem: str = "a", **more: object) -> Path:

@@ -1,5 +1,7 @@
+import hashlib
 import os
 import pickle
+import zipfile
 
 import pytest
 import torch
@@ -251,3 +253,28 @@ def test_an_optimizer_of_other_groups_is_refused():
     new = build_optimizer(model, SolverConfig(bias_lr_factor=2.0))
     with pytest.raises(EngineError, match="it has 1 groups of parameters, and the model 2"):
         load_optimizer(new, old.state_dict(), "some.pt")
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{"model": {"a": torch.zeros(1).expand(10**13)}}, {"other": [{"a": torch.zeros(1, 1).expand(10**7, 10**7)}]}],
+    ids=["weights", "elsewhere"],
+)
+def test_tensors_much_larger_than_their_file_are_refused(tmp_path, more):
+    checkpoint.save(tmp_path / "a.pt", {**state(), **more})
+    with pytest.raises(EngineError, match=r"a\.pt cannot be used: its \d+ bytes declare tensors of \d+ bytes"):
+        checkpoint.load(tmp_path / "a.pt")
+
+
+@pytest.mark.parametrize("sealed", [True, False])
+def test_an_archive_that_unpacks_to_more_than_its_file_is_refused(tmp_path, sealed):
+    checkpoint.save(tmp_path / "plain.pt", state())
+    path = tmp_path / "a.pt"
+    with zipfile.ZipFile(tmp_path / "plain.pt") as plain, zipfile.ZipFile(path, "w") as packed:
+        for name in plain.namelist():
+            packed.writestr(name, plain.read(name), zipfile.ZIP_DEFLATED)
+    if sealed:
+        content = path.read_bytes()
+        path.write_bytes(content + b"det-engine sha256:" + hashlib.sha256(content).digest())
+    with pytest.raises(EngineError, match="damaged"):
+        checkpoint.load(path)

@@ -6,6 +6,7 @@ import io
 import json
 import re
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -234,6 +235,13 @@ def resident(process: Any) -> float:
     return int(re.search(r"VmRSS:\s+(\d+) kB", status)[1]) / 1024
 
 
+def test_whoever_leaves_during_an_upload_leaves_no_trace(server):
+    host, port, _ = server
+    with socket.create_connection((host, port)) as connection:
+        connection.sendall(b"POST /detect HTTP/1.1\r\nHost: here\r\nContent-Length: 1000\r\n\r\nbegin")
+    assert post(host, port, "/detect", picture())["height"] == 48
+
+
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no /proc")
 def test_two_hundred_at_once_lose_nothing_and_leave_nothing(server):
     """Pictures of a megabyte each: those of one round would show."""
@@ -317,7 +325,7 @@ def test_the_page(server, tmp_path, width, dark):
         page.locator("#classes button", has_text=name).click()
         assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
         size = page.evaluate("(({width, height}) => [width, height])(document.querySelector('canvas'))")
-        assert size == [360, 240]
+        assert size == [720, 480]  # a small picture is enlarged
 
 
 def test_the_masks_of_the_page_are_the_detectors(server, tmp_path):

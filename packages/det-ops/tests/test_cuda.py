@@ -63,6 +63,13 @@ def roi_align_problem() -> Problem:
     return run, (*features, regions, image, det_ops.fpn_levels(regions), grad)
 
 
+def top_k_problem() -> Problem:
+    """Scores many of which are equal, as in half precision."""
+    generator = torch.Generator().manual_seed(5)
+    scores = torch.randn(3, 200_000, generator=generator).to(torch.bfloat16)
+    return lambda *scores: det_ops.top_k(*scores, 1000), (scores,)
+
+
 def mask_targets_problem() -> Problem:
     """Stars of 16 points, of which every eighth slot has two; and bitmaps."""
     generator = torch.Generator().manual_seed(4)
@@ -89,6 +96,7 @@ def mask_targets_problem() -> Problem:
 
 PROBLEMS = {
     "nms": nms_problem,
+    "top k": top_k_problem,
     "match": match_problem,
     "roi align": roi_align_problem,
     "mask targets": mask_targets_problem,

@@ -1,12 +1,15 @@
-"""Whether a weights file holds what was written into it, and whether a pickle can be read in reasonable time."""
+"""Whether a weights file holds what was written into it, and whether it can be read in reasonable time and memory."""
 
 import hashlib
 import os
 import pickletools
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO
+
+import numpy as np
+from torch import Tensor
 
 # What det-engine ends its checkpoints with, before the SHA-256 of everything that precedes it.
 _SEAL = b"det-engine sha256:"
@@ -14,6 +17,8 @@ _ZIP = b"PK\x03\x04"
 _MOST = 10_000_000
 _DEEPEST = 1000
 _CHANGING = ("APPEND", "SETITEM", "BUILD")
+# Times the size of a file that its content may take: archives may be compressed, and tensors share their numbers.
+_GROWTH = 16
 
 
 def is_whole(file: BinaryIO) -> bool:
@@ -27,10 +32,11 @@ def is_whole(file: BinaryIO) -> bool:
     end = max(0, file.seek(0, os.SEEK_END) - len(_SEAL) - hashlib.sha256().digest_size)
     file.seek(end)
     seal = file.read()
-    if seal.startswith(_SEAL):
-        return seal[len(_SEAL) :] == _digest(file, end)
+    sealed = seal.startswith(_SEAL)
+    if sealed and seal[len(_SEAL) :] != _digest(file, end):
+        return False
     file.seek(0)
-    return file.read(len(_ZIP)) != _ZIP or not zipfile.is_zipfile(file) or _archive_holds(file)
+    return file.read(len(_ZIP)) != _ZIP or not zipfile.is_zipfile(file) or _archive_holds(file, checked=sealed)
 
 
 def _digest(file: BinaryIO, remaining: int) -> bytes:
@@ -43,12 +49,46 @@ def _digest(file: BinaryIO, remaining: int) -> bytes:
     return digest.digest()
 
 
-def _archive_holds(file: BinaryIO) -> bool:
-    """Whether every entry has the checksum that the archive's directory names."""
+def check_size(content: Any, file: BinaryIO) -> None:
+    """Refuse content that would take much more memory than its file, once it is copied.
+
+    One number can stand for all those of a tensor, and many tensors can share theirs.
+
+    Args:
+        content: Nested dictionaries, lists and tuples of arrays and tensors; nothing in them is read.
+        file: What it was read from; left at its end.
+
+    Raises:
+        ValueError: It is refused.
+    """
+    declared, seen, waiting = 0, set(), [content]
+    while waiting:
+        value = waiting.pop()
+        if id(value) in seen:
+            continue
+        if isinstance(value, Tensor):
+            declared += value.numel() * value.element_size()
+        elif isinstance(value, np.ndarray):
+            declared += value.nbytes
+        elif isinstance(value, Mapping | list | tuple):
+            waiting += value.values() if isinstance(value, Mapping) else value
+        else:
+            continue
+        seen.add(id(value))
+    size = file.seek(0, os.SEEK_END)
+    if declared > _GROWTH * size:
+        raise ValueError(f"its {size} bytes declare tensors of {declared} bytes")
+
+
+def _archive_holds(file: BinaryIO, *, checked: bool) -> bool:
+    """Whether an archive's entries are not too large for it, and unless checked otherwise, have their checksums."""
+    size = file.seek(0, os.SEEK_END)
     try:
         with zipfile.ZipFile(file) as archive:
+            if sum(entry.file_size for entry in archive.infolist()) > _GROWTH * size:
+                return False
             # torch.serialization.set_crc32_options(False) leaves all of them 0.
-            return not any(entry.CRC for entry in archive.infolist()) or archive.testzip() is None
+            return checked or not any(entry.CRC for entry in archive.infolist()) or archive.testzip() is None
     except (zipfile.BadZipFile, zlib.error, RuntimeError, ValueError, EOFError, OverflowError):
         return False
 

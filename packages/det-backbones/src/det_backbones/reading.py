@@ -25,7 +25,7 @@ from torch import Tensor
 
 from det_backbones import unpickling
 from det_backbones.errors import WeightsError
-from det_backbones.integrity import check_pickle, is_whole
+from det_backbones.integrity import check_pickle, check_size, is_whole
 from det_backbones.wrapping import unwrap
 
 # A legacy (not zip) torch.save starts with a pickled magic number.
@@ -74,8 +74,11 @@ def read_weights(path: str | os.PathLike[str]) -> WeightsFile:
     try:
         with path.open("rb") as file:
             content = _content(file, path)
+            check_size(content, file)
     except OSError as error:
         raise WeightsError(f"The weights file {path} cannot be read ({error.strerror or error}).") from error
+    except ValueError as error:
+        raise WeightsError(_damaged(path, error)) from error
     named, metadata, unwrapped = unwrap(content)
     arrays = {}
     for name, value in named.items():

@@ -68,9 +68,7 @@ def is_whole(path: Path) -> bool:
     """
     with path.open("rb") as file:
         seal = _seal(file)
-        if seal is not None:
-            return seal == _digest(file)
-        return _archive_holds(file)
+        return (seal is None or seal == _digest(file)) and _archive_holds(file, checked=seal is not None)
 
 
 def _seal(file: BinaryIO) -> bytes | None:
@@ -92,12 +90,15 @@ def _digest(file: BinaryIO) -> bytes:
     return digest.digest()
 
 
-def _archive_holds(file: BinaryIO) -> bool:
-    """Whether every entry of a zip archive has the checksum that its directory names."""
+def _archive_holds(file: BinaryIO, *, checked: bool) -> bool:
+    """Whether a zip archive's entries fit into the file, and unless checked otherwise, have the checksums it names."""
+    size = file.seek(0, os.SEEK_END)
     try:
         with zipfile.ZipFile(file) as archive:
             entries = archive.infolist()
+            if sum(entry.file_size for entry in entries) > size:  # as those of a compressed one need not
+                return False
             # torch.serialization.set_crc32_options(False) leaves all of them 0.
-            return not any(entry.CRC for entry in entries) or archive.testzip() is None
+            return checked or not any(entry.CRC for entry in entries) or archive.testzip() is None
     except (zipfile.BadZipFile, zlib.error, RuntimeError, ValueError, EOFError, OverflowError):
         return False

@@ -195,6 +195,7 @@ def load(path: Path) -> dict[str, Any]:
         held = f"keys {', '.join(map(str, list(state)[:4]))}" if isinstance(state, dict) else type(state).__name__
         raise EngineError(f"File {path} is no checkpoint of det-engine: it holds {held}.")
     content.check_version(state, path)
+    content.check_size(state, path)
     content.check_entries(state, content.TRAINING, path)
     return state
 

@@ -18,6 +18,8 @@ from det_engine.precision import PRECISIONS
 
 VERSION = 1
 """Of the format; a file of a later one is refused."""
+_GROWTH = 16
+"""Times the size of a file that its tensors may take: some share their numbers."""
 
 Check = tuple[Callable[[Any], bool], str]
 
@@ -159,6 +161,30 @@ def check_entries(entries: Mapping[str, Any], expected: Mapping[str, Check], pat
     for name, (holds, kind) in expected.items():
         if name in entries and not holds(entries[name]):
             raise EngineError(f"Checkpoint {path} cannot be used: its entry {name!r} is not {kind}.")
+
+
+def check_size(state: Any, path: Path) -> None:
+    """Refuse tensors that would take much more memory than their file, once they are copied.
+
+    One number can stand for all those of a tensor, and many tensors can share theirs.
+
+    Raises:
+        EngineError: they would.
+        OSError: the file cannot be read.
+    """
+    declared, seen, waiting = 0, set(), [state]
+    while waiting:
+        value = waiting.pop()
+        if id(value) in seen or not isinstance(value, Tensor | Mapping | list | tuple):
+            continue
+        seen.add(id(value))
+        if isinstance(value, Tensor):
+            declared += value.numel() * value.element_size()
+        else:
+            waiting += value.values() if isinstance(value, Mapping) else value
+    size = path.stat().st_size
+    if declared > _GROWTH * size:
+        raise EngineError(f"Checkpoint {path} cannot be used: its {size} bytes declare tensors of {declared} bytes.")
 
 
 def check_present(entries: Mapping[str, Any], names: tuple[str, ...], path: Path, use: str) -> None:

@@ -8,7 +8,7 @@ from torch import Tensor
 from det_heads.coding import BoxCoder
 from det_heads.config import BoxHeadConfig
 from det_heads.soft_nms import soft_nms
-from det_ops import batched_nms
+from det_ops import batched_nms, top_k
 
 __all__ = ["select_detections"]
 
@@ -47,7 +47,7 @@ def select_detections(
     bound = count * classes
     if config.score_threshold > 0:
         bound = min(bound, math.floor(count / config.score_threshold))
-    scores, candidate = scores.topk(bound, dim=1)
+    scores, candidate = top_k(scores, bound)
     row, label = candidate // classes, candidate % classes
 
     column = row if config.class_agnostic else candidate

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from det_heads.coding import BoxCoder
 from det_heads.config import RPNConfig
-from det_ops import batched_nms
+from det_ops import batched_nms, top_k
 
 __all__ = ["Proposals", "select_proposals"]
 
@@ -108,7 +108,7 @@ def _best(logits: Tensor, deltas: Tensor, count: int, unit: str) -> tuple[Tensor
     scores = logits.permute(0, 2, 3, 1).reshape(batch, -1).float()
     if unit == "sigmoid":
         scores = scores.sigmoid()
-    scores, index = scores.topk(min(count, scores.shape[1]), dim=1)
+    scores, index = top_k(scores, min(count, scores.shape[1]))
     deltas = deltas.permute(0, 2, 3, 1).reshape(batch, -1, 4)
     return scores, deltas.gather(1, index[..., None].expand(-1, -1, 4)).float(), index
 
@@ -116,6 +116,6 @@ def _best(logits: Tensor, deltas: Tensor, count: int, unit: str) -> tuple[Tensor
 def _best_of_batch(scores: Tensor, valid: Tensor, count: int) -> Tensor:
     """Restricts validity to the ``count`` best proposals of all images together: [B, K] bool."""
     flat = torch.where(valid, scores, -torch.inf).flatten()
-    best = flat.topk(min(count, flat.shape[0])).indices
+    best = top_k(flat, min(count, flat.shape[0]))[1]
     chosen = torch.zeros_like(flat, dtype=torch.bool).scatter(0, best, True)
     return chosen.view_as(valid) & valid

@@ -69,13 +69,19 @@ def joined(found: Detections, match: Match, threshold: float) -> Detections:
 
 def _groups(found: Detections, match: Match, threshold: float) -> Iterator[list[int]]:
     """Rows that are one object: one that no better one overlaps, and those that it overlaps, best first."""
-    rows = np.arange(len(found))
-    while rows.size:
-        first, others = rows[0], rows[1:]
-        same = found.labels[others] == found.labels[first]
-        same[same] = _overlaps(found.boxes[first], found.boxes[others[same]], match) >= threshold
-        yield [int(first), *others[same].tolist()]
-        rows = others[~same]
+    boxes, labels = found.boxes.astype(np.float64), found.labels
+    # Only boxes whose left sides are near can overlap; a big picture has many that are not.
+    by_left = np.argsort(boxes[:, 0], kind="stable")
+    lefts, widest = boxes[by_left, 0], (boxes[:, 2] - boxes[:, 0]).max(initial=0)
+    begins, ends = np.searchsorted(lefts, boxes[:, 0] - widest), np.searchsorted(lefts, boxes[:, 2])
+    free = np.ones(len(found), dtype=bool)
+    for row in range(len(found)):
+        if free[row]:
+            near = np.sort(by_left[begins[row] : ends[row]])
+            near = near[free[near] & (near > row) & (labels[near] == labels[row])]
+            same = near[_overlaps(boxes[row], boxes[near], match) >= threshold]
+            free[same] = False
+            yield [row, *same.tolist()]
 
 
 def _overlaps(box: np.ndarray, boxes: np.ndarray, match: Match) -> np.ndarray:

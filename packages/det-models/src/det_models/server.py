@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from fastapi import FastAPI, HTTPException, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
+from starlette.requests import ClientDisconnect
 
 from det_coco import DataError
 from det_coco.images import header_size
@@ -78,6 +79,8 @@ def application(detector: Predictor, *, batch: int = 4, wait: float = 0.005, lim
                 found = await asyncio.wrap_future(app.state.batcher.detect(data))
         except TimeoutError:
             raise HTTPException(504, f"There was no answer within {allowed.seconds:g} seconds.") from None
+        except ClientDisconnect:
+            raise HTTPException(400, "The picture broke off.") from None
         except DataError as error:
             raise HTTPException(400, str(error)) from None
         finally:

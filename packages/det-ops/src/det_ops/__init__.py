@@ -16,6 +16,7 @@ from det_ops.paste import paste_masks, paste_to_rle
 from det_ops.rle import encode_rle
 from det_ops.roi_align import multilevel_roi_align, roi_align
 from det_ops.sampling import subsample
+from det_ops.top_k import top_k
 
 __all__ = [
     "Conv2d",
@@ -42,4 +43,5 @@ __all__ = [
     "rasterize_polygons",
     "roi_align",
     "subsample",
+    "top_k",
 ]

@@ -11,7 +11,7 @@ from torch import Tensor
 from det_heads.yolact.config import YolactConfig
 from det_heads.yolact.losses import CODING
 from det_heads.yolact.masks import scale
-from det_ops import batched_nms, decode_boxes, fast_nms
+from det_ops import batched_nms, decode_boxes, fast_nms, top_k
 
 __all__ = ["select"]
 
@@ -68,7 +68,7 @@ def _traditional(
     """Greedy per class, of every class above the threshold: as many as probabilities that sum to one can have."""
     count, classes = scores.shape[1:]
     bound = min(count * classes, math.floor(count / config.score_threshold))
-    scores, candidate = scores.flatten(1).topk(bound, 1)
+    scores, candidate = top_k(scores.flatten(1), bound)
     prior, label = candidate // classes, candidate % classes
     index, kept = batched_nms(
         boxes.gather(1, prior[..., None].expand(-1, -1, 4)),

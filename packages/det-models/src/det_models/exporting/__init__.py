@@ -85,14 +85,14 @@ def export(
     network = optimize_for_inference(source.build(), torch.device("cpu"))
     program = Program(network, model, preprocessing=preprocessing, masks=masks).eval()
     shapes = shapes_of(model, size, buckets=buckets)
-    pictures = list(calibration)
-    card: dict[str, Any] = {}
+    pictures, cards = list(calibration), []
     written: dict[tuple[int, int], Path] = {}
     for shape in shapes:
         file = path if len(shapes) == 1 else path.with_stem(f"{path.stem}-{shape[0]}x{shape[1]}")
         with plain_tensors():
-            card = _write(program, source, settings, shape, file, pictures)
+            cards.append(_write(program, source, settings, shape, file, pictures))
         written[shape] = file
+    card = json.loads(json.dumps(cards[-1]))
     card["files"] = [[*shape, file.name] for shape, file in written.items()]
     card_path(path).write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
     example_path(path).write_text(example(card, card_path(path).name), encoding="utf-8")

@@ -4,11 +4,12 @@ Nothing of it has been compiled for an NPU here.
 """
 
 from pathlib import Path
-from typing import Any
-
-import onnx_ir as ir
+from typing import TYPE_CHECKING, Any, cast
 
 from det_models.errors import OptionError
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
 __all__ = ["OPERATORS", "atc_command", "prepare"]
 
@@ -36,7 +37,7 @@ _ARITHMETIC = ("Add", "Sub", "Mul", "Div", "Mod", "Neg", "Max", "Min", "Equal", 
 """What int32 does as well as int64: indices and classes are below 2^31."""
 
 
-def prepare(model: ir.Model) -> None:
+def prepare(model: "ir.Model") -> None:
     """Compute in int32 what a graph computes in int64.
 
     Raises:
@@ -53,19 +54,21 @@ def prepare(model: ir.Model) -> None:
             _narrow(model.graph, node)
 
 
-def _narrow(graph: Any, node: ir.Node) -> None:
+def _narrow(graph: Any, node: "ir.Node") -> None:
     """Put casts around a node that computes in int64."""
+    import onnx_ir as ir  # of the extra `onnx`, which who does not export need not have
+
     wide = [
         number for number, value in enumerate(node.inputs) if value is not None and value.dtype == ir.DataType.INT64
     ]
     if not wide:
         return
     for number in wide:
-        value: Any = node.inputs[number]
-        cast = ir.node("Cast", [value], {"to": ir.DataType.INT32})
-        cast.outputs[0].dtype, cast.outputs[0].shape = ir.DataType.INT32, value.shape
-        graph.insert_before(node, cast)
-        node.replace_input_with(number, cast.outputs[0])
+        value = cast("ir.Value", node.inputs[number])
+        narrow = ir.node("Cast", [value], {"to": ir.DataType.INT32})
+        narrow.outputs[0].dtype, narrow.outputs[0].shape = ir.DataType.INT32, value.shape
+        graph.insert_before(node, narrow)
+        node.replace_input_with(number, narrow.outputs[0])
     (output,) = node.outputs
     if output.dtype != ir.DataType.INT64:
         return

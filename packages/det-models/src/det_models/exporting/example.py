@@ -51,7 +51,7 @@ _RUNTIMES = {
         "numpy, torch and det-ops",
         "\nimport det_ops  # noqa: F401 - its operators are in the file\nimport numpy as np\nimport torch\n",
         'program = torch.export.load("{file}").module()\ncard = json.load(open("{card}"))',
-        "found = {{k: v.numpy() for k, v in program(**{{k: torch.from_numpy(v) for k, v in feed.items()}}).items()}}",
+        "found = {{k: v.numpy() for k, v in program(*map(torch.from_numpy, feed.values())).items()}}",
     ),
     "aoti": (
         "numpy, torch and det-ops",

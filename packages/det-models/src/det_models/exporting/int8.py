@@ -107,7 +107,8 @@ def parts_of(graph: Path) -> dict[str, list[str]]:
             names = [name.strip(" '[]") for name in scopes.split(",")]
             module = next((name for name in reversed(names) if name.startswith("network.")), "network.other")
             keys = module.removeprefix("network.").split(".")
-            parts.setdefault(".".join(keys[: 3 if keys[0] == "backbone" else 1]), []).append(node.name)
+            depth = {"backbone": 2, "backbone.body": 3}.get(".".join(keys[:2]), 2 if keys[0] == "backbone" else 1)
+            parts.setdefault(".".join(keys[:depth]), []).append(node.name)
     return parts
 
 

@@ -59,7 +59,8 @@ def write_onnx(
         table = translations()
     except ImportError as error:
         raise missing_extra("onnx", "writes ONNX") from error
-    named = {node.target for node in exported.graph.nodes}
+    graphs = [module.graph for module in exported.graph_module.modules() if isinstance(module, torch.fx.GraphModule)]
+    named = {node.target for graph in graphs for node in graph.nodes}
     composed = {entry: reference for entry, reference in decompositions().items() if entry in named}
     if composed:  # each tracing takes as long as the first
         with torch.no_grad():

@@ -26,5 +26,21 @@ def write_openvino(onnx: Path, path: Path, *, metadata: Mapping[str, Any]) -> No
     except ImportError as error:
         raise missing_extra("openvino", "writes and runs OpenVINO's models") from error
     model = openvino.convert_model(onnx)
+    _order_equals(model)
     model.set_rt_info(json.dumps(metadata), "det")
     openvino.save_model(model, path, compress_to_fp16=metadata["precision"] == "fp16")
+
+
+def _order_equals(model: Any) -> None:
+    """Let the lower index go first among equal elements, which ONNX says and OpenVINO's reading of it forgets."""
+    from openvino import opset15
+
+    for node in model.get_ops():
+        if node.get_type_name() != "TopK":
+            continue
+        given = node.get_attributes()
+        values, count = (node.input_value(number) for number in range(2))
+        options = {"index_element_type": given["index_element_type"], "stable": True}
+        stable = opset15.topk(values, count, given["axis"], given["mode"], "value", **options)
+        for number in range(2):
+            node.output(number).replace(stable.output(number))

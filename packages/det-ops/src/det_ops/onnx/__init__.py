@@ -7,6 +7,7 @@ without NonZero, Loop, If, NonMaxSuppression.
 
 from collections.abc import Callable
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -15,8 +16,6 @@ from det_ops._operator import OPERATORS
 
 __all__ = ["decompositions", "translations"]
 
-_TRANSLATED = ("nms", "multilevel_roi_align", "convolution_rows", "mask_logits_rows", "deform_conv2d")
-
 
 def translations() -> dict[Any, Callable[..., Any]]:
     """Functions that translate operators: what `torch.onnx.export` takes as `custom_translation_table`.
@@ -24,7 +23,7 @@ def translations() -> dict[Any, Callable[..., Any]]:
     Raises:
         ImportError: `onnxscript` is not installed.
     """
-    table = {_entry(name): getattr(import_module(f"{__name__}.{OPERATORS[name].module}"), name) for name in _TRANSLATED}
+    table = {_entry(name): translation for name in OPERATORS if (translation := _translation(name)) is not None}
     plain = import_module(f"{__name__}.aten")
     return {
         **table,
@@ -36,7 +35,12 @@ def translations() -> dict[Any, Callable[..., Any]]:
 
 def decompositions() -> dict[Any, Callable[..., Any]]:
     """References of the other operators: what `ExportedProgram.run_decompositions` takes."""
-    return {_entry(name): found.reference for name, found in OPERATORS.items() if name not in _TRANSLATED}
+    return {_entry(name): found.reference for name, found in OPERATORS.items() if _translation(name) is None}
+
+
+def _translation(name: str) -> Callable[..., Any] | None:
+    module = f"{__name__}.{OPERATORS[name].module}"
+    return None if find_spec(module) is None else getattr(import_module(module), name, None)
 
 
 def _entry(name: str) -> Any:

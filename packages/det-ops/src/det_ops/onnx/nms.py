@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from det_ops.onnx.values import constant, flattened, op, unflattened
+from det_ops.onnx.values import FLOAT, INT64, constant, flattened, op, unflattened
 from det_ops.reference.nms import ROWS_AT_ONCE, STEP, float32_floor
 
 NODES_PER_ROUND = 22
@@ -30,16 +30,16 @@ def nms(
     count = boxes.shape[-2]
     threshold = float32_floor(iou_threshold)
     # The element with the lower index goes first among equals: ONNX defines it so.
-    scores_sorted, order = op.TopK(flattened(scores, 1), [count], axis=1)
+    _, order = op.TopK(flattened(scores, 1), [count], axis=1)
     corners = op.Transpose(flattened(boxes, 2), perm=[0, 2, 1])  # [L, 4, N]
     across = op.Tile(op.Unsqueeze(order, [1]), [1, 4, 1])  # [L, 4, N]
     corners = op.GatherElements(corners, across, axis=2)
     if groups is not None:
         groups = op.GatherElements(flattened(groups, 1), order, axis=1)
     if valid is None:
-        alive = op.Add(op.Mul(op.Cast(scores_sorted, to=1), 0.0), 1.0)
+        alive = op.Cast(op.Less(order, count), to=FLOAT)  # all of them
     else:
-        alive = op.Cast(op.GatherElements(flattened(valid, 1), order, axis=1), to=1)
+        alive = op.Cast(op.GatherElements(flattened(valid, 1), order, axis=1), to=FLOAT)
     if NODES_PER_ROUND * max_output < NODES_PER_BOX * count:
         place, kept = _by_rounds(corners, groups, alive, count, threshold, max_output, offset)
     else:
@@ -78,20 +78,19 @@ def _by_rounds(
     for _ in range(max_output):
         first = op.ReduceMax(keys, [2], keepdims=1)  # [L, 1, 1]
         best.append(first)
-        place = op.Cast(op.Sub(float(count), op.Max(first, 1.0)), to=7)
+        place = op.Cast(op.Sub(float(count), op.Max(first, 1.0)), to=INT64)
         one = op.GatherElements(corners, op.Tile(place, [1, 4, 1]), axis=2)  # [L, 4, 1]
         own_low, own_high = op.Split(one, axis=1, num_outputs=2)
         sides = op.Sub(op.Min(high, own_high), op.Max(low, own_low))
         if offset:
             sides = op.Add(sides, offset)
         inside = _product(op.Relu(sides))
-        union = op.Sub(op.Add(areas(own_low, own_high, offset), size), inside)
-        strike = op.Greater(op.Div(inside, union), threshold)
+        strike = _above(inside, op.Add(areas(own_low, own_high, offset), size), threshold)
         if groups is not None:
             strike = op.And(strike, op.Equal(groups, op.GatherElements(groups, place, axis=2)))
         keys = op.Where(op.Or(strike, op.Equal(keys, first)), 0.0, keys)
     found = op.Squeeze(op.Concat(*best, axis=2), [1])  # [L, K]
-    place = op.Cast(op.Sub(float(count), op.Max(found, 1.0)), to=7)
+    place = op.Cast(op.Sub(float(count), op.Max(found, 1.0)), to=INT64)
     return place, op.Greater(found, 0.0)
 
 
@@ -106,11 +105,11 @@ def _by_scan(
     for start in range(0, count, ROWS_AT_ONCE):
         end = min(start + ROWS_AT_ONCE, count)
         lows, highs, sizes = (_part(values, 2, 0, end - start) for values in (low, high, size))
-        strikes = _strikes(lows, highs, sizes, low, high, size, threshold, offset)  # [L, R, N - start]
+        strikes = overlaps(lows, highs, sizes, low, high, size, threshold, offset)  # [L, R, N - start]
         if groups is not None:
             own = op.Unsqueeze(_part(groups, 1, 0, end - start), [2])
             strikes = op.And(strikes, op.Equal(own, op.Unsqueeze(groups, [1])))
-        strikes = op.Cast(strikes, to=1)
+        strikes = op.Cast(strikes, to=FLOAT)
         among = op.Mul(_part(strikes, 2, 0, end - start), constant(np.triu(np.ones((end - start,) * 2, np.float32), 1)))
         stay = _settled(_part(later, 2, 0, end - start), among, end - start)  # [L, 1, R]
         settled.append(stay)
@@ -127,7 +126,7 @@ def _by_scan(
     return place, op.Greater(found, 0.0)
 
 
-def _strikes(
+def overlaps(
     low: Any, high: Any, size: Any, all_low: Any, all_high: Any, all_size: Any, threshold: float, offset: float
 ) -> Any:
     """Whether boxes overlap others too much: bool `[L, R, N]`, of corners `[L, 2, R]` and `[L, 2, N]`."""
@@ -138,7 +137,18 @@ def _strikes(
         sides = op.Add(sides, offset)
     inside = op.Squeeze(_product(op.Relu(sides)), [1])
     size = op.Transpose(size, perm=[0, 2, 1])  # [L, R, 1]
-    return op.Greater(op.Div(inside, op.Sub(op.Add(size, all_size), inside)), threshold)
+    return _above(inside, op.Add(size, all_size), threshold)
+
+
+def _above(inside: Any, both: Any, threshold: float) -> Any:
+    """Whether the shared area of two boxes, over that of their union, is above a threshold.
+
+    0 / 0, of boxes without extent, is not; but some runtimes find NaN greater than a number.
+    """
+    union = op.Sub(both, inside)
+    if threshold >= 0:
+        union = op.Max(union, float(np.finfo(np.float32).tiny))
+    return op.Greater(op.Div(inside, union), threshold)
 
 
 def _settled(alive: Any, strikes: Any, rows: int) -> Any:
@@ -160,7 +170,7 @@ def _settled(alive: Any, strikes: Any, rows: int) -> Any:
     powers = constant((2.0 ** np.arange(STEP, dtype=np.float32))[:, None])  # [8, 1]
     settled = []
     for step in range(steps):
-        number = op.Cast(op.MatMul(_part(alive, 2, 0, STEP), powers), to=7)  # [L, 1, 1]
+        number = op.Cast(op.MatMul(_part(alive, 2, 0, STEP), powers), to=INT64)  # [L, 1, 1]
         own = op.Squeeze(_part(table, 1, step, step + 1), [1])  # [L, 256, 8]
         stay = op.GatherElements(own, op.Tile(number, [1, 1, STEP]), axis=1)  # [L, 1, 8]
         settled.append(stay)

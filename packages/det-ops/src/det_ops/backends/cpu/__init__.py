@@ -41,6 +41,7 @@ BACKEND = Backend(
         "paste_to_rle": "run lengths without the image; threads over masks",
         "rasterize_polygons": "a bit per row, a toggle per crossing; threads over regions",
         "sample": "one pass over the keys; threads over images",
+        "top_k": "PyTorch's, of keys of which no two are equal; float64: reference",
     },
 )
 

@@ -22,5 +22,6 @@ BACKEND = Backend(
         "multilevel_roi_align": "one launch for all levels, merged samples, float32 sums; float64: reference",
         "nms": "a bit per pair, scanned by one program per image; float64: reference",
         "rasterize_polygons": "the edges of the own instance alone; float64: reference",
+        "top_k": "PyTorch's, of keys of which no two are equal; float64: reference",
     },
 )
