@@ -87,11 +87,18 @@ def open_detector(app: App, path: Path, recipe: str | None = None) -> Weights:
 
 
 def open_start(weights: str | None) -> Weights | None:
-    """What a training starts from, where `--weights` names a file or the folder of a run."""
+    """What a training starts from, where `--weights` names a file or the folder of a run.
+
+    Raises:
+        WeightsError, CheckpointError: it cannot be read, or is an exported file, which can only be run.
+    """
     if weights is None or weights == "none" or (weights in WEIGHTS and not Path(weights).exists()):
         return None
     known = Path(weights).is_dir() or find_published(weights) is not None
-    return open_weights(weights if known else find_weights(weights))
+    found = open_weights(weights if known else find_weights(weights))
+    if found.kind == "exported":
+        found.report()  # which says what to name instead
+    return found
 
 
 def adopt(app: App[R], recipe: R, weights: Weights | None, *, some: bool = False) -> tuple[R, list[str]]:
