@@ -57,8 +57,7 @@ def assemble(folder: Path, pictures: Path) -> None:
         shutil.copy(script, _made(folder / "findings") / script.name)
     for name in PACKAGES:
         _write(folder / "api" / f"{_module(name)}.md", api_page(name))
-    for drawn in (ROOT / "docs" / "pictures", pictures):
-        shutil.copytree(drawn, folder / "pictures", dirs_exist_ok=True)
+    shutil.copytree(pictures, folder / "pictures", dirs_exist_ok=True)
     shutil.copy(Path(__file__).with_name("site.css"), folder)
 
 
