@@ -27,8 +27,12 @@ for version in 6.2.0 7.0.0; do
     "$folder/$version/bin/pip" install --quiet --disable-pip-version-check twine==$version packaging==26.4
 done
 "$folder/7.0.0/bin/pip" wheel --quiet --disable-pip-version-check --no-deps --wheel-dir "$folder/dist" "$folder/package"
-wheel="$folder/dist/example-1.0-py3-none-any.whl"
-python3 -c "import sys, zipfile; print(zipfile.ZipFile(sys.argv[1]).read('example-1.0.dist-info/METADATA').decode().splitlines()[0])" "$wheel"
+wheel=$(echo "$folder"/dist/example-*.whl)
+python3 -c "
+import sys, zipfile
+wheel = zipfile.ZipFile(sys.argv[1])
+name = next(name for name in wheel.namelist() if name.endswith('METADATA'))
+print(wheel.read(name).decode().splitlines()[0])" "$wheel"
 refused=0 passed=0
 for version in 6.2.0 7.0.0; do
     echo "twine $version:"

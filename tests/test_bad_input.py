@@ -114,7 +114,7 @@ def test_truncated_json(refuse_data, data):
         ('{"images": [], "annotations": []}', "the key 'categories' is missing"),
         ('{"shapes": []}', "the key 'images' is missing"),
         ("<annotation/>", "not valid JSON"),
-        ("", "truncated"),
+        ("", "is empty"),
     ],
 )
 def test_json_that_is_not_coco(text, says, refuse_data, data):
@@ -124,8 +124,9 @@ def test_json_that_is_not_coco(text, says, refuse_data, data):
 
 
 def test_a_field_that_is_missing_or_of_another_type(refuse_data, data):
-    file = edit(data, lambda content: content["images"][1].pop("height"))
-    assert "has no 'height'" in refuse_data(file)
+    file = edit(data, lambda content: content["annotations"][1].pop("category_id"))
+    assert "has no 'category_id'" in refuse_data(file)
+    edit(data, lambda content: content["annotations"][1].update(category_id=1))
     edit(data, lambda content: content["images"][1].update(height="tall"))
     assert "'height'" in refuse_data(file, "tall")
 
@@ -242,7 +243,8 @@ def test_more_objects_than_slots(refuse_data, data, tmp_path, caplog):
     images = sum(count == most for count in counts.values())
     logged = [record.getMessage() for record in caplog.records if "left out" in record.getMessage()]
     assert len(logged) == 1
-    assert f"{images} objects in {images} images" in logged[0]
+    plural = "s" * (images > 1)
+    assert f"{images} object{plural} in {images} image{plural} with more than fits" in logged[0]
 
 
 def test_resuming_on_data_that_changed(refuse, data, tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import traceback
 import urllib.error
@@ -16,6 +17,8 @@ from PIL import Image
 import apps.common.train as train_command
 from apps.common.benchmark import FIRST as BENCHMARK_FIRST
 from apps.common.config import TwoStageRecipe, from_dict
+from apps.common.evaluate import FIRST as EVALUATE_FIRST
+from apps.common.predict import FIRST as PREDICT_FIRST
 from det_engine import checkpoint
 from det_heads import TwoStageDetector
 from testing import ROOT
@@ -94,6 +97,17 @@ def test_the_way_from_the_command_to_the_model_is_short(shapes, tmp_path, monkey
     names = [frame.name for frame in ways[0]]
     assert names[0] == "main"
     assert len(names) <= 8, names
+
+
+def test_help_of_the_commands_that_use_a_detector_is_short_too(capsys):
+    for command, first in (("eval", EVALUATE_FIRST), ("predict", PREDICT_FIRST)):
+        assert call("mask_rcnn", command, "--help") == 0
+        short = capsys.readouterr().out
+        assert all(f"{option} " in short for option in first)
+        assert len(re.findall(r"^. --", short, flags=re.MULTILINE)) == len(first) == 10
+        assert "--precision" not in short
+        assert call("mask_rcnn", command, "--help", "general") == 0
+        assert "--precision" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("command", "first"), [("train", train_command.FIRST), ("benchmark", BENCHMARK_FIRST)])

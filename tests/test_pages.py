@@ -21,7 +21,9 @@ from testing.readmes import run_blocks
 from testing.trained import write_example
 
 PAGES = [*sorted((ROOT / "docs").rglob("*.md")), ROOT / "README.md", *sorted((ROOT / "apps").glob("*/README.md"))]
-LINE = re.compile(r"^(?: {4}|\$ )(?:hatch run(?: -q)? apps/|python -m apps\.)(\w+) ?([^#>\n]*)", flags=re.MULTILINE)
+LINE = re.compile(
+    r"^(?: {4}|\$ )(?:hatch run(?: -q)? apps/|python -m apps\.)(\w+) ?((?:[^#>\\\n]|\\\n)*)", flags=re.MULTILINE
+)
 SHOWN = re.compile(r"^\$ hatch run apps/(\w+) (.*)\n((?:.*\n)*?)```", flags=re.MULTILINE)
 RUN = [ROOT / "docs" / f"{name}.md" for name in ("index", "train", "use", "questions")]
 APART = ("--nproc", "detectron2/")  # processes of their own, and downloads: they are tested elsewhere
@@ -30,7 +32,11 @@ APART = ("--nproc", "detectron2/")  # processes of their own, and downloads: the
 def commands(page: Path, *, to_type: bool = False) -> list[tuple[str, list[str]]]:
     """App and arguments of each command of a page, or of those alone that it shows without what they print."""
     found = LINE.finditer(page.read_text(encoding="utf-8"))
-    return [(line[1], shlex.split(line[2])) for line in found if not (to_type and line[0].startswith("$"))]
+    return [
+        (line[1], shlex.split(line[2].replace("\\\n", " ")))
+        for line in found
+        if not (to_type and line[0].startswith("$"))
+    ]
 
 
 @pytest.fixture(scope="module")

@@ -44,6 +44,9 @@ def test_links_of_the_repository_become_those_of_the_site(tool, tmp_path):
     assert "](../../" not in batch
     first = pages._linked("[a](data.md#x) [b](../packages/det-ops/README.md) [c](../LICENSE)", "docs/use.md", "use.md")
     assert first == "[a](data.md#x) [b](parts/det-ops.md) c"
+    picture = pages._linked("![a](../../docs/pictures/x.png)", "packages/det-ops/README.md", "parts/det-ops.md")
+    assert picture == "![a](../pictures/x.png)"
+    assert pages._linked("<!-- ![a](pictures/x.png) -->", "docs/use.md", "use.md") == "![a](pictures/x.png)"
     with pytest.raises(SystemExit, match=r"links to nowhere\.md"):
         pages._linked("[a](nowhere.md)", "docs/use.md", "use.md")
     assert "`[a](nowhere.md)`" not in first

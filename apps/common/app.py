@@ -5,6 +5,8 @@ from dataclasses import dataclass, replace
 from typing import Generic
 
 from apps.common.config import R
+from det_coco import CocoIndex
+from det_coco.sampler import class_counts
 from det_engine.cli import UsageError
 from det_heads import YolactConfig
 from det_models import Detector, DetectorConfig, build
@@ -52,6 +54,18 @@ def app_of(detector: DetectorConfig | YolactConfig) -> str:
     if detector.cascade is not None:
         return "cascade_rcnn"
     return "mask_rcnn" if detector.branches else "faster_rcnn"
+
+
+def with_counts(recipe: R, index: CocoIndex) -> R:
+    """The recipe with the classes' numbers of objects and images, where its loss depends on them and has none yet."""
+    if not isinstance(recipe.detector, DetectorConfig):
+        return recipe
+    box = recipe.detector.box
+    if not box.classification.needs_counts or box.classification.object_counts:
+        return recipe
+    objects, images = class_counts(index)
+    counted = replace(box.classification, object_counts=tuple(objects), image_counts=tuple(images))
+    return replace(recipe, detector=replace(recipe.detector, box=replace(box, classification=counted)))
 
 
 def with_classes(recipe: R, num_classes: int) -> R:

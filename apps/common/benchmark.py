@@ -11,7 +11,7 @@ from typing import Annotated, cast
 import torch
 import tyro
 
-from apps.common.app import App, with_classes
+from apps.common.app import App, with_classes, with_counts
 from apps.common.benchmark_files import EXPORTED, benchmark_files, files_named
 from apps.common.config import Recipe, at_least
 from apps.common.data import evaluation_loader, training_batches
@@ -83,7 +83,7 @@ def benchmark(app: App, args: list[str]) -> None:
     default = BenchmarkOptions(recipe=recipe.name, config=recipe)
     options = override(default, rest, f"apps/{app.name} benchmark", benchmark.__doc__, FIRST)
     device = resolve_device(options.device)
-    with distributed.processes(device):
+    with distributed.processes(device, options.config.train.hang_seconds):
         _benchmark(app, options, device, found)
 
 
@@ -98,7 +98,8 @@ def _benchmark(app: App, options: BenchmarkOptions, device: torch.device, weight
             f"{options.weights} knows {classes} classes and {splits.root} has {splits.train.num_classes}; "
             "measure on data with at most as many."
         )
-    recipe = with_classes(recipe, classes or splits.train.num_classes).resolved()
+    recipe = with_classes(recipe, classes or splits.train.num_classes)
+    recipe = (recipe if classes else with_counts(recipe, splits.train)).resolved()
     seed_all(recipe.train.seed)
     model = app.network(recipe)
     with distributed.main_first():

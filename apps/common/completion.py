@@ -5,6 +5,7 @@ from collections.abc import Iterable
 import tyro
 
 from apps.common.app import App
+from apps.common.augmentations import AugmentationsOptions
 from apps.common.benchmark import BenchmarkOptions
 from apps.common.check import CheckOptions
 from apps.common.convert import ConvertOptions
@@ -64,12 +65,13 @@ def show_completion(app: App, args: list[str], commands: Iterable[str]) -> None:
 
 
 def options_of(app: App) -> dict[str, list[str]]:
-    """The options of an app's commands; of training and benchmark those of its first recipe."""
+    """The options of an app's commands; of those that take a recipe's fields those of its first."""
     recipe = next(iter(app.recipes.values()))()
     options = {
         "train": TrainOptions(recipe=recipe.name, values=recipe),
         "eval": EvalOptions(weights=tyro.MISSING),
         "predict": PredictOptions(inputs=(), weights=tyro.MISSING),
+        "augmentations": AugmentationsOptions(recipe=recipe.name, values=recipe),
         "benchmark": BenchmarkOptions(recipe=recipe.name, config=recipe),
         "check": CheckOptions(recipe=recipe.name),
         "convert": ConvertOptions(out=tyro.MISSING, weights=tyro.MISSING, to=tyro.MISSING),

@@ -33,6 +33,9 @@ class LoadingConfig:
     """Leave images without a usable object out of training."""
     min_keypoints: int = 0
     """Leave images with fewer labelled keypoints out of training."""
+    repeat_threshold: float = 0.0
+    """Share of images below which those of a class are repeated, up to the root of how far it is below (LVIS: 0.001);
+    0: every image is used once per epoch."""
     exif: bool = True
     """Turn pictures upright as their EXIF orientation says; False where they were annotated as they are stored."""
     workers: int = 2
@@ -50,6 +53,8 @@ class LoadingConfig:
         at_least(self, batch=1, max_instances=1, min_keypoints=0, workers=0)
         if not 0 <= self.flip <= 1:
             raise ValueError(f"flip must be a probability between 0 and 1, got {self.flip}")
+        if not 0 <= self.repeat_threshold <= 1:
+            raise ValueError(f"repeat_threshold must be a share between 0 and 1, got {self.repeat_threshold}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -30,6 +30,7 @@ def training_loader(recipe: Recipe, index: CocoIndex, start: int, *, pin_memory:
         pin_memory=pin_memory,
         filter_empty=data.filter_empty,
         min_keypoints=data.min_keypoints,
+        repeat_threshold=data.repeat_threshold,
         grouping=grouping(recipe.test_resize(), recipe.batch_shape().buckets),
     )
 

@@ -12,7 +12,7 @@ from apps.common.app import App
 from apps.common.weights import open_detector
 from det_coco import CocoIndex
 from det_engine import EngineError, Precision
-from det_models import Predictor, Tiling, Weights
+from det_models import Predictor, Tiling, Views, Weights
 from det_models.categories import reported
 
 
@@ -54,6 +54,27 @@ class DetectorOptions:
     tile_match: Literal["ios", "iou"] | None = None
     """Overlap by which they are of one object: by default ios, intersection over the smaller area, or iou."""
 
+    tta: bool = False
+    """Test-time augmentation: look at each picture in several sizes, and mirrored."""
+    tta_sizes: tuple[int, ...] = ()
+    """Lengths of the shorter side for that, in pixels; by default nine, from half of the usual to one and a half."""
+
+    @property
+    def looks(self) -> dict[str, Any]:
+        """How pictures are looked at, if not once each: arguments of :meth:`Predictor.predict`.
+
+        Raises:
+            OptionError, ValueError: the options make no sense.
+        """
+        if self.tta_sizes and not self.tta:
+            raise ValueError("tta_sizes are of test-time augmentation, which tta asks for")
+        if min(self.tta_sizes, default=1) < 1:
+            raise ValueError(f"tta_sizes must be at least 1, got {min(self.tta_sizes)}")
+        views, tiling = Views(sizes=self.tta_sizes) if self.tta else None, self.tiling
+        if views and tiling:
+            raise ValueError("tta cannot be had together with tile")
+        return {"tta": views} if views else {"tile": tiling} if tiling else {}
+
     @property
     def tiling(self) -> Tiling | None:
         """The tiles, where there are some.
@@ -71,7 +92,7 @@ class DetectorOptions:
         return None
 
     def __post_init__(self) -> None:
-        self.tiling  # noqa: B018 - refuses what makes no sense
+        self.looks  # noqa: B018 - refuses what makes no sense
         if self.batch is not None and self.batch < 1:
             raise ValueError(f"batch must be at least 1, got {self.batch}")
         if len(self.size) > 2:

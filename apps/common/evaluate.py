@@ -33,7 +33,7 @@ from det_engine import RunDirectory, distributed, resolve_device
 from det_engine.options import override
 from det_engine.stages import stage
 from det_models import Detections as Found
-from det_models import Predictor, Tiling
+from det_models import Predictor
 
 _COCO_LIMIT, _LVIS_LIMIT = 100, 300
 """Detections of an image that count."""
@@ -51,7 +51,7 @@ class Evaluator:
         min_score: leave out what has a lower score.
         protocol: thresholds and sizes; the classes are the detector's, and so is the limit of detections that count
             where it gives more than 100.
-        tiling: how images are looked at in tiles, if they are.
+        looks: how images are looked at, if not once each: arguments of `Predictor.predict`.
 
     Attributes:
         protocol: the rules of the last call, classes and limit included.
@@ -67,9 +67,9 @@ class Evaluator:
         workers: int,
         min_score: float = 0.0,
         protocol: Protocol | None = None,
-        tiling: Tiling | None = None,
+        looks: Mapping[str, Any] | None = None,
     ) -> None:
-        self.tiling = tiling
+        self.looks = looks or {}
         self.detector, self.index, self.workers, self.min_score = detector, index, workers, min_score
         self.rules = self.protocol = protocol or Protocol()
         self.detections = Detections.concatenate(())
@@ -91,7 +91,7 @@ class Evaluator:
     def _detect(self, detector: Predictor) -> Iterator[Detections]:
         """Detections of this process's images, image by image."""
         with stage("detecting", len(self.index)) as advance:
-            for identifiers, results in self._in_batches(detector) if self.tiling is None else self._in_tiles(detector):
+            for identifiers, results in self._one_by_one(detector) if self.looks else self._in_batches(detector):
                 for identifier, found in zip(identifiers, results, strict=True):
                     if identifier >= 0:  # the others fill up the last batch
                         yield found[found.scores >= self.min_score].to_arrays(identifier)
@@ -110,10 +110,10 @@ class Evaluator:
             sizes = [self.index.image_size(i) if i >= 0 else (1, 1) for i in identifiers]
             yield identifiers, detector.detect(batch, sizes)
 
-    def _in_tiles(self, detector: Predictor) -> Iterator[tuple[list[int], list[Found]]]:
-        """Image by image, since each is several batches."""
+    def _one_by_one(self, detector: Predictor) -> Iterator[tuple[list[int], list[Found]]]:
+        """Those of which each is several batches."""
         positions = range(distributed.rank(), len(self.index), distributed.world_size())
-        results = detector.predict(map(self.index.image, positions), tile=self.tiling)
+        results = detector.predict(map(self.index.image, positions), **self.looks)
         for position, found in zip(positions, results, strict=True):
             yield [int(self.index.image_ids[position])], [found]
 
@@ -185,13 +185,15 @@ class EvalOptions(DetectorOptions):
     """Directory for results, predictions and pictures; by default runs/<app>/eval-<time>."""
     nproc: int = 1
     """Processes on this machine that share the images, each with its own device."""
+    hang_seconds: float = 900.0
+    """Without a sign of life of any process for so long, the evaluation is ended, and who hangs is named."""
     pictures: int = 8
     """Images drawn beside the truth."""
 
     def __post_init__(self) -> None:
         DetectorOptions.__post_init__(self)
         check_score(self.min_score)
-        at_least(self, pictures=0)
+        at_least(self, pictures=0, hang_seconds=1)
         self.protocol()
 
     def protocol(self) -> Protocol:
@@ -204,11 +206,26 @@ class EvalOptions(DetectorOptions):
         return Protocol(**{name: value for name, value in given.items() if value})
 
 
+FIRST = (
+    "--weights",
+    "--data",
+    "--split",
+    "--output",
+    "--per-class",
+    "--classes",
+    "--size",
+    "--max-detections",
+    "--device",
+    "--nproc",
+)
+"""What people set most, which the help begins with."""
+
+
 def evaluate(app: App, args: list[str]) -> None:
     """Evaluate a checkpoint on a split: box and mask AP."""
-    options = override(EvalOptions(weights=tyro.MISSING), args, f"apps/{app.name} eval", evaluate.__doc__)
+    options = override(EvalOptions(weights=tyro.MISSING), args, f"apps/{app.name} eval", evaluate.__doc__, FIRST)
     device = resolve_device(options.device)
-    with distributed.processes(device):
+    with distributed.processes(device, options.hang_seconds):
         _evaluate(app, options, device)
 
 
@@ -229,7 +246,7 @@ def _evaluate(app: App, options: EvalOptions, device: torch.device) -> None:
         workers=workers,
         min_score=options.min_score,
         protocol=options.protocol(),
-        tiling=options.tiling,
+        looks=options.looks,
     )
     began = time.perf_counter()
     evaluator()

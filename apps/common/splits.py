@@ -159,6 +159,7 @@ def _counted(count: int, noun: str) -> str:
 
 def _relative(path: Path, root: Path | None) -> str:
     """The path as seen from the data set, or else from here, where it lies in one of them."""
+    root = root.parent if root is not None and root.is_file() else root
     within = next((place for place in (root, Path.cwd()) if place and path.is_relative_to(place)), None)
     return str(path if within is None else path.relative_to(within))
 

@@ -14,7 +14,7 @@ import torch
 import tyro
 
 import det_engine
-from apps.common.app import App, with_classes
+from apps.common.app import App, with_classes, with_counts
 from apps.common.config import Recipe, at_least
 from apps.common.consequences import HABITS, fitted_schedule, fitted_sizes, without_frozen
 from apps.common.data import training_batches, validation_loader
@@ -208,7 +208,8 @@ def _open(job: _Job) -> tuple[Splits, Recipe]:
     print(job.line)
     if job.device.type == "cpu" and job.recipe.train.precision == "fp16":
         print("Note: CPUs have no fast fp16 convolutions; --train.precision bf16 is the fast one here.")
-    return splits, with_classes(job.recipe, splits.train.num_classes).resolved()
+    recipe = with_counts(with_classes(job.recipe, splits.train.num_classes), splits.train)
+    return splits, recipe.resolved()
 
 
 def _build(app: App, job: _Job, recipe: Recipe, start: Weights | None) -> Detector:

@@ -16,7 +16,7 @@ from det_engine import EngineError
 from det_engine.cli import UsageError, unknown
 from det_models import CheckpointError, Detector, Weights, find_published, open_weights
 from det_models.adopting import changes
-from det_models.checkpoints import Checkpoint, ClassCountError
+from det_models.checkpoints import ArchitectureError, Checkpoint, ClassCountError
 
 
 def describe(
@@ -169,6 +169,8 @@ def initialize(
         report = weights.fill(model, drop_class_head=drop_class_head, drop_mismatched=drop_mismatched, parts=parts)
     except ClassCountError as error:
         raise ClassCountError(f"{error} To do so, train with --drop-class-head True.") from error
+    except ArchitectureError as error:
+        raise ArchitectureError(f"{error} To take what fits, train with --drop-mismatched True.") from error
     if weights.kind == "run" and not (report.dropped or parts):
         return f"Weights: {path} ({weights})."
     return f"Weights: {path} ({weights})\n{report}"

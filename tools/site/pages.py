@@ -25,7 +25,10 @@ PLACES = {
 }  # fmt: skip
 """Where pages of the repository are on the site; links to its read-me lead to the first page."""
 
-_LINK = re.compile(r"(?<!!)\[([^\]]+)\]\(([^()\s]+)\)")
+_LINK = re.compile(r"(!?)\[([^\]]+)\]\(([^()\s]+)\)")
+
+_MADE = re.compile(r"<!-- (!\[[^\]]*\]\([^)]*\)) -->")
+"""A picture that the build makes, so that the repository's own page has a comment in its place."""
 
 
 def assemble(folder: Path, pictures: Path) -> None:
@@ -35,6 +38,7 @@ def assemble(folder: Path, pictures: Path) -> None:
         folder: New.
         pictures: What was drawn for them.
     """
+    shutil.copytree(ROOT / "docs", folder, ignore=shutil.ignore_patterns("*.md"))  # pictures
     for source, place in PLACES.items():
         if source in ("README.md", "findings"):
             continue
@@ -82,18 +86,19 @@ def _linked(text: str, source: str, place: str) -> str:
     here = (ROOT / source).parent
 
     def link(found: re.Match[str]) -> str:
-        label, target = found[1], found[2]
+        label, target = found[2], found[3]
         if re.match(r"[a-z]+:|#", target):
             return found[0]
         file, hash_, anchor = target.partition("#")
         path = os.path.relpath((here / file).resolve(), ROOT).replace(os.sep, "/")
-        there = PLACES.get(path) or PLACES.get(f"{path}/README.md")
+        there = path.removeprefix("docs/") if found[1] else PLACES.get(path) or PLACES.get(f"{path}/README.md")
         if there is None:
             if not (ROOT / path).exists():
                 raise SystemExit(f"{source} links to {target}, which is not there.")
             return label
-        return f"[{label}]({os.path.relpath(there, Path(place).parent).replace(os.sep, '/')}{hash_}{anchor})"
+        return f"{found[1]}[{label}]({os.path.relpath(there, Path(place).parent).replace(os.sep, '/')}{hash_}{anchor})"
 
+    text = _MADE.sub(r"\1", text)
     parts = re.split(r"(^```.*?^```)", text, flags=re.DOTALL | re.MULTILINE)
     return "".join(part if part.startswith("```") else _LINK.sub(link, part) for part in parts)
 

@@ -240,7 +240,7 @@ def test_missing_files(content, write, tmp_path):
     with pytest.raises(DataError, match=r"image folder .* does not exist"):
         CocoIndex.load(file, tmp_path / "no")
     (folder / "a.png").unlink()
-    with pytest.raises(DataError, match=r"1 of the 2 images of .* are missing from .*train \(a.png\)"):
+    with pytest.raises(DataError, match=r"1 of the 2 images of .* is missing from .*train \(a.png\)"):
         CocoIndex.load(file, folder)
     assert len(CocoIndex.load(file, folder, check_images=False)) == 2
 

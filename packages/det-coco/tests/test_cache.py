@@ -104,7 +104,7 @@ def test_pictures_are_looked_for_every_time(rich, write, folder, reads):
     file, pictures = write(rich)
     CocoIndex.load(file, pictures)
     (pictures / "a.png").unlink()
-    with pytest.raises(DataError, match=r"1 of the 2 images of .* are missing"):
+    with pytest.raises(DataError, match=r"1 of the 2 images of .* is missing"):
         CocoIndex.load(file, pictures)
     assert len(CocoIndex.load(file, pictures, check_images=False)) == 2
     assert len(reads) == 1

@@ -449,6 +449,33 @@ def test_each_fault_is_named_alone_and_mended(clean, tmp_path, fault):
         assert not left
 
 
+@pytest.mark.parametrize("masks", [True, False])
+@pytest.mark.parametrize(("unit", "kind"), [(1, "fraction_boxes"), (100, "percent_boxes")])
+def test_centres_in_another_scale_are_mended_too(clean, tmp_path, unit, kind, masks):
+    """As YOLO has them."""
+    data = Data(tmp_path / "data", clean)
+    expected = {a["id"]: a["bbox"] for a in data.train["annotations"]}
+    for record in data.train["annotations"]:
+        record["bbox"] = in_units(unit)({"bbox": centred(record)})
+        if not masks:
+            record["segmentation"] = []
+    checkup = check_data(data.write())
+    assert kind in {finding.kind for finding in checkup.findings if finding.split == "train"}
+    write_mended(checkup.splits, checkup.findings, tmp_path / "mended")
+    mended = json.loads((tmp_path / "mended" / "annotations" / "instances_train.json").read_text())
+    for record in mended["annotations"]:
+        assert record["bbox"] == pytest.approx(expected[record["id"]], abs=2e-3)
+
+
+def test_boxes_whose_form_cannot_be_told_are_named_and_left(clean, tmp_path):
+    data = Data(tmp_path / "data", clean)
+    for record in data.train["annotations"]:
+        record |= {"bbox": [0.4, 0.4, 0.3, 0.3], "segmentation": []}
+    checkup = check_data(data.write())
+    (found,) = (finding for finding in checkup.findings if finding.kind == "fraction_boxes")
+    assert not found.fix
+
+
 def test_most_faults_are_named_when_all_are_there_at_once(clean, tmp_path):
     """One of each kind that leaves the others alone."""
     data = Data(tmp_path / "data", clean)
@@ -559,6 +586,16 @@ def test_changes_are_a_json_patch(clean, tmp_path):
                 else:
                     place[last] = operation["value"]
         assert json.loads((tmp_path / "mended" / "annotations" / f"instances_{split}.json").read_text()) == content
+
+
+@pytest.mark.parametrize("option", ["--page", "--json", "--fix"])
+def test_what_cannot_be_written_is_said_before_anything_is_read(clean, tmp_path, capsys, monkeypatch, option):
+    monkeypatch.setattr("det_coco.doctor.command.check_data", lambda *_, **__: pytest.fail("it was read"))
+    (tmp_path / "file").write_text("mine")
+    assert main(["check", str(clean), "--page", str(tmp_path / "page.html"), option, str(tmp_path / "file" / "x")]) == 2
+    assert f"{tmp_path / 'file' / 'x'} cannot be written: " in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    assert (tmp_path / "file").read_text() == "mine"
 
 
 def test_nothing_is_overwritten(clean, tmp_path, capsys):

@@ -335,7 +335,7 @@ def test_what_is_wrong_with_tracks_of_cvat_is_said(tmp_path):
     text(tmp_path / "annotations.xml", f"<annotations><version>1.1</version>{track}</annotations>")
     with pytest.raises(DataError, match="does not say the size of the video"):
         load(tmp_path)
-    with pytest.raises(DataError, match=r"1 of the 1 images .* are missing"):
+    with pytest.raises(DataError, match=r"1 of the 1 image .* is missing"):
         load(video(tmp_path / "c", f'<track id="1" label="cat">{boxes}</track>', range(0)))
 
 

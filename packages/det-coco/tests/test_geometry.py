@@ -310,7 +310,7 @@ def test_masks_beside_all_boxes_are_refused_and_beside_some_are_said(tmp_path):
         annotation["bbox"] = [0, 0, 12, 12] if number % 2 else [148, 0, 12, 12]
         y = 40 + number
         annotation["segmentation"] = [[40, y, 90, y, 90, y + 30]]
-    with pytest.raises(DataError, match=r"the masks of 40 of 40 objects lie beside their boxes .*Write boxes as x, y"):
+    with pytest.raises(DataError, match=r"40 masks of 40 objects lie beside their boxes .*Write boxes as x, y"):
         load(content, tmp_path)
     content = split(tmp_path)
     content["annotations"][3] |= {"bbox": [0, 0, 9, 9], "segmentation": [[50, 50, 60, 50, 60, 60]]}
@@ -322,7 +322,7 @@ def test_swapped_sizes_are_refused(tmp_path):
     content = split(tmp_path, count=3, masks="none")
     for image in content["images"]:
         image["height"], image["width"] = image["width"], image["height"]
-    with pytest.raises(DataError, match="height and width of its images look swapped, in all 8 that were looked at"):
+    with pytest.raises(DataError, match="height and width of its images look swapped, as 8 pictures show"):
         load(content, tmp_path)
     content["images"][0] |= {"height": HEIGHT, "width": WIDTH}
     assert len(load(content, tmp_path)) == 10

@@ -92,7 +92,7 @@ def test_run_lengths_beyond_the_picture(content, write, counts, message):
         ({"height": 2**20, "width": 2**20}, r"image 7 has 1048576 x 1048576 pixels \(height x width\), more than the"),
         ({"height": 2**20 + 1}, "'height' of image 7 must be 1 to 1048576 pixels, got 1048577"),
         ({"width": 10**300}, "'width' of image 7 is too large: 1000"),
-        ({"file_name": "x" * 1025}, "1 of the 2 images of .* have a 'file_name' of more than 1,024 characters"),
+        ({"file_name": "x" * 1025}, "1 of the 2 images of .* has a 'file_name' of more than 1,024 characters"),
     ],
 )
 def test_pictures_without_bounds(content, write, sides, message):
@@ -115,7 +115,7 @@ def test_names_never_lead_out_of_the_data_folder(content, tmp_path, name):
     content["annotations"] = content["annotations"][:1]
     file = tmp_path / "data" / "instances_train.json"
     file.write_text(json.dumps(content))
-    with pytest.raises(DataError, match=r"1 of the 1 images of .* are missing"):
+    with pytest.raises(DataError, match=r"1 of the 1 image of .* is missing"):
         CocoIndex.load(file, folder)
     index = CocoIndex.load(file, folder, check_images=False)
     with pytest.raises(DataError, match="'file_name' of image 7 leads out of the data folder"):
@@ -130,7 +130,7 @@ def test_what_is_no_file_is_no_picture(content, write):
     file, folder = write(content)
     (folder / "a.png").unlink()
     os.mkfifo(folder / "a.png")
-    with pytest.raises(DataError, match=r"1 of the 2 images of .* are missing from .* \(a.png\)"):
+    with pytest.raises(DataError, match=r"1 of the 2 images of .* is missing from .* \(a.png\)"):
         CocoIndex.load(file, folder)
 
 

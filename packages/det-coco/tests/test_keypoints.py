@@ -186,8 +186,8 @@ def test_a_wrong_count_is_said(people, write, caplog):
     people["annotations"][1]["num_keypoints"] = 0
     with caplog.at_level(logging.WARNING, "det_coco"):
         CocoIndex.load(*write(people))
-    assert "'num_keypoints' of 1 annotations is not the number" in caplog.text
-    assert "(annotations 2)" in caplog.text
+    assert "'num_keypoints' of 1 annotation is not the number" in caplog.text
+    assert "(annotation 2)" in caplog.text
 
 
 def test_resized_and_mirrored_by_hand():

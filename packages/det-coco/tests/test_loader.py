@@ -195,7 +195,7 @@ def test_excess_is_an_error_or_counted(index, caplog, limit, what):
     (option,) = limit
     message = (
         rf"Image \d+ \(0000\d\d.jpg\) of .* has \d+ {what}, more than the {limit[option]} that {option} "
-        r"\(--data.max-.*\) allows; so do \d+ other images. Raise"
+        r"allows; so do \d+ other images. Raise"
     )
     with pytest.raises(DataError, match=message):
         train(index, 1, shape=BatchShape(**options))

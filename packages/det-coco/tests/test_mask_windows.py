@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from pycocotools import mask as coco_mask
 
-from det_coco.mask_windows import in_picture, union
+from det_coco.mask_windows import in_picture, mirrored, union
 
 bitmaps = arrays(np.uint8, array_shapes(min_dims=2, max_dims=2, max_side=14), elements=st.integers(0, 1))
 margins = st.tuples(*[st.integers(0, 5)] * 4)
@@ -33,3 +33,8 @@ def test_a_picture_that_would_not_fit_into_memory():
 @given(st.lists(arrays(np.uint8, (7, 9), elements=st.integers(0, 1)), min_size=1, max_size=4))
 def test_a_union_is_what_any_of_them_covers(several):
     assert union([encode(bitmap) for bitmap in several]) == encode(np.bitwise_or.reduce(several))
+
+
+@given(bitmaps)
+def test_a_mirrored_mask(bitmap):
+    assert mirrored(encode(bitmap)) == encode(bitmap[:, ::-1])

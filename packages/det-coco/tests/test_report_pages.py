@@ -151,6 +151,12 @@ def test_pictures_may_be_missing(files, dataset, tmp_path):
     ("arguments", "message"),
     [
         (["report", "none.json"], "The results file none.json cannot be read: No such file"),
+        (["report", "results.json", "--pictures", "-1"], "--pictures must be 0 or more, got -1."),
+        (
+            ["report", "broken.json", "--json", "broken.json/x"],
+            "broken.json/x cannot be written: File exists (broken.json).",
+        ),
+        (["report", "broken.json", "--output", "."], ". cannot be written: Is a directory."),
         (["report", "broken.json"], "broken.json is not valid JSON: it ends too early"),
         (["report", "wrong.json"], "wrong.json: 'score' of result 0 must be a finite number"),
         (["report", "empty.json", "--precision", "90"], "--precision must be above 0 and up to 1, got 90."),

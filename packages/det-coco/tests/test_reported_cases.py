@@ -89,6 +89,8 @@ def test_evaluation_works_without_annotation_ids(base, write):
         ({"bbox": [60, 60, -6, 46]}, r"result 1 \(image 1\) has a negative width or height: \[60.0, 60.0, -6.0"),
         ({"bbox": [60, 60, 6, -1e-3]}, r"'bbox' of result 1 \(image 1\) has a negative width or height"),
         ({"bbox": [True, 1, 2, 3]}, r"'bbox' of result 1 must be 4 finite numbers"),
+        ({"bbox": {1, 2, 3, 4}}, r"'bbox' of result 1 must be 4 finite numbers, got \{1, 2, 3, 4\}"),
+        ({"bbox": {1: 2, 3: 4, 5: 6, 7: 8}}, "'bbox' of result 1 must be 4 finite numbers, got an object with"),
         ({"score": True}, "'score' of result 1 must be a finite number, got True"),
         ({"image_id": True}, "'image_id' of result 1 must be a finite number, got True"),
         ({"category_id": 1.5}, "'category_id' of result 1 must be a whole number, got 1.5"),
@@ -226,6 +228,14 @@ def test_rows_in_other_forms_are_read(base, write):
         assert {key: str(value) for key, value in other.items()} == before
 
 
+def test_rows_whose_masks_are_null_have_boxes(base, write):
+    index = CocoIndex.load(*write(base))
+    rows = [{**perfect(base)[0], "segmentation": None}]
+    assert evaluate(index, rows, "bbox")["bbox"]["AP"] == pytest.approx(1)
+    with pytest.raises(DataError, match="Results without 'segmentation' cannot be evaluated as masks"):
+        evaluate(index, rows)
+
+
 def test_polygons_of_rows_are_cut_off_far_outside(base, write):
     """A row of few numbers never takes more memory than its image explains."""
     index = CocoIndex.load(*write(base))
@@ -348,7 +358,7 @@ def test_masks_are_not_evaluated_against_boxes(base, write, caplog):
         assert evaluate(index, rows)["segm"]["AP"] == pytest.approx(1)
         assert evaluate(index, rows[1:])["segm"]["AP"] == pytest.approx(1)
         assert evaluate(index, rows[1:])["bbox"]["AP"] < 0.9
-    assert "1 of 6 objects have no mask. They are left out of the evaluation of masks" in caplog.text
+    assert "1 of 6 objects has no mask and is left out of the evaluation of masks" in caplog.text
     for annotation in base["annotations"]:
         annotation["segmentation"] = []
     index = CocoIndex.load(*write(base))
@@ -466,7 +476,7 @@ def test_pictures_are_found_in_another_spelling(base, write, caplog, name):
     (folder / "CAF\u00c9 1.png").write_bytes(b"")
     base["images"][0]["file_name"] = "Caf\u00e9 1.PNG"
     file.write_text(json.dumps(base))
-    with pytest.raises(DataError, match="are missing from"):
+    with pytest.raises(DataError, match="is missing from"):
         CocoIndex.load(file, folder)
 
 
@@ -502,6 +512,6 @@ def test_names_that_lead_nowhere(base, write, name):
     file, folder = write(base)
     base["images"][0]["file_name"] = name
     file.write_text(json.dumps(base))
-    with pytest.raises(DataError, match="1 of the 1 images of") as caught:
+    with pytest.raises(DataError, match="1 of the 1 image of") as caught:
         CocoIndex.load(file, folder)
     assert len(str(caught.value)) < 600

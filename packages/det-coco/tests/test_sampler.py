@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from det_coco import BatchShape, DataError, Resize
-from det_coco.sampler import EvalSampler, TrainSampler, group_images
+from det_coco import Augmentation, BatchShape, DataError, Resize, from_samples, train_loader
+from det_coco.sampler import EvalSampler, TrainSampler, group_images, repeat_factors
 
 
 def sampler(sizes=(13, 7), **options) -> TrainSampler:
@@ -114,3 +114,55 @@ def test_images_that_fit_no_bucket_are_found_before_training(index):
         group_images(index, positions, resize, BatchShape(buckets=((64, 80), (100, 80))), "orientation")
     with pytest.raises(DataError, match=r"grouped by none may meet.*100 x 100 .*Add one of at least 128 x 128"):
         group_images(index, positions, resize, BatchShape(buckets=((80, 100), (100, 80))), "none")
+
+
+def test_repeat_factors_are_those_of_lvis():
+    """Ten images: class 0 in all, class 1 in two, class 2 in one that has nothing else but class 0; t = 0.5."""
+    picture = np.zeros((8, 8, 3), np.uint8)
+    classes = [[0], [0, 1], [0, 1], [0, 2], *[[0]] * 6]
+    index = from_samples([(picture, [[0, 0, 4, 4]] * len(labels), labels) for labels in classes], ["a", "b", "c"])
+    expected = np.ones(10)
+    expected[[1, 2]], expected[3] = (0.5 / 0.2) ** 0.5, (0.5 / 0.1) ** 0.5
+    np.testing.assert_allclose(repeat_factors(index, np.arange(10), 0.5), expected)
+    # Of the images in use alone: class 1 is in one of four, class 0 is not rare.
+    np.testing.assert_allclose(repeat_factors(index, np.array([0, 2, 4, 5]), 0.5), [1, 2**0.5, 1, 1])
+    loader = train_loader(
+        index,
+        augmentation=Augmentation(resize=Resize(shortest=(32,), longest=64)),
+        shape=BatchShape(buckets=((64, 64),), masks="none"),
+        batch_size=1,
+        repeat_threshold=0.5,
+    )
+    assert loader.batches_per_epoch == round(expected.sum())
+    assert loader.num_images == 10
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 20), st.lists(st.floats(1, 6), min_size=2, max_size=30))
+def test_images_are_repeated_by_their_factors(seed, factors):
+    own = TrainSampler(
+        np.arange(len(factors)), np.zeros(len(factors)), batch_size=1, seed=seed, factors=np.array(factors)
+    )
+    length, epochs = round(own.batches_per_epoch), 12
+    assert length == round(sum(factors))
+    used = [own.batch(k) for k in range(length * epochs)]
+    counts = np.array(
+        [
+            np.bincount([k.positions[0] for k in used[e * length :][:length]], minlength=len(factors))
+            for e in range(epochs)
+        ]
+    )
+    scaled = np.array(factors) * length / sum(factors)
+    assert (counts >= np.floor(scaled - 1e-9)).all()
+    assert (counts <= np.ceil(scaled + 1e-9)).all()
+    # No image has the same augmentation twice.
+    assert len({(k.positions, k.epochs) for k in used}) == len(used)
+    again = pickle.loads(pickle.dumps(own))
+    assert [again.batch(k) for k in (3, length + 1)] == [used[3], used[length + 1]]
+
+
+def test_the_mean_number_of_repetitions_is_the_factor():
+    factors = np.array([1.0, 1.25, 2.5, 3.1, 1.0, 1.15])
+    own = TrainSampler(np.arange(6), np.zeros(6), batch_size=1, factors=factors)
+    counts = np.bincount([own.batch(k).positions[0] for k in range(10 * 400)], minlength=6) / 400
+    np.testing.assert_allclose(counts, factors, atol=0.1)

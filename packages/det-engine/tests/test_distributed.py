@@ -1,5 +1,6 @@
 """Several processes: the same numbers as one, and no job that hangs or hides who failed."""
 
+import contextlib
 import importlib.util
 import os
 import re
@@ -158,6 +159,32 @@ def test_an_evaluation_that_computes_is_alive(tmp_path):
     status, output, errors = ended(2, tmp_path / "run", "computing")
     assert status == 0, errors
     assert output.count("evaluated in") == 2
+
+
+def listening(process):
+    """Addresses at which a process and its children, and theirs, wait for connections, as /proc/net has them."""
+    inodes, waiting = set(), [process]
+    while waiting:
+        folder = Path(f"/proc/{waiting.pop()}")
+        for path in (folder / "fd").iterdir():
+            with contextlib.suppress(OSError):  # closed in between
+                inodes.add(str(path.readlink()))
+        waiting += [int(child) for path in folder.glob("task/*/children") for child in path.read_text().split()]
+    tables = [Path(f"/proc/net/{name}").read_text().splitlines()[1:] for name in ("tcp", "tcp6")]
+    lines = [line.split() for table in tables for line in table]
+    return [line[1].partition(":")[0] for line in lines if line[3] == "0A" and f"socket:[{line[9]}]" in inodes]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="reads Linux's tables")
+def test_processes_of_one_machine_listen_on_the_loopback_interface_alone(tmp_path):
+    process = start(2, tmp_path / "run", "slow")
+    try:
+        wait_for_checkpoint(tmp_path / "run", process)
+        assert set(listening(process.pid)) == {"0100007F"}  # 127.0.0.1
+    finally:
+        process.terminate()
+        process.communicate(timeout=900)
 
 
 @pytest.mark.slow

@@ -212,7 +212,7 @@ def test_a_picture_that_cannot_be_read_ends_it_after_those_before(tmp_path: Path
         ({"tile": (1, 2, 3)}, "tile must be one length or a height and a width"),
         ({"tile": 64, "overlap": 1}, "overlap must be a share of a tile, from 0 to below 1, got 1"),
         ({"tile": 64, "overlap": -0.1}, "overlap must be a share"),
-        ({"tile": 64, "features": True}, "features are of a whole picture; leave out tile"),
+        ({"tile": 64, "features": True}, "features cannot be had together with tile"),
     ],
 )
 def test_what_tiles_cannot_be(options, says):

@@ -216,7 +216,8 @@ def _maskless(index: CocoIndex, masks: bool) -> np.ndarray:
     without = (index.polygon_counts == 0) & masks
     if without.any():
         share = f"{index.annotation_file}: {without.sum()} of {counted(len(without), 'object')}"
-        say_once(index, "no mask", f"{share} have no mask. They are left out of the evaluation of masks.")
+        have = "has no mask and is" if without.sum() == 1 else "have no mask and are"
+        say_once(index, "no mask", f"{share} {have} left out of the evaluation of masks.")
     return without
 
 

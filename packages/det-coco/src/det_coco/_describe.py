@@ -41,5 +41,15 @@ def _cut(text: str) -> str:
 
 def counted(count: int, noun: str) -> str:
     """Count a noun: `1 box`, `1,204 boxes`."""
+    return f"{count:,} {_of_number(noun, count)}"
+
+
+def named(noun: str, values: Iterable[Any], limit: int = 5) -> str:
+    """Name things by the first of their ids: `annotation 7`, `annotations 1, 2, ...`."""
+    values = list(values)
+    return f"{_of_number(noun, len(values))} {some(values, limit)}"
+
+
+def _of_number(noun: str, count: int) -> str:
     plural = noun + ("es" if noun.endswith(("x", "s", "ch")) else "s")
-    return f"{count:,} {noun if count == 1 else plural}"
+    return noun if count == 1 else plural

@@ -73,7 +73,8 @@ def find_pictures(
         endings = _by_key(present, _stem)
         near = next((f"{some([name])} may be {endings[_stem(name)]}" for name in missing if _stem(name) in endings), "")
         raise DataError(
-            f"{len(missing)} of the {len(names)} images of {file} are missing from {folder} ({some(missing)}). "
+            f"{len(missing)} of the {counted(len(names), 'image')} of {file} {'is' if len(missing) == 1 else 'are'} "
+            f"missing from {folder} ({some(missing)}). "
             + (
                 f"Correct their 'file_name': {near}."
                 if near

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from det_coco._box_forms import FORMS, MANY, PIXELS, SCALES, USUAL, possible_forms, scale_of
-from det_coco._describe import counted, some
+from det_coco._describe import counted, named
 from det_coco._extents import agree, by_columns, inside, mask_extents, overlaps, owners, run_extents
 from det_coco.errors import DataError
 from det_coco.polygons import Polygons
@@ -219,10 +219,15 @@ def _only(index: "CocoIndex", readings: list[Reading]) -> Reading:
 def _beside(index: "CocoIndex", beside: np.ndarray, masked: int) -> Remark:
     ids = index.annotation_ids[beside]
     message = (
-        f"the masks of {len(ids)} of {counted(masked, 'object')} lie beside their boxes (annotations {some(ids)}). "
+        f"{_masks_beside(len(ids), masked)} ({named('annotation', ids)}). "
         "Boxes and masks are learnt and evaluated apart; correct those that are wrong."
     )
     return Remark("mask_beside_box", message, tuple(ids.tolist()))
+
+
+def _masks_beside(count: int, masked: int) -> str:
+    lie = "lies beside its box" if count == 1 else "lie beside their boxes"
+    return f"{counted(count, 'mask')} of {counted(masked, 'object')} {lie}"
 
 
 def _unknown(index: "CocoIndex", beside: np.ndarray, masked: int) -> Remark | None:
@@ -233,7 +238,7 @@ def _unknown(index: "CocoIndex", beside: np.ndarray, masked: int) -> Remark | No
     """
     if len(beside) >= _NEARLY_ALL * masked:
         raise DataError(
-            f"{index.annotation_file}: the masks of {len(beside)} of {counted(masked, 'object')} lie beside their "
-            f"boxes (annotations {some(index.annotation_ids[beside])}), in no form that is known. {WANTED}"
+            f"{index.annotation_file}: {_masks_beside(len(beside), masked)} "
+            f"({named('annotation', index.annotation_ids[beside])}), in no form that is known. {WANTED}"
         )
     return _beside(index, beside, masked) if beside.size else None

@@ -61,8 +61,9 @@ def refuse_swapped_sizes(index: "CocoIndex") -> None:
         swapped.append(str(index.file_names[position]))
     if len(swapped) == len(positions) > 0:
         raise DataError(
-            f"{index.annotation_file}: the height and width of its images look swapped, in all {len(positions)} that "
-            f"were looked at ({some(swapped)}). Swap them in the annotation file."
+            f"{index.annotation_file}: the height and width of its images look swapped, as "
+            f"{counted(len(swapped), 'picture')} {'shows' if len(swapped) == 1 else 'show'} ({some(swapped)}). "
+            "Swap them in the annotation file."
         )
 
 

@@ -101,8 +101,8 @@ def not_json(file: Path, text: bytes, error: ValueError | RecursionError) -> Dat
         reason, remedy = _reason(error.msg, before.rstrip(), rest.strip())
         return DataError(f"{file} is not valid JSON: {reason} ({place}). {remedy}")
     if isinstance(error, RecursionError):
-        return DataError(f"{file} is not valid JSON that can be read: it is nested too deeply.")
-    return DataError(f"{file} holds a number of more than {_MOST_DIGITS:,} digits, which is not read.")
+        return DataError(f"{file} cannot be read: its JSON is nested too deeply.")
+    return DataError(f"{file} cannot be read: it holds a number of more than {_MOST_DIGITS:,} digits.")
 
 
 def _reason(message: str, before: str, after: str) -> tuple[str, str]:

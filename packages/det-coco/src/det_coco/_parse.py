@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from det_coco._describe import counted, kind, some
+from det_coco._describe import counted, kind, named, some
 from det_coco._groups import offsets_of
 from det_coco._json import Doubled
 from det_coco._missing_sizes import refuse_missing_sizes
@@ -103,8 +103,8 @@ def _images(file: Path, records: list[Any], categories: list[Any], remarks: list
     long = [name for name in names if len(name) > _LONGEST_NAME]
     if long:
         raise DataError(
-            f"{len(long)} of the {len(names)} images of {file} have a 'file_name' of more than {_LONGEST_NAME:,} "
-            f"characters ({some(long)}). Correct their entries."
+            f"{len(long)} of the {counted(len(names), 'image')} of {file} {'has' if len(long) == 1 else 'have'} a "
+            f"'file_name' of more than {_LONGEST_NAME:,} characters ({some(long)}). Correct their entries."
         )
     order = np.argsort(image_ids)
     return {
@@ -229,18 +229,18 @@ def _crowd(rows: np.ndarray, remarks: list[Remark]) -> np.ndarray:
 def _remark_boxes(table: Table, usable: np.ndarray, moved: np.ndarray, remarks: list[Remark]) -> None:
     dropped, clipped = np.flatnonzero(~usable), np.flatnonzero(usable & moved)
     if dropped.size:
-        named = _named(table, dropped)
-        message = f"dropped {counted(dropped.size, 'box')} without area inside the image (annotations {named})."
+        which = named("annotation", _names(table, dropped))
+        message = f"dropped {counted(dropped.size, 'box')} without area inside the image ({which})."
         remarks.append(Remark("box_dropped", message, tuple(table.rows["id"][dropped].tolist())))
     if clipped.size:
-        named = _named(table, clipped)
-        message = f"clipped {counted(clipped.size, 'box')} reaching outside the image (annotations {named})."
+        which = named("annotation", _names(table, clipped))
+        message = f"clipped {counted(clipped.size, 'box')} reaching outside the image ({which})."
         remarks.append(Remark("box_clipped", message, tuple(table.rows["id"][clipped].tolist())))
 
 
-def _named(table: Table, about: np.ndarray) -> str:
-    """Name annotations by what the file calls them, which another format's reader makes a place in a file."""
-    return some(some([table.record(n).get("id", f"number {n}")]) for n in about[:6].tolist())
+def _names(table: Table, about: np.ndarray) -> list[Any]:
+    """What the file calls the first of some annotations, which another format's reader makes a place in a file."""
+    return [table.record(n).get("id", f"number {n}") for n in about[:6].tolist()]
 
 
 def _areas(table: Table, order: np.ndarray, masks: Polygons, sizes: np.ndarray, remarks: list[Remark]) -> np.ndarray:
@@ -252,10 +252,19 @@ def _areas(table: Table, order: np.ndarray, masks: Polygons, sizes: np.ndarray, 
     if wrong.any():
         about = order[wrong]
         message = (
-            f"the 'area' of {counted(len(about), 'annotation')} is no number from 0 on ({_named(table, about)}); the "
-            "area of the mask was taken, or that of the box."
+            f"the 'area' of {counted(len(about), 'annotation')} is no number from 0 on "
+            f"({some(_names(table, about))}); the area of the mask was taken, or that of the box."
         )
         remarks.append(Remark("area_wrong", message, tuple(table.rows["id"][about].tolist())))
+    box = table.rows["box"][order, 2:].prod(axis=1)
+    odd = ~(missing | wrong) & (((areas == 0) & (box >= 1)) | (areas > sizes.prod(axis=1)))
+    if odd.any():
+        ids = table.rows["id"][order[odd]].tolist()
+        message = (
+            f"the 'area' of {counted(len(ids), 'annotation')} is 0 or larger than the picture "
+            f"({some(ids)}). Metrics by size go by it, as pycocotools' do."
+        )
+        remarks.append(Remark("area_unlikely", message, tuple(ids)))
     if missing.any():
         about = tuple(table.rows["id"][order[missing]].tolist())
         message = f"measured the masks or boxes of {counted(len(about), 'annotation')} without 'area'."

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from det_coco._describe import some
+from det_coco._describe import counted, named
 from det_coco._groups import copy_groups, offsets_of
 from det_coco._records import MISSING, is_text, keypoints_of
 from det_coco._table import Table
@@ -109,8 +109,8 @@ def pack_keypoints(
     wrong = rows["id"][(told != MISSING) & (told != (out[..., 2] > 0).sum(axis=1))]
     if wrong.size:
         message = (
-            f"'num_keypoints' of {len(wrong)} annotations is not the number of their keypoints with a visibility "
-            f"above 0 (annotations {some(wrong)}). The evaluation passes over objects where it is 0, as "
+            f"'num_keypoints' of {counted(len(wrong), 'annotation')} is not the number of their keypoints with a "
+            f"visibility above 0 ({named('annotation', wrong)}). The evaluation passes over objects where it is 0, as "
             "pycocotools does."
         )
         remarks.append(Remark("keypoint_count", message, tuple(wrong.tolist())))

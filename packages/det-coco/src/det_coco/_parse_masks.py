@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from det_coco._coco_api import coco_mask
-from det_coco._describe import counted, some
+from det_coco._describe import counted, named
 from det_coco._groups import copy_groups, offsets_of
 from det_coco._polygon_geometry import clip_polygon, outline_length, polygon_area
 from det_coco._record_masks import mask_of
@@ -103,7 +103,7 @@ def _bounded(file: Path, masks: Polygons, sizes: np.ndarray, ids: np.ndarray, re
         about = np.unique(owner[far])
         message = (
             f"{counted(int(far.sum()), 'polygon')} reached out of the image by more than the image's longer side and "
-            f"were clipped there (annotations {some(ids[about])})."
+            f"were clipped there ({named('annotation', ids[about])})."
         )
         remarks.append(Remark("polygon_clipped", message, tuple(ids[about].tolist())))
         masks = _clipped(masks, far, owner, sizes)

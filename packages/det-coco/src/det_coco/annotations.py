@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from det_coco._cache import read_cached
-from det_coco._describe import some
+from det_coco._describe import counted, some
 from det_coco._file_kinds import other_kind
 from det_coco._find_pictures import find_pictures, stays_inside
 from det_coco._geometry import refuse_swapped_sizes, with_agreeing_geometry
@@ -342,7 +342,8 @@ def _finish(
         ours = any(remark.kind == "picture_address" for remark in found["remarks"])
         found["remarks"] = (*found["remarks"], *(remark for remark in remarks if not ours))
     if require_objects and found["crowd"].all():
-        what = f"{count} annotations, but none with a usable box that is no crowd" if count else "no annotation"
+        none = "none with a usable box that is no crowd"
+        what = f"{counted(count, 'annotation')}, but {none}" if count else "no annotation"
         raise DataError(f"{source} has no object to learn from or evaluate on: {what}. Check how it was exported.")
     index = CocoIndex(annotation_file=source, image_folder=image_folder, **found)
     if check_images:

@@ -20,6 +20,7 @@ from det_coco.errors import DataError
 
 _log = logging.getLogger("det_coco")
 
+_LISTS = (list, tuple, np.ndarray)
 _NUMBERS = (int, float, np.integer, np.floating)
 _MAX_ID = 1 << 62
 
@@ -101,7 +102,7 @@ class Detections:
         Args:
             index: the split that they belong to; knows its keypoints, and the sizes of masks given as polygons.
             rows: as :func:`to_results` gives them. `segmentation` is a compressed or plain run-length code, a list of
-                polygons or an array `[H, W]`; all rows have one, or none counts as having one, and so with
+                polygons or an array `[H, W]`; all rows have one that is not None, or none has one, and so with
                 `keypoints`. Rows with either may lack `bbox`. A warning says so where boxes look like corners, centres
                 or fractions.
 
@@ -238,7 +239,7 @@ def _read_rows(index: CocoIndex, rows: Sequence[Any]) -> dict[str, Any]:
         "scores": _column(rows, "score"),
     }
     boxes = any("bbox" in row for row in rows)
-    if rows and all("segmentation" in row for row in rows):
+    if rows and all(row.get("segmentation") is not None for row in rows):
         rles = [row["segmentation"] for row in rows]
         if not _compressed(rles):
             rles = [mask_of_row(index, row, number) for number, row in enumerate(rows)]
@@ -278,6 +279,8 @@ def _column(rows: Sequence[Mapping[str, Any]], key: str, length: int = 0) -> np.
         return np.zeros((0, length) if length else 0)
     try:
         values = [row[key] for row in rows]
+        if length and not all(issubclass(kind, _LISTS) for kind in set(map(type, values))):
+            raise TypeError
         flat = list(chain.from_iterable(values)) if length else values
         # numpy would read numbers from text and from truth values.
         plain = all(issubclass(kind, _NUMBERS) and kind is not bool for kind in set(map(type, flat)))
@@ -295,7 +298,7 @@ def _fault(row: Any, number: int, key: str, length: int) -> str | None:
     if key not in row:
         return f"Result {number} has no '{key}'. Every result needs image_id, category_id, bbox and score."
     value = row[key]
-    numbers = list(value) if length and isinstance(value, list | tuple | np.ndarray) else [value]
+    numbers = list(value) if length and isinstance(value, _LISTS) else [value]
     plain = all(isinstance(v, _NUMBERS) and not isinstance(v, bool) and abs(v) <= sys.float_info.max for v in numbers)
     if plain and len(numbers) == (length or 1):
         return None

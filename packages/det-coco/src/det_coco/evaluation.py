@@ -48,5 +48,5 @@ def evaluate(
         detections = results if isinstance(results, Detections) else Detections.from_rows(index, results)
         return {
             iou_type: precision_recall(index, detections, iou_type, protocol=protocol, image_ids=image_ids).metrics()
-            for iou_type in tuple(iou_types)
+            for iou_type in ((iou_types,) if isinstance(iou_types, str) else tuple(iou_types))
         }

@@ -14,7 +14,7 @@ from det_coco.batches import Batch, BatchShape
 from det_coco.dataset import BatchDataset, Failure
 from det_coco.errors import DataError
 from det_coco.resize import Resize
-from det_coco.sampler import EvalSampler, Grouping, TrainSampler, group_images
+from det_coco.sampler import EvalSampler, Grouping, TrainSampler, group_images, repeat_factors
 from det_coco.transforms import Augmentation, Transform
 
 _WORKER_ENDED = re.compile(
@@ -104,6 +104,7 @@ def train_loader(
     pin_memory: bool = False,
     filter_empty: bool = False,
     min_keypoints: int = 0,
+    repeat_threshold: float = 0.0,
     grouping: Grouping = "orientation",
     start_method: str | None = None,
 ) -> Loader:
@@ -126,6 +127,7 @@ def train_loader(
         filter_empty: leave out images in which no object but crowd regions is in use.
         min_keypoints: leave out images with fewer labelled keypoints, counted over all objects in use (1 in detectron2,
             10 in torchvision's references).
+        repeat_threshold: share of images below which those of a class are repeated, see `repeat_factors`; 0: none are.
         grouping: which images may share a batch, see `group_images`.
         start_method: how worker processes start ("fork", "spawn", "forkserver"), the platform's default by default.
 
@@ -147,7 +149,14 @@ def train_loader(
     dataset.partners = positions
     groups = group_images(index, positions, augmentation, shape, grouping)
     sampler = TrainSampler(
-        positions, groups, batch_size=batch_size, seed=seed, rank=rank, world_size=world_size, start=start_batch
+        positions,
+        groups,
+        batch_size=batch_size,
+        seed=seed,
+        rank=rank,
+        world_size=world_size,
+        start=start_batch,
+        factors=repeat_factors(index, positions, repeat_threshold) if repeat_threshold else None,
     )
     return Loader(dataset, sampler, workers=workers, pin_memory=pin_memory, start_method=start_method)
 

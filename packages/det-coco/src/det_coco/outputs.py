@@ -26,7 +26,7 @@ def try_files(*files: Path | None) -> None:
             if new:
                 file.unlink()
         except OSError as error:
-            raise DataError(f"{file} cannot be written: {error.strerror or error}.") from None
+            raise _cannot(file, error) from None
 
 
 def try_folder(folder: Path, remedy: str) -> None:
@@ -49,4 +49,9 @@ def try_folder(folder: Path, remedy: str) -> None:
         if new:
             folder.rmdir()
     except OSError as error:
-        raise DataError(f"{folder} cannot be written: {error.strerror or error}.") from None
+        raise _cannot(folder, error) from None
+
+
+def _cannot(path: Path, error: OSError) -> DataError:
+    other = f" ({error.filename})" if error.filename not in (None, str(path), path) else ""
+    return DataError(f"{path} cannot be written: {error.strerror or error}{other}.")

@@ -1,5 +1,6 @@
 """Which images make batch k: a pure function of the seed and k."""
 
+import math
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Literal, Protocol
@@ -34,6 +35,9 @@ class TrainSampler:
     on the way it is never more than about a batch early or late. Batch k follows from the seed and k alone, so a
     resumed run starts at any k, and the global batches do not depend on how many processes share them.
 
+    With factors an epoch is as long as they add up to. Each image comes its factor's whole part of times or once more,
+    so drawn that its mean is the factor, each time with another augmentation.
+
     Args:
         positions: images to draw from.
         groups: group number of each of them.
@@ -42,6 +46,8 @@ class TrainSampler:
         rank: this process.
         world_size: number of processes.
         start: number of the first batch of an iteration.
+        factors: `[I]`, at least 1, how often each of the I images is used in an epoch, such as `repeat_factors`; None:
+            once.
     """
 
     def __init__(
@@ -54,6 +60,7 @@ class TrainSampler:
         rank: int = 0,
         world_size: int = 1,
         start: int = 0,
+        factors: np.ndarray | None = None,
     ) -> None:
         if len(positions) == 0:
             raise DataError("There is no image to train on.")
@@ -64,7 +71,11 @@ class TrainSampler:
         self.batch_size, self.seed, self.rank, self.world_size, self.start = batch_size, seed, rank, world_size, start
         self.num_images = len(positions)
         self._members = [np.asarray(positions)[groups == g] for g in np.unique(groups)]
-        self._period = len(positions)
+        self._factors = None if factors is None else [np.asarray(factors)[groups == g] for g in np.unique(groups)]
+        self._lengths = [len(members) for members in self._members]
+        if self._factors is not None:
+            self._lengths = [round(float(own.sum())) for own in self._factors]
+        self._period = sum(self._lengths)
         self._permutation = lru_cache(maxsize=4 * len(self._members))(self._draw_permutation)
         self._turns = lru_cache(maxsize=2)(self._draw_turns)
 
@@ -85,12 +96,14 @@ class TrainSampler:
         period, step = divmod(number, self._period)
         groups, turns = self._turns(period)
         group = int(groups[step])
-        members = len(self._members[group])
+        members = self._lengths[group]
         # Each period takes as many batches from a group as it has images.
         first = (period * members + int(turns[step])) * self.batch_size * self.world_size + self.rank * self.batch_size
         epochs, places = np.divmod(np.arange(first, first + self.batch_size), members)
-        positions = [int(self._permutation(group, int(e))[p]) for e, p in zip(epochs, places, strict=True)]
-        return BatchKey(number=number, positions=tuple(positions), epochs=tuple(int(e) for e in epochs))
+        chosen = [self._permutation(group, int(e))[:, p] for e, p in zip(epochs, places, strict=True)]
+        return BatchKey(
+            number=number, positions=tuple(int(c[0]) for c in chosen), epochs=tuple(int(c[1]) for c in chosen)
+        )
 
     def __iter__(self) -> Iterator[BatchKey]:
         number = self.start
@@ -107,8 +120,21 @@ class TrainSampler:
         self._turns = lru_cache(maxsize=2)(self._draw_turns)
 
     def _draw_permutation(self, group: int, epoch: int) -> np.ndarray:
+        """Images of an epoch in their order, and how often each has been used before: `[2, L]`, L uses."""
         random = np.random.default_rng([self.seed, _PERMUTATION, group, epoch])
-        return random.permutation(self._members[group])
+        members = self._members[group]
+        if self._factors is None:
+            order = random.permutation(members)
+            return np.stack((order, np.full(len(order), epoch)))
+        order = random.permutation(len(members))
+        # Systematic sampling: the sums of the factors are rounded, from a random place on, so that the whole is exact.
+        sums = np.cumsum(self._factors[group][order])
+        sums *= self._lengths[group] / sums[-1]
+        counts = np.diff(np.floor(sums + random.random()), prepend=0).astype(np.int64)
+        counts[-1] += self._lengths[group] - counts.sum()
+        most = math.ceil(self._factors[group].max()) + 1
+        uses = epoch * most + np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+        return random.permutation(np.stack((np.repeat(members[order], counts), uses)), axis=1)
 
     def _draw_turns(self, period: int) -> tuple[np.ndarray, np.ndarray]:
         """Order the batches of a period.
@@ -119,12 +145,48 @@ class TrainSampler:
             group of each step, and which batch of that group it is within the period.
         """
         random = np.random.default_rng([self.seed, _INTERLEAVING, period])
-        sizes = [len(members) for members in self._members]
+        sizes = self._lengths
         times = np.concatenate([(np.arange(n) + random.random(n)) / n for n in sizes])
         order = np.argsort(times, kind="stable")
         groups = np.repeat(np.arange(len(sizes)), sizes)[order]
         turns = np.concatenate([np.arange(n) for n in sizes])[order]
         return groups, turns
+
+
+def repeat_factors(index: CocoIndex, positions: np.ndarray, threshold: float) -> np.ndarray:
+    """Compute how often images are to be used in an epoch, those with rare classes more often.
+
+    Source: Gupta et al., "LVIS", 2019: max(1, sqrt(threshold / f)) of the rarest class in the image, f being the share
+    of images with that class; detectron2's `RepeatFactorTrainingSampler`.
+
+    Args:
+        index: the data.
+        positions: integers `[I]`, the images in use.
+        threshold: share of images below which a class is repeated; 0.001 in LVIS.
+
+    Returns:
+        float64 `[I]`, at least 1.
+    """
+    pairs = _pairs(index)
+    pairs = pairs[np.isin(pairs[:, 0], positions)]
+    share = np.bincount(pairs[:, 1], minlength=index.num_classes) / len(positions)
+    factors = np.sqrt(threshold / np.maximum(share, 1e-12))  # [C]; classes without an image are in no pair
+    found = np.ones(len(index))
+    np.maximum.at(found, pairs[:, 0], factors[pairs[:, 1]])
+    return found[positions]
+
+
+def class_counts(index: CocoIndex) -> tuple[list[int], list[int]]:
+    """Count the objects of each class, and the images with it, without crowd regions: two lists of C numbers."""
+    objects = np.bincount(index.labels[~index.crowd], minlength=index.num_classes)
+    return objects.tolist(), np.bincount(_pairs(index)[:, 1], minlength=index.num_classes).tolist()
+
+
+def _pairs(index: CocoIndex) -> np.ndarray:
+    """Each image with each of its classes, crowd regions left out: int64 `[pairs, 2]`."""
+    image = np.repeat(np.arange(len(index)), np.diff(index.image_instances))
+    both = np.stack((image, index.labels), axis=1)[~index.crowd]
+    return np.unique(both, axis=0)
 
 
 class EvalSampler:

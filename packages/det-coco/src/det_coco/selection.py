@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from det_coco._describe import counted, some
+from det_coco._describe import counted, named, some
 from det_coco.annotations import CocoIndex
 from det_coco.batches import BatchShape
 from det_coco.errors import DataError
@@ -91,11 +91,11 @@ def select_instances(index: CocoIndex, shape: BatchShape, *, legacy: bool = Fals
             raise DataError(
                 f"{index.annotation_file} has no instance masks ('segmentation'). Train a detector without masks on it."
             )
-        _warn(index, without, "objects without a usable segmentation were left out")
+        _warn(index, without, "without a usable segmentation")
         keep &= ~without
     if legacy:
         thin = ((index.boxes[:, 2:] - index.boxes[:, :2]) <= 1).any(axis=1)
-        _warn(index, thin & keep, "objects at most one pixel wide or high were left out")
+        _warn(index, thin & keep, "at most one pixel wide or high")
         keep &= ~thin
     keep = _fit(index, shape, image, keep)
     # Crowd regions last, the file's order otherwise.
@@ -151,7 +151,7 @@ def _fit(index: CocoIndex, shape: BatchShape, image: np.ndarray, keep: np.ndarra
             fits &= np.cumsum(counts[order]) <= limit
         kept[order[~fits]] = False
     dropped = keep & ~kept
-    _warn(index, dropped, f"objects in {int(over.sum())} images with more than fits were left out")
+    _warn(index, dropped, f"in {counted(int(over.sum()), 'image')} with more than fits")
     return kept
 
 
@@ -166,8 +166,8 @@ def _excess(index: CocoIndex, sums: np.ndarray, limit: int, what: str, option: s
 def _warn(index: CocoIndex, which: np.ndarray, what: str) -> None:
     if which.any():
         ids = index.annotation_ids[which]
-        shown = ", ".join(map(str, ids[:5])) + (", ..." if len(ids) > 5 else "")
-        _log.warning("%s: %d %s (annotations %s).", index.annotation_file, len(ids), what, shown)
+        left = f"left out {counted(len(ids), 'object')} {what} ({named('annotation', ids)})"
+        _log.warning("%s: %s.", index.annotation_file, left)
 
 
 def _image_of(index: CocoIndex) -> np.ndarray:

@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import re
 import signal
+import socket
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -251,7 +252,8 @@ class StopVote:
 def launch(count: int, command: Sequence[str]) -> int:
     """Run `command` in `count` processes of this machine by torch's elastic agent, and return the exit status.
 
-    The first process that fails ends all; its rank is named. SIGINT and SIGTERM are passed on.
+    The first process that fails ends all; its rank is named. SIGINT and SIGTERM are passed on. The processes talk over
+    the loopback interface alone: nobody else's machine reaches them.
 
     Args:
         count: number of processes.
@@ -269,13 +271,18 @@ def launch(count: int, command: Sequence[str]) -> int:
     os.environ[LAUNCHED] = str(os.getpid())
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
     os.environ.setdefault("TORCHELASTIC_ERROR_LEVEL", "CRITICAL")
+    loopback = [name for _, name in socket.if_nameindex() if name in ("lo", "lo0")]
+    if loopback:
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", loopback[0])
+    store = _local_store()
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
         nproc_per_node=count,
         run_id=str(os.getpid()),
-        rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0",
+        rdzv_backend="static",  # c10d makes a further store, on all interfaces
+        rdzv_endpoint=f"{store.host}:{store.port}",
+        rdzv_configs={"rank": 0},
         max_restarts=0,
         local_addr="localhost",
         shutdown_timeout=_GRACE,
@@ -294,6 +301,14 @@ def launch(count: int, command: Sequence[str]) -> int:
                     break
             return _report(number, count, failure)
     return 0
+
+
+def _local_store() -> dist.TCPStore:
+    """A store that listens on the loopback interface; torch's agent finds it here, and would listen on all of them."""
+    listening = socket.create_server(("127.0.0.1", 0))
+    address, port = listening.getsockname()
+    # Of several stores with `multi_tenant` and one port, the process keeps the first.
+    return dist.TCPStore(address, port, is_master=True, multi_tenant=True, master_listen_fd=listening.detach())
 
 
 def _report(number: int, count: int, failure: Any) -> int:

@@ -178,7 +178,7 @@ def _print_help(
     with contextlib.suppress(SystemExit):
         _tyro_cli(_showing(default, set(shown)) if shown else default, ["--help"], prog, description)
     if first and topic is None:
-        print(f"\nAll {len(options)} options are in these sections; --help SECTION shows one, --help all everything.")
+        print(f"\nAll {len(options)} options: --help SECTION shows a section, --help all everything.")
         for section in sections:
             own = [option for option in options if option.section == section]
             about = "" if section == _GENERAL else (own[0].kind.__doc__ or "").strip().splitlines()[0]

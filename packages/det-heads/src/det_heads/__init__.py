@@ -3,8 +3,20 @@
 from det_heads.__about__ import __version__
 from det_heads.anchors import Anchors, cell_anchors, inside_image
 from det_heads.box_head import BoxHead
+from det_heads.box_regression import overlap_loss
 from det_heads.branches import Branch, BranchConfig
 from det_heads.cascade import CascadeBoxHeads, CascadeMaskHeads
+from det_heads.classification import (
+    ClassCounts,
+    ClassificationConfig,
+    balanced_weights,
+    class_counts,
+    class_losses,
+    class_probabilities,
+    federated_classes,
+    focal_loss,
+    seesaw_loss,
+)
 from det_heads.coding import BoxCoder
 from det_heads.config import (
     AnchorConfig,
@@ -27,6 +39,7 @@ from det_heads.postprocess import ImageDetections, Original, to_image
 from det_heads.proposals import Proposals, select_proposals
 from det_heads.region_proposals import RegionProposals
 from det_heads.rpn import RPNHead, flatten_levels
+from det_heads.soft_nms import soft_nms
 from det_heads.two_stage import TwoStageDetector
 from det_heads.yolact import (
     MaskIoUConfig,
@@ -52,6 +65,8 @@ __all__ = [
     "CascadeBoxHeads",
     "CascadeConfig",
     "CascadeMaskHeads",
+    "ClassCounts",
+    "ClassificationConfig",
     "GroundTruth",
     "ImageDetections",
     "KeypointHead",
@@ -76,19 +91,28 @@ __all__ = [
     "YolactConfig",
     "YolactLossConfig",
     "__version__",
+    "balanced_weights",
     "box_losses",
     "cell_anchors",
+    "class_counts",
+    "class_losses",
+    "class_probabilities",
+    "federated_classes",
     "flatten_levels",
+    "focal_loss",
     "ground_truth",
     "inside_image",
     "label_all",
     "mask_loss",
     "mask_targets",
     "match",
+    "overlap_loss",
     "regression_loss",
     "rpn_losses",
+    "seesaw_loss",
     "select_detections",
     "select_proposals",
+    "soft_nms",
     "subsample",
     "to_image",
     "yolact_config",

@@ -1,5 +1,6 @@
 """The second stage: classifies proposals and refines them."""
 
+import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
@@ -8,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from det_heads.branches import Branch
+from det_heads.classification import ClassCounts, class_counts, class_probabilities
 from det_heads.coding import BoxCoder
 from det_heads.config import BoxHeadConfig
 from det_heads.detections import select_detections
@@ -20,6 +22,22 @@ from det_heads.pooling import RoIPool
 from det_heads.proposals import Proposals
 
 __all__ = ["BoxHead"]
+
+
+class _Counts(nn.Module):
+    """The classes' numbers [C] where the head is; they come with its configuration, not with its weights."""
+
+    objects: Tensor
+    images: Tensor
+    weights: Tensor
+
+    def __init__(self, counts: ClassCounts) -> None:
+        super().__init__()
+        for name, numbers in counts._asdict().items():
+            self.register_buffer(name, numbers, persistent=False)
+
+    def forward(self) -> ClassCounts:
+        return ClassCounts(self.objects, self.images, self.weights)
 
 
 class BoxHead(nn.Module):
@@ -49,6 +67,8 @@ class BoxHead(nn.Module):
         super().__init__()
         self.config = config
         self.num_classes = num_classes
+        counts = class_counts(config.classification, num_classes)
+        self.counts = None if counts is None else _Counts(counts)
         self.coder = BoxCoder(config.coding, offset)
         self.pool = RoIPool(config.pool, tuple(strides), offset)
         bias = config.norm is None
@@ -65,6 +85,9 @@ class BoxHead(nn.Module):
         self.cls_score = nn.Linear(config.channels, num_classes + 1)
         self.bbox_pred = nn.Linear(config.channels, 4 if config.class_agnostic else 4 * num_classes)
         init_box_head(convs, layers, self.cls_score, self.bbox_pred, init)
+        if config.classification.kind in ("sigmoid", "focal"):
+            # All classes begin at a probability of 0.01, or the many that a box has not would be all of the loss.
+            nn.init.constant_(self.cls_score.bias, -math.log(99))
 
     def hidden(self, pooled: Tensor, used: Tensor | None = None) -> Tensor:
         """Compute box features [R, channels] of pooled ones [R, in_channels, P, P]; `used` as in :meth:`forward`."""
@@ -143,7 +166,7 @@ class BoxHead(nn.Module):
             image_sizes: [B, 2] (height, width).
         """
         logits, deltas = self.outputs(features, proposals.boxes, proposals.valid)
-        scores = F.softmax(logits.float(), dim=-1)  # [B, K, C + 1]
+        scores = class_probabilities(logits, self.config.classification)  # [B, K, C + 1]
         return select_detections(scores, deltas, proposals.boxes, proposals.valid, image_sizes, self.config, self.coder)
 
     @torch.no_grad()
@@ -191,5 +214,6 @@ class BoxHead(nn.Module):
         self, logits: Tensor, deltas: Tensor, samples: Samples, part: BatchPart = WHOLE
     ) -> dict[str, Tensor]:
         """Compute ``loss_cls`` and ``loss_box`` of outputs [B, S, C + 1] and [B, S, 4C or 4] for sampled boxes."""
-        classification, regression = box_losses(logits, deltas, samples, self.config, self.coder, part)
+        counts = None if self.counts is None else self.counts()
+        classification, regression = box_losses(logits, deltas, samples, self.config, self.coder, part, counts)
         return {"loss_cls": classification, "loss_box": regression}

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from det_heads.box_head import BoxHead
 from det_heads.branches import Branch
+from det_heads.classification import class_probabilities
 from det_heads.config import CascadeConfig
 from det_heads.detections import select_detections
 from det_heads.mask_head import MaskHead, detect_masks
@@ -116,12 +117,16 @@ class CascadeBoxHeads(nn.ModuleList):
             boxes = self.refine(head, boxes, deltas, image_sizes)
         logits, deltas = last.outputs(features, boxes, valid)
         mean = torch.stack([*scores, self._score(logits)]).mean(0)  # [B, K, C + 1]
-        probabilities = mean.softmax(-1) if self.config.scores == "mean_logit" else mean
+        probabilities = mean
+        if self.config.scores == "mean_logit":
+            probabilities = class_probabilities(mean, last.config.classification)
         return select_detections(probabilities, deltas, boxes, valid, image_sizes, last.config, last.coder)
 
     def _score(self, logits: Tensor) -> Tensor:
         """What the mean over the stages is taken of."""
-        return logits.float() if self.config.scores == "mean_logit" else logits.float().softmax(-1)
+        if self.config.scores == "mean_logit":
+            return logits.float()
+        return class_probabilities(logits, next(iter(self)).config.classification)
 
 
 class CascadeMaskHeads(nn.ModuleList):

@@ -10,12 +10,16 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from det_backbones import PixelConfig
+from det_heads._require import require
+from det_heads.box_regression import BoxLoss
+from det_heads.classification import ClassificationConfig
 
 __all__ = [
     "AnchorConfig",
     "BoxCodingConfig",
     "BoxHeadConfig",
     "CascadeConfig",
+    "ClassificationConfig",
     "PixelConfig",
     "PoolConfig",
     "RPNConfig",
@@ -25,14 +29,9 @@ MOST_CONVS = 100
 """Convolutions in a row that a head may have: more come from a damaged file, not from a person."""
 
 
-def require(condition: bool, name: str, expected: str, got: object) -> None:
-    """Refuse a value of a configuration's field.
-
-    Raises:
-        ValueError: The condition does not hold; the message names the field.
-    """
-    if not condition:
-        raise ValueError(f"{name} must be {expected}, got {got!r}")
+def _require_box_loss(kind: str, section: str) -> None:
+    kinds = ("smooth_l1", "giou", "diou", "ciou")
+    require(kind in kinds, f"{section}.box_loss", "smooth_l1, giou, diou or ciou", kind)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -131,6 +130,8 @@ class RPNConfig:
         samples: Anchors per image in the loss.
         positive_fraction: Largest share of positives among them.
         beta: Where smooth L1 becomes linear: 0, plain L1 (d2); 1/9 (mrb, tv, mm).
+        box_loss: `smooth_l1` of deltas, or by the overlap of boxes: `giou` (d2 BBOX_REG_LOSS_TYPE), `diou`, `ciou`.
+        box_loss_weight: Factor of the box loss.
         normalizer: Both losses are divided by `configured`: ``samples`` times images (d2), or `sampled`: the number of
             anchors actually sampled (mrb, tv, mm).
         pre_nms_train: Best anchors kept per level before NMS, in training.
@@ -160,6 +161,8 @@ class RPNConfig:
     samples: int = 256
     positive_fraction: float = 0.5
     beta: float = 0.0
+    box_loss: BoxLoss = "smooth_l1"
+    box_loss_weight: float = 1.0
     normalizer: Literal["configured", "sampled"] = "configured"
     pre_nms_train: int = 2000
     pre_nms_test: int = 1000
@@ -174,6 +177,7 @@ class RPNConfig:
     nms_scores: Literal["logit", "sigmoid"] = "logit"
 
     def __post_init__(self) -> None:
+        _require_box_loss(self.box_loss, "rpn")
         for name in ("convs", "samples", "pre_nms_train", "pre_nms_test", "post_nms_train", "post_nms_test"):
             require(getattr(self, name) > 0, f"rpn.{name}", "positive", getattr(self, name))
         require(self.convs <= MOST_CONVS, "rpn.convs", f"1 to {MOST_CONVS}", self.convs)
@@ -215,10 +219,17 @@ class BoxHeadConfig:
         add_truth: Append the true boxes to the proposals in training (all systems).
         class_agnostic: One box per proposal instead of one per class (Cascade).
         beta: Where smooth L1 becomes linear: 0, plain L1 (d2, mm); 1 (mrb, mm cascades); 1/9 (tv).
+        box_loss: As of the RPN; mm's GIoU recipes weigh it by 10.
+        box_loss_weight: Factor of the box loss.
+        classification: The loss of the classes, and with it what their probabilities are.
         label_smoothing: Share of the classification target spread evenly over all classes and background. 0 in every
             reference.
         score_threshold: Detections need a larger probability.
         nms_threshold: IoU above which a detection of the same class is suppressed.
+        nms: `hard`, or soft-NMS: a detection that overlaps a better one loses score instead, `linear` with its IoU
+            above ``nms_threshold``, or `gaussian` (Bodla et al., arXiv:1704.04503).
+        soft_nms_sigma: Width of the Gaussian.
+        nms_across_classes: Detections of all classes suppress each other, for objects that have one class only.
         max_detections: Best detections kept per image. (mrb cuts at the score of the last one, so that exact ties
             could give more than this many; here ties are cut.)
         min_size: Smallest side of a clipped detection in pixels: 1e-2, inclusive (tv); None: no filter (d2, mrb, mm).
@@ -238,9 +249,15 @@ class BoxHeadConfig:
     add_truth: bool = True
     class_agnostic: bool = False
     beta: float = 0.0
+    box_loss: BoxLoss = "smooth_l1"
+    box_loss_weight: float = 1.0
+    classification: ClassificationConfig = field(default_factory=ClassificationConfig)
     label_smoothing: float = 0.0
     score_threshold: float = 0.05
     nms_threshold: float = 0.5
+    nms: Literal["hard", "linear", "gaussian"] = "hard"
+    soft_nms_sigma: float = 0.5
+    nms_across_classes: bool = False
     max_detections: int = 100
     min_size: float | None = None
 
@@ -251,6 +268,9 @@ class BoxHeadConfig:
         require(self.norm in (None, "bn", "gn"), "box.norm", "bn, gn or None", self.norm)
         require(0 <= self.label_smoothing < 1, "box.label_smoothing", "in [0, 1)", self.label_smoothing)
         require(0 <= self.score_threshold < 1, "box.score_threshold", "in [0, 1)", self.score_threshold)
+        require(self.nms in ("hard", "linear", "gaussian"), "box.nms", "hard, linear or gaussian", self.nms)
+        require(self.soft_nms_sigma > 0, "box.soft_nms_sigma", "positive", self.soft_nms_sigma)
+        _require_box_loss(self.box_loss, "box")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from det_heads.coding import BoxCoder
 from det_heads.config import BoxHeadConfig
+from det_heads.soft_nms import soft_nms
 from det_ops import batched_nms, top_k
 
 __all__ = ["select_detections"]
@@ -24,7 +25,7 @@ def select_detections(
     """Select detections: score threshold, decoding of what is left, clipping, NMS per class, best of all classes.
 
     The number of candidates is bounded without looking at the scores: the probabilities of a box sum to one, so at most
-    ``1 / score_threshold`` of its classes can pass.
+    ``1 / score_threshold`` of its classes can pass. Where they do not sum to one (sigmoids) the best so many are taken.
 
     Args:
         probabilities: [B, R, C + 1] float32, background last.
@@ -60,18 +61,33 @@ def select_detections(
         passed = passed & (coder.sides(decoded) >= config.min_size).all(-1)
     decoded = torch.where(passed[..., None], decoded, 0.0)
 
-    index, kept = batched_nms(
-        decoded,
-        scores,
-        label,
-        config.nms_threshold,
-        max_output=min(config.max_detections, bound),
-        valid=passed,
-        offset=coder.offset,
-    )
+    group = torch.zeros_like(label) if config.nms_across_classes else label
+    count = min(config.max_detections, bound)
+    if config.nms == "hard":
+        index, kept = batched_nms(
+            decoded,
+            scores,
+            group,
+            config.nms_threshold,
+            max_output=count,
+            valid=passed,
+            offset=coder.offset,
+        )
+        found = scores.gather(1, index)
+    else:
+        index, found, kept = soft_nms(
+            decoded,
+            scores,
+            group,
+            decay=config.nms,
+            iou_threshold=config.nms_threshold,
+            sigma=config.soft_nms_sigma,
+            max_output=count,
+            valid=passed,
+        )
     return {
         "boxes": torch.where(kept[..., None], decoded.gather(1, index[..., None].expand(-1, -1, 4)), 0.0),
-        "scores": torch.where(kept, scores.gather(1, index), 0.0),
+        "scores": torch.where(kept, found, 0.0),
         "labels": torch.where(kept, label.gather(1, index), 0),
         "valid": kept,
     }

@@ -87,11 +87,20 @@ class TwoStageDetector(nn.Module):
             features: Per level [B, C, H / stride, W / stride].
             batch: As there.
         """
-        proposals = self.rpn.propose(features, self._anchors(features, batch), batch["image_sizes"])
-        detections = self.boxes.detect(features, proposals, batch["image_sizes"])
+        detections = self.detect_boxes(features, batch)
         for branch in self.branches:
             detections |= branch.detect(features, detections)
         return detections
+
+    def detect_boxes(self, features: Sequence[Tensor], batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Detect as :meth:`from_features` does, without its branches.
+
+        Args:
+            features: Per level [B, C, H / stride, W / stride].
+            batch: As there.
+        """
+        proposals = self.rpn.propose(features, self._anchors(features, batch), batch["image_sizes"])
+        return self.boxes.detect(features, proposals, batch["image_sizes"])
 
     def _anchors(self, features: Sequence[Tensor], batch: Mapping[str, Tensor]) -> Tensor:
         image_shape = (batch["images"].shape[-2], batch["images"].shape[-1])

@@ -35,6 +35,7 @@ from det_models.named import (
 from det_models.predictor import Predictor
 from det_models.published import PublishedDetector, find_published, published_detectors
 from det_models.tiling import Tiling
+from det_models.views import Views
 from det_models.weights import Weights, open_weights
 
 __all__ = [
@@ -49,6 +50,7 @@ __all__ = [
     "Predictor",
     "PublishedDetector",
     "Tiling",
+    "Views",
     "Weights",
     "YolactBackboneConfig",
     "__version__",

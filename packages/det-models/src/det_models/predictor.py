@@ -23,6 +23,7 @@ from det_models.errors import OptionError, whole_number
 from det_models.images import Loaded, batches_of, is_image, unknown_kind
 from det_models.inference import optimize_for_inference, plain_tensors
 from det_models.tiling import Tiling, in_tiles
+from det_models.views import Views, in_views
 from det_ops import Conv2d
 
 __all__ = ["PRECISIONS", "Predictor"]
@@ -136,6 +137,7 @@ class Predictor:
         features: bool = False,
         tile: int | tuple[int, int] | Tiling | None = None,
         overlap: float = 0.2,
+        tta: bool | Views = False,
     ) -> Any:
         """Detect objects.
 
@@ -150,6 +152,8 @@ class Predictor:
             tile: Look at big pictures in tiles of this side, or (height, width), in pixels; a :class:`Tiling` says
                 more of them.
             overlap: Share of such a tile that the next one shows too.
+            tta: Test-time augmentation: look at each picture in several sizes, and mirrored. :class:`Views` says in
+                which.
 
         Returns:
             :class:`Detections` of one image; a list of them for a list or tuple; for a folder or an iterable an
@@ -163,12 +167,16 @@ class Predictor:
             raise OptionError(f"min_score must be between 0 and 1, got {min_score:g}.")
         count = self.batch_size if batch_size is None else whole_number("batch_size", batch_size)
         look = partial(self._stream, batch_size=count, min_score=min_score, features=features)
+        special = [name for name, asked in (("features", features), ("tile", tile is not None), ("tta", tta)) if asked]
+        if len(special) > 1:
+            raise OptionError(f"{special[0]} cannot be had together with {special[1]}; leave out one of them.")
         if tile is not None:
-            if features:
-                raise OptionError("features are of a whole picture; leave out tile.")
             tiling = Tiling.of(tile, overlap)
             look = partial(in_tiles, look, tiling=tiling, max_detections=self.max_detections)
-        if is_image(images) and tile is None:
+        elif tta:
+            views = tta if isinstance(tta, Views) else Views()
+            look = partial(self._in_views, views=views, min_score=min_score)
+        if is_image(images) and tile is None and not tta:
             with plain_tensors():
                 ((loaded, batch),) = batches_of([images], self.config.resize, self.shape, 1)
             return self._finish(loaded, batch, self.forward(batch, features=features), min_score)[0]
@@ -200,13 +208,16 @@ class Predictor:
             features: Keep the pyramid.
         """
         inputs = {name: batch[name].to(self.device, non_blocking=True) for name in ("images", "image_sizes")}
-        dtype = PRECISIONS[self.precision]
-        autocast = torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None)
-        with torch.inference_mode(), plain_tensors(), autocast:
+        with torch.inference_mode(), plain_tensors(), self.autocast():
             if not features:  # called as a whole, which hooks see: a training's watchdog is one
                 return Output(self.network(inputs), ())
             pyramid = self.network.backbone(self.network.normalize(inputs))
             return Output(self.network.from_features(pyramid, inputs), tuple(pyramid))
+
+    def autocast(self) -> torch.autocast:
+        """A context in which convolutions and products are computed in the number format of the precision."""
+        dtype = PRECISIONS[self.precision]
+        return torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None)
 
     def _stream(self, images: Iterable[Any], batch_size: int, min_score: float, features: bool) -> Iterator[Detections]:
         """Reading, the network, and masks with whatever the caller does, each in a thread of its own."""
@@ -214,6 +225,9 @@ class Predictor:
         outputs = background((loaded, batch, self.forward(batch, features=features)) for loaded, batch in batches)
         for loaded, batch, output in outputs:
             yield from self._finish(loaded, batch, output, min_score)
+
+    def _in_views(self, images: Iterable[Any], views: Views, min_score: float) -> Iterator[Detections]:
+        return in_views(self, images, views, min_score)
 
     def _finish(self, loaded: Sequence[Loaded], batch: Batch, output: Output, min_score: float) -> list[Detections]:
         found = self._results(output, batch, [image.size for image in loaded], min_score)
@@ -224,7 +238,7 @@ class Predictor:
     ) -> list[Detections]:
         with torch.inference_mode(), plain_tensors():
             found = self._to_image(output.detections, batch["scales"], sizes)
-        results = [self._reported(one, size, min_score) for one, size in zip(found, sizes, strict=True)]
+        results = [self.reported(one, size, min_score) for one, size in zip(found, sizes, strict=True)]
         if not output.pyramid:
             return results
         return [
@@ -237,7 +251,14 @@ class Predictor:
     ) -> list[ImageDetections]:
         return self.network.to_image(detections, scales, sizes)
 
-    def _reported(self, found: ImageDetections, size: tuple[int, int], min_score: float) -> Detections:
+    def reported(self, found: ImageDetections, size: tuple[int, int], min_score: float = 0.0) -> Detections:
+        """What the network found in an image, as it is reported.
+
+        Args:
+            found: N detections, best first.
+            size: (height, width) of the image.
+            min_score: Leave out what has a lower score.
+        """
         scores, labels = found.scores.numpy(), found.labels.numpy()
         rows = np.flatnonzero((scores >= min_score) & np.isin(labels, self.labels))[: self.max_detections]
         return Detections(

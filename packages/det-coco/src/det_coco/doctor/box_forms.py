@@ -1,7 +1,10 @@
 """Boxes that a whole split has in another form than COCO's x, y, width, height in pixels."""
 
+from itertools import product
+
 import numpy as np
 
+from det_coco._box_forms import FORMS, FRACTIONS, PER_CENT, PIXELS, SCALES, USUAL, possible_forms, scale_of
 from det_coco.doctor.findings import Case
 from det_coco.doctor.records import Records
 
@@ -10,50 +13,48 @@ _ENOUGH = 5
 with a chance of a quarter, five of them one time in a thousand; and some must fit no picture besides."""
 _NEAR = 2.0
 """Pixels that a box read rightly is off its mask at most."""
+_OTHERS = ("x1, y1, x2, y2", "centre x, centre y, width, height")
+_KINDS = {
+    FRACTIONS: "fraction_boxes",
+    PER_CENT: "percent_boxes",
+    _OTHERS[0]: "corner_boxes",
+    _OTHERS[1]: "centre_boxes",
+}
+"""What a form is called as a finding."""
 
 
-def convert(form: str, boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """Bring boxes to COCO's form.
-
-    Args:
-        form: `fraction_boxes`, `percent_boxes`, `corner_boxes` or `centre_boxes`.
-        boxes: float64 `[N, 4]`.
-        sizes: `[N, 2]` height, width of their pictures.
-
-    Returns:
-        float64 `[N, 4]` x, y, width, height in pixels.
-    """
-    scale = sizes[:, [1, 0, 1, 0]]
-    if form == "fraction_boxes":
-        return boxes * scale
-    if form == "percent_boxes":
-        return boxes * scale / 100
-    if form == "corner_boxes":
-        return np.concatenate((boxes[:, :2], boxes[:, 2:] - boxes[:, :2]), axis=1)
-    return np.concatenate((boxes[:, :2] - boxes[:, 2:] / 2, boxes[:, 2:]), axis=1)
-
-
-def find_form(boxes: np.ndarray, sizes: np.ndarray, masks: np.ndarray) -> str | None:
+def find_form(
+    boxes: np.ndarray, sizes: np.ndarray, images: np.ndarray, masks: np.ndarray
+) -> tuple[str, np.ndarray | None] | None:
     """Recognise the form of the boxes of a split.
 
     Args:
-        boxes: float64 `[N, 4]` as in the file, or NaN.
-        sizes: `[N, 2]` height, width of their pictures; 0 where unknown.
+        boxes: float64 `[N, 4]` as in the file, finite.
+        sizes: `[N, 2]` height, width of their pictures in pixels.
+        images: `[N]` what tells the pictures apart.
         masks: float64 `[N, 4]` x1, y1, x2, y2 around the masks, or NaN.
 
     Returns:
-        a form that `convert` knows; None for COCO's, or where it is not certain.
+        the kind of finding, and x1, y1, x2, y2 in pixels `[N, 4]`, or None where these cannot be told; None alone for
+        COCO's form, or where no other is certain.
     """
-    known = np.isfinite(boxes).all(axis=1) & (sizes > 0).all(axis=1) & (boxes[:, 2:] != 0).all(axis=1)
-    boxes, sizes, masks = boxes[known], sizes[known].astype(np.float64), masks[known]
     if not len(boxes):
         return None
-    if boxes.min() >= 0 and boxes.max() <= 1.01 and sizes.min() > 2:
-        return "fraction_boxes"
-    masked = np.isfinite(masks).all(axis=1) & (masks > 1.01).any(axis=1)
-    if masked.sum() >= 2:
-        return _by_masks(boxes[masked], sizes[masked], masks[masked])
-    return _by_pictures(boxes, sizes)
+    sides = sizes[:, [1, 0, 1, 0]].astype(np.float64)
+    scale, certain = scale_of(boxes, sides, images)
+    other = certain and scale != PIXELS
+    masked = np.asarray(np.isfinite(masks).all(axis=1))
+    around = masks * sides if (masks[masked] <= 1.01).all() else masks
+    if masked.sum() >= (1 if other else 2):
+        found = _by_masks(boxes, sides, around, masked)
+        if found is not None or not other:
+            return found
+    if not other:
+        found = _by_pictures(boxes, sizes)
+        return None if found is None else (_KINDS[found], FORMS[found](boxes))
+    corners = list(possible_forms(boxes, sides, scale).values())
+    told = bool(corners) and all(np.abs(one - corners[0]).max() <= 1 for one in corners)
+    return _KINDS[scale], corners[0] if told else None
 
 
 def check_form(records: Records, sizes: np.ndarray, masks: np.ndarray) -> list[Case]:
@@ -64,16 +65,19 @@ def check_form(records: Records, sizes: np.ndarray, masks: np.ndarray) -> list[C
         sizes: `[N, 2]` height, width of the pictures of its annotations.
         masks: float64 `[N, 4]` x1, y1, x2, y2 around the masks, or NaN; in fractions they are converted too.
     """
-    form = find_form(records.boxes, sizes, masks)
-    if form is None:
+    usable = np.isfinite(records.boxes).all(axis=1) & (sizes > 0).all(axis=1) & (records.boxes[:, 2:] != 0).all(axis=1)
+    usable = np.flatnonzero(usable)
+    found = find_form(records.boxes[usable], sizes[usable], records.image[usable], masks[usable])
+    if found is None:
         return []
-    usable = np.flatnonzero(np.isfinite(records.boxes).all(axis=1) & (sizes > 0).all(axis=1))
+    form, corners = found
     shown = records.boxes[usable[0]].tolist()
-    records.boxes[usable] = convert(form, records.boxes[usable], sizes[usable])
-    fractional = form == "fraction_boxes" and not (masks > 1.01).any()
     fix = []
+    if corners is not None:
+        records.boxes[usable] = np.concatenate((corners[:, :2], corners[:, 2:] - corners[:, :2]), axis=1)
+        fix += [records.set(n, "bbox", [round(v, 3) for v in records.boxes[n].tolist()]) for n in usable.tolist()]
+    fractional = form == "fraction_boxes" and not (masks > 1.01).any()
     for n in usable.tolist():
-        fix.append(records.set(n, "bbox", [round(v, 3) for v in records.boxes[n].tolist()]))
         if fractional and np.isfinite(masks[n]).all():
             scale = sizes[n, ::-1].astype(np.float64)
             fix.append(records.set(n, "segmentation", _scaled(records.record(n)["segmentation"], scale)))
@@ -88,35 +92,37 @@ def _scaled(segmentation: list[list[float]], scale: np.ndarray) -> list[list[flo
     return [(np.reshape(polygon, (-1, 2)) * scale).round(3).ravel().tolist() for polygon in segmentation]
 
 
-def _by_masks(boxes: np.ndarray, sizes: np.ndarray, masks: np.ndarray) -> str | None:
-    """The form in which nine of ten boxes fit their masks where COCO's does for fewer than half."""
+def _by_masks(
+    boxes: np.ndarray, sides: np.ndarray, masks: np.ndarray, masked: np.ndarray
+) -> tuple[str, np.ndarray] | None:
+    """The form in which nine of ten boxes fit their masks where COCO's does for fewer than half, and the boxes in it.
 
-    def share(xywh: np.ndarray) -> float:
-        corners = np.concatenate((xywh[:, :2], xywh[:, :2] + xywh[:, 2:]), axis=1)
-        return float((np.abs(corners - masks).max(axis=1) <= _NEAR).mean())
+    Nothing where there is none.
+    """
 
-    if share(boxes) > 0.5:
+    def share(corners: np.ndarray) -> float:
+        return float((np.abs(corners - masks).max(axis=1) <= _NEAR)[masked].mean())
+
+    if share(FORMS[USUAL](boxes)) > 0.5:
         return None
-    shares = {form: share(convert(form, boxes, sizes)) for form in ("percent_boxes", "corner_boxes", "centre_boxes")}
-    best = max(shares, key=lambda form: shares[form])
-    return best if shares[best] >= 0.9 else None
+    for (scale, whole), form in product(SCALES.items(), (USUAL, *_OTHERS)):
+        corners = FORMS[form](boxes) * (sides / whole if whole else 1.0)
+        if share(corners) >= 0.9:
+            return _KINDS[scale if whole else form], corners
+    return None
 
 
 def _by_pictures(boxes: np.ndarray, sizes: np.ndarray) -> str | None:
-    """The form in which all boxes fit their pictures where COCO's does not fit, or makes no use of them."""
+    """The form in which all boxes fit their pictures where COCO's does not."""
     if len(boxes) < _ENOUGH or boxes.min() < -1:
         return None
     width, height = sizes[:, 1], sizes[:, 0]
     right, bottom = boxes[:, 0] + boxes[:, 2], boxes[:, 1] + boxes[:, 3]
-    over = ((right > width + 2) | (bottom > height + 2)).mean()
-    if over > 0.1:
-        ordered = (boxes[:, 2:] > boxes[:, :2]).all() and (boxes[:, 2:] <= sizes[:, ::-1] + 1).all()
-        if ordered:
-            return "corner_boxes"
-        inside = (boxes[:, :2] >= boxes[:, 2:] / 2 - 1).all()
-        inside &= (boxes[:, :2] + boxes[:, 2:] / 2 <= sizes[:, ::-1] + 1).all()
-        return "centre_boxes" if inside else None
-    # Twenty boxes over pictures of several hundred pixels that all end before 100, one of them right there.
-    most = max(right.max(), bottom.max())
-    large = sizes.min() >= 200
-    return "percent_boxes" if large and len(boxes) >= 4 * _ENOUGH and 90 <= most <= 100.5 else None
+    if ((right > width + 2) | (bottom > height + 2)).mean() <= 0.1:
+        return None
+    corners, centres = _OTHERS
+    if (boxes[:, 2:] > boxes[:, :2]).all() and (boxes[:, 2:] <= sizes[:, ::-1] + 1).all():
+        return corners
+    inside = (boxes[:, :2] >= boxes[:, 2:] / 2 - 1).all()
+    inside &= (boxes[:, :2] + boxes[:, 2:] / 2 <= sizes[:, ::-1] + 1).all()
+    return centres if inside else None

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from det_coco._describe import describe
+from det_coco._describe import counted, describe
 from det_coco.doctor.findings import Case, remove, replace
 from det_coco.doctor.reading_annotations import check_ids, read_annotations
 from det_coco.doctor.records import Records
@@ -48,7 +48,7 @@ def read_records(name: str, file: Path, folder: Path, content: dict[str, Any]) -
     cases.extend(check_ids(records))
     if records.labelled and not (~records.crowd).any():
         count = len(content["annotations"])
-        what = f"{count} annotations, but none that is an object" if count else "no annotation"
+        what = f"{counted(count, 'annotation')}, but none that is an object" if count else "no annotation"
         cases.append(Case(kind="no_objects", detail=f"{file} has {what}"))
     return records
 

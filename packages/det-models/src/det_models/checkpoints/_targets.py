@@ -32,7 +32,10 @@ _TRAINING = frozenset(
         "rpn.pre_nms_train", "rpn.post_nms_train", "rpn.post_nms_train_scope", "rpn.post_nms_train_images",
         "rpn.anchors.straddle", "rpn.anchors.match_straddling",
         "box.positive_iou", "box.reassign_best", "box.samples", "box.positive_fraction", "box.add_truth", "box.beta",
-        "box.label_smoothing",
+        "box.label_smoothing", "box.box_loss", "box.box_loss_weight", "rpn.box_loss", "rpn.box_loss_weight",
+        "box.classification.focal_alpha", "box.classification.focal_gamma", "box.classification.seesaw_p",
+        "box.classification.seesaw_q", "box.classification.class_balance", "box.classification.federated",
+        "box.classification.object_counts", "box.classification.image_counts",
         "mask.target", "mask.bitmap_aligned", "mask.bitmap_threshold",
         "cascade.positive_ious", "cascade.resample", "cascade.loss_weights", "cascade.gradient_scale",
     }

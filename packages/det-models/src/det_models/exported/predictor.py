@@ -1,6 +1,6 @@
 """A trained detector in an exported file, shown images as any other."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,12 @@ from det_heads import ImageDetections
 from det_heads.postprocess import Original, to_image
 from det_models.builders import build
 from det_models.config import ModelConfig
+from det_models.detections import Detections
 from det_models.errors import OptionError
 from det_models.exported.fitting import FittingResize
 from det_models.exported.runtimes import Run, open_runtime
 from det_models.predictor import Output, Predictor, device_of
+from det_models.views import Views
 from det_ops import encode_rle
 
 __all__ = ["ExportedPredictor"]
@@ -108,6 +110,11 @@ class ExportedPredictor(Predictor):
             for name in self.card["outputs"]
         }
         return Output(found, ())
+
+    def _in_views(self, images: Iterable[Any], views: Views, min_score: float) -> Iterator[Detections]:  # noqa: ARG002
+        raise OptionError(
+            f"{self.source} was exported for its own sizes of images; leave out tta, or give the checkpoint."
+        )
 
     def _pixels(self, batch: Mapping[str, Tensor]) -> Tensor:
         images = batch["images"].cpu().to(self.config.resize.dtype)

@@ -1,9 +1,9 @@
-"""`predict --tile` and `eval --tile`: what Python finds in the tiles of the same pictures."""
+"""`--tile` and `--tta` of `predict` and `eval`: what Python finds in the same pictures."""
 
 import pytest
 
 from det_coco import list_images
-from det_models import Tiling, load
+from det_models import Tiling, Views, load
 from testing.command_line import call, read
 
 TILES = ("--tile", 56, "--overlap", 0.25)
@@ -46,6 +46,20 @@ def test_eval_counts_what_predict_finds(mask_rcnn_run, shapes, tmp_path):
     assert "AP" in read(tmp_path / "eval" / "results.json")["segm"]
 
 
+@pytest.mark.parametrize("app", ["cascade_rcnn", "yolact"])
+def test_test_time_augmentation(app, shapes, tmp_path, request):
+    run = request.getfixturevalue(f"{app}_run")
+    data = ("--weights", run, "--data", shapes, "--tta", "--tta-sizes", 48, 64)
+    assert call(app, "predict", *data, "--output", tmp_path / "predict") == 0
+    assert call(app, "eval", *data, "--pictures", 0, "--output", tmp_path / "eval") == 0
+    rows = read(tmp_path / "predict" / "predictions.json")
+    assert sorted(rows, key=str) == sorted(read(tmp_path / "eval" / "predictions.json"), key=str)
+    (path, *_) = list_images(shapes / "val")
+    found = load(run, device="cpu").predict(path, tta=Views(sizes=(48, 64)))
+    assert len(found) > 0
+    assert [row["segmentation"] for row in rows if row["image_id"] == rows[0]["image_id"]] == found.rle
+
+
 @pytest.mark.parametrize("command", ["eval", "predict"])
 @pytest.mark.parametrize(
     ("options", "says"),
@@ -55,6 +69,9 @@ def test_eval_counts_what_predict_finds(mask_rcnn_run, shapes, tmp_path):
         (("--tile", 64, "--overlap", 1), "Option --overlap must be a share of a tile, from 0 to below 1, got 1"),
         (("--overlap", 0.1), "Option --overlap is of tiles, whose size tile says"),
         (("--tile-merge", "join"), "Option --tile-merge is of tiles, whose size tile says"),
+        (("--tile", 64, "--tta"), "Option --tta cannot be had together with tile"),
+        (("--tta-sizes", 64), "Option --tta-sizes are of test-time augmentation, which tta asks for"),
+        (("--tta", "--tta-sizes", 0), "Option --tta-sizes must be at least 1, got 0"),
         (("--tile", 64, "--tile-merge", "wbf"), "Option --tile-merge takes one of nms, join or None, got 'wbf'"),
     ],
 )
