@@ -27,6 +27,8 @@ MOST_LEFT = 4
 """Parts that may be left in float."""
 JUDGED = 8
 """Pictures that a trial is judged by."""
+SURE = 0.25
+"""Score from which a detection counts there."""
 
 Feed = dict[str, np.ndarray]
 
@@ -36,7 +38,7 @@ class Trial(NamedTuple):
 
     Attributes:
         left: Those parts.
-        found: Share of the objects of the float network that it finds.
+        found: Share of the objects that both it and the float network find, of those that one is :data:`SURE` of.
     """
 
     left: tuple[str, ...]
@@ -142,8 +144,12 @@ def _agreement(graph: Path, path: Path, feeds: Sequence[Feed]) -> float:
     certificate = Certificate("")
     before, after = (_detections(file, feeds) for file in (graph, path))
     for one, other in zip(before, after, strict=True):
-        pair_up(certificate, one, other)
+        pair_up(certificate, _sure(one), _sure(other))
     return certificate.pairs / max(*certificate.counts, 1)
+
+
+def _sure(found: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {**found, "valid": found["valid"] & (found["scores"] >= SURE)}
 
 
 def _detections(path: Path, feeds: Sequence[Feed]) -> list[Mapping[str, torch.Tensor]]:
