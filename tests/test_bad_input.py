@@ -114,7 +114,7 @@ def test_truncated_json(refuse_data, data):
         ('{"images": [], "annotations": []}', "the key 'categories' is missing"),
         ('{"shapes": []}', "the key 'images' is missing"),
         ("<annotation/>", "not valid JSON"),
-        ("", "truncated"),
+        ("", "is empty"),
     ],
 )
 def test_json_that_is_not_coco(text, says, refuse_data, data):
@@ -124,8 +124,9 @@ def test_json_that_is_not_coco(text, says, refuse_data, data):
 
 
 def test_a_field_that_is_missing_or_of_another_type(refuse_data, data):
-    file = edit(data, lambda content: content["images"][1].pop("height"))
-    assert "has no 'height'" in refuse_data(file)
+    file = edit(data, lambda content: content["annotations"][1].pop("category_id"))
+    assert "has no 'category_id'" in refuse_data(file)
+    edit(data, lambda content: content["annotations"][1].update(category_id=1))
     edit(data, lambda content: content["images"][1].update(height="tall"))
     assert "'height'" in refuse_data(file, "tall")
 

@@ -263,6 +263,67 @@ def test_a_run_of_ours_with_other_classes(shapes: Path, tmp_path: Path, capsys: 
     assert "dropped, at random instead: box_head.cls_score.weight" in capsys.readouterr().out
 
 
+@pytest.fixture(scope="module")
+def other_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A detectron2 pickle of numbers that no network begins with."""
+    ours = random_model(recipe_of("detectron2", classes=len(CLASSES))).state_dict()
+    ours = {name: 1.5 * tensor if tensor.is_floating_point() else tensor for name, tensor in ours.items()}
+    path = tmp_path_factory.mktemp("other") / "model_final.pkl"
+    return write(path, "detectron2 zoo", theirs("detectron2 zoo", ours))
+
+
+def unlearned(path: Path, start: dict[str, Tensor]) -> set[str]:
+    """First parts of the names of the tensors that a run at a rate of nearly zero still has from where it started."""
+    trained = open_weights(path / "checkpoints" / "last.pt").build().state_dict()
+    names = [name for name in trained if name in start and trained[name].shape == start[name].shape]
+    same = [name for name in names if torch.allclose(trained[name], start[name], rtol=1e-5, atol=1e-6)]
+    return {".".join(name.split(".")[: 2 if name.startswith("backbone") else 1]) for name in same}
+
+
+def start_from(app: str, weights: Path, shapes: Path, output: Path, *options: object) -> int:
+    command = ("train", "--weights", weights, "--data", shapes, "--output", output, *small(app), *SIZES)
+    return call(app, *command, "--solver.steps", 1, "--solver.base-lr", 1e-9, "--pictures", 0, *options)
+
+
+def test_some_parts_of_the_detector_of_another_app(other_file: Path, shapes: Path, tmp_path: Path, capsys: Any) -> None:
+    """Mask R-CNN's into Faster and Cascade R-CNN, with its conventions."""
+    start = open_weights(other_file).build().state_dict()
+    parts = ["--weights-parts", "backbone", "pyramid", "region-proposals"]
+    assert start_from("faster_rcnn", other_file, shapes, tmp_path / "faster", *parts) == 0
+    assert "ignored" in capsys.readouterr().out
+    taken = {"backbone.body", "backbone.fpn", "rpn"}
+    assert unlearned(tmp_path / "faster", start) == taken
+    assert read_json(tmp_path / "faster" / "config.json")["recipe"]["detector"]["pixels"]["order"] == "bgr"
+    assert start_from("cascade_rcnn", other_file, shapes, tmp_path / "cascade", "--weights-parts", "backbone") == 0
+    assert unlearned(tmp_path / "cascade", start) == {"backbone.body"}
+    assert start_from("faster_rcnn", other_file, shapes, tmp_path / "all", "--drop-mismatched", "True") == 0
+    assert unlearned(tmp_path / "all", start) == {*taken, "box_head"}  # all but the mask head
+
+
+def test_a_part_that_is_not_there(other_file: Path, shapes: Path, tmp_path: Path, capsys: Any) -> None:
+    assert start_from("mask_rcnn", other_file, shapes, tmp_path / "run", "--weights-parts", "bones") == 2
+    error = capsys.readouterr().err
+    assert f"{other_file}: there is no part 'bones'; parts are backbone, pyramid, region-proposals, box-head" in error
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_fits_into_a_network_with_other_anchors(
+    other_file: Path, shapes: Path, tmp_path: Path, capsys: Any
+) -> None:
+    start = open_weights(other_file).build().state_dict()
+    one = ["--detector.rpn.anchors.ratios", "1.0"]
+    assert start_from("mask_rcnn", other_file, shapes, tmp_path / "run", *one) == 2
+    error = capsys.readouterr().err
+    assert "another architecture" in error
+    assert "--drop-mismatched True" in error
+    assert start_from("mask_rcnn", other_file, shapes, tmp_path / "run", *one, "--drop-mismatched", "True") == 0
+    report = capsys.readouterr().out
+    assert re.search(r"^region proposals +2 +4 +4$", report, re.MULTILINE)
+    trained = open_weights(tmp_path / "run" / "checkpoints" / "last.pt").build().state_dict()
+    assert trained["rpn.objectness.weight"].shape[0] == 1
+    assert unlearned(tmp_path / "run", start) == {"backbone.body", "backbone.fpn", "rpn", "box_head", "mask_head"}
+
+
 def test_another_architecture_names_the_first_mismatches(shapes: Path, tmp_path: Path, capsys: Any) -> None:
     path, _ = file_of("detectron2", tmp_path / "a", recipe_of("detectron2", classes=6, pyramid_channels=24))
     assert train(path, shapes, tmp_path / "run") == 2

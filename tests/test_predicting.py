@@ -3,10 +3,13 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
 from PIL import Image
 
-from testing.command_line import call, read
+from det_coco import decode_rle, load_image, load_split
+from det_coco.mask_codec import instance_bitmap
+from testing.command_line import call, read, train
 
 
 @pytest.fixture
@@ -103,3 +106,65 @@ def test_data_annotated_as_the_pictures_are_stored(mask_rcnn_run, shapes, tmp_pa
     assert "of eval --exif False" in capsys.readouterr().err
     assert call("mask_rcnn", *options, data, "--exif", False, "--output", tmp_path / "three") == 0
     assert read(tmp_path / "one" / "predictions.json") == read(tmp_path / "three" / "predictions.json")
+
+
+@pytest.mark.parametrize("to", ["coco", "yolo"])
+def test_detections_become_a_data_set_to_correct(mask_rcnn_run, shapes, tmp_path, capsys, to):
+    options = ["--as-annotations", to, "--min-score", "0.05"]
+    assert predict(mask_rcnn_run, shapes / "val", tmp_path / "out", *options) == 0
+    assert f"Annotations to correct: {tmp_path / 'out' / 'annotations'}" in capsys.readouterr().out
+    index = load_split(tmp_path / "out" / "annotations", "train")
+    rows = [row for row in read(tmp_path / "out" / "predictions.json") if row["score"] >= 0.05]
+    pictures = sorted((shapes / "val").iterdir())
+    assert len(index) == len(pictures)
+    assert 0 < index.num_instances <= len(rows)
+    assert index.image(0).shape == load_image(pictures[0]).shape
+    if to == "coco":
+        by_id = dict(enumerate(rows, 1))
+        for number, box in zip(index.annotation_ids.tolist(), index.file_boxes, strict=True):
+            assert box == pytest.approx(by_id[number]["bbox"])
+        # The outlines are those of the masks, holes and parts included.
+        position = int(np.argmax(np.diff(index.image_instances)))
+        for n in range(index.instances(position).start, index.instances(position).stop):
+            mask = decode_rle(by_id[int(index.annotation_ids[n])]["segmentation"])
+            assert np.array_equal(instance_bitmap(index, n, *mask.shape), mask)
+
+
+def test_unsure_detections_are_left_out_of_a_training(mask_rcnn_run, shapes, tmp_path):
+    assert predict(mask_rcnn_run, shapes / "val", tmp_path / "first") == 0
+    scores = sorted(row["score"] for row in read(tmp_path / "first" / "predictions.json"))
+    unsure, least = scores[len(scores) // 3], scores[2 * len(scores) // 3]
+    options = ["--as-annotations", "coco", "--min-score", str(least), "--unsure-score", str(unsure)]
+    assert predict(mask_rcnn_run, shapes / "val", tmp_path / "out", *options) == 0
+    index = load_split(tmp_path / "out" / "annotations", "train")
+    assert 0 < (~index.crowd).sum() <= sum(score >= least for score in scores)
+    assert 0 < index.crowd.sum() <= sum(unsure <= score < least for score in scores)
+    options = ["--data.train", tmp_path / "out" / "annotations", "--data.max-instances", "64"]
+    assert train("mask_rcnn", shapes, tmp_path / "run", *options) == 0
+
+
+def test_detections_become_tasks_of_label_studio(mask_rcnn_run, shapes, tmp_path):
+    options = ["--as-annotations", "label-studio", "--min-score", "0.05"]
+    assert predict(mask_rcnn_run, shapes / "val", tmp_path / "out", *options) == 0
+    tasks = read(tmp_path / "out" / "annotations" / "tasks.json")
+    names = [task["data"]["image"].removeprefix("/data/local-files/?d=") for task in tasks]
+    assert names == sorted(path.name for path in (shapes / "val").iterdir())
+    results = [result for task in tasks for result in task["predictions"][0]["result"]]
+    assert results
+    for result in results:
+        assert result["type"] == "polygonlabels"
+        assert all(0 <= value <= 100 for point in result["value"]["points"] for value in point)
+        assert len(result["value"]["polygonlabels"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--unsure-score", "0.1"], "unsure-score"),
+        (["--as-annotations", "coco", "--unsure-score", "0.9"], "Option --unsure-score must be between 0 and min"),
+        (["--as-annotations", "voc"], "as-annotations"),
+    ],
+)
+def test_wrong_ways_to_annotate_are_refused(options, words, mask_rcnn_run, shapes, tmp_path, capsys):
+    assert predict(mask_rcnn_run, shapes / "val", tmp_path / "out", *options) == 2
+    assert words in capsys.readouterr().err

@@ -1,10 +1,15 @@
 """Detectors trained in two processes, started anew, with another batch, and with rates by layer."""
 
 import dataclasses
+import os
+import signal
+import time
+from pathlib import Path
 
 import pytest
 import torch
 
+from det_coco import synthetic_dataset
 from det_engine import build_optimizer, checkpoint, read_metrics
 from testing import ROOT
 from testing.command_line import APPS, call, process, read, small, train
@@ -31,6 +36,31 @@ def test_two_processes_train_and_evaluate_as_one(shapes, tmp_path):
     torch.testing.assert_close(*states, rtol=1e-2, atol=1e-4)
     found = [len(read(tmp_path / run / "predictions.json")) for run in ("one", "two")]
     assert found[1] == pytest.approx(found[0], rel=0.1)
+
+
+def rank_of(launcher, number):
+    """Process id of a rank, once it is there."""
+    end = time.monotonic() + 600
+    while time.monotonic() < end:
+        for children in Path(f"/proc/{launcher}/task").glob("*/children"):
+            for child in children.read_text().split():
+                if f"RANK={number}" in Path(f"/proc/{child}/environ").read_text().split("\0"):
+                    return int(child)
+        time.sleep(0.05)
+    raise AssertionError("there is no such rank")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks for processes as Linux shows them")
+def test_an_evaluation_that_waits_for_a_stopped_process_names_it(faster_rcnn_run, tmp_path):
+    data = synthetic_dataset(tmp_path / "data", train_images=1, val_images=400, size=96)
+    options = ["--data", data, "--output", tmp_path / "eval", "--device", "cpu", "--nproc", 2, "--hang-seconds", 5]
+    job = process("faster_rcnn", "eval", "--weights", faster_rcnn_run, *options)
+    assert job.stdout.readline()  # what was read; the evaluation follows
+    os.kill(rank_of(job.pid, 1), signal.SIGSTOP)
+    _, errors = job.communicate(timeout=900)
+    assert job.returncode == 75, errors
+    assert "error: Process 1 of 2 has not moved for 5 seconds" in errors
 
 
 @pytest.mark.slow

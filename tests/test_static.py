@@ -27,7 +27,7 @@ from apps.yolact.config import RECIPES as YOLACT
 from apps.yolact.config import YolactRecipe
 from det_coco import CocoIndex
 from det_engine import Precision, build_optimizer
-from det_heads import BoxHead, TwoStageDetector, Yolact
+from det_heads import BoxHead, ClassificationConfig, TwoStageDetector, Yolact
 from det_models import backbone, build, two_stage, yolact
 from testing.operators import StaticRecorder, assert_equal_calls, no_host_reads
 
@@ -41,9 +41,20 @@ TIMMS = {
     f"mask_rcnn/tiny on timm/{name}": name
     for name in ("convnextv2_atto", "resnet10t", "mobilenetv3_small_050", "swin_tiny_patch4_window7_224")
 }
+COUNTS = {"object_counts": (9, 3, 1), "image_counts": (5, 2, 1)}
+TAILS = {
+    "mask_rcnn/tiny by seesaw loss, GIoU and soft-NMS": {
+        "classification": ClassificationConfig(kind="seesaw", **COUNTS), "box_loss": "giou", "nms": "gaussian",
+    },
+    "mask_rcnn/tiny by federated, class-balanced focal loss and CIoU": {
+        "classification": ClassificationConfig(kind="focal", federated=2, class_balance=0.99, **COUNTS),
+        "box_loss": "ciou", "nms": "linear", "nms_across_classes": True,
+    },
+}  # fmt: skip
 # The others differ from these in depth and schedule alone.
 CONVENTIONS = [
     *TIMMS,
+    *TAILS,
     "mask_rcnn/tiny",
     "mask_rcnn/scratch_small",
     "mask_rcnn/mask_rcnn_r50_fpn_1x",
@@ -68,9 +79,12 @@ def narrowed(name: str) -> tuple[Recipe, TwoStageDetector | Yolact]:
     if name in YOLACTS:
         recipe = narrow_yolact(YOLACTS[name]())
         return recipe, build(recipe.model())
-    recipe = narrow(RECIPES["mask_rcnn/tiny" if name in TIMMS else name]())
+    recipe = narrow(RECIPES["mask_rcnn/tiny" if name in (*TIMMS, *TAILS) else name]())
     if name in TIMMS:
         recipe = replace(recipe, backbone=replace(recipe.backbone, name=f"timm/{TIMMS[name]}"))
+    if name in TAILS:
+        box = replace(recipe.detector.box, **TAILS[name])
+        recipe = replace(recipe, detector=replace(recipe.detector, box=box))
     return recipe, build(recipe.model())
 
 

@@ -83,7 +83,7 @@ def benchmark(app: App, args: list[str]) -> None:
     default = BenchmarkOptions(recipe=recipe.name, config=recipe)
     options = override(default, rest, f"apps/{app.name} benchmark", benchmark.__doc__, FIRST)
     device = resolve_device(options.device)
-    with distributed.processes(device):
+    with distributed.processes(device, options.config.train.hang_seconds):
         _benchmark(app, options, device, found)
 
 

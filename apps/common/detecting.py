@@ -131,8 +131,10 @@ def predictor(weights: Weights, options: DetectorOptions, device: torch.device, 
         OptionError, EngineError: the detector, or the device, cannot do what an option asks for.
     """
     size: Any = options.size[0] if len(options.size) == 1 else options.size or None
+    # A runtime other than PyTorch has what it was built for: another device must be named.
+    anywhere = weights.kind == "exported" and options.device == "auto"
     return weights.predictor(
-        device=device,
+        device="auto" if anywhere else device,
         precision=autocast_name(options.precision, device),
         batch_size=options.batch or batch,
         max_detections=options.max_detections,

@@ -185,13 +185,15 @@ class EvalOptions(DetectorOptions):
     """Directory for results, predictions and pictures; by default runs/<app>/eval-<time>."""
     nproc: int = 1
     """Processes on this machine that share the images, each with its own device."""
+    hang_seconds: float = 900.0
+    """Without a sign of life of any process for so long, the evaluation is ended, and who hangs is named."""
     pictures: int = 8
     """Images drawn beside the truth."""
 
     def __post_init__(self) -> None:
         DetectorOptions.__post_init__(self)
         check_score(self.min_score)
-        at_least(self, pictures=0)
+        at_least(self, pictures=0, hang_seconds=1)
         self.protocol()
 
     def protocol(self) -> Protocol:
@@ -223,7 +225,7 @@ def evaluate(app: App, args: list[str]) -> None:
     """Evaluate a checkpoint on a split: box and mask AP."""
     options = override(EvalOptions(weights=tyro.MISSING), args, f"apps/{app.name} eval", evaluate.__doc__, FIRST)
     device = resolve_device(options.device)
-    with distributed.processes(device):
+    with distributed.processes(device, options.hang_seconds):
         _evaluate(app, options, device)
 
 

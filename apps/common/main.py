@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable
-from functools import partial, wraps
+from functools import partial, update_wrapper
 
 from apps.common.app import App
 from apps.common.augmentations import augmentations
@@ -56,14 +56,15 @@ COMMANDS: dict[str, Command] = {
 
 def main(app: App, args: list[str] | None = None) -> int:
     """Run a command of an app and return its exit status (see :func:`det_engine.cli.run_main`)."""
-    commands = {name: _bound(name, command, app) for name, command in COMMANDS.items()}
+    commands = {name: update_wrapper(partial(command, app), command) for name, command in COMMANDS.items()}
     arguments = sys.argv[1:] if args is None else args
     count = _processes_wanted(arguments)
     if count > 1 and not distributed.is_launched():
         command = [sys.executable, "-m", f"apps.{app.name}", *arguments]
         return run_main(partial(distributed.launch, count, command))
     errors = (DataError, WeightsError, CheckpointError, OptionError)
-    return run_main(partial(dispatch, commands, arguments, f"apps/{app.name}"), errors)
+    naming = partial(options_named, app)
+    return run_main(partial(dispatch, commands, arguments, f"apps/{app.name}", naming), errors)
 
 
 def _processes_wanted(args: list[str]) -> int:
@@ -73,12 +74,3 @@ def _processes_wanted(args: list[str]) -> int:
     except UsageError:
         return 1
     return int(number) if number is not None and number.isdecimal() else 1
-
-
-def _bound(name: str, command: Command, app: App) -> Callable[[list[str]], int | None]:
-    @wraps(command)  # whose first line the list of commands shows
-    def bound(args: list[str]) -> int | None:
-        with options_named(app, name):
-            return command(app, args)
-
-    return bound

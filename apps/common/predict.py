@@ -27,6 +27,7 @@ from apps.common.detecting import (
     say_what_was_read,
     turns_upright,
 )
+from apps.common.drafts import DraftFormat, Drafts, refuse_videos
 from apps.common.options import PACKAGES, default_output
 from apps.common.pictures import write_corner
 from apps.common.reading import Frame, Reader
@@ -56,12 +57,22 @@ class PredictOptions(DetectorOptions):
     """Detections below it are written but not drawn."""
     show: tuple[Literal["masks", "boxes", "scores", "fps"], ...] = ("masks", "boxes", "scores", "fps")
     """What is drawn; fps, the frames per second of the whole pipeline, on videos alone."""
+    as_annotations: DraftFormat | None = None
+    """Write a data set of the detections of `min_score` and better as well, with links to the pictures, to correct in a
+    labelling tool or to train on: coco, yolo, or label-studio for its import of predictions."""
+    unsure_score: float | None = None
+    """With `as_annotations` coco: detections from this score up to `min_score` are regions that training leaves out."""
     strict: bool = False
     """End at the first file that cannot be read; by default it is named and skipped."""
 
     def __post_init__(self) -> None:
         DetectorOptions.__post_init__(self)
         check_score(self.min_score)
+        if self.unsure_score is not None:
+            if self.as_annotations != "coco":
+                raise ValueError("unsure_score is for as_annotations coco, whose files can leave regions out")
+            if not 0 <= self.unsure_score <= self.min_score:
+                raise ValueError(f"unsure_score must be between 0 and min_score, got {self.unsure_score}")
         if self.data is not None and self.inputs:
             raise ValueError("data stands for the pictures of a data set; leave out the others")
         if self.data is None and self.split is not None:
@@ -106,6 +117,10 @@ def predict(app: App, args: list[str]) -> None:
     )
     device = resolve_device(options.device)
     sources = _sources(options.inputs) if options.data is None else []
+    drafts = None
+    if options.as_annotations is not None:
+        refuse_videos([source.path for source in sources if isinstance(source, VideoFile)])
+        drafts = Drafts(min_score=options.min_score, unsure_score=options.unsure_score)
     weights = open_options(app, options)
     reader = Reader(strict=options.strict, exif=turns_upright(weights, options))
     if options.data is None:
@@ -122,7 +137,7 @@ def predict(app: App, args: list[str]) -> None:
         environment=describe_environment(device, PACKAGES),
         replace=True,
     )
-    predicted = background(_predicted(detector, images, reader.frames, options))
+    predicted = background(_predicted(detector, images, reader.frames, options, drafts))
     rows: list[dict[str, Any]] = []
     try:
         for (_, rate), items in groupby(predicted, key=lambda item: (item.frame.path, item.frame.rate)):
@@ -132,6 +147,8 @@ def predict(app: App, args: list[str]) -> None:
         # Whatever ends the command, what was found before stays.
         save_results(rows, run.predictions)
     print(f"Detections: {run.predictions}\nPictures and videos: {run.pictures}")
+    if drafts is not None and options.as_annotations is not None:
+        print(drafts.write(run.path / "annotations", options.as_annotations))
     reader.complain()
 
 
@@ -164,7 +181,11 @@ def _is_data_set(path: Path) -> bool:
 
 
 def _predicted(
-    detector: Predictor, images: Iterable[np.ndarray], frames: deque[Frame], options: PredictOptions
+    detector: Predictor,
+    images: Iterable[np.ndarray],
+    frames: deque[Frame],
+    options: PredictOptions,
+    drafts: Drafts | None,
 ) -> Iterator[Predicted]:
     """Detections of every frame as rows and drawings; what the images are comes with them in `frames`."""
     times: deque[float] = deque(maxlen=30)
@@ -174,6 +195,8 @@ def _predicted(
         if frame.path != path:  # another video's frames say nothing of this one's
             path = frame.path
             times.clear()
+        if drafts is not None:
+            drafts.add(frame.number, frame.path, found)
         picture = found.draw(
             min_score=options.min_score,
             show=[part for part in options.show if part != "fps"],

@@ -16,7 +16,7 @@ from det_engine import EngineError
 from det_engine.cli import UsageError, unknown
 from det_models import CheckpointError, Detector, Weights, find_published, open_weights
 from det_models.adopting import changes
-from det_models.checkpoints import Checkpoint, ClassCountError
+from det_models.checkpoints import ArchitectureError, Checkpoint, ClassCountError
 
 
 def describe(
@@ -87,11 +87,18 @@ def open_detector(app: App, path: Path, recipe: str | None = None) -> Weights:
 
 
 def open_start(weights: str | None) -> Weights | None:
-    """What a training starts from, where `--weights` names a file or the folder of a run."""
+    """What a training starts from, where `--weights` names a file or the folder of a run.
+
+    Raises:
+        WeightsError, CheckpointError: it cannot be read, or is an exported file, which can only be run.
+    """
     if weights is None or weights == "none" or (weights in WEIGHTS and not Path(weights).exists()):
         return None
     known = Path(weights).is_dir() or find_published(weights) is not None
-    return open_weights(weights if known else find_weights(weights))
+    found = open_weights(weights if known else find_weights(weights))
+    if found.kind == "exported":
+        found.report()  # which says what to name instead
+    return found
 
 
 def adopt(app: App[R], recipe: R, weights: Weights | None, *, some: bool = False) -> tuple[R, list[str]]:
@@ -162,6 +169,8 @@ def initialize(
         report = weights.fill(model, drop_class_head=drop_class_head, drop_mismatched=drop_mismatched, parts=parts)
     except ClassCountError as error:
         raise ClassCountError(f"{error} To do so, train with --drop-class-head True.") from error
+    except ArchitectureError as error:
+        raise ArchitectureError(f"{error} To take what fits, train with --drop-mismatched True.") from error
     if weights.kind == "run" and not (report.dropped or parts):
         return f"Weights: {path} ({weights})."
     return f"Weights: {path} ({weights})\n{report}"

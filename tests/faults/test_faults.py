@@ -16,6 +16,7 @@ import time
 import pytest
 
 from det_engine import EngineError, RunDirectory, checkpoint, read_metrics
+from det_engine.watchdog import HUNG
 from testing import small_training
 from tests.faults import victim
 
@@ -35,7 +36,7 @@ def victims():
 def whole(victims, tmp_path_factory):
     """A run that nothing happens to."""
     path = tmp_path_factory.mktemp("whole") / "run"
-    assert victims.run(path, STEPS) == 0
+    assert victims.run(path, STEPS) == [0]
     return RunDirectory(path)
 
 
@@ -43,7 +44,7 @@ def whole(victims, tmp_path_factory):
 def operations(victims, tmp_path_factory):
     """How many operations on files a run has."""
     path = tmp_path_factory.mktemp("count") / "run"
-    assert victims.run(path, STEPS, "count") == 0
+    assert victims.run(path, STEPS, "count") == [0]
     return int(path.with_suffix(".operations").read_text())
 
 
@@ -76,9 +77,9 @@ def test_killed_at_operations_on_files(victims, whole, operations, tmp_path):
     for moment in moments:
         path = tmp_path / "run"
         shutil.rmtree(path, ignore_errors=True)
-        assert victims.run(path, STEPS, "kill", moment) == -signal.SIGKILL, moment
+        assert victims.run(path, STEPS, "kill", moment) == [-signal.SIGKILL], moment
         newest(RunDirectory(path))
-        assert victims.run(path, STEPS) == 0
+        assert victims.run(path, STEPS) == [0]
         assert_as_if_nothing_had_been(RunDirectory(path), whole)
     print(f"\nkilled at {rounds} of {operations} operations on files: {rounds} went on to the same bits")
 
@@ -90,10 +91,10 @@ def test_killed_at_drawn_moments(victims, whole, tmp_path):
         path = tmp_path / f"run-{runs}"
         reached, status = -1, -signal.SIGKILL
         while status == -signal.SIGKILL:
-            process = victims.start(path, STEPS, "slow")
+            (process,) = victims.start(path, STEPS, "slow")
             time.sleep(draw.uniform(0.05, 1.0))
             os.kill(process, signal.SIGKILL)
-            status = victims.ended()
+            (status,) = victims.ended()
             kills += status != 0
             assert status in (0, -signal.SIGKILL)
             assert newest(RunDirectory(path)) >= reached
@@ -110,11 +111,11 @@ def test_a_disk_that_is_full_from_some_operation_on(victims, whole, operations, 
         moment = 1 + round(number * (operations - 1) / max(1, rounds - 1))
         path = tmp_path / "run"
         shutil.rmtree(path, ignore_errors=True)
-        assert victims.run(path, STEPS, "full", moment) in (0, 2), moment
+        assert victims.run(path, STEPS, "full", moment) in ([0], [2]), moment
         run = RunDirectory(path)
         if run.path.exists():
             newest(run)
-        assert victims.run(path, STEPS) == 0
+        assert victims.run(path, STEPS) == [0]
         assert_as_if_nothing_had_been(run, whole)
     print(f"\na full disk at {rounds} of {operations} operations: one message each, all went on to the same bits")
 
@@ -126,22 +127,51 @@ def test_stopped_by_a_signal_at_drawn_moments(victims, whole, tmp_path, name):
     stopped = 0
     for turn in range(max(2, MOST // 20)):
         path = tmp_path / f"run-{turn}"
-        process = victims.start(path, STEPS, "slow")
+        (process,) = victims.start(path, STEPS, "slow")
         time.sleep(draw.uniform(0.3, 1.0))
         os.kill(process, number)
-        status = victims.ended()
+        (status,) = victims.ended()
         # Before the training began, or after it had ended, the signal does what it does to every program.
         assert status in (0, 128 + number, 130, -number), status
         stopped += status == 128 + number
-        assert victims.run(path, STEPS) == 0
+        assert victims.run(path, STEPS) == [0]
         assert_as_if_nothing_had_been(RunDirectory(path), whole)
     print(f"\n{name}: {stopped} of {turn + 1} were stopped within the training, all went on to the same bits")
+
+
+@pytest.fixture(scope="module")
+def whole_of_two(victims, tmp_path_factory):
+    """A run of two processes that nothing happens to."""
+    path = tmp_path_factory.mktemp("two") / "run"
+    assert victims.run(path, STEPS, processes=2) == [0, 0]
+    return RunDirectory(path)
+
+
+@pytest.mark.parametrize("number", [0, 1])
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP", "SIGKILL", "SIGSTOP"])
+def test_a_signal_to_one_of_two_processes(victims, whole_of_two, tmp_path, name, number):
+    """Both end, whichever got it: with a checkpoint, or because the other one was lost or hangs; and they go on."""
+    path, sent = tmp_path / "run", getattr(signal, name)
+    processes = victims.start(path, STEPS, "slow", processes=2)
+    lines = random.Random(f"{name} {number}").randint(1, 3)
+    end = time.monotonic() + 600
+    while not (path / "metrics.jsonl").exists() or (path / "metrics.jsonl").read_bytes().count(b"\n") < lines:
+        assert time.monotonic() < end
+        time.sleep(0.005)
+    os.kill(processes[number], sent)
+    statuses = victims.ended()
+    assert statuses[number] == {"SIGKILL": -sent, "SIGSTOP": HUNG}.get(name, 128 + sent)
+    # An evaluation is left at once, by the one that got the signal; the other one notices that it is gone.
+    assert statuses[1 - number] in ((HUNG,) if name == "SIGSTOP" else (2, HUNG, 128 + sent))
+    assert newest(RunDirectory(path)) >= 2
+    assert victims.run(path, STEPS, processes=2) == [0, 0]
+    assert_as_if_nothing_had_been(RunDirectory(path), whole_of_two)
 
 
 @pytest.mark.parametrize("kind", ["slow", "clock"])
 def test_a_slow_disk_and_a_clock_that_jumps_change_nothing(victims, whole, tmp_path, kind):
     path = tmp_path / "run"
-    assert victims.run(path, STEPS, kind) == 0
+    assert victims.run(path, STEPS, kind) == [0]
     assert_as_if_nothing_had_been(RunDirectory(path), whole)
 
 

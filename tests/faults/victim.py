@@ -1,9 +1,9 @@
 """A training that dies where it is told to: what the tests of faults start, in a process of its own.
 
-`Victims().start(RUN, STEPS, KIND, NUMBER)` goes on where there is a checkpoint. KIND and NUMBER say what happens at
-which operation on files (counted from 1, opening, writing, flushing, linking, renaming and deleting beneath RUN):
-`kill` ends the process as kill -9 does, `full` says from then on that the disk is full, `count` writes how many there
-were to RUN.operations. `slow` delays each, and `clock` moves the clock by hours with each.
+`Victims().start(RUN, STEPS, KIND, NUMBER)` goes on where there is a checkpoint, in one process or in several. KIND and
+NUMBER say what happens at which operation on files (counted from 1, opening, writing, flushing, linking, renaming and
+deleting beneath RUN): `kill` ends the process as kill -9 does, `full` says from then on that the disk is full, `count`
+writes how many there were to RUN.operations. `slow` delays each, and `clock` moves the clock by hours with each.
 """
 
 import errno
@@ -13,20 +13,28 @@ import os
 import pathlib
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from det_engine import RunDirectory, TrainSettings, cli, train
+from det_engine import RunDirectory, TrainSettings, cli, distributed, train
 from testing.small_training import make_batches, make_evaluate, make_net, make_run, make_solver
 
+HANG_SECONDS = 5.0
 SETTINGS = TrainSettings(
-    log_interval=3, checkpoint_interval=2, evaluation_interval=4, keep_interval=6, display="none", validation_batches=0
+    log_interval=3,
+    checkpoint_interval=2,
+    evaluation_interval=4,
+    keep_interval=6,
+    hang_seconds=HANG_SECONDS,
+    display="none",
+    validation_batches=0,
 )
 
 
@@ -105,14 +113,26 @@ class _File:
         return getattr(self._file, name)
 
 
-def learn(path: Path, steps: int, *, fresh: bool) -> None:
-    """Train to the end, or go on."""
-    run = make_run(path) if fresh else RunDirectory.open(path)
+def own_batches(step: int) -> Iterator[dict[str, torch.Tensor]]:
+    """This process's share of the images of each step."""
+    rank, count = distributed.rank(), distributed.world_size()
+    for batch in make_batches(step):
+        yield {name: value.chunk(count)[rank] for name, value in batch.items()}
+
+
+def learn(path: Path, steps: int) -> None:
+    """Train to the end, or go on; what was killed before its first checkpoint is begun anew."""
+    run = RunDirectory(path)
+    fresh = distributed.broadcast_object(not run.is_resumable)
+    if fresh and distributed.is_main():
+        shutil.rmtree(path, ignore_errors=True)
+        run = make_run(path)
+    distributed.broadcast_object(None)
     model = make_net()
     train(
         model,
         solver=make_solver(steps),
-        batches=make_batches,
+        batches=own_batches,
         batch_size=4,
         device=torch.device("cpu"),
         run=run,
@@ -131,10 +151,8 @@ def main(path: str, steps: str, kind: str = "count", number: str = "0") -> None:
         moved = itertools.count()
         real = time.time
         time.time = lambda: real() + (-1) ** next(moved) * 7200 * next(moved)
-    fresh = not (run.last.exists() or run.previous.exists())
-    if fresh:  # what was killed before its first checkpoint is begun anew
-        shutil.rmtree(run.path, ignore_errors=True)
-    learn(run.path, int(steps), fresh=fresh)
+    with distributed.processes(torch.device("cpu"), HANG_SECONDS):
+        learn(run.path, int(steps))
     if kind == "count":
         run.path.with_suffix(".operations").write_text(str(disk.done))
 
@@ -154,17 +172,17 @@ class Victims:
             text=True,
         )
 
-    def start(self, *arguments: object) -> int:
-        """Begin a training with the arguments of `main`; its process id."""
-        return self._ask(json.dumps([str(argument) for argument in arguments]))
+    def start(self, *arguments: object, processes: int = 1) -> list[int]:
+        """Begin a training with the arguments of `main`; its process ids."""
+        return self._ask(json.dumps([processes, *map(str, arguments)]))
 
-    def ended(self) -> int:
-        """Status of the training when it has ended; minus the number of the signal that ended it."""
+    def ended(self) -> list[int]:
+        """Status of each process when all have ended; minus the number of the signal that ended it."""
         return self._ask("")
 
-    def run(self, *arguments: object) -> int:
-        """Train until it ends; its status."""
-        self.start(*arguments)
+    def run(self, *arguments: object, processes: int = 1) -> list[int]:
+        """Train until it ends; the status of each process."""
+        self.start(*arguments, processes=processes)
         return self.ended()
 
     def close(self) -> None:
@@ -175,15 +193,15 @@ class Victims:
         self._server.wait()
         self._server.stdout.close()
 
-    def _ask(self, line: str) -> int:
+    def _ask(self, line: str) -> list[int]:
         assert self._server.stdin is not None
         assert self._server.stdout is not None
         print(line, file=self._server.stdin, flush=True)
-        return int(self._server.stdout.readline())
+        return json.loads(self._server.stdout.readline())
 
 
 def serve() -> None:
-    """Fork for a line on standard input and say the child's process id; say its status for an empty line."""
+    """Fork for a line on standard input and say the children's process ids; say their statuses for an empty line."""
     # What a training loads on its way, for seconds, is loaded once.
     import torch._dynamo
     import torch.utils.tensorboard
@@ -191,18 +209,26 @@ def serve() -> None:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)  # as in a terminal; under `nohup` it is ignored
     torch.set_num_threads(1)
     for line in sys.stdin:
-        child = os.fork()
-        if not child:
-            status = 1
-            try:
-                os.dup2(2, 1)  # standard output is for answers
-                status = cli.run_main(lambda: main(*json.loads(line)))  # noqa: B023 - called at once
-            finally:
-                os._exit(status)
-        print(child, flush=True)
-        sys.stdin.readline()  # until it is asked for, an ended child can be sent a signal
-        _, status = os.waitpid(child, 0)
-        print(os.waitstatus_to_exitcode(status), flush=True)
+        count, *arguments = json.loads(line)
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            job = {"WORLD_SIZE": count, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free.getsockname()[1]}
+        children = []
+        for rank in range(count):
+            child = os.fork()
+            if not child:
+                status = 1
+                try:
+                    os.dup2(2, 1)  # standard output is for answers
+                    if count > 1:
+                        own = job | {"RANK": rank, "LOCAL_RANK": rank}
+                        os.environ.update({name: str(value) for name, value in own.items()})
+                    status = cli.run_main(lambda: main(*arguments))  # noqa: B023 - called at once
+                finally:
+                    os._exit(status)
+            children.append(child)
+        print(json.dumps(children), flush=True)
+        sys.stdin.readline()  # until they are asked for, ended children can be sent a signal
+        print(json.dumps([os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]), flush=True)
 
 
 if __name__ == "__main__":

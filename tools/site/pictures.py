@@ -35,7 +35,7 @@ def main() -> None:
 
 def scenes() -> list[Image.Image]:
     """The first held-out scenes that are wider than high, with their truth."""
-    root = synthetic_dataset("scenes")
+    root = synthetic_dataset()
     index = load_split(root, default_splits(root)[1])
     drawn = (
         draw(index.image(position), ground_truth_of(index, image_id), index.categories)

@@ -33,6 +33,20 @@ def test_what_is_lost_in_yolo_is_counted(dataset, tmp_path, capsys):
     assert f" {len(content['images'])} image ids" in out
 
 
+@pytest.mark.parametrize("missing", [True, False])
+def test_sizes_that_are_missing_are_written(content, write, tmp_path, missing):
+    write(content)
+    expected = [(image["height"], image["width"]) for image in content["images"]]
+    for image in content["images"]:
+        image["height"] = None
+        if missing:
+            del image["height"]
+    (tmp_path / "annotations" / "instances_train.json").write_text(json.dumps(content))
+    assert main(["convert", str(tmp_path), str(tmp_path / "out"), "--to", "coco"]) == 0
+    written = json.loads((tmp_path / "out" / "annotations" / "instances_train.json").read_text())
+    assert [(image["height"], image["width"]) for image in written["images"]] == expected
+
+
 def test_nothing_is_written_over(dataset, tmp_path, capsys):
     (tmp_path / "mine.txt").write_text("kept")
     assert main(["convert", str(dataset), str(tmp_path), "--to", "coco"]) == 2

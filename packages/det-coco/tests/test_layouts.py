@@ -359,6 +359,24 @@ def test_what_is_wrong_with_a_file_is_said(text, message, put):
         find_splits(picture)
 
 
+@pytest.mark.parametrize(
+    ("name", "data", "message"),
+    [
+        ("instances_train.json.gz", b"\x1f\x8b\x08", r"train\.json\.gz is compressed by gzip; unpack it \(gunzip\)\.$"),
+        ("annotations.zip", b"PK\x03\x04", r"annotations\.zip is a zip archive; unpack it\.$"),
+        ("result.json", b"version https://git-lfs.github.com/spec/v1\n", "result.json is a pointer of Git LFS"),
+        ("result.json", b"{'images': []}", "result.json is not valid JSON: it is in Python's notation"),
+    ],
+)
+def test_what_has_to_be_unpacked_is_named(name, data, message, put):
+    root = put({}, ["train/a.png"])
+    (root / name).write_bytes(data)
+    with pytest.raises(DataError, match=message):
+        find_splits(root)
+    with pytest.raises(DataError, match=message):
+        next(iter(find_splits(root / name).values())).load()
+
+
 def test_nothing_reads_the_file_again(put):
     root = put({"farm.json": content(["a.png", "b.png"])}, ["a.png", "b.png"])
     index = load_split(root, "farm")

@@ -174,8 +174,8 @@ def test_what_the_checks_of_coco_change_is_named_by_its_line(yolo, caplog):
     text(yolo / "labels/train/a.txt", "0 0.5 0.5 0.2 0.2\n0 1.3 0.5 0.2 0.2\n1 0.95 0.5 0.2 0.2\n")
     index = splits(yolo)["train"]
     assert index.boxes[1].tolist() == pytest.approx([136, 48, 160, 72])
-    assert "dropped 1 box without area inside the image (annotations labels/train/a.txt, line 2)" in caplog.text
-    assert "clipped 1 box reaching outside the image (annotations labels/train/a.txt, line 3)" in caplog.text
+    assert "dropped 1 box without area inside the image (annotation labels/train/a.txt, line 2)" in caplog.text
+    assert "clipped 1 box reaching outside the image (annotation labels/train/a.txt, line 3)" in caplog.text
 
 
 def test_label_files_without_a_picture_are_named(yolo, caplog):

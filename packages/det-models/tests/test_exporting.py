@@ -210,6 +210,18 @@ def test_inclusive_boxes_end_outside(tmp_path):
 
 
 @pytest.mark.slow
+def test_half_precision(tmp_path):
+    onnx = pytest.importorskip("onnx")
+    checkpoint = write_model(tmp_path / "weights.pt", small_model(mask=False))
+    file = export(checkpoint, tmp_path / "detector.onnx", batch=1, precision="fp16")[0]
+    weights = [one for one in onnx.load(file).graph.initializer if len(one.dims) == 4]
+    assert {one.data_type for one in weights} == {onnx.TensorProto.FLOAT16}
+    found, expected = load(file).predict(pictures()[0]), load(checkpoint, precision="bf16").predict(pictures()[0])
+    assert len(found) > 10
+    assert found.scores[0] == pytest.approx(expected.scores[0], abs=0.05)
+
+
+@pytest.mark.slow
 def test_aoti(checkpoint, tmp_path):
     file = export(checkpoint, tmp_path / "detector.pt2", "aoti", batch=1)[0]
     assert_passes(checkpoint, file)
@@ -252,6 +264,7 @@ def test_int8(checkpoint, onnx_file, tmp_path):
     onnx = pytest.importorskip("onnx")
     kinds = [node.op_type for node in onnx.load(tmp_path / "int8.onnx").graph.node]
     assert kinds.count("DequantizeLinear") > 10
+    assert load(tmp_path / "int8.onnx").predict(pictures()[0]).boxes.shape[1] == 4
 
 
 def test_the_search_leaves_what_hurts_most_in_float():
@@ -312,7 +325,7 @@ def test_what_was_settled_is_refused(onnx_file, pt2_file, tmp_path):
     with pytest.raises(OptionError, match="features cannot be had"):
         load(onnx_file).predict(pictures()[0], features=True)
     assert len(load(onnx_file, max_detections=3, classes=["disc"]).predict(pictures()[0])) <= 3
-    with pytest.raises(CheckpointError, match="which runs alone"):
+    with pytest.raises(CheckpointError, match="can only be run"):
         open_weights(pt2_file).report()
     (tmp_path / "broken.onnx").write_bytes(onnx_file.read_bytes()[:1000])
     with pytest.raises(CheckpointError, match="cannot be read"):

@@ -130,13 +130,19 @@ def _say(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
 
-def dispatch(commands: Mapping[str, Callable[[list[str]], int | None]], args: Sequence[str], prog: str) -> int | None:
+def dispatch(
+    commands: Mapping[str, Callable[[list[str]], int | None]],
+    args: Sequence[str],
+    prog: str,
+    around: Callable[[str], contextlib.AbstractContextManager[None]] | None = None,
+) -> int | None:
     """Call the command that `args` begins with, giving it the arguments after its name.
 
     Args:
         commands: functions by name; the first line of a function's docstring is its help.
         args: as in `sys.argv[1:]`; without any, or with `--help`, the commands are listed.
         prog: program name, for messages.
+        around: gives, for the name of a command, a context to call it in.
 
     Raises:
         UsageError: there is no such command; names the nearest. Or an argument is empty, which a path would take for
@@ -156,7 +162,8 @@ def dispatch(commands: Mapping[str, Callable[[list[str]], int | None]], args: Se
         if not argument or (argument.startswith("--") and argument.endswith("=")):
             what = argument.rstrip("=") or before
             raise UsageError(f"The argument after {what} is empty. Give it a value, or leave it out.")
-    return commands[args[0]](list(args[1:]))
+    with contextlib.nullcontext() if around is None else around(args[0]):
+        return commands[args[0]](list(args[1:]))
 
 
 def unknown(kind: str, name: str, choices: Iterable[str]) -> UsageError:

@@ -24,6 +24,22 @@ from det_heads.proposals import Proposals
 __all__ = ["BoxHead"]
 
 
+class _Counts(nn.Module):
+    """The classes' numbers [C] where the head is; they come with its configuration, not with its weights."""
+
+    objects: Tensor
+    images: Tensor
+    weights: Tensor
+
+    def __init__(self, counts: ClassCounts) -> None:
+        super().__init__()
+        for name, numbers in counts._asdict().items():
+            self.register_buffer(name, numbers, persistent=False)
+
+    def forward(self) -> ClassCounts:
+        return ClassCounts(self.objects, self.images, self.weights)
+
+
 class BoxHead(nn.Module):
     """Hidden layers, convolutions first if there are any, two linear predictors, and all that trains and reads them.
 
@@ -52,8 +68,7 @@ class BoxHead(nn.Module):
         self.config = config
         self.num_classes = num_classes
         counts = class_counts(config.classification, num_classes)
-        self.register_buffer("object_counts", None if counts is None else counts.objects, persistent=False)
-        self.register_buffer("image_counts", None if counts is None else counts.images, persistent=False)
+        self.counts = None if counts is None else _Counts(counts)
         self.coder = BoxCoder(config.coding, offset)
         self.pool = RoIPool(config.pool, tuple(strides), offset)
         bias = config.norm is None
@@ -199,8 +214,6 @@ class BoxHead(nn.Module):
         self, logits: Tensor, deltas: Tensor, samples: Samples, part: BatchPart = WHOLE
     ) -> dict[str, Tensor]:
         """Compute ``loss_cls`` and ``loss_box`` of outputs [B, S, C + 1] and [B, S, 4C or 4] for sampled boxes."""
-        counts = None
-        if self.object_counts is not None and self.image_counts is not None:
-            counts = ClassCounts(self.object_counts, self.image_counts)
+        counts = None if self.counts is None else self.counts()
         classification, regression = box_losses(logits, deltas, samples, self.config, self.coder, part, counts)
         return {"loss_cls": classification, "loss_box": regression}

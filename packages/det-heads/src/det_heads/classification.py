@@ -83,10 +83,12 @@ class ClassCounts(NamedTuple):
     Attributes:
         objects: [C] float32 objects of each class.
         images: [C] float32 images with each class.
+        weights: [C] float32 weights of the class-balanced loss, all 1 without.
     """
 
     objects: Tensor
     images: Tensor
+    weights: Tensor
 
 
 def class_counts(config: ClassificationConfig, classes: int) -> ClassCounts | None:
@@ -101,7 +103,9 @@ def class_counts(config: ClassificationConfig, classes: int) -> ClassCounts | No
     for name, numbers in counts.items():
         expected = f"{classes} numbers, one for each class"
         require(len(numbers) == classes, f"classification.{name}", expected, len(numbers))
-    return ClassCounts(*(torch.tensor(numbers, dtype=torch.float32) for numbers in counts.values()))
+    objects, images = (torch.tensor(numbers, dtype=torch.float32) for numbers in counts.values())
+    weights = balanced_weights(objects, config.class_balance) if config.class_balance else torch.ones(classes)
+    return ClassCounts(objects, images, weights)
 
 
 def class_probabilities(logits: Tensor, config: ClassificationConfig) -> Tensor:
@@ -162,7 +166,7 @@ def class_losses(
         losses = (each if chosen is None else each * chosen).sum(1)
     if not config.class_balance:
         return losses
-    weights = balanced_weights(known(counts).objects, config.class_balance)
+    weights = known(counts).weights
     return losses * torch.cat((weights, weights.new_ones(1)))[labels]
 
 

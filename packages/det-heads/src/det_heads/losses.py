@@ -32,7 +32,8 @@ def regression_loss(
     positive = samples.positive[..., None]
     if kind != "smooth_l1":
         # Padding and background have no object: any box stands in for both.
-        any_box = deltas.new_tensor([0.0, 0.0, 1.0, 1.0], dtype=torch.float32)
+        corner = torch.zeros_like(samples.truth_boxes[..., :2])
+        any_box = torch.cat((corner, corner + 1), -1)
         boxes = torch.where(positive, coder.decode(deltas.float(), samples.boxes), any_box)
         truth = torch.where(positive, samples.truth_boxes, any_box)
         return (overlap_loss(boxes, truth, kind, offset=coder.offset) * samples.positive).sum()

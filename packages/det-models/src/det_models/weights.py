@@ -17,7 +17,6 @@ from det_models.categories import Categories, categories_of
 from det_models.changes import with_limits, with_size
 from det_models.checkpoints import (
     CheckpointError,
-    ClassCountError,
     Report,
     Translation,
     detect_system,
@@ -119,8 +118,8 @@ class Weights:
 
         Raises:
             ClassCountError: The numbers of classes differ, and `drop_class_head` is not set.
-            CheckpointError: The architecture is another, the file holds no detector, or there is no such part. The
-                network is unchanged.
+            ArchitectureError: The architecture is another.
+            CheckpointError: The file holds no detector, or there is no such part. The network is unchanged each time.
         """
         try:
             return load(
@@ -130,10 +129,8 @@ class Weights:
                 drop_mismatched=drop_mismatched,
                 parts=parts,
             )
-        except ClassCountError as error:
-            raise ClassCountError(f"{self.path}: {error}.") from error
         except CheckpointError as error:
-            raise CheckpointError(f"{self.path}: {error}.") from error
+            raise type(error)(f"{self.path}: {error}.") from error
 
     def report(self) -> Report:
         """What becomes of the tensors in the network that they belong to.

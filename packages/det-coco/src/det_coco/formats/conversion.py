@@ -94,8 +94,9 @@ def convert_data(
     for name, index in indices.items():
         if to == "coco":
             placed = [_inside(file_name) for file_name in index.file_names.tolist()]
-            names = dict(zip(index.image_ids.tolist(), placed, strict=True))
-            lost += write_coco(sources[name].read(), names, out, name)
+            ids, sides = index.image_ids.tolist(), zip(index.heights.tolist(), index.widths.tolist(), strict=True)
+            names, sizes = dict(zip(ids, placed, strict=True)), dict(zip(ids, sides, strict=True))
+            lost += write_coco(sources[name].read(), names, sizes, out, name)
         else:
             placed = _distinct(index)
             lost += write_yolo(index, placed, out, name, parts=parts)

@@ -10,7 +10,7 @@ from det_models.checkpoints._exchange import (
     translate,
 )
 from det_models.checkpoints._gaps import torchvision_labels
-from det_models.checkpoints._loading import ClassCountError, Report, load, load_reference
+from det_models.checkpoints._loading import ArchitectureError, ClassCountError, Report, load, load_reference
 from det_models.checkpoints._reading import Checkpoint, read
 from det_models.checkpoints._systems import SYSTEMS, add_names
 from det_models.checkpoints._targets import TARGETS, as_run_by, differences, settings
@@ -26,6 +26,7 @@ from det_models.checkpoints._writing import (
 __all__ = [
     "SYSTEMS",
     "TARGETS",
+    "ArchitectureError",
     "Checkpoint",
     "CheckpointError",
     "ClassCountError",

@@ -32,6 +32,10 @@ class ClassCountError(CheckpointError):
     """The checkpoint fits, but for the number of classes."""
 
 
+class ArchitectureError(CheckpointError):
+    """The checkpoint is of another network: some of its tensors do not fit."""
+
+
 @dataclass(frozen=True)
 class Report:
     """What became of the tensors of a checkpoint; as text, a table by part of the network.
@@ -111,8 +115,8 @@ def load(
 
     Raises:
         ClassCountError: The numbers of classes differ, and `drop_class_head` is not set.
-        CheckpointError: The architectures differ; the message names the first mismatches. Or there is no such part. The
-            model is unchanged.
+        ArchitectureError: The architectures differ; the message names the first mismatches.
+        CheckpointError: There is no such part. In each case the model is unchanged.
     """
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     chosen = _names_of(parts, [*checkpoint.tensors, *expected])
@@ -143,7 +147,7 @@ def load(
     ]
     problems += [f"the checkpoint has no {name}" for name in lacking]
     if problems:
-        raise CheckpointError(
+        raise ArchitectureError(
             f"the {what} is of another architecture ({len(problems)} mismatches): " + first(problems, "; ")
         )
     if classes and not drop_class_head:

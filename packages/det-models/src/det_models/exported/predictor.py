@@ -117,7 +117,7 @@ class ExportedPredictor(Predictor):
         )
 
     def _pixels(self, batch: Mapping[str, Tensor]) -> Tensor:
-        images = batch["images"].cpu()
+        images = batch["images"].cpu().to(self.config.resize.dtype)
         if self.card["preprocessing"] == "in":
             return images.contiguous()
         pixels = self.config.detector.pixels

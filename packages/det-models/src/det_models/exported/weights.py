@@ -4,12 +4,12 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
 from det_backbones import WeightsFile
-from det_models.checkpoints import CheckpointError, Translation
+from det_models.checkpoints import CheckpointError
 from det_models.config import ModelConfig
 from det_models.description import read_description
 from det_models.errors import OptionError
@@ -47,8 +47,17 @@ class ExportedWeights(Weights):
         assert self.model is not None
         return self.model
 
-    def _tensors(self) -> Translation:
-        raise CheckpointError(f"{self.path} is {self}, which runs alone: name the checkpoint that it was made of")
+    def _tensors(self) -> NoReturn:
+        raise CheckpointError(f"{self.path} is {self}, and can only be run: name the checkpoint that it was made of.")
+
+    def build(self) -> NoReturn:
+        """Refuse: no weights can be had of it.
+
+        Raises:
+            CheckpointError: Always.
+        """
+        self._tensors()
+        raise AssertionError  # which is not reached
 
     def on_images_of(self, model: ModelConfig) -> "Weights":  # noqa: ARG002
         """Refuse: the sizes of images are in the file.

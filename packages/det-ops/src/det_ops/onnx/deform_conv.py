@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from det_ops.onnx.values import constant, op
+from det_ops.onnx.values import constant, in_dtype_of, in_float32, op
 
 
 def deform_conv2d(
@@ -22,12 +22,13 @@ def deform_conv2d(
     padding: Sequence[int],
     dilation: Sequence[int],
 ) -> Any:
-    """Translate `det_ops::deform_conv2d` of float32 `input [B, C, H, W]` and `weight [O, C / G, k_h, k_w]`."""
+    """Translate `det_ops::deform_conv2d` of `input [B, C, H, W]` and `weight [O, C / G, k_h, k_w]`, in float32."""
     channels, *size = input.shape[1:]
     outputs, own, *kernel = weight.shape
     taps, out = kernel[0] * kernel[1], offset.shape[2:]
     groups, sharing = channels // own, offset.shape[1] // (2 * taps)
-    pixels = out[0] * out[1]
+    pixels, given = out[0] * out[1], input
+    input, offset, weight = (in_float32(values) for values in (given, offset, weight))  # noqa: A001
     places = _regular(kernel, out, stride, padding, dilation)  # [T, 2, P]
     moved = op.Add(op.Reshape(offset, [-1, taps, 2, pixels]), constant(places))  # [B * D, T, 2, P]
     # Centres of pixels are at 0, 1, ... here, and the map is from -1 to 1 in the grid.
@@ -38,11 +39,13 @@ def deform_conv2d(
     maps = op.Reshape(input, [-1, channels // sharing, *size])
     samples = op.GridSample(maps, grid, align_corners=0, mode="bilinear", padding_mode="zeros")  # [B * D, C / D, T, P]
     if mask is not None:
-        samples = op.Mul(samples, op.Reshape(mask, [-1, 1, taps, pixels]))
+        samples = op.Mul(samples, op.Reshape(in_float32(mask), [-1, 1, taps, pixels]))
     columns = op.Reshape(samples, [-1, groups, own * taps, pixels])
     matrix = op.Reshape(weight, [1, groups, outputs // groups, own * taps])
     found = op.Reshape(op.MatMul(matrix, columns), [-1, outputs, *out])
-    return found if bias is None else op.Add(found, op.Reshape(bias, [1, outputs, 1, 1]))
+    if bias is not None:
+        found = op.Add(found, op.Reshape(in_float32(bias), [1, outputs, 1, 1]))
+    return in_dtype_of(found, given)
 
 
 def _regular(

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from det_ops.onnx.values import constant, op
+from det_ops.onnx.values import constant, in_dtype_of, in_float32, op
 
 
 def multilevel_roi_align(
@@ -24,7 +24,8 @@ def multilevel_roi_align(
     aligned: bool,
     channels_last: bool,  # noqa: ARG001 - ONNX knows no layouts
 ) -> Any:
-    """Translate `det_ops::multilevel_roi_align` of features `[B, C, H, W]` and boxes `[R, 4]`, all float32."""
+    """Translate `det_ops::multilevel_roi_align` of features `[B, C, H, W]` and boxes `[R, 4]`, pooled in float32."""
+    boxes = in_float32(boxes)
     # What is not finite is not smaller than infinity either; NaN compares as false.
     finite = op.Less(op.ReduceMax(op.Abs(boxes), [1], keepdims=1), 1e30)  # [R, 1]
     found = None
@@ -32,7 +33,7 @@ def multilevel_roi_align(
         live = op.And(op.Equal(op.Unsqueeze(levels, [1]), level), finite)  # [R, 1]
         pixel = constant(np.array([[0, 0, 1 / scale, 1 / scale]], np.float32))
         values = op.RoiAlign(
-            feature,
+            in_float32(feature),
             op.Where(live, boxes, pixel),
             image_index,
             coordinate_transformation_mode="half_pixel" if aligned else "output_half_pixel",
@@ -43,4 +44,4 @@ def multilevel_roi_align(
             spatial_scale=scale,
         )
         found = op.Where(op.Unsqueeze(live, [2, 3]), values, 0.0 if found is None else found)
-    return found
+    return in_dtype_of(found, features[0])

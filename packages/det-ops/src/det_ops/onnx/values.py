@@ -35,3 +35,13 @@ def unflattened(values: Any, shape: list[Any]) -> Any:
 def zero(like: Any) -> Any:
     """The number zero in the dtype of a value."""
     return constant(np.zeros((), like.dtype.numpy()))
+
+
+def in_float32(values: Any) -> Any:
+    """Values `[*]` in float32, which they are cast to where they are in half precision."""
+    return values if values.dtype == FLOAT else op.Cast(values, to=FLOAT)
+
+
+def in_dtype_of(values: Any, like: Any) -> Any:
+    """Values `[*]` in float32, cast to the dtype of another value."""
+    return values if like.dtype == FLOAT else op.Cast(values, to=like.dtype)

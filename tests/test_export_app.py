@@ -1,0 +1,97 @@
+"""The command `export`, and its files as `--weights` of the others."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from testing.command_line import call, read
+from testing.trained import write_trained
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pictures")
+    for number in range(2):
+        noise = np.random.default_rng(number).integers(0, 256, (6, 9, 3), dtype=np.uint8)
+        Image.fromarray(noise).resize((144, 96)).save(folder / f"{number}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    return write_trained(tmp_path_factory.mktemp("checkpoint") / "best.pt")
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory, checkpoint):
+    out = tmp_path_factory.mktemp("exported") / "detector.pt2"
+    assert call("mask_rcnn", "export", out, "--weights", checkpoint, "--to", "pt2") == 0
+    return out
+
+
+def test_export_is_certified(checkpoint, pictures, tmp_path, capsys):
+    out = tmp_path / "new" / "detector.pt2"
+    assert call("mask_rcnn", "export", out, "--weights", checkpoint, "--to", "pt2", "--certify", pictures) == 0
+    told = capsys.readouterr().out
+    assert "Parity certificate: best.pt and" in told
+    assert "PASSED: the same detections." in told
+    assert sorted(file.name for file in out.parent.iterdir()) == [
+        "detector.pt2",
+        "detector.pt2.json",
+        "detector.pt2.py",
+    ]
+    assert call("mask_rcnn", "export", out, "--weights", checkpoint, "--to", "pt2") == 1
+    assert "exists already" in capsys.readouterr().err
+
+
+def test_what_finds_something_else_is_not_written(checkpoint, pictures, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("apps.common.export.passes", lambda *_: (False, "FAILED: other detections."))
+    out = tmp_path / "detector.pt2"
+    command = ["export", out, "--weights", checkpoint, "--to", "pt2", "--certify", pictures]
+    assert call("mask_rcnn", *command) == 1
+    assert "is not written, since it would find something else" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+    assert call("mask_rcnn", *command, "--force", "True") == 0
+    assert out.exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--to", "executorch"], "no stable sort"),
+        (["--batch", "many"], "--batch must be a number of images or dynamic"),
+        (["--precision", "int8"], "name some by --calibrate or --data"),
+        (["--for", "ascend"], "batch must be a number for Ascend"),
+        (["--to", "openvino"], "must end with .xml"),
+    ],
+)
+def test_what_cannot_be_had_is_said_in_a_line(checkpoint, tmp_path, capsys, options, words):
+    assert call("mask_rcnn", "export", tmp_path / "detector.onnx", "--weights", checkpoint, *options) != 0
+    assert words in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_predict_and_eval_take_the_file(exported, shapes, pictures, tmp_path, capsys):
+    output = tmp_path / "predicted"
+    assert call("mask_rcnn", "predict", pictures, "--weights", exported, "--output", output, "--min-score", 0.1) == 0
+    rows = json.loads((output / "predictions.json").read_text())
+    assert rows
+    assert {"bbox", "segmentation", "score", "category_id"} <= rows[0].keys()
+    weights = exported.with_name("detector.pt2.json")
+    output = tmp_path / "evaluated"
+    command = ["eval", "--weights", weights, "--data", shapes, "--output", output, "--classes", "disc"]
+    assert call("mask_rcnn", *command) == 0
+    assert {"bbox", "segm"} <= read(output / "results.json").keys()
+    assert call("faster_rcnn", "predict", pictures, "--weights", exported, "--output", output) == 1
+    assert "is a detector for apps/mask_rcnn (exported for pt2 in fp32)" in capsys.readouterr().err
+
+
+def test_files_are_measured_side_by_side(exported, checkpoint, shapes, capsys):
+    command = ["benchmark", "--weights", exported, checkpoint, "--data", shapes, "--steps", 1, "--warmup", 0]
+    assert call("mask_rcnn", *command) in (0, 1)
+    told = capsys.readouterr()
+    lines = told.out.splitlines()
+    assert any(line.startswith("detector.pt2  pt2 fp32") for line in lines), told
+    assert any(line.startswith("best.pt") and "det fp32" in line for line in lines)
