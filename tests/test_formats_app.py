@@ -16,7 +16,7 @@ def test_a_converted_data_set_trains_and_is_evaluated(shapes, tmp_path, capsys):
     assert "AP" in read(run / "results.json")["segm"]
     assert call("mask_rcnn", "eval", "--weights", run / "checkpoints" / "last.pt", "--data", out) == 0
     assert call("mask_rcnn", "convert-data", shapes, out, "--to", "coco") == 2
-    assert "nothing is written over" in capsys.readouterr().err
+    assert "Nothing is written over" in capsys.readouterr().err
 
 
 def test_pictures_within_labelmes_files_are_trained_on_and_drawn(shapes, tmp_path):

@@ -160,7 +160,8 @@ def test_a_signal_to_one_of_two_processes(victims, whole_of_two, tmp_path, name,
         time.sleep(0.005)
     os.kill(processes[number], sent)
     statuses = victims.ended()
-    assert statuses[number] == {"SIGKILL": -sent, "SIGSTOP": HUNG}.get(name, 128 + sent)
+    # One that was stopped is continued, and may find that the other one has left by then.
+    assert statuses[number] in {"SIGKILL": (-sent,), "SIGSTOP": (HUNG, 2)}.get(name, (128 + sent,))
     # An evaluation is left at once, by the one that got the signal; the other one notices that it is gone.
     assert statuses[1 - number] in ((HUNG,) if name == "SIGSTOP" else (2, HUNG, 128 + sent))
     assert newest(RunDirectory(path)) >= 2
