@@ -269,7 +269,7 @@ def test_int8(checkpoint, onnx_file, tmp_path):
 
 
 def test_the_search_leaves_what_hurts_most_in_float():
-    harm = {"stem": 0.01, "rpn": 0.2, "head": 0.05}
+    harm = {"stem": 0.01, "rpn": 0.2, "head": 0.15}
 
     def trial(left):
         return Trial(left, 1 - sum(value for name, value in harm.items() if name not in left))
@@ -277,6 +277,7 @@ def test_the_search_leaves_what_hurts_most_in_float():
     trials = _search(trial, tuple(harm))
     assert trials[-1].left == ("rpn", "head")
     assert trials[-1].found == pytest.approx(0.99)
+    assert [one.left for one in trials[:4]] == [(), ("stem",), ("rpn",), ("head",)]
 
 
 def test_a_larger_picture_is_made_to_fit():
