@@ -14,6 +14,7 @@ from PIL import Image
 
 from det_models import CheckpointError, OptionError, export, load, open_weights
 from det_models.exported.fitting import FittingResize
+from det_models.exported.runtimes import open_runtime
 from det_models.exporting.certifying import certify, passes
 from det_models.exporting.int8 import Trial, _search, parts_of, quantize
 from det_models.exporting.program import Program
@@ -169,7 +170,7 @@ def test_openvino(checkpoint, onnx_file, tmp_path):
     assert_any_batch(checkpoint, tmp_path / "detector.xml")
     assert_passes(checkpoint, tmp_path / "detector.xml")
     with pytest.raises(CheckpointError, match="runs on the CPU alone"):
-        load(tmp_path / "detector.xml", device="meta").predict(pictures()[0])
+        open_runtime(tmp_path / "detector.xml", card, torch.device("cuda"))
 
 
 def test_pt2_of_any_batch(checkpoint, pt2_file):
@@ -268,7 +269,7 @@ def test_int8(checkpoint, onnx_file, tmp_path):
 
 
 def test_the_search_leaves_what_hurts_most_in_float():
-    harm = {"stem": 0.01, "rpn": 0.2, "head": 0.05}
+    harm = {"stem": 0.01, "rpn": 0.2, "head": 0.15}
 
     def trial(left):
         return Trial(left, 1 - sum(value for name, value in harm.items() if name not in left))
@@ -276,6 +277,7 @@ def test_the_search_leaves_what_hurts_most_in_float():
     trials = _search(trial, tuple(harm))
     assert trials[-1].left == ("rpn", "head")
     assert trials[-1].found == pytest.approx(0.99)
+    assert [one.left for one in trials[:4]] == [(), ("stem",), ("rpn",), ("head",)]
 
 
 def test_a_larger_picture_is_made_to_fit():

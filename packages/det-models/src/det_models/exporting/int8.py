@@ -21,8 +21,8 @@ __all__ = ["QUANTISED", "Trial", "quantize"]
 QUANTISED = ("Conv", "ConvTranspose", "Gemm")
 """Operators that may be in 8 bits; those of MatMul are of non-maximum suppression."""
 
-ENOUGH = 0.97
-"""Share of the objects of the float network that the quantised one must find for the search to end."""
+ENOUGH = 0.9
+"""Share of the objects of the float network at which the search ends: one that finds 92 % has lost no AP."""
 MOST_LEFT = 4
 """Parts that may be left in float."""
 JUDGED = 8
