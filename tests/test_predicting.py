@@ -103,7 +103,7 @@ def test_data_annotated_as_the_pictures_are_stored(mask_rcnn_run, shapes, tmp_pa
     assert call("mask_rcnn", *options, shapes, "--output", tmp_path / "one") == 0
     capsys.readouterr()
     assert call("mask_rcnn", *options, data, "--output", tmp_path / "two") == 2
-    assert "of eval --exif False" in capsys.readouterr().err
+    assert "exif=False (--exif False)" in capsys.readouterr().err
     assert call("mask_rcnn", *options, data, "--exif", False, "--output", tmp_path / "three") == 0
     assert read(tmp_path / "one" / "predictions.json") == read(tmp_path / "three" / "predictions.json")
 

@@ -292,7 +292,7 @@ def _size_message(path: Path, shape: tuple[int, int], size: tuple[int, int], *, 
         if turned:
             return (
                 message + " It is turned by a quarter: its EXIF orientation was ignored when it was annotated. Read "
-                "pictures as they are stored (exif=False), or remove the EXIF orientation from the file."
+                "pictures as they are stored by exif=False, or remove the EXIF orientation from the file."
             )
         return message + " Its height and width look swapped in the annotation file; correct them there."
     return message + " The boxes would be wrong; use the picture that was annotated, or correct the annotation file."
