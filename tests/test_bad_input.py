@@ -201,7 +201,7 @@ def test_coordinates_that_are_no_numbers(where, value, refuse_data, data):
 
 def test_an_unknown_category(refuse_data, data):
     file = edit(data, lambda content: content["annotations"][4].update(category_id=4711))
-    assert "unknown category id" in refuse_data(file, 4711)
+    assert "lacks the categories of 1 annotation" in refuse_data(file, 4711)
 
 
 def test_an_annotation_of_an_unknown_image(refuse_data, data):

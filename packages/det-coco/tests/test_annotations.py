@@ -100,9 +100,9 @@ def _segmentation(value):
         (lambda c: c.update(categories=[]), "has no category"),
         (lambda c: c["images"].append(c["images"][0]), r"gives 1 image id more than once \(7\)"),
         (lambda c: c["categories"].append({"id": 4, "name": "x"}), r"gives 1 category id more than once \(4\)"),
-        (_annotation("category_id", 5), r"1 annotations have an unknown category id, the first is annotation 1 with "
+        (_annotation("category_id", 5), r"lacks the categories of 1 annotation, for example of annotation 1 with "
          r"category_id 5 \(known: 4, 9\)"),
-        (_annotation("image_id", 5), "images that are not in the file, the first is annotation 1"),
+        (_annotation("image_id", 5), "lacks the images of 1 annotation, for example of annotation 1 with image_id 5"),
         (_annotation("bbox", [1, float("nan"), 3, 4]), "annotation 1 .image 7. has a box with NaN"),
         (_annotation("bbox", [1, 2, float("inf"), 4]), "annotation 1 .image 7. has a box with NaN"),
         (_annotation("bbox", [1, 2, 3]), "'bbox' must be four numbers"),

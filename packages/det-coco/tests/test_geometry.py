@@ -94,10 +94,12 @@ def test_boxes_in_other_forms_are_read_by_the_masks(tmp_path, form, scale, masks
         assert f" {scale}" in message
 
 
+@pytest.mark.parametrize("masks", ["polygon", "none"])
 @pytest.mark.parametrize("form", ["y1, x1", "y, x, height"])
-def test_boxes_by_rows_are_read_or_refused_with_the_form_named(tmp_path, form):
+def test_boxes_by_rows_are_read_or_refused_with_the_form_named(tmp_path, form, masks):
     """Refused where some were dropped before, as they lay outside their picture."""
-    content = split(tmp_path)
+    content = split(tmp_path, masks=masks)
+    right = {annotation["id"]: annotation["bbox"] for annotation in content["annotations"]}
     for annotation in content["annotations"]:
         annotation["bbox"] = changed(annotation["bbox"], form)
     with pytest.raises(DataError, match=f"boxes are {form}.* in pixels, as most objects show. Write boxes as x, y"):
@@ -108,8 +110,26 @@ def test_boxes_by_rows_are_read_or_refused_with_the_form_named(tmp_path, form):
     for annotation in inside:
         assert annotation["id"] in index.annotation_ids
         box = index.boxes[index.annotation_ids == annotation["id"]][0]
-        points = np.array(annotation["segmentation"][0]).reshape(-1, 2)
-        assert box.tolist() == [*points.min(axis=0), *points.max(axis=0)]
+        assert box.tolist() == changed(right[annotation["id"]], "x1, y1, x2, y2")
+
+
+@pytest.mark.parametrize("masks", ["polygon", "none"])
+@pytest.mark.parametrize(
+    "form",
+    [lambda x, y, w, h: [x + w, y + h, -w, -h], lambda x, y, w, h: [1000 * x / WIDTH + 160, y, w, h]],
+    ids=["negative", "beside"],
+)
+def test_boxes_that_lie_outside_are_refused_where_most_do(tmp_path, form, masks):
+    content = split(tmp_path, masks=masks)
+    for annotation in content["annotations"][:30]:
+        annotation["bbox"] = form(*annotation["bbox"])
+    with pytest.raises(
+        DataError, match=r"30 of 40 boxes lie outside .*negative sides \(annotations 1, 2, .*Write boxes"
+    ):
+        load(content, tmp_path)
+    for annotation in content["annotations"][:30]:
+        annotation["bbox"][2:] = 0, 0  # what exporters make of points and lines
+    assert load(content, tmp_path).num_instances == 10
 
 
 def same_data(index: CocoIndex, expected: CocoIndex) -> None:

@@ -13,6 +13,8 @@ from det_coco._extents import inside
 BoxForm = Callable[[np.ndarray], np.ndarray]
 """From four numbers `[N, 4]` to x1, y1, x2, y2."""
 
+WANTED = "Write boxes as x, y, width, height and polygons as x, y, x, y, ..., all in pixels."
+"""What to do about another form."""
 USUAL = "x, y, width, height"
 FORMS: dict[str, BoxForm] = {
     USUAL: lambda b: np.concatenate((b[:, :2], b[:, :2] + b[:, 2:]), axis=1),
@@ -29,6 +31,8 @@ SCALES = {PIXELS: 0.0, FRACTIONS: 1.0, PER_CENT: 100.0}
 MANY = 20
 """Boxes from which the bounds of the pictures alone say something for certain."""
 _TOLD_BY_BOUNDS = (USUAL, "x1, y1, x2, y2", "centre x, centre y, width, height")
+_BY_ROWS = ("y1, x1, y2, x2", "y, x, height, width")
+"""Rare forms, which in square pictures and in fractions fit where those above do."""
 _UNLIKELY, _CERTAIN = 1e-3, 1e-5
 """Chances below which something is worth a word, and below which it is taken for granted."""
 _WHOLE = 0.1
@@ -80,9 +84,11 @@ def possible_forms(boxes: np.ndarray, sizes: np.ndarray, scale: str) -> dict[str
     """
     whole = SCALES[scale]
     factor = sizes / whole if whole else np.ones_like(sizes)
-    read = {form: FORMS[form](boxes) * factor for form in _TOLD_BY_BOUNDS}
     wanted = 0.995 if len(boxes) >= MANY else 1.0
-    found = {form: corners for form, corners in read.items() if inside(corners, sizes).mean() >= wanted}
+    found: dict[str, np.ndarray] = {}
+    for forms in (_TOLD_BY_BOUNDS,) if whole else (_TOLD_BY_BOUNDS, _BY_ROWS):
+        read = {form: FORMS[form](boxes) * factor for form in forms}
+        found = found or {form: corners for form, corners in read.items() if inside(corners, sizes).mean() >= wanted}
     drawn = {form: corners for form, corners in found.items() if whole and _off_pixels(corners).max() <= _WHOLE}
     return drawn or found
 

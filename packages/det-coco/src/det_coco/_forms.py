@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from det_coco._box_forms import FORMS, MANY, PIXELS, SCALES, USUAL, possible_forms, scale_of
+from det_coco._box_forms import FORMS, MANY, PIXELS, SCALES, USUAL, WANTED, possible_forms, scale_of
 from det_coco._describe import counted, named
 from det_coco._extents import agree, by_columns, inside, mask_extents, overlaps, owners, run_extents
 from det_coco.errors import DataError
@@ -22,8 +22,6 @@ from det_coco.remarks import Remark
 if TYPE_CHECKING:
     from det_coco.annotations import CocoIndex
 
-WANTED = "Write boxes as x, y, width, height and polygons as x, y, x, y, ..., all in pixels."
-"""What to do about another form."""
 _ENOUGH = 0.5
 """Share of the objects that must contradict COCO's form before another one is looked for."""
 _NEARLY_ALL = 0.95

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from det_coco._box_forms import WANTED
 from det_coco._coco_api import coco_mask
 from det_coco._describe import counted, some
-from det_coco._forms import WANTED, Reading, reading_of
+from det_coco._forms import Reading, reading_of
 from det_coco._groups import take_groups
 from det_coco.errors import DataError
 from det_coco.images import image_size

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from det_coco._box_forms import MANY, WANTED
 from det_coco._describe import counted, kind, named, some
 from det_coco._groups import offsets_of
 from det_coco._json import Doubled
@@ -21,6 +22,8 @@ from det_coco.remarks import Remark
 
 # Boxes narrower than this have no usable width (detectron2 `Boxes.nonempty`).
 _MIN_SIDE = 1e-5
+_MOST = 0.5
+"""Share of the boxes that may lie outside their pictures by mistake."""
 _MAX_SIDE = 1 << 20
 # Run lengths are 32-bit numbers, here as in pycocotools.
 _MOST_PIXELS = (1 << 31) - 1
@@ -163,6 +166,7 @@ def _objects(
     sizes = np.stack((images["heights"], images["widths"]), axis=1)[position]  # [N, 2]
     clipped = corners.clip(0, sizes[:, [1, 0, 1, 0]].astype(np.float64))
     usable = np.min(clipped[:, 2:] - clipped[:, :2], axis=1) > _MIN_SIDE  # [N]
+    _refuse_misplaced(file, table, ~usable & (xywh[:, 2:] != 0).all(axis=1))
     _remark_boxes(table, usable, np.abs(clipped - corners).max(axis=1, initial=0) > 1, remarks)
     order = np.argsort(position, kind="stable")
     order = order[usable[order]]
@@ -191,7 +195,7 @@ def _image_positions(file: Path, table: Table, image_ids: np.ndarray) -> np.ndar
     if not known.all():
         first = int(np.flatnonzero(~known)[0])
         raise DataError(
-            f"{file}: {int((~known).sum())} annotations belong to images that are not in the file, the first is "
+            f"{file} lacks the images of {counted(int((~known).sum()), 'annotation')}, for example of "
             f"{name_of('annotation', first, table.record(first))} with image_id {wanted[first]}."
         )
     return found
@@ -203,7 +207,7 @@ def _labels(file: Path, table: Table, categories: dict[int, str]) -> np.ndarray:
     if unknown.size:
         first = int(unknown[0])
         raise DataError(
-            f"{file}: {unknown.size} annotations have an unknown category id, the first is "
+            f"{file} lacks the categories of {counted(unknown.size, 'annotation')}, for example of "
             f"{name_of('annotation', first, table.record(first))} with category_id {wanted[first]} (known: "
             f"{some(categories, 12)}). Add the category to 'categories' or correct the annotations."
         )
@@ -226,6 +230,17 @@ def _crowd(rows: np.ndarray, remarks: list[Remark]) -> np.ndarray:
     return crowd | ignored
 
 
+def _refuse_misplaced(file: Path, table: Table, misplaced: np.ndarray) -> None:
+    """Refuse a split most of whose boxes lie outside their pictures: the boxes or the sizes mean something else."""
+    if misplaced.sum() < MANY or misplaced.mean() <= _MOST:
+        return
+    about = np.flatnonzero(misplaced)
+    raise DataError(
+        f"{file}: {len(about):,} of {counted(len(misplaced), 'box')} lie outside their pictures or have negative sides "
+        f"({named('annotation', _names(table, about))}). {WANTED} Or correct 'height' and 'width' of the images."
+    )
+
+
 def _remark_boxes(table: Table, usable: np.ndarray, moved: np.ndarray, remarks: list[Remark]) -> None:
     dropped, clipped = np.flatnonzero(~usable), np.flatnonzero(usable & moved)
     if dropped.size:
@@ -240,31 +255,24 @@ def _remark_boxes(table: Table, usable: np.ndarray, moved: np.ndarray, remarks: 
 
 def _names(table: Table, about: np.ndarray) -> list[Any]:
     """What the file calls the first of some annotations, which another format's reader makes a place in a file."""
-    return [table.record(n).get("id", f"number {n}") for n in about[:6].tolist()]
+    ids, records = table.rows["id"], table.records
+    return [records[n].get("id", f"number {n}") if n in records else int(ids[n]) for n in about[:6].tolist()]
 
 
 def _areas(table: Table, order: np.ndarray, masks: Polygons, sizes: np.ndarray, remarks: list[Remark]) -> np.ndarray:
     """Read the areas, and measure those that are missing or cannot be right: float64 `[N]` square pixels."""
     areas = table.rows["area"][order]
-    missing, wrong = np.isnan(areas), areas < 0
+    box = table.rows["box"][order, 2:].prod(axis=1)
+    missing, wrong = np.isnan(areas), (areas < 0) | ((areas == 0) & (box >= 1)) | (areas > sizes.prod(axis=1))
     measured = np.flatnonzero(missing | wrong)
     areas[measured] = measured_areas(masks, measured, sizes, table.rows["box"][order])
     if wrong.any():
         about = order[wrong]
         message = (
-            f"the 'area' of {counted(len(about), 'annotation')} is no number from 0 on "
+            f"the 'area' of {counted(len(about), 'annotation')} is no number above 0, or larger than the picture "
             f"({some(_names(table, about))}); the area of the mask was taken, or that of the box."
         )
         remarks.append(Remark("area_wrong", message, tuple(table.rows["id"][about].tolist())))
-    box = table.rows["box"][order, 2:].prod(axis=1)
-    odd = ~(missing | wrong) & (((areas == 0) & (box >= 1)) | (areas > sizes.prod(axis=1)))
-    if odd.any():
-        ids = table.rows["id"][order[odd]].tolist()
-        message = (
-            f"the 'area' of {counted(len(ids), 'annotation')} is 0 or larger than the picture "
-            f"({some(ids)}). Metrics by size go by it, as pycocotools' do."
-        )
-        remarks.append(Remark("area_unlikely", message, tuple(ids)))
     if missing.any():
         about = tuple(table.rows["id"][order[missing]].tolist())
         message = f"measured the masks or boxes of {counted(len(about), 'annotation')} without 'area'."

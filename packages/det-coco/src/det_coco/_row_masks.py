@@ -72,10 +72,10 @@ def areas_of_codes(codes: np.ndarray, offsets: np.ndarray, sizes: np.ndarray, im
     other = np.flatnonzero(pixels != sizes.prod(axis=1))
     if other.size:
         first = int(other[0])
-        covered = f"covers {pixels[first]} pixels" if pixels[first] >= 0 else "cannot be read"
+        covered = f"covers {pixels[first]} pixels, but its image has {sizes[first].prod()}"
         raise DataError(
-            f"The run-length code of result {first} (image {image_ids[first]}) {covered}, but its image has "
-            f"{sizes[first].prod()}. Write the results again."
+            f"The run-length code of result {first} (image {image_ids[first]}) "
+            f"{covered if pixels[first] >= 0 else 'cannot be read'}. Write the results again."
         )
     return areas
 

@@ -28,7 +28,7 @@ from det_coco.layout import find_splits
 _CHECKED = frozenset(
     {
         "box_dropped", "box_clipped", "crowd_share", "area_wrong", "area_missing", "file_name", "keypoint_count",
-        "picture_address", "area_unlikely",
+        "picture_address",
     }
 )  # fmt: skip
 # What other formats do not have.
