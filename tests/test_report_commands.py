@@ -89,6 +89,12 @@ def test_comparing_runs(runs, tmp_path, capsys):
         (["compare", "{runs}/a", "{runs}/b", "--html", "{runs}/a"], "a cannot be written: Is a directory."),
         (["check", "--json", "{runs}/a/config.json/x"], "x cannot be written: File exists"),
         (["check", "--page", "{runs}"], "cannot be written: Is a directory."),
+        (["augmentations", "--output", "{runs}"], "cannot be written: Is a directory."),
+        (
+            ["convert", "--weights", "no.pt", "--to", "ours", "{runs}/a/config.json/x"],
+            "x cannot be written: File exists",
+        ),
+        (["export", "--weights", "no.pt", "{runs}/a/config.json/x.onnx"], "x.onnx cannot be written: File exists"),
         (["compare", "{runs}/a", "{runs}/a"], "compare needs two or more different runs or results files."),
         (["compare", "{runs}/a", "{runs}"], "has no predictions.json. Evaluate it first (eval --weights"),
     ],

@@ -12,6 +12,7 @@ from apps.common.data import training_loader
 from apps.common.options import take_recipe
 from apps.common.splits import open_splits
 from det_coco import save_picture
+from det_coco.outputs import try_files
 from det_coco.sheet import augmentation_sheet
 from det_engine.options import override
 
@@ -47,6 +48,7 @@ def augmentations(app: App, args: list[str]) -> None:
     recipe, rest = take_recipe(app, args)
     default = AugmentationsOptions(recipe=recipe.name, values=recipe)
     options = override(default, rest, f"apps/{app.name} augmentations", augmentations.__doc__, FIRST)
+    try_files(options.output)
     splits = open_splits(options.data, options.values)
     print(splits)
     recipe = with_classes(options.values, splits.train.num_classes).resolved()

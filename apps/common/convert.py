@@ -10,6 +10,7 @@ from apps.common.app import App
 from apps.common.weights import open_detector
 from det_backbones import read_arrays
 from det_coco import list_images
+from det_coco.outputs import try_files
 from det_engine import checkpoint
 from det_engine.options import override
 from det_models.certificate import Certificate, certificate_batches, compare
@@ -38,6 +39,7 @@ def convert(app: App, args: list[str]) -> None:
     default = ConvertOptions(out=tyro.MISSING, weights=tyro.MISSING, to=tyro.MISSING)
     options = override(default, args, f"apps/{app.name} convert", convert.__doc__)
     refuse_existing(options.out)
+    try_files(options.out)
     pictures = [] if options.certify is None else list_images(options.certify)
     converted = convert_to(open_detector(app, options.weights), options.to)
     if options.to == "ours" and options.out.suffix != ".safetensors":

@@ -13,6 +13,7 @@ from apps.common.evaluate import Evaluator
 from apps.common.splits import open_split
 from apps.common.weights import open_detector
 from det_coco import list_images
+from det_coco.outputs import try_files
 from det_engine.options import override
 from det_engine.stages import stage
 from det_models import CheckpointError, OptionError, Weights, open_weights
@@ -70,13 +71,10 @@ def export(app: App, args: list[str]) -> None:
     default = ExportOptions(out=tyro.MISSING, weights=tyro.MISSING)
     options = override(default, args, f"apps/{app.name} export", export.__doc__)
     refuse_existing(options.out)
+    try_files(options.out)
     weights = open_detector(app, options.weights)
-    try:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        folder = tempfile.TemporaryDirectory(dir=options.out.parent)
-    except OSError as error:
-        raise OptionError(f"{options.out} cannot be written: {error.strerror or error}.") from error
-    with folder as name:  # nothing is there under its name before it is known to be right
+    # Nothing is there under its name before it is known to be right.
+    with tempfile.TemporaryDirectory(dir=options.out.parent) as name:
         with stage("exporting"):
             written = _write(weights, options, Path(name) / options.out.name)
         fine = _compare(weights, options, written[-1])

@@ -324,6 +324,17 @@ def test_keyframes_of_cvat_alone_are_refused(tmp_path, pictures):
         load(tmp_path)
 
 
+@pytest.mark.parametrize("sized", [True, False])
+def test_pictures_of_cvat_without_their_names_are_refused(tmp_path, sized):
+    """A task of images, exported as one of a video: its pictures keep their names, which its XML does not hold."""
+    video(tmp_path, f'<track id="0" label="cat">{LEFT.format(0, 0, 1, 3, 13)}</track>', range(0))
+    Image.new("RGB", (40, 30)).save(tmp_path / "images" / "street.png")
+    xml = (tmp_path / "annotations.xml").read_text().replace("interpolation", "annotation")
+    text(tmp_path / "annotations.xml", xml if sized else re.sub(r"<original_size>.*</original_size>", "", xml))
+    with pytest.raises(DataError, match=r"names cannot be told\. Export the task as 'CVAT for images 1\.1'"):
+        load(tmp_path)
+
+
 def test_what_is_wrong_with_tracks_of_cvat_is_said(tmp_path):
     boxes = LEFT.format(0, 0, 1, 3, 13)
     several = "".join(f'<track id="{n}" task_id="{n}" label="cat">{boxes}</track>' for n in (1, 2))

@@ -27,17 +27,23 @@ def frames_of(file: Path, root: Node) -> list[Node]:
         images as CVAT writes them for a task of images, with their shapes; none without tracks.
 
     Raises:
-        DataError: there are tracks of several tasks, frames of a track are missing, or the size of the video is.
+        DataError: there are tracks of several tasks, frames of a track are missing, the size of the video is, or the
+            names of the pictures are: CVAT leaves these out where a task of images is exported as one of a video.
     """
     tracks = [track for track in root.iterfind("track") if isinstance(track, Node)]
     if not tracks:
         return []
     size = root.find("meta//original_size")
+    subset = tracks[0].get("subset") or ""
+    pictures = _pictures(file.parent, subset)
+    if root.findtext("meta//mode") == "annotation" and not pictures:
+        raise DataError(
+            f"{file} has the pictures of its task by their numbers alone, so that their names cannot be told. Export "
+            "the task as 'CVAT for images 1.1'."
+        )
     if size is None or len({track.get("task_id") for track in tracks}) > 1:
         what = "does not say the size of the video" if size is None else "holds tracks of several tasks"
         raise DataError(f"{file} {what}. Export each task by itself as 'CVAT for video 1.1' or 'CVAT for images 1.1'.")
-    subset = tracks[0].get("subset") or ""
-    pictures = _pictures(file.parent, subset)
     filtered = _STEP.search(root.findtext("meta//frame_filter") or "")
     shapes: dict[int, list[Node]] = {}
     for track in tracks:
