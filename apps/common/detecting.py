@@ -93,8 +93,10 @@ class DetectorOptions:
 
     def __post_init__(self) -> None:
         self.looks  # noqa: B018 - refuses what makes no sense
-        if self.batch is not None and self.batch < 1:
-            raise ValueError(f"batch must be at least 1, got {self.batch}")
+        for name in ("batch", "max_detections"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
         if len(self.size) > 2:
             raise ValueError(f"size takes one length or two, got {len(self.size)}")
 

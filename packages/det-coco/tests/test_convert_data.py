@@ -78,8 +78,10 @@ def test_ids_that_tools_cannot_tell_apart_are_replaced_and_counted(content, writ
     assert list(lost.values()) == [2]
 
 
-def test_objects_without_area_get_that_of_their_mask(content, write, tmp_path):
+@pytest.mark.parametrize("given", [{}, {"area": None}])
+def test_objects_without_area_get_that_of_their_mask(content, write, tmp_path, given):
     del content["annotations"][0]["area"]
+    content["annotations"][0] |= given
     file, _ = write(content)
     convert_data(find_splits(file.parent.parent), tmp_path / "out", to="coco")
     written = json.loads((tmp_path / "out" / "annotations" / "instances_train.json").read_text())

@@ -172,12 +172,13 @@ def _signed_area(polygon: np.ndarray) -> float:
 def _crosses(polygon: np.ndarray, pixels: float, size: tuple[int, int]) -> bool:
     """Whether parts of a polygon are run around the other way, so that they count against the rest.
 
-    A tenth of its pixels, and more than its rim: less is how a careful hand draws, and rasters err by the rim.
+    A tenth of its pixels, and more than its rim: less is how a careful hand draws, and rasters err by the rim, and by a
+    pixel or two where the polygon is smaller than one, as in fractions of the picture.
     """
     if (polygon < -1).any() or (polygon > [size[1] + 1, size[0] + 1]).any():
         return False  # its pixels are cut off
     rim = float(np.abs(np.roll(polygon, -1, axis=0) - polygon).max(axis=1).sum())
-    return pixels - abs(_signed_area(polygon)) > 0.1 * pixels + rim / 2
+    return pixels - abs(_signed_area(polygon)) > 0.1 * pixels + rim / 2 + 2
 
 
 def _is_rectangle(polygon: np.ndarray) -> bool:

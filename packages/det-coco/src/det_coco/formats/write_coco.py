@@ -52,5 +52,5 @@ def _named(image: dict[str, Any], name: str, size: tuple[int, int]) -> dict[str,
 
 
 def _completed(record: dict[str, Any], height: int, width: int) -> dict[str, Any]:
-    added = {} if "area" in record else {"area": measured_area(record, height, width)}
+    added = {} if record.get("area") is not None else {"area": measured_area(record, height, width)}
     return {"iscrowd": 0} | record | added
