@@ -26,7 +26,7 @@ from det_coco.synthetic import cache_folder
 _log = logging.getLogger("det_coco")
 
 # The second number rises with every change of what is read from a file.
-_VERSION = f"{__version__}-2"
+_VERSION = f"{__version__}-3"
 # Smaller files are read as fast as they are looked up.
 _LEAST_BYTES = 1 << 20
 _MOST_BYTES = 8 << 30
