@@ -451,3 +451,9 @@ def test_the_spelling_in_a_process_of_its_own():
     assert out == ""
     assert err.count("\n") == 1
     assert "Did you mean 'tiny'?" in err
+
+
+@pytest.mark.parametrize("command", ["train", "eval", "benchmark"])
+def test_no_process_is_refused(command, capsys):
+    assert call("mask_rcnn", command, "--nproc", 0) == 2
+    assert "The number of processes must be at least 1, got 0." in capsys.readouterr().err

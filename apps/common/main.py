@@ -59,7 +59,7 @@ def main(app: App, args: list[str] | None = None) -> int:
     commands = {name: update_wrapper(partial(command, app), command) for name, command in COMMANDS.items()}
     arguments = sys.argv[1:] if args is None else args
     count = _processes_wanted(arguments)
-    if count > 1 and not distributed.is_launched():
+    if count != 1 and not distributed.is_launched():
         command = [sys.executable, "-m", f"apps.{app.name}", *arguments]
         return run_main(partial(distributed.launch, count, command))
     errors = (DataError, WeightsError, CheckpointError, OptionError)
