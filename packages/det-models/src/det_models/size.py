@@ -35,7 +35,8 @@ def check_size(config: ModelConfig) -> None:
         with _WithoutMemory(), _counting(_memory()):
             build(config)
     except (RuntimeError, OverflowError, TypeError) as error:
-        raise ValueError(f"it has layers of a size that no tensor can have ({error})") from error
+        reason = str(error).partition("\n")[0]  # torch's own lists its C++ functions
+        raise ValueError(f"it has layers of a size that no tensor can have ({reason})") from error
 
 
 class _WithoutMemory(TorchFunctionMode):
