@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from apps.common.printing import say
 from testing.command_line import call, read, small, train
 
 FAST = ("--solver.steps", 2, "--pictures", 0, "--data.workers", 0)
@@ -216,3 +217,15 @@ def test_a_run_is_evaluated_on_its_own_data(farm, faster_rcnn_run, shapes, tmp_p
     message = capsys.readouterr().err
     assert f"{root} does not exist" in message
     assert "--data" in message
+
+
+def test_long_lines_are_folded_in_terminals_alone(capsys, monkeypatch):
+    line = "Data: " + ", ".join(f"{n} objects of the class number-{n}" for n in range(9)) + " (" + 90 * "x" + ")."
+    say(line)
+    assert capsys.readouterr().out == line + "\n"
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    say(line)
+    folded = capsys.readouterr().out.splitlines()
+    assert len(folded) > 4
+    assert [part for part in folded if len(part) > 80] == ["  (" + 90 * "x" + ")."]
+    assert " ".join(part.strip() for part in folded) == line

@@ -10,6 +10,7 @@ from apps.common.app import App, with_classes
 from apps.common.config import Recipe
 from apps.common.data import training_loader
 from apps.common.options import take_recipe
+from apps.common.printing import say
 from apps.common.splits import open_splits
 from det_coco import save_picture
 from det_coco.sheet import augmentation_sheet
@@ -48,7 +49,7 @@ def augmentations(app: App, args: list[str]) -> None:
     default = AugmentationsOptions(recipe=recipe.name, values=recipe)
     options = override(default, rest, f"apps/{app.name} augmentations", augmentations.__doc__, FIRST)
     splits = open_splits(options.data, options.values)
-    print(splits)
+    say(splits)
     recipe = with_classes(options.values, splits.train.num_classes).resolved()
     dataset = training_loader(recipe, splits.train, 0, pin_memory=False).dataset
     positions = dataset.partners[: options.images].tolist()

@@ -1,5 +1,7 @@
 """What an evaluation prints: tables, where to look, and the lines that other tools read."""
 
+import sys
+import textwrap
 from collections.abc import Mapping
 
 import numpy as np
@@ -13,6 +15,15 @@ from det_engine.tables import table
 Metrics = Mapping[str, Mapping[str, float]]
 
 _NAME_WIDTH = 40
+_COLUMNS = 80
+
+
+def say(sentence: object) -> None:
+    """Print a line; in a terminal folded at 80 columns, so that paths and numbers are not cut within."""
+    text = str(sentence)
+    if sys.stdout.isatty():
+        text = textwrap.fill(text, _COLUMNS, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+    print(text)
 
 
 def print_metrics(metrics: Metrics) -> None:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from apps.common.config import LoadingConfig, Recipe
+from apps.common.printing import say
 from det_coco import (
     CocoIndex,
     DataError,
@@ -127,7 +128,7 @@ def open_split(data: Path | None, split: str | None, weights: Weights) -> CocoIn
         if place is None:
             raise no_default(root, splits, "val", "Name the one to evaluate on: --split.")
         index = place.source.load(require_objects=False)
-    print(f"Data: {counts(index)} ({place_of(index, data)}).")
+    say(f"Data: {counts(index)} ({place_of(index, data)}).")
     if not index.categories:  # as files without truth may have it
         index = replace(index, categories=dict(sorted(reported(weights.categories).items())))
     return index

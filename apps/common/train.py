@@ -21,7 +21,7 @@ from apps.common.data import training_batches, validation_loader
 from apps.common.detecting import autocast_name
 from apps.common.evaluate import Evaluator
 from apps.common.options import default_output, new_run, take_recipe
-from apps.common.printing import print_final, print_metrics, print_next, print_places
+from apps.common.printing import print_final, print_metrics, print_next, print_places, say
 from apps.common.splits import Splits, open_splits, surroundings
 from apps.common.weights import adopt, describe, initialize, open_start, read_config, read_config_file
 from det_engine import (
@@ -204,8 +204,8 @@ def _open(job: _Job) -> tuple[Splits, Recipe]:
     """The data, and the recipe for their classes."""
     with distributed.main_first(), stage("reading annotations"):
         splits = open_splits(job.options.data, job.recipe)
-    print(splits)
-    print(job.line)
+    say(splits)
+    say(job.line)
     if job.device.type == "cpu" and job.recipe.train.precision == "fp16":
         print("Note: CPUs have no fast fp16 convolutions; --train.precision bf16 is the fast one here.")
     recipe = with_counts(with_classes(job.recipe, splits.train.num_classes), splits.train)
