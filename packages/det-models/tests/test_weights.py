@@ -192,6 +192,18 @@ def test_a_network_larger_than_memory_is_refused_before_it_takes_any(
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # KiB
 
 
+@pytest.mark.parametrize(
+    "change",
+    [{"resize": {"shortest": [10**6], "longest": 10**6, "rule": "torchvision"}}, {"buckets": [[10**6, 10**6]]}],
+)
+def test_pictures_larger_than_memory_are_refused(tmp_path: Path, change: dict[str, Any]) -> None:
+    state = torch.load(write_trained(tmp_path / "run.pt"), weights_only=True)
+    state["config"]["model"] |= change
+    torch.save(state, tmp_path / "run.pt")
+    with pytest.raises(CheckpointError, match=r"it sees pictures of 1000000 x 1000000 pixels"):
+        open_weights(tmp_path / "run.pt").build()
+
+
 def test_a_description_says_which_branches_there_are() -> None:
     """Those of earlier versions name a branch that is not there, too."""
     model = small_model(keypoints=True)
