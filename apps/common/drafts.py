@@ -9,6 +9,7 @@ from typing import Any, Literal
 from det_coco import DataError, convert_data, decode_rle
 from det_coco.formats import ContentSplit
 from det_coco.outlines import join_outlines, trace_outlines
+from det_coco.outputs import whole_file
 from det_models import Detections
 
 DraftFormat = Literal["coco", "yolo", "label-studio"]
@@ -76,8 +77,8 @@ class Drafts:
             image["file_name"] = Path(image["file_name"]).relative_to(root).as_posix()
         if to == "label-studio":
             file = out / "tasks.json"
-            out.mkdir(parents=True, exist_ok=True)
-            file.write_text(json.dumps(_tasks(self._content), ensure_ascii=False), encoding="utf-8")
+            with whole_file(file) as written:
+                written.write(json.dumps(_tasks(self._content), ensure_ascii=False).encode())
             return f"Annotations to correct: {file} ({counted}; pictures are served from {root})."
         source = ContentSplit(source=out, image_folder=root, read=lambda: self._content)
         masks = any(record.get("segmentation") for record in objects)

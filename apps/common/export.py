@@ -73,7 +73,18 @@ def export(app: App, args: list[str]) -> None:
     refuse_existing(options.out)
     try_files(options.out)
     weights = open_detector(app, options.weights)
-    # Nothing is there under its name before it is known to be right.
+    try:
+        written = _certified(weights, options)
+    except OSError as error:
+        raise OptionError(f"{options.out} cannot be written: {error.strerror or error}.") from error
+    sizes = sum(file.stat().st_size for file in written) / 2**20
+    names = ", ".join(file.name for file in written)
+    print(f"{options.weights} -> {options.out} ({options.to}, {options.precision}, {sizes:.1f} MiB: {names}).")
+
+
+def _certified(weights: Weights, options: ExportOptions) -> list[Path]:
+    """The files: nothing is there under its name before it is whole and known to be right."""
+    options.out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=options.out.parent) as name:
         with stage("exporting"):
             written = _write(weights, options, Path(name) / options.out.name)
@@ -83,11 +94,7 @@ def export(app: App, args: list[str]) -> None:
                 f"{options.out} is not written, since it would find something else than {options.weights}. "
                 "To write it all the same: --force."
             )
-        for file in written:
-            file.rename(options.out.with_name(file.name))
-    sizes = sum(options.out.with_name(file.name).stat().st_size for file in written) / 2**20
-    names = ", ".join(file.name for file in written)
-    print(f"{options.weights} -> {options.out} ({options.to}, {options.precision}, {sizes:.1f} MiB: {names}).")
+        return [file.rename(options.out.with_name(file.name)) for file in written]
 
 
 def _write(weights: Weights, options: ExportOptions, path: Path) -> list[Path]:

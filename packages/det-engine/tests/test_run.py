@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from det_engine import EngineError, RunDirectory, read_metrics, to_plain
+from det_engine import EngineError, RunDirectory, draw_curves, read_metrics, to_plain
 from det_engine.metrics import MetricsLog
 from det_engine.plain import flatten, unflatten
 
@@ -104,3 +104,21 @@ def test_flat_and_back():
     nested = {"bbox": {"AP": 0.5, "AP50": 0.75}, "speed": 2.0}
     assert flatten(nested) == {"bbox/AP": 0.5, "bbox/AP50": 0.75, "speed": 2.0}
     assert unflatten(flatten(nested)) == nested
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_leaves_the_old_curves_and_nothing_half_written(tmp_path, monkeypatch):
+    run = RunDirectory.create(tmp_path / "run", config={}, environment=ENVIRONMENT)
+    draw_curves(run)
+    before = run.curves.read_bytes()
+    entries = sorted(run.path.iterdir())
+    opened = Path.open
+
+    def full(path, mode="r", *args, **kwargs):
+        return opened(Path("/dev/full"), "wb", buffering=0) if mode == "xb" else opened(path, mode, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "open", full)
+    with pytest.raises(EngineError, match=r"Cannot write .*curves\.png: No space left on device\."):
+        draw_curves(run)
+    assert run.curves.read_bytes() == before
+    assert sorted(run.path.iterdir()) == entries

@@ -1,3 +1,5 @@
+import re
+
 import pytest
 import torch
 from torchvision.ops import MultiScaleRoIAlign
@@ -21,4 +23,26 @@ def test_equals_torchvision_and_skips_padding():
 
 def test_too_few_levels_are_told():
     with pytest.raises(ValueError, match="at least 4 levels"):
-        RoIPool(PoolConfig(), (4,))([torch.zeros(1, 1, 4, 4)], torch.zeros(1, 4), torch.zeros(1), torch.ones(1))
+        RoIPool(PoolConfig(), (4, 8, 16, 32))(
+            [torch.zeros(1, 1, 4, 4)], torch.zeros(1, 4), torch.zeros(1), torch.ones(1)
+        )
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"size": 0}, "size must be at least 1, got 0"),
+        ({"size": 10**9}, "size times sampling_ratio must be at most 128, got 1000000000"),
+        ({"size": 14, "sampling_ratio": 10}, "size times sampling_ratio must be at most 128, got 140"),
+        ({"sampling_ratio": -1}, "sampling_ratio must be 0"),
+        ({"levels": 0}, "levels must be at least 1, got 0"),
+    ],
+)
+def test_sizes_that_would_take_all_time_or_memory_are_refused(fields, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        PoolConfig(**fields)
+
+
+def test_more_levels_than_the_pyramid_has():
+    with pytest.raises(ValueError, match="levels must be at most 2, got 4"):
+        RoIPool(PoolConfig(), (4, 8))

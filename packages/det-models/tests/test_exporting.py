@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from det_models.exporting.certifying import certify, passes
 from det_models.exporting.int8 import Trial, _search, parts_of, quantize
 from det_models.exporting.program import Program
 from det_models.exporting.settings import Settings, shapes_of
+from det_models.exporting.torch_archives import write_pt2
 from det_ops import paste_masks
 from testing.comparing import assert_same
 from testing.trained import random_network, small_model, write_model, write_trained
@@ -346,3 +348,11 @@ def test_other_weights_do_not_pass(onnx_file, tmp_path):
     other = write_model(tmp_path / "other.pt", model, network)
     certificate = certify(open_weights(other), open_weights(onnx_file).predictor(), pictures())
     assert passes(certificate, "fp32") == (False, "FAILED: other detections.")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_does_not_end_the_process():
+    """torch's own writer of archives does, where it writes the file itself."""
+    program = torch.export.export(torch.nn.Linear(2, 2), (torch.zeros(1, 2),))
+    with pytest.raises(OSError, match="No space left on device"):
+        write_pt2(program, Path("/dev/full"), metadata={})

@@ -1,7 +1,11 @@
-"""Files that a command will write, tried before its work."""
+"""Files that are written: tried before the work for them, and whole or not at all."""
 
+import contextlib
+import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from det_coco.errors import DataError
 
@@ -52,6 +56,58 @@ def try_folder(folder: Path, remedy: str) -> None:
         raise _cannot(folder, error) from None
 
 
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """A file to write in a block, which takes its place when the block ends; what was there before stays until then.
+
+    Args:
+        path: the file; its folder is made. A pipe or a device is written directly, a link stays one.
+
+    Raises:
+        DataError: it cannot be written, as on a full disk; nothing is left of it.
+    """
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() and not path.is_file():
+            with path.open("wb") as file:
+                yield file
+            return
+        target = path.resolve()
+        temporary = target.with_name(f"{target.name}.writing")
+        temporary.unlink(missing_ok=True)  # of an earlier process, or a link to who knows where
+        with temporary.open("xb") as file:
+            yield file
+        temporary.replace(target)
+    except OSError as error:
+        raise _cannot(path, error) from None
+    finally:
+        if temporary is not None:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def filled(folder: Path) -> Iterator[None]:
+    """A block that fills a folder, which `try_folder` has found empty; where that fails, nothing of it stays.
+
+    Args:
+        folder: the folder.
+
+    Raises:
+        DataError: it cannot be written, as on a full disk.
+    """
+    try:
+        yield
+    except OSError as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise _cannot(folder, error) from None
+    except DataError:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
 def _cannot(path: Path, error: OSError) -> DataError:
-    other = f" ({error.filename})" if error.filename not in (None, str(path), path) else ""
+    file = error.filename2 or error.filename  # of two, the one that is written
+    other = f" ({file})" if file not in (None, str(path), path) else ""
     return DataError(f"{path} cannot be written: {error.strerror or error}{other}.")

@@ -17,7 +17,7 @@ from typing import Any
 
 from PIL import Image
 
-from det_coco.errors import DataError
+from det_coco.outputs import whole_file
 
 
 class Html(str):
@@ -100,11 +100,8 @@ class Page:
             DataError: it cannot be written.
         """
         path = Path(path)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(self.html(), encoding="utf-8")
-        except OSError as error:
-            raise DataError(f"The page {path} cannot be written: {error.strerror or error}.") from None
+        with whole_file(path) as file:
+            file.write(self.html().encode())
         return path
 
 

@@ -8,7 +8,9 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from det_coco.drawn import Drawn
+from det_coco.errors import DataError
 from det_coco.fonts import font_for, legible
+from det_coco.outputs import whole_file
 from det_coco.rle import decode_rle
 
 Colour = tuple[int, int, int]
@@ -133,10 +135,16 @@ def save_picture(picture: Image.Image, path: str | Path) -> Path:
 
     Returns:
         the path.
+
+    Raises:
+        DataError: it cannot be written, or its suffix names no format for pictures.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    picture.save(path, quality=92)
+    kind = Image.registered_extensions().get(path.suffix.lower())
+    if kind not in Image.SAVE:
+        raise DataError(f"{path} cannot be written: give it the suffix .png or .jpg.")
+    with whole_file(path) as file:
+        picture.save(file, kind, quality=92)
     return path
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from det_coco.annotations import CocoIndex
 from det_coco.detections import Detections
-from det_coco.errors import DataError
+from det_coco.outputs import whole_file
 
 _ROWS_AT_A_TIME = 1 << 12
 
@@ -81,19 +81,13 @@ def save_results(results: Detections | Iterable[Mapping[str, Any]], path: str | 
         DataError: the file cannot be written.
     """
     path = Path(path)
-    temporary = path.with_name(f"{path.name}.writing")
     rows = _rows(results) if isinstance(results, Detections) else results
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("w", encoding="utf-8") as file:
-            begin = "[\n"
-            for row in rows:
-                file.write(begin + json.dumps(row, separators=(",", ":")))
-                begin = ",\n"
-            file.write("[]\n" if begin == "[\n" else "\n]\n")
-        temporary.replace(path)
-    except OSError as error:
-        raise DataError(f"The results file {path} cannot be written: {error.strerror or error}.") from error
+    with whole_file(Path(path)) as file:
+        begin = "[\n"
+        for row in rows:
+            file.write(f"{begin}{json.dumps(row, separators=(',', ':'))}".encode())
+            begin = ",\n"
+        file.write(b"[]\n" if begin == "[\n" else b"\n]\n")
 
 
 def _rows(detections: Detections) -> Iterator[dict[str, Any]]:

@@ -12,6 +12,7 @@ from det_coco._describe import some
 from det_coco.annotations import CocoIndex
 from det_coco.errors import DataError
 from det_coco.holdout import HeldOut
+from det_coco.outputs import whole_file
 
 
 class SplitSource(Protocol):
@@ -107,6 +108,9 @@ def write_split(file: str | Path, held: HeldOut, data: str | Path, split: str) -
         held: the parts.
         data: folder or file of the data set that was split.
         split: name of its only split.
+
+    Raises:
+        DataError: it cannot be written.
     """
     content = {
         "data": str(Path(data).resolve()),
@@ -115,7 +119,8 @@ def write_split(file: str | Path, held: HeldOut, data: str | Path, split: str) -
         "train": held.train.file_names.tolist(),
         "val": held.val.file_names.tolist(),
     }
-    Path(file).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    with whole_file(Path(file)) as out:
+        out.write(f"{json.dumps(content, indent=1)}\n".encode())
 
 
 def written_parts(file: Path, find: Callable[[Path], Mapping[str, SplitSource]]) -> dict[str, WrittenPart] | None:

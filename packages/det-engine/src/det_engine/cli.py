@@ -79,7 +79,8 @@ def _status_of(error: BaseException, errors: tuple[type[Exception], ...]) -> int
         _report(message if message.endswith((".", "?", "!")) else f"{message}.")
         return 2
     if isinstance(error, OSError) and error.errno in _FULL:
-        _report(f"Cannot write {error.filename or 'a file'}: {error.strerror}.")
+        file = error.filename2 or error.filename or "a file"  # of two, the one that is written
+        _report(f"Cannot write {file}: {error.strerror}.")
         return 2
     return None if distributed.world_size() == 1 else _status_of_process(error)
 

@@ -1,8 +1,8 @@
 """The curves of a run as a picture."""
 
+import io
 from collections.abc import Collection
 
-from det_engine.errors import EngineError
 from det_engine.metrics import read_metrics
 from det_engine.run import RunDirectory
 
@@ -46,10 +46,9 @@ def draw_curves(run: RunDirectory, metrics: Collection[str] | None = None) -> No
             axes.legend(fontsize="small")
     if losses and all(value > 0 for line in training for value in _values([line], "loss")):
         left.set_yscale("log")
-    try:
-        figure.savefig(run.curves, dpi=100)
-    except OSError as error:
-        raise EngineError(f"Cannot write {run.curves}: {error.strerror or error}.") from error
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=100)
+    run.write(run.curves, picture.getvalue())
 
 
 def _values(lines: list[dict], name: str) -> list[float]:

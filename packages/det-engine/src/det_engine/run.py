@@ -1,5 +1,6 @@
 """The directory of a run: what lies where, and who may write there."""
 
+import contextlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -165,14 +166,24 @@ class RunDirectory:
         Raises:
             EngineError: the file cannot be written.
         """
+        self.write(path, f"{json.dumps(to_plain(value), indent=2, ensure_ascii=False)}\n".encode())
+
+    def write(self, path: Path, content: bytes) -> None:
+        """Write a file, whole or not at all: what was there before stays until the new one is complete.
+
+        Raises:
+            EngineError: the file cannot be written.
+        """
         temporary = path.with_name(f"{path.name}.writing")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             temporary.unlink(missing_ok=True)  # of an earlier process, or a link to who knows where
-            with temporary.open("x", encoding="utf-8") as file:
-                file.write(json.dumps(to_plain(value), indent=2, ensure_ascii=False) + "\n")
+            with temporary.open("xb") as file:
+                file.write(content)
             temporary.replace(path)
         except OSError as error:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
             raise EngineError(f"Cannot write {path}: {error.strerror or error}.") from error
 
     def summary_writer(self, start_step: int = 0) -> "SummaryWriter":

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
+from itertools import chain, pairwise, repeat
 
 import torch
 import torch.nn.functional as F
@@ -78,7 +78,7 @@ class BoxHead(nn.Module):
         self.norms = nn.ModuleList()
         if config.norm is not None:
             self.norms.extend(make_row_norm(config.norm, config.conv_channels) for _ in convs)
-        sizes = [widths[-1] * config.pool.size**2] + [config.channels] * config.layers
+        sizes = chain([widths[-1] * config.pool.size**2], repeat(config.channels, config.layers))
         layers = [nn.Linear(before, after) for before, after in pairwise(sizes)]
         for number, layer in enumerate(layers, 1):
             self.add_module(f"fc{number}", layer)

@@ -90,6 +90,10 @@ class BoxCodingConfig:
     clamp_below: bool = False
 
 
+_MOST_SAMPLES = 128
+"""Of a region along one side: several times what any system takes, and still pooled in a moment."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PoolConfig:
     """RoIAlign over the pyramid.
@@ -112,6 +116,13 @@ class PoolConfig:
     level_epsilon: float = 1e-8
     level_epsilon_inside_log: bool = True
     finest_size: float | None = None
+
+    def __post_init__(self) -> None:
+        require(self.size >= 1, "size", "at least 1", self.size)
+        require(self.sampling_ratio >= 0, "sampling_ratio", "0 (adaptive) or positive", self.sampling_ratio)
+        samples = self.size * max(1, self.sampling_ratio)
+        require(samples <= _MOST_SAMPLES, "size times sampling_ratio", f"at most {_MOST_SAMPLES}", samples)
+        require(self.levels >= 1, "levels", "at least 1", self.levels)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

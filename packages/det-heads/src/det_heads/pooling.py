@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from det_heads._require import require
 from det_heads.config import PoolConfig
 from det_ops import fpn_levels, multilevel_roi_align
 
@@ -26,6 +27,9 @@ class RoIPool:
     config: PoolConfig
     strides: tuple[int, ...]
     offset: float = 0.0
+
+    def __post_init__(self) -> None:
+        require(self.config.levels <= len(self.strides), "levels", f"at most {len(self.strides)}", self.config.levels)
 
     def __call__(
         self,

@@ -1,5 +1,6 @@
 """How much memory a network takes, known before any of it is taken."""
 
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,7 +23,7 @@ _MOST_TENSORS = 10_000
 
 
 def check_size(config: ModelConfig) -> None:
-    """Refuse a network that this machine's memory cannot hold; nothing of its size is allocated.
+    """Refuse a network that this machine's memory cannot hold, or not with one picture; nothing is allocated.
 
     Args:
         config: Of the network, such as one that a file describes.
@@ -34,8 +35,12 @@ def check_size(config: ModelConfig) -> None:
     try:
         with _WithoutMemory(), _counting(_memory()):
             build(config)
+        height, width = max((config.resize.output_size(640, 640), *config.buckets), key=math.prod)
     except (RuntimeError, OverflowError, TypeError) as error:
-        raise ValueError(f"it has layers of a size that no tensor can have ({error})") from error
+        reason = str(error).partition("\n")[0]  # torch's own lists its C++ functions
+        raise ValueError(f"it has layers of a size that no tensor can have ({reason})") from error
+    if 3 * 4 * height * width > _memory():
+        raise ValueError(f"it sees pictures of {height} x {width} pixels, which this machine's memory cannot hold")
 
 
 class _WithoutMemory(TorchFunctionMode):

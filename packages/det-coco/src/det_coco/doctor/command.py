@@ -12,7 +12,6 @@ from det_coco.doctor.page import report_page
 from det_coco.doctor.proposals import Proposals
 from det_coco.doctor.statistics import measure
 from det_coco.doctor.terminal import proposals_text, report
-from det_coco.errors import DataError
 from det_coco.outputs import try_files, try_folder
 
 DEFAULT_PAGE = Path("check.html")
@@ -91,10 +90,7 @@ def present(
         print(proposals_text(proposals))
     print(f"Page with pictures: {report_page(checkup, statistics, proposals).write(page)}")
     if json is not None:
-        try:
-            write_findings(checkup.findings, json)
-        except OSError as error:
-            raise DataError(f"{json} cannot be written: {error.strerror or error}.") from None
+        write_findings(checkup.findings, json)
         print(f"Findings: {json}")
     if fix is not None:
         count = write_mended(checkup.splits, checkup.findings, fix)

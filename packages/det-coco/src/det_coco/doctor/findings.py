@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from det_coco.doctor.kinds import KINDS, Severity
+from det_coco.outputs import whole_file
 
 Change = Mapping[str, Any]
 """An operation of JSON Patch (RFC 6902) on the annotation file of its `split`, paths by the rows that the file has."""
@@ -88,9 +89,14 @@ def ranked(findings: Iterable[Finding]) -> list[Finding]:
 
 
 def write_findings(findings: Iterable[Finding], file: Path) -> None:
-    """Write findings as a JSON list of objects with the fields of `Finding`."""
+    """Write findings as a JSON list of objects with the fields of `Finding`.
+
+    Raises:
+        DataError: the file cannot be written.
+    """
     rows = [asdict(finding) for finding in findings]
-    file.write_text(json.dumps(rows, ensure_ascii=False, indent=1, default=str) + "\n", encoding="utf-8")
+    with whole_file(file) as out:
+        out.write(f"{json.dumps(rows, ensure_ascii=False, indent=1, default=str)}\n".encode())
 
 
 def replace(value: Any, *path: Any) -> Change:

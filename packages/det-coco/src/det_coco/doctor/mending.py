@@ -8,8 +8,7 @@ from typing import Any
 
 from det_coco.doctor.findings import Change, Finding
 from det_coco.doctor.records import LISTS, Records
-from det_coco.errors import DataError
-from det_coco.outputs import try_folder
+from det_coco.outputs import filled, try_folder
 
 NEW_FOLDER = "Name a new folder for what is mended, so that nothing is overwritten."
 
@@ -81,7 +80,7 @@ def write_mended(splits: Sequence[Records], findings: Sequence[Finding], output:
     """
     try_folder(output, NEW_FOLDER)
     log = []
-    try:
+    with filled(output):
         (output / "annotations").mkdir(parents=True, exist_ok=True)
         for records in splits:
             changes = changes_for(records.name, findings)
@@ -91,8 +90,6 @@ def write_mended(splits: Sequence[Records], findings: Sequence[Finding], output:
             with contextlib.suppress(OSError):  # Windows allows links to few
                 (output / records.name).symlink_to(records.folder.resolve(), target_is_directory=True)
         _write(output / "changes.json", log, indent=1)
-    except OSError as error:
-        raise DataError(f"{output} cannot be written: {error.strerror or error}.") from None
     return len(log)
 
 

@@ -12,7 +12,7 @@ from det_coco.errors import DataError
 from det_coco.formats.write_coco import write_coco
 from det_coco.formats.write_yolo import Parts, write_data_yaml, write_yolo
 from det_coco.layout import SplitSource, find_splits
-from det_coco.outputs import try_folder
+from det_coco.outputs import filled, try_folder
 
 Target = Literal["coco", "yolo"]
 Pictures = Literal["link", "copy", "none"]
@@ -79,8 +79,8 @@ def convert_data(
         how many things of each kind could not be kept, by their description.
 
     Raises:
-        DataError: `out` is not empty, a split is wrong or has no keypoints to write, or splits that become YOLO
-            differ in their categories.
+        DataError: `out` is not empty or cannot be written, a split is wrong or has no keypoints to write, or splits
+            that become YOLO differ in their categories.
     """
     out = Path(out)
     try_folder(out, "Nothing is written over: name a new folder.")
@@ -91,20 +91,21 @@ def convert_data(
         if parts == "keypoints" and index.skeleton is None:
             raise DataError(f"{index.annotation_file} has no keypoints to write.")
     lost: Counter[str] = Counter()
-    for name, index in indices.items():
-        if to == "coco":
-            placed = [_inside(file_name) for file_name in index.file_names.tolist()]
-            ids, sides = index.image_ids.tolist(), zip(index.heights.tolist(), index.widths.tolist(), strict=True)
-            names, sizes = dict(zip(ids, placed, strict=True)), dict(zip(ids, sides, strict=True))
-            lost += write_coco(sources[name].read(), names, sizes, out, name)
-        else:
-            placed = _distinct(index)
-            lost += write_yolo(index, placed, out, name, parts=parts)
-        if pictures != "none":
-            folder = out / name if to == "coco" else out / "images" / name
-            _place(index, placed, folder, pictures)
-    if to == "yolo":
-        write_data_yaml(first, indices, out, parts=parts)
+    with filled(out):
+        for name, index in indices.items():
+            if to == "coco":
+                placed = [_inside(file_name) for file_name in index.file_names.tolist()]
+                ids, sides = index.image_ids.tolist(), zip(index.heights.tolist(), index.widths.tolist(), strict=True)
+                names, sizes = dict(zip(ids, placed, strict=True)), dict(zip(ids, sides, strict=True))
+                lost += write_coco(sources[name].read(), names, sizes, out, name)
+            else:
+                placed = _distinct(index)
+                lost += write_yolo(index, placed, out, name, parts=parts)
+            if pictures != "none":
+                folder = out / name if to == "coco" else out / "images" / name
+                _place(index, placed, folder, pictures)
+        if to == "yolo":
+            write_data_yaml(first, indices, out, parts=parts)
     return lost
 
 

@@ -11,7 +11,7 @@ from det_coco.annotations import CocoIndex
 from det_coco.detections import Detections
 from det_coco.errors import DataError
 from det_coco.layout import default_split, find_splits, load_split
-from det_coco.outputs import try_files
+from det_coco.outputs import try_files, whole_file
 from det_coco.page import Section
 from det_coco.protocol import Protocol
 from det_coco.report.analysis import PRECISION, analyse
@@ -219,8 +219,5 @@ def write_json(numbers: Mapping[str, Any], file: Path) -> None:
     Raises:
         DataError: it cannot be written.
     """
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(numbers, indent=1), encoding="utf-8")
-    except OSError as error:
-        raise DataError(f"{file} cannot be written: {error.strerror or error}.") from None
+    with whole_file(file) as out:
+        out.write(json.dumps(numbers, indent=1).encode())

@@ -1,6 +1,7 @@
 """Checkpoints of other systems, written as their own loaders expect them."""
 
 import contextlib
+import io
 import json
 import os
 import pickle
@@ -109,7 +110,10 @@ def write_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
             arrays = {name: tensor.numpy() for name, tensor in content["model"].items()}
             pickle.dump({**content, "model": arrays}, file)
         else:
-            torch.save(dict(content), file)
+            # Where the disk is full, torch hides the error behind one of its own; in memory it meets none.
+            archive = io.BytesIO()
+            torch.save(dict(content), archive)
+            file.write(archive.getbuffer())
 
     _write_whole(path, put)
 
@@ -124,8 +128,10 @@ def _write_safetensors(path: Path, content: Mapping[str, Any]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_weights(path, tensors, texts)
-    except (OSError, WeightsError) as error:
-        raise CheckpointError(f"{path} cannot be written: {error}") from error
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be written: {error.strerror or error}.") from error
+    except WeightsError as error:
+        raise CheckpointError(str(error)) from error
 
 
 def tensors_in(content: Mapping[str, Any]) -> Mapping[str, Tensor]:
@@ -188,8 +194,8 @@ def _write_whole(path: Path, put: Callable[[BinaryIO], None]) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-    except (OSError, RuntimeError) as error:  # torch wraps errors of the disk
-        raise CheckpointError(f"{path} cannot be written: {error}") from error
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be written: {error.strerror or error}.") from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)

@@ -20,6 +20,7 @@ def write_openvino(onnx: Path, path: Path, *, metadata: Mapping[str, Any]) -> No
 
     Raises:
         OptionError: OpenVINO is not installed.
+        OSError: It cannot write the file.
     """
     try:
         import openvino
@@ -28,7 +29,10 @@ def write_openvino(onnx: Path, path: Path, *, metadata: Mapping[str, Any]) -> No
     model = openvino.convert_model(onnx)
     _order_equals(model)
     model.set_rt_info(json.dumps(metadata), "det")
-    openvino.save_model(model, path, compress_to_fp16=metadata["precision"] == "fp16")
+    try:
+        openvino.save_model(model, path, compress_to_fp16=metadata["precision"] == "fp16")
+    except RuntimeError as error:  # which says as much of a full disk
+        raise OSError(f"OpenVINO says {str(error).strip()!r}") from error
 
 
 def _order_equals(model: Any) -> None:

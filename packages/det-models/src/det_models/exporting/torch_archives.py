@@ -1,5 +1,6 @@
 """Programs as archives of PyTorch: `torch.export`'s, and compiled by AOTInductor."""
 
+import io
 import json
 import zipfile
 from collections.abc import Mapping
@@ -18,8 +19,9 @@ MEMBER = "det.json"
 
 def write_pt2(exported: Any, path: Path, *, metadata: Mapping[str, Any]) -> None:
     """Write a program, with our operators in it: what `torch.export.load` reads where `det_ops` is imported."""
-    torch.export.save(exported, path)
-    _add(path, metadata)
+    archive = io.BytesIO()
+    torch.export.save(exported, archive)
+    _write(archive, path, metadata)
 
 
 def write_aoti(exported: Any, path: Path, *, metadata: Mapping[str, Any]) -> None:
@@ -28,15 +30,18 @@ def write_aoti(exported: Any, path: Path, *, metadata: Mapping[str, Any]) -> Non
     Raises:
         OptionError: It does not compile, as where there is no C++ compiler.
     """
+    archive = io.BytesIO()
     try:
-        torch._inductor.aoti_compile_and_package(exported, package_path=str(path))
+        torch._inductor.aoti_compile_and_package(exported, package_path=archive)
     except Exception as error:  # of any kind: it runs compilers
         reason = str(error).strip().splitlines()[0].rstrip(".")
         raise OptionError(f"AOTInductor did not compile the network ({reason}). It needs a C++ compiler.") from error
-    _add(path, metadata)
+    _write(archive, path, metadata)
 
 
-def _add(path: Path, metadata: Mapping[str, Any]) -> None:
-    with zipfile.ZipFile(path, "a") as archive:
-        root = archive.namelist()[0].split("/")[0]
-        archive.writestr(f"{root}/{MEMBER}", json.dumps(metadata))
+def _write(archive: io.BytesIO, path: Path, metadata: Mapping[str, Any]) -> None:
+    """Add what the file says of itself, and write it: on a full disk, torch's own writer ends the whole process."""
+    with zipfile.ZipFile(archive, "a") as file:
+        root = file.namelist()[0].split("/")[0]
+        file.writestr(f"{root}/{MEMBER}", json.dumps(metadata))
+    path.write_bytes(archive.getbuffer())
