@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.distributed import TCPStore
 
 from det_engine import RunDirectory, TrainSettings, cli, distributed, train
 from testing.small_training import make_batches, make_evaluate, make_net, make_run, make_solver
@@ -212,6 +213,8 @@ def serve() -> None:
         count, *arguments = json.loads(line)
         with socket.create_server(("127.0.0.1", 0)) as free:
             job = {"WORLD_SIZE": count, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free.getsockname()[1]}
+            # The children are clients of a store, as those of a launcher are.
+            job |= {"TORCHELASTIC_USE_AGENT_STORE": True, "TORCHELASTIC_RESTART_COUNT": 0}
         children = []
         for rank in range(count):
             child = os.fork()
@@ -226,9 +229,12 @@ def serve() -> None:
                 finally:
                     os._exit(status)
             children.append(child)
+        # Here, for that of a process that is stopped answers nobody; after the forks, for it has a thread.
+        store = TCPStore("127.0.0.1", job["MASTER_PORT"], is_master=True, wait_for_workers=False) if count > 1 else None
         print(json.dumps(children), flush=True)
         sys.stdin.readline()  # until they are asked for, ended children can be sent a signal
         print(json.dumps([os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]), flush=True)
+        del store
 
 
 if __name__ == "__main__":
