@@ -82,6 +82,7 @@ def work(tmp_path_factory):
     for name in ("NAME", "OTHER"):
         run = folder / "runs" / "mask_rcnn" / name
         assert train("mask_rcnn", data, run, "--pictures", 0) == 0
+    shutil.copytree(data / "val", folder / "new_pictures")
     shutil.copy(data / "annotations" / "instances_train.json", folder / "annotations.json")
     return folder
 

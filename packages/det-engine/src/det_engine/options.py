@@ -118,7 +118,8 @@ def _options(value: Any, prefix: str = "") -> Iterator[_Option]:
             sections.append((current, prefix + _part(field.name, marks)))
         elif not (current is None and any(map(dataclasses.is_dataclass, get_args(hint)))):
             aliases = tuple(field.metadata.get("aliases", ()))
-            flag = f"--{prefix}{field.name}".replace("_", "-")
+            given = next((name for name in (getattr(mark, "name", None) for mark in marks) if name), field.name)
+            flag = f"--{prefix}{given}".replace("_", "-")
             for name in _names(flag, hint, current):
                 own = hint if name == flag else get_args(hint)[0]
                 yield _Option(name, prefix.rstrip(".") or _GENERAL, type(value), own, aliases)
