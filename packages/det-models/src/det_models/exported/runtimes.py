@@ -72,7 +72,7 @@ def onnx_session(path: Path, device: torch.device, *, read_only: bool = False) -
         read_only: Whether only its metadata are wanted.
 
     Raises:
-        CheckpointError: This ONNX Runtime has nothing for the device.
+        CheckpointError: This ONNX Runtime has nothing for the device, or cannot read the file.
         OptionError: There is no ONNX Runtime.
     """
     try:
@@ -88,7 +88,11 @@ def onnx_session(path: Path, device: torch.device, *, read_only: bool = False) -
     wanted = names.get(device.type, "CPUExecutionProvider")
     if wanted not in onnxruntime.get_available_providers():
         raise CheckpointError(f"{path} cannot run on {device}: this ONNX Runtime has no {wanted}.")
-    return onnxruntime.InferenceSession(path, options, providers=[wanted])
+    try:
+        return onnxruntime.InferenceSession(path, options, providers=[wanted])
+    except Exception as error:  # its errors have no class in common
+        reason = str(error).strip().splitlines()[0].rstrip(".")
+        raise CheckpointError(f"{path} cannot be read by ONNX Runtime: {reason}.") from error
 
 
 def _onnx(path: Path, card: Mapping[str, Any], device: torch.device) -> Run:

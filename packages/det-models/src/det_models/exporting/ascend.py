@@ -49,6 +49,9 @@ def prepare(model: "ir.Model") -> None:
             f"This detector needs {', '.join(unknown)}, which Ascend's compiler does not list, so that it cannot be "
             "exported for Ascend."
         )
+    from onnx_ir.passes.common import ShapeInferencePass  # of the extra `onnx`
+
+    ShapeInferencePass()(model)  # translations leave some types open
     for node in list(model.graph):
         if node.op_type in _ARITHMETIC:
             _narrow(model.graph, node)
@@ -74,7 +77,8 @@ def _narrow(graph: Any, node: "ir.Node") -> None:
         return
     back = ir.node("Cast", [output], {"to": ir.DataType.INT64})
     back.outputs[0].dtype, back.outputs[0].shape = ir.DataType.INT64, output.shape
-    ir.convenience.replace_all_uses_with(output, back.outputs[0])
+    back.outputs[0].name, output.name = output.name, f"{output.name}_int32"  # an output of the graph keeps its name
+    ir.convenience.replace_all_uses_with(output, back.outputs[0], replace_graph_outputs=True)
     back.replace_input_with(0, output)
     output.dtype = ir.DataType.INT32
     graph.insert_after(node, back)

@@ -60,6 +60,10 @@ def write_onnx(
     except ImportError as error:
         raise missing_extra("onnx", "writes ONNX") from error
     graphs = [module.graph for module in exported.graph_module.modules() if isinstance(module, torch.fx.GraphModule)]
+    for graph in graphs:  # tracing anew, without autocast's region, would take them for broken
+        for node in list(graph.nodes):
+            if node.target is torch.ops.aten._assert_tensor_metadata.default:
+                graph.erase_node(node)
     named = {node.target for graph in graphs for node in graph.nodes}
     composed = {entry: reference for entry, reference in decompositions().items() if entry in named}
     if composed:  # each tracing takes as long as the first

@@ -30,7 +30,7 @@ def write_openvino(onnx: Path, path: Path, *, metadata: Mapping[str, Any]) -> No
     _order_equals(model)
     model.set_rt_info(json.dumps(metadata), "det")
     try:
-        openvino.save_model(model, path, compress_to_fp16=metadata["precision"] == "fp16")
+        openvino.save_model(model, path, compress_to_fp16=False)
     except RuntimeError as error:  # which says as much of a full disk
         raise OSError(f"OpenVINO says {str(error).strip()!r}") from error
 
