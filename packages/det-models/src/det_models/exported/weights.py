@@ -56,8 +56,7 @@ class ExportedWeights(Weights):
         Raises:
             CheckpointError: Always.
         """
-        self._tensors()
-        raise AssertionError  # which is not reached
+        return self._tensors()
 
     def on_images_of(self, model: ModelConfig) -> "Weights":  # noqa: ARG002
         """Refuse: the sizes of images are in the file.
