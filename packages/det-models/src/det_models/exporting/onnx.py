@@ -60,10 +60,6 @@ def write_onnx(
     except ImportError as error:
         raise missing_extra("onnx", "writes ONNX") from error
     graphs = [module.graph for module in exported.graph_module.modules() if isinstance(module, torch.fx.GraphModule)]
-    for graph in graphs:  # tracing anew, without autocast's region, would take them for broken
-        for node in list(graph.nodes):
-            if node.target is torch.ops.aten._assert_tensor_metadata.default:
-                graph.erase_node(node)
     named = {node.target for graph in graphs for node in graph.nodes}
     composed = {entry: reference for entry, reference in decompositions().items() if entry in named}
     if composed:  # each tracing takes as long as the first
@@ -84,27 +80,7 @@ def write_onnx(
     # Its other passes, which the exporter would run, take minutes for thousands of nodes, and change little.
     optimizer.fold_constants(program.model)
     optimizer.remove_unused_nodes(program.model)
-    _cast_weights(program.model)
     if prepare is not None:
         prepare(program.model)
     program.model.metadata_props["det"] = json.dumps(metadata)
     program.save(path, external_data=False)
-
-
-def _cast_weights(model: Any) -> None:
-    """Keep weights in the type that the graph casts them to, such as float16, which the folding leaves to run time."""
-    import onnx_ir as ir
-
-    for node in list(model.graph):
-        source = node.inputs[0] if node.op_type == "Cast" else None
-        if source is None or source.name not in model.graph.initializers or source.const_value is None:
-            continue
-        kind = ir.DataType(node.attributes["to"].as_int())
-        values = source.const_value.numpy().astype(kind.numpy())
-        kept = ir.Value(name=f"{source.name}_{kind.name.lower()}", const_value=ir.tensor(values))
-        kept.dtype, kept.shape = kind, source.shape
-        model.graph.register_initializer(kept)
-        ir.convenience.replace_all_uses_with(node.outputs[0], kept)
-        model.graph.remove(node, safe=True)
-    for name in [name for name, value in model.graph.initializers.items() if not value.uses()]:
-        del model.graph.initializers[name]
