@@ -16,7 +16,9 @@ from hypothesis import strategies as st
 from det_coco import CocoIndex
 from det_coco._coco_api import COCO, COCOeval, coco_mask
 
-HEIGHT, WIDTH = 60, 80
+# Pictures hold the largest area below; boxes lie in a corner of them, where they meet one another.
+HEIGHT, WIDTH = 130, 160
+CORNER_HEIGHT, CORNER_WIDTH = 60, 80
 # Both sides of the lines that COCO draws at 32 x 32 and 96 x 96 pixels, and the lines themselves.
 AREAS = (0.0, 1.0, 1023.0, 1023.9999999, 1024.0, 1024.0000001, 1025.0, 9216.0, 9216.5, 20000.0)
 Content = dict[str, Any]
@@ -98,8 +100,8 @@ def make_case(
 
 def _box(random: np.random.RandomState) -> list[float]:
     w, h = random.choice((5, 10, 20, 32, 40), 2)
-    return [float(random.randint((WIDTH - w) // 5 + 1) * 5), float(random.randint((HEIGHT - h) // 5 + 1) * 5),
-            float(w), float(h)]  # fmt: skip
+    return [float(random.randint((CORNER_WIDTH - w) // 5 + 1) * 5),
+            float(random.randint((CORNER_HEIGHT - h) // 5 + 1) * 5), float(w), float(h)]  # fmt: skip
 
 
 def _moved(random: np.random.RandomState, box: list[float]) -> list[float]:

@@ -300,7 +300,7 @@ def test_the_page(server, tmp_path, width, dark):
     everything = post(host, port, "/detect?min_score=0.05", picture(240, 360))["detections"]
     middle = round(everything[len(everything) // 2]["score"], 2)
     with browsing(f"http://{host}:{port}/", width=width, dark=dark) as page:
-        assert page.title() == "Mask R-CNN"
+        page.wait_for_function("document.title === 'Mask R-CNN'")
         assert page.locator("canvas").is_hidden()
         page.set_input_files("input[type=file]", tmp_path / "street.png")
         page.locator("#classes button").first.wait_for()

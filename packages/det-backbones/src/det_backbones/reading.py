@@ -77,7 +77,9 @@ def read_weights(path: str | os.PathLike[str]) -> WeightsFile:
             check_size(content, file)
     except OSError as error:
         raise WeightsError(f"The weights file {path} cannot be read ({error.strerror or error}).") from error
-    except ValueError as error:
+    except WeightsError:
+        raise
+    except ValueError as error:  # from `check_size`
         raise WeightsError(_damaged(path, error)) from error
     named, metadata, unwrapped = unwrap(content)
     arrays = {}
