@@ -52,8 +52,8 @@ def run(checkout: Path, bench: str, data: Path | None) -> dict[str, float]:
         raise SystemExit(f"{checkout} has no environment yet: run `hatch run python -V` there.")
     with tempfile.TemporaryDirectory() as folder:
         record = Path(folder) / "rows"
-        command = [python, checkout / "tools" / "bench", bench, *ARGUMENTS[bench], "--json", record]
-        if bench == "loader":
+        command: list[str | Path] = [python, checkout / "tools" / "bench", bench, *ARGUMENTS[bench], "--json", record]
+        if bench == "loader" and data:
             command += ["--data", data]
         environment = {**os.environ, "PYTHONPATH": str(checkout)}
         done = subprocess.run(command, env=environment, cwd=checkout, capture_output=True, text=True, check=False)
