@@ -18,6 +18,7 @@ _LOADING = {
     "drop_excess": "--data.drop-excess True",
     "exif=False": "--data.exif False",
     "buckets": "--data.buckets",
+    "workers": "--data.workers",
 }
 _DETECTING = {"exif=False": "--exif False", "max_detections": "--max-detections"}
 _OPTIONS = {"train": _LOADING, "benchmark": _LOADING, "eval": _DETECTING, "predict": _DETECTING}
