@@ -8,7 +8,7 @@ from dataclasses import replace
 from apps.common.augmentation import AugmentConfig
 from apps.common.config import DataConfig, TwoStageRecipe
 from det_backbones import TORCHVISION_PIXELS
-from det_backbones.resnet import Depth
+from det_backbones.depth import Depth
 from det_engine import SolverConfig, TrainSettings
 from det_heads import AnchorConfig, BoxHeadConfig, MaskHeadConfig, PoolConfig, RPNConfig
 from det_models import (

@@ -3,9 +3,9 @@
     hatch run bench before DIR [--benches ops infer train_step] [--data DATA] [--rounds 5] [--limit 1.03] [--check]
 
 DIR is another checkout of this repository in which `hatch run` has made its environment. With `--data`, a data set in
-the COCO layout, the loader is measured too. Every round runs a bench once in each checkout, as a process of its own, so
-that both meet the same machine; a row compares the fastest of the rounds, since whatever else the machine does only adds
-to a time. `--check` ends with status 1 where a ratio is over the limit.
+the COCO layout, the loader is measured too. Every round runs a bench once in each checkout, as a process of its own,
+so that both meet the same machine; a row compares the fastest of the rounds, since whatever else the machine does only
+adds to a time. `--check` ends with status 1 where a ratio is over the limit.
 """
 
 import argparse

@@ -1,11 +1,11 @@
 """Learning on real photographs: our Mask R-CNN beside torchvision's, same backbone, data, sizes, schedule and seeds.
 
     hatch run bench learn --data DIR [--recipe scratch_small] [--seeds 3] [--steps N] [--json FILE]
-    hatch run bench learn --data DIR --sides ours augmented   # large-scale jitter and copy-paste beside the recipe's own
+    hatch run bench learn --data DIR --sides ours augmented   # large-scale jitter and copy-paste beside ours alone
 
-Our and torchvision's models get the same batches (order, resize, flip), the same solver and the same backbone module with
-the same random start; each has its own heads, losses, sampling, operators and post-processing. Steps are timed without
-loading.
+Our and torchvision's models get the same batches (order, resize, flip), the same solver and the same backbone module
+with the same random start; each has its own heads, losses, sampling, operators and post-processing. Steps are timed
+without loading.
 Prints box and mask AP per seed and the seconds per step, and their ratio.
 """
 

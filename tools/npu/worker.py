@@ -25,7 +25,7 @@ from apps.mask_rcnn.config import RECIPES as MASK_RCNN
 from apps.yolact.config import RECIPES as YOLACT
 from apps.yolact.config import YolactRecipe
 from det_coco import CocoIndex
-from det_engine.precision import PrecisionName
+from det_engine.settings import PrecisionName
 from det_engine.step import TrainStep
 from det_heads import BoxHead, Yolact
 from det_models import Detector, build

@@ -16,7 +16,7 @@ from det_backbones.naming import Format, translate
 from det_backbones.norm import FrozenBatchNorm2d
 from det_backbones.pixels import CAFFE2_PIXELS, DARKNET_PIXELS, TORCHVISION_PIXELS, PixelConfig
 from det_backbones.reading import WeightsFile, read_weights
-from det_backbones.resnet import BLOCKS, ResNet
+from det_backbones.residual import BLOCKS, ResNet
 from det_backbones.timm_body import TimmBody, flat
 
 _SHOWN = 3  # mismatches in a message

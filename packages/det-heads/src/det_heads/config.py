@@ -11,8 +11,7 @@ from typing import Literal
 
 from det_backbones import PixelConfig
 from det_heads._require import require
-from det_heads.box_regression import BoxLoss
-from det_heads.classification import ClassificationConfig
+from det_heads.classification_config import ClassificationConfig
 
 __all__ = [
     "AnchorConfig",
@@ -24,6 +23,9 @@ __all__ = [
     "PoolConfig",
     "RPNConfig",
 ]
+
+BoxLoss = Literal["smooth_l1", "giou", "diou", "ciou"]
+"""Loss of box regression: smooth L1 between deltas, or 1 less an overlap of boxes."""
 
 MOST_CONVS = 100
 """Convolutions in a row that a head may have: more come from a damaged file, not from a person."""

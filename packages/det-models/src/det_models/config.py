@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from det_backbones.resnet import Depth
-from det_coco import Resize
+from det_backbones.depth import Depth
+from det_coco.resize import Resize
 from det_heads import YolactConfig
 from det_models.detector_config import DetectorConfig
 
