@@ -62,7 +62,7 @@ def test_options_of_eval(mask_rcnn_run: Path, shapes: Path, tmp_path: Path) -> N
         (("--classes", "dsic"), "knows no class 'dsic'. Did you mean 'disc'?"),
         (("--max-detections", 0), "Option --max-detections must be at least 1, got 0"),
         (("--max-detections", 10**7), "which this network can give, got 10000000"),
-        (("--nms-iou", 2), "nms_iou must be above 0 and at most 1, got 2"),
+        (("--nms-iou", 2), "nms_iou (--nms-iou) must be above 0 and at most 1, got 2"),
         (("--size", 1, 2, 3), "size takes one length or two, got 3"),
         (("--size", 96, 64), "the shorter side first"),
         (("--batch", 0), "Option --batch must be at least 1, got 0"),

@@ -12,6 +12,7 @@ from apps.common.naming import options_named, with_options
 from det_coco import BatchShape, CocoIndex, DataError, load_split
 from det_coco.images import load_image
 from det_coco.selection import select_instances
+from det_engine import EngineError
 from det_models import OptionError
 from testing import ROOT
 from testing.command_line import APPS
@@ -78,6 +79,18 @@ def test_what_a_detector_is_told_has_options(command):
         with pytest.raises(OptionError) as caught, options_named(APPS["yolact"], command):
             raise OptionError(f"{parameter} must be another, got this size.")
         assert str(caught.value) == f"{parameter} ({option}) must be another, got this size."
+
+
+def test_what_a_training_is_told_has_options():
+    from det_engine.options import option_names
+
+    names = option_names(next(iter(APPS["mask_rcnn"].recipes.values()))())
+    with pytest.raises(EngineError) as caught, options_named(APPS["mask_rcnn"], "train"):
+        raise EngineError("The solver.bias_lr_factor and settings.freeze of a run.")
+    assert str(caught.value) == (
+        "The solver.bias_lr_factor (--solver.bias-lr-factor) and settings.freeze (--train.freeze) of a run."
+    )
+    assert {"--solver.bias-lr-factor", "--train.freeze"} <= set(names)
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ def test_a_damaged_picture_is_named_and_skipped(mask_rcnn_run, folder, tmp_path,
     assert predict(mask_rcnn_run, folder, tmp_path / "out") == 2
     out, err = capsys.readouterr()
     assert f"Skipped: The image {folder / 'b.png'} cannot be read" in out
-    assert err.startswith("error: 1 of the files could not be read, or not to the end, and were skipped")
+    assert err.startswith("error: 1 of the files could not be read, or not to the end, and was skipped")
     assert "Traceback" not in err
     rows = read(tmp_path / "out" / "predictions.json")
     assert {row["file_name"] for row in rows} == {str(folder / name) for name in ("a.png", "c.png")}

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 
 from apps.common.app import App
 from det_coco import DataError
+from det_engine import EngineError
+from det_engine.cli import UsageError
 from det_models import OptionError
 
 _LOADING = {
@@ -16,6 +18,7 @@ _LOADING = {
     "drop_excess": "--data.drop-excess True",
     "exif=False": "--data.exif False",
     "buckets": "--data.buckets",
+    "workers": "--data.workers",
 }
 _DETECTING = {"exif=False": "--exif False", "max_detections": "--max-detections"}
 _OPTIONS = {"train": _LOADING, "benchmark": _LOADING, "eval": _DETECTING, "predict": _DETECTING}
@@ -29,6 +32,9 @@ _DETECTOR = {
     "precision": "--precision",
     "size": "--size",
 }
+# What det_engine is told: its parameters, and the sections that they have in a recipe.
+_TRAINING = re.compile(r"\b(solver|settings)\.([a-z]\w*)")
+_SECTIONS = {"solver": "solver", "settings": "train"}
 # Of a training, whose evaluations count what its detector finds.
 _MAX_DETECTIONS = {"yolact": "--detector.max-detections"}
 
@@ -59,6 +65,10 @@ def options_named(app: App, command: str) -> Generator[None]:
     except OptionError as error:
         error.args = (_beginning_with_option(str(error)),)
         raise
+    except EngineError as error:
+        if command == "train" and not isinstance(error, UsageError):
+            error.args = (_TRAINING.sub(_section_named, str(error)),)
+        raise
     finally:
         log.removeFilter(rename)
 
@@ -74,6 +84,10 @@ def with_options(message: str, options: Mapping[str, str]) -> str:
         # Not where it is part of a path.
         message = re.sub(rf"(?<![\w./\\-]){parameter}(?![\w/\\-]|\.\w)", f"{parameter} ({option})", message, count=1)
     return message
+
+
+def _section_named(found: re.Match[str]) -> str:
+    return f"{found[0]} (--{_SECTIONS[found[1]]}.{found[2].replace('_', '-')})"
 
 
 def _beginning_with_option(message: str) -> str:

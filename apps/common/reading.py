@@ -71,8 +71,9 @@ class Reader:
             DataError: some were.
         """
         if self.skipped:
+            were, they = ("was", "it is") if len(self.skipped) == 1 else ("were", "they are")
             raise DataError(
-                f"{len(self.skipped)} of the files could not be read, or not to the end, and were skipped; they are "
+                f"{len(self.skipped)} of the files could not be read, or not to the end, and {were} skipped; {they} "
                 "named above. The others are done."
             )
 

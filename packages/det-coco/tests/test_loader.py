@@ -159,6 +159,20 @@ def test_workers_leave_a_stop_to_the_main_process(index):
     assert not worker.is_alive()
 
 
+@pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
+def test_a_worker_that_was_ended_says_what_to_do(index):
+    """As the kernel ends one where memory is full."""
+    others = set(multiprocessing.active_children())
+    batches = iter(train_loader(index, augmentation=AUGMENTATION, shape=SHAPE, batch_size=2, workers=1))
+    next(batches)
+    (worker,) = set(multiprocessing.active_children()) - others
+    before = signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # PyTorch's raises wherever this process is
+    os.kill(worker.pid, signal.SIGKILL)
+    with pytest.raises(DataError, match=r"was ended .* where memory, .*, is full: take fewer workers"):
+        list(islice(batches, 30))
+    signal.signal(signal.SIGCHLD, before)
+
+
 def test_spawned_workers(index):
     assert_same(train(index, 2, workers=1, start_method="spawn"), train(index, 2))
 

@@ -1,6 +1,7 @@
 import filecmp
 import json
 import logging
+import os
 import shutil
 
 import numpy as np
@@ -90,6 +91,16 @@ def test_interrupted_leaves_nothing(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         synthetic_dataset(tmp_path / "a", **SMALL)
     assert not list(tmp_path.iterdir())
+
+
+def test_what_a_killed_process_left_is_cleared(tmp_path):
+    old, at_work = tmp_path / ".a-old", tmp_path / ".a-new"
+    for folder in (old, at_work):
+        (folder / "train").mkdir(parents=True)
+    for path in (old, old / "train"):
+        os.utime(path, (0, 0))
+    synthetic_dataset(tmp_path / "a", **SMALL)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".a-new", "a"]
 
 
 def test_cache_folder(tmp_path, monkeypatch):

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import time
 from pathlib import Path
 
@@ -197,6 +198,27 @@ def test_processes_end_with_their_launcher(tmp_path):
     step = checkpoint.load(path / "checkpoints" / "last.pt")["step"]
     assert f"interrupted after step {step}" in errors
     assert not (path / "in-use.json").exists()
+
+
+@pytest.mark.slow
+def test_a_process_that_waits_for_others_ends_with_its_launcher():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    waits = (
+        "import torch; from det_engine import distributed; print('here', flush=True)\n"
+        "with distributed.processes(torch.device('cpu')): pass"
+    )
+    launches = (
+        f"import os, subprocess, sys; os.environ[{distributed.LAUNCHED!r}] = str(os.getpid())\n"
+        "subprocess.run([sys.executable, '-c', sys.argv[1]])"
+    )
+    job = environment(**address, RANK="0", WORLD_SIZE="2", OMP_NUM_THREADS="1")
+    process = start_python("-c", launches, waits, env=job)
+    assert process.stdout.readline() == "here\n"
+    process.kill()
+    _, errors = process.communicate(timeout=900)  # until the one that waits has closed its output
+    assert errors == "error: The process that started this job has ended; this one ends too.\n"
 
 
 @pytest.mark.slow

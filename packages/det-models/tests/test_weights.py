@@ -152,7 +152,7 @@ def test_numbers_that_are_not_finite_are_said(system: str, tmp_path: Path) -> No
         network.get_parameter(name)[(0,) * network.get_parameter(name).ndim] = float("nan")
     torch.save({"format": "det-engine checkpoint", "version": 1, "model": network.state_dict()}, path)
     with pytest.raises(
-        CheckpointError, match=rf"1 of its .* tensors hold numbers that are not finite, such as {re.escape(name)}"
+        CheckpointError, match=rf"1 of its .* tensors holds numbers that are not finite, such as {re.escape(name)}"
     ):
         open_weights(path)
 

@@ -115,7 +115,7 @@ def write_weights(
         safetensors.torch.save_file(plain, partial, dict(metadata or {}))
         partial.replace(path)
     except (OSError, safetensors.SafetensorError) as error:
-        raise WeightsError(f"The weights file {path} cannot be written ({_first_line(str(error))}).") from error
+        raise WeightsError(f"The weights file {path} cannot be written ({_first_sentence(str(error))}).") from error
     finally:
         partial.unlink(missing_ok=True)
 
@@ -204,8 +204,8 @@ def _unsafe(path: Path, what: str) -> str:
 
 
 def _damaged(path: Path, error: BaseException) -> str:
-    return f"{path} is truncated or damaged ({_first_line(str(error)) or type(error).__name__}); get it again."
+    return f"{path} is truncated or damaged ({_first_sentence(str(error)) or type(error).__name__}); get it again."
 
 
-def _first_line(text: str) -> str:
-    return text.strip().partition("\n")[0][:160]
+def _first_sentence(text: str) -> str:
+    return text.strip().partition("\n")[0].partition(". ")[0][:160]

@@ -101,9 +101,10 @@ def _bounded(file: Path, masks: Polygons, sizes: np.ndarray, ids: np.ndarray, re
     far = ((low < -margin) | (high > sizes[owner][:, ::-1] + margin)).any(axis=1)
     if far.any():
         about = np.unique(owner[far])
+        count = int(far.sum())
         message = (
-            f"{counted(int(far.sum()), 'polygon')} reached out of the image by more than the image's longer side and "
-            f"were clipped there ({named('annotation', ids[about])})."
+            f"{counted(count, 'polygon')} reached out of the image by more than the image's longer side and "
+            f"{'was' if count == 1 else 'were'} clipped there ({named('annotation', ids[about])})."
         )
         remarks.append(Remark("polygon_clipped", message, tuple(ids[about].tolist())))
         masks = _clipped(masks, far, owner, sizes)

@@ -80,8 +80,9 @@ class Loader:
                 if isinstance(batch, Failure):
                     raise DataError(batch.message)
                 yield batch
-        except RuntimeError as error:
-            if _WORKER_ENDED.search(str(error)):
+        # A worker that ends while it hands over a batch breaks off the connection.
+        except (RuntimeError, ConnectionError, EOFError) as error:
+            if not isinstance(error, RuntimeError) or _WORKER_ENDED.search(str(error)):
                 raise DataError(
                     f"A worker process that loads images was ended ({_first_line(error)}), which is what happens "
                     "where memory, or shared memory (/dev/shm), is full: take fewer workers, or fewer or smaller "

@@ -6,9 +6,11 @@ Without a launcher every function below works for the one process that there is.
 import contextlib
 import os
 import re
+import signal
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -114,6 +116,7 @@ def _joined(device: torch.device, hang_seconds: float) -> Iterator[None]:
     patience = timedelta(minutes=30)
     with contextlib.ExitStack() as stack:
         try:
+            finding = stack.enter_context(_ending_with(launcher))
             found, number, count = next(iter(dist.rendezvous("env://", timeout=patience)))
             # torchrun keeps one store for all its attempts, and what a process of an earlier one wrote there, such as
             # its address, would be taken for that of its successor: both would wait for ever.
@@ -123,11 +126,39 @@ def _joined(device: torch.device, hang_seconds: float) -> Iterator[None]:
             stack.enter_context(Watchdog(hang_seconds, device, store=store, **job))
             backend = _BACKENDS[device.type]
             dist.init_process_group(backend, store=store, rank=number, world_size=count, timeout=patience)
+            finding.set()
         except (dist.DistError, RuntimeError, ValueError) as error:
             raise EngineError(
                 f"The {os.environ['WORLD_SIZE']} processes do not find each other at {address}: {error}"
             ) from error
         yield
+
+
+@contextlib.contextmanager
+def _ending_with(launcher: int | None) -> Generator[threading.Event]:
+    """A block in which this process ends when its launcher has, until the event is set.
+
+    It is for what waits inside PyTorch, where no signal is seen; afterwards the watchdog looks.
+    """
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(1.0):
+            if os.getppid() != launcher:
+                if os.environ["RANK"] == "0":
+                    print(
+                        "error: The process that started this job has ended; this one ends too.",
+                        file=sys.stderr,
+                        flush=True,
+                    )
+                os._exit(128 + signal.SIGTERM)
+
+    if launcher is not None:
+        threading.Thread(target=watch, name="launcher", daemon=True).start()
+    try:
+        yield done
+    finally:
+        done.set()
 
 
 def broadcast_object(value: Any) -> Any:

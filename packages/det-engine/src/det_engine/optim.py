@@ -230,7 +230,10 @@ def _other_groups(own: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> st
         for names, what in ((now - then, "trained now that were frozen"), (then - now, "frozen now that were trained"))
         if names
     ]
-    return f"{', and '.join(lines)}. Resume with the frozen layers of the run, or start a new run from its weights."
+    return (
+        f"{', and '.join(lines)}. Resume with the frozen layers of the run (settings.freeze, or what the model "
+        "freezes), or start a new run from its weights."
+    )
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:

@@ -272,8 +272,8 @@ def _check_finite(tensors: Mapping[str, Tensor]) -> None:
     bad = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
     if bad:
         raise CheckpointError(
-            f"{len(bad)} of its {len(tensors)} tensors hold numbers that are not finite, such as {bad[0]}; whatever "
-            "made it had failed before, so use an earlier one"
+            f"{len(bad)} of its {len(tensors)} tensors {'holds' if len(bad) == 1 else 'hold'} numbers that are "
+            f"not finite, such as {bad[0]}; whatever made it had failed before, so use an earlier one"
         )
 
 
