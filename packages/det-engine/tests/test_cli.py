@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 import pytest
 import tyro
 
-from det_engine import EngineError, Interrupted, distributed
+from det_engine import EngineError, Interrupted, launching
 from det_engine.cli import UsageError, dispatch, nearest, run_main, take_option, unknown
 from det_engine.options import keep_explicit, option_names, override
 
@@ -339,8 +339,8 @@ def test_errors_of_the_program_itself_are_not_hidden():
 )
 def test_every_end_of_one_of_several_processes_is_by_leave(error, status, message, capsys, monkeypatch):
     left = []
-    monkeypatch.setattr(distributed, "world_size", lambda: 2)
-    monkeypatch.setattr(distributed, "leave", left.append)
+    monkeypatch.setattr(launching, "world_size", lambda: 2)
+    monkeypatch.setattr(launching, "leave", left.append)
     assert run_main(failing(error)) == status
     assert left == [status]
     assert capsys.readouterr().err.endswith(message)
