@@ -7,7 +7,7 @@ from typing import Any
 from apps.common.app import App
 from apps.common.commands import read_options
 from apps.common.file_options import CompareOptions
-from apps.common.report import split_of
+from apps.common.report import check_there, split_of
 from apps.common.run_sections import differing, flat, read_json, training_plots
 from det_coco import DataError
 from det_coco.outputs import try_files
@@ -29,6 +29,7 @@ def compare(app: App, args: list[str]) -> None:
     try_files(options.html, options.json)
     files = {path: RunDirectory(path).predictions if path.is_dir() else path for path in paths}
     for path, file in files.items():
+        check_there(path)
         if path.is_dir() and not file.exists():
             raise DataError(f"{path} has no {file.name}. Evaluate it first (eval --weights {path}).")
     with stage("reading annotations and results"):

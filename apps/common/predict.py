@@ -32,7 +32,7 @@ from apps.common.output import PACKAGES, default_output
 from apps.common.pictures import write_corner
 from apps.common.reading import Frame, Reader
 from apps.common.splits import open_split
-from apps.common.video import VideoFile, VideoWriter, is_video
+from apps.common.video import VideoFile, is_video, write_video
 from det_coco import DataError, find_splits, list_images, save_picture, save_results
 from det_engine import RunDirectory, describe_environment, resolve_device
 from det_engine.cli import UsageError
@@ -178,7 +178,7 @@ def _write_video(items: Iterator[Predicted], folder: Path, keep: Keep, min_score
     first = next(items)
     path, rate = first.frame.path, first.frame.rate or Fraction(25)
     frames, detections, drawn, best, ended = 0, 0, 0, 0.0, first.time
-    with VideoWriter(folder / f"{first.frame.number:05d}-{path.stem}.mp4", rate) as writer:
+    with write_video(folder / f"{first.frame.number:05d}-{path.stem}.mp4", rate) as writer:
         for item in chain([first], items):
             keep([{**row, "frame": frames} for row in item.rows])
             writer.write(np.asarray(item.picture))

@@ -25,6 +25,7 @@ from det_engine.stages import stage
 def report(app: App, args: list[str]) -> None:
     """Write a page that says why the AP of a run, or of a results file, is what it is."""
     options = read_options(app, "report", args, ReportOptions(run=tyro.MISSING))
+    check_there(options.run)
     run = RunDirectory(options.run) if options.run.is_dir() else None
     results = options.run if run is None else run.predictions
     output = options.output or (Path("report.html") if run is None else run.report)
@@ -79,6 +80,16 @@ def report_run(
         write_report(
             index, detections, run.report, title=str(run), tasks=shown, protocol=protocol, pictures=pictures, more=more
         )
+
+
+def check_there(run: Path) -> None:
+    """Refuse a run, or a results file, that does not exist.
+
+    Raises:
+        UsageError: it does not.
+    """
+    if not run.exists():
+        raise UsageError(f"{run} is not there. Give the folder of a run, or a results file.")
 
 
 def split_of(app: App, run: Path, data: Path | None, split: str | None) -> CocoIndex:

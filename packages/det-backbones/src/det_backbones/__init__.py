@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from det_backbones.fpn import FPN, ResNetFPN
     from det_backbones.initialization import caffe2_xavier, kaiming_normal, normal, xavier_uniform
     from det_backbones.loading import LoadReport, load_imagenet_weights
-    from det_backbones.norm import FrozenBatchNorm2d, Norm, convolve_and_normalize, make_norm
+    from det_backbones.norm import ChannelNorm, FrozenBatchNorm2d, Norm, convolve_and_normalize, make_norm
     from det_backbones.pixels import (
         CAFFE2_PIXELS,
         DARKNET_PIXELS,
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     )
     from det_backbones.reading import WeightsFile, read_arrays, read_weights, write_weights
     from det_backbones.residual import BasicBlock, Bottleneck, ResNet, resnet, resnext101_32x8d
+    from det_backbones.simple_pyramid import SimplePyramid
     from det_backbones.spec import BackboneSpec, Body, Pyramid
     from det_backbones.sync_norm import SyncBatchNorm2d
     from det_backbones.timm_body import TimmBody, timm_backbone
@@ -48,6 +49,7 @@ __all__ = [
     "BasicBlock",
     "Body",
     "Bottleneck",
+    "ChannelNorm",
     "DarkNet",
     "DeformConv2d",
     "Deformable",
@@ -61,6 +63,7 @@ __all__ = [
     "Pyramid",
     "ResNet",
     "ResNetFPN",
+    "SimplePyramid",
     "SyncBatchNorm2d",
     "TimmBody",
     "WeightsError",

@@ -40,7 +40,7 @@ class MaskHeadConfig(BranchConfig):
     pool: PoolConfig = field(default_factory=lambda: PoolConfig(size=14))
     convs: int = 4
     channels: int = 256
-    norm: Literal["bn", "gn"] | None = None
+    norm: Literal["bn", "gn", "ln"] | None = None
     target: Literal["polygon", "polygon_legacy", "bitmap"] = "polygon"
     bitmap_aligned: bool = True
     bitmap_threshold: float | None = 0.5
@@ -50,7 +50,7 @@ class MaskHeadConfig(BranchConfig):
     def __post_init__(self) -> None:
         require(0 <= self.convs <= MOST_CONVS, "mask.convs", f"0 to {MOST_CONVS}", self.convs)
         require(self.channels > 0, "mask.channels", "positive", self.channels)
-        require(self.norm in (None, "bn", "gn"), "mask.norm", "bn, gn or None", self.norm)
+        require(self.norm in (None, "bn", "gn", "ln"), "mask.norm", "bn, gn, ln or None", self.norm)
         require(
             self.target in ("polygon", "polygon_legacy", "bitmap"),
             "mask.target",
