@@ -139,7 +139,7 @@ def test_help_begins_with_a_few_options_and_the_sections(capsys):
     assert [name for name in option_names(RECIPE) if f"{name} " in text] == list(FIRST)
     assert "learning rate." in text
     assert "0.5" in text
-    assert "solver                     3  How it learns." in text
+    assert "solver     3  How it learns." in text
     assert "general                    6\n" in text
 
 
