@@ -140,7 +140,7 @@ def test_help_begins_with_a_few_options_and_the_sections(capsys):
     assert "learning rate." in text
     assert "0.5" in text
     assert "solver     3  How it learns." in text
-    assert "general                    6\n" in text
+    assert "general    6\n" in text
 
 
 @pytest.mark.parametrize("section", ["solver", "mask", "general", "all"])
@@ -281,7 +281,7 @@ def test_dispatch(capsys):
     assert "args ['--a', '1']" in capsys.readouterr().out
     for args in ([], ["--help"], ["-h"]):
         assert dispatch(commands, args, "app") == 0
-        assert "  train        Train a model.\n  eval\n" in capsys.readouterr().out
+        assert "  train  Train a model.\n  eval\n" in capsys.readouterr().out
     with pytest.raises(UsageError, match=r"Unknown command 'trian'. Did you mean 'train'\?"):
         dispatch(commands, ["trian"], "app")
 
