@@ -1,8 +1,8 @@
 """The way of a newcomer, each step timed: `python tools/newcomer.py PICTURE`, with nothing but Python and git.
 
 It clones the repository into a temporary folder, installs Hatch in a virtual environment, trains the default of
-apps/mask_rcnn and looks at the picture with what was trained; then it prints the table of docs/questions.md. Packages
-come from the caches of pip and uv where these have them.
+apps/mask_rcnn and looks at the picture with what was trained. The table of docs/questions.md comes row by row on
+stdout, all else on stderr. Packages come from the caches of pip and uv where these have them.
 """
 
 import argparse
@@ -37,20 +37,17 @@ def main() -> int:
                 *run, "predict", "--weights", "runs/first", "--output", "found", picture,
             ],
         }  # fmt: skip
-        taken = {}
+        print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}\n\n| step | minutes |\n|---|---|", flush=True)
+        began = start = time.perf_counter()
         for name, command in steps.items():
-            began = time.perf_counter()
             place = clone if clone.exists() else Path(folder)
-            status = subprocess.run(command, cwd=place, env=environment, check=False).returncode
-            if status:
+            ended = subprocess.run(command, cwd=place, env=environment, stdout=sys.stderr, check=False)
+            if ended.returncode:
                 print(f"{name} has failed.", file=sys.stderr)
-                return status
-            taken[name] = (time.perf_counter() - began) / 60
-        size = sum(file.stat().st_size for file in (clone / ".hatch").rglob("*") if file.is_file()) / 1e9
-    print(f"\n{os.cpu_count()} cores, load {os.getloadavg()[2]:.1f}, an environment of {size:.1f} GB\n")
-    print("| step | minutes |\n|---|---|")
-    for name, minutes in {**taken, "together": sum(taken.values())}.items():
-        print(f"| {name} | {minutes:.1f} |")
+                return ended.returncode
+            before, start = start, time.perf_counter()
+            print(f"| {name} | {(start - before) / 60:.1f} |", flush=True)
+        print(f"| together | {(start - began) / 60:.1f} |")
     return 0
 
 

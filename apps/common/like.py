@@ -2,9 +2,10 @@
 
 import difflib
 import re
+import textwrap
 from dataclasses import dataclass
 
-from det_engine.cli import UsageError
+from det_engine.cli import COLUMNS, UsageError
 from det_models import PublishedDetector, published_detectors
 from det_models.published import plain
 
@@ -124,7 +125,8 @@ def show_alike(name: str) -> None:
         relation = "has all constants of" if found.same else "is the nearest to"
         start = "" if found.same or published is None else f" --weights {published.name}"
         options = "".join(f" {option}" for option in found.options)
-        print(f"Recipe {found.recipe} of apps/{found.app} {relation} {name}.\n")
+        sentence = f"Recipe {found.recipe} of apps/{found.app} {relation} {name}."
+        print(textwrap.fill(sentence, COLUMNS, break_on_hyphens=False), end="\n\n")
         print(f"  hatch run apps/{found.app} train --data DIR --recipe {found.recipe}{options}{start}")
         app_name = found.app
     if published is not None:

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 import pytest
 import tyro
 
-from det_engine import EngineError, Interrupted, distributed
+from det_engine import EngineError, Interrupted, launching
 from det_engine.cli import UsageError, dispatch, nearest, run_main, take_option, unknown
 from det_engine.options import keep_explicit, option_names, override
 
@@ -139,8 +139,8 @@ def test_help_begins_with_a_few_options_and_the_sections(capsys):
     assert [name for name in option_names(RECIPE) if f"{name} " in text] == list(FIRST)
     assert "learning rate." in text
     assert "0.5" in text
-    assert "solver                     3  How it learns." in text
-    assert "general                    6\n" in text
+    assert "solver     3  How it learns." in text
+    assert "general    6\n" in text
 
 
 @pytest.mark.parametrize("section", ["solver", "mask", "general", "all"])
@@ -281,7 +281,7 @@ def test_dispatch(capsys):
     assert "args ['--a', '1']" in capsys.readouterr().out
     for args in ([], ["--help"], ["-h"]):
         assert dispatch(commands, args, "app") == 0
-        assert "  train        Train a model.\n  eval\n" in capsys.readouterr().out
+        assert "  train  Train a model.\n  eval\n" in capsys.readouterr().out
     with pytest.raises(UsageError, match=r"Unknown command 'trian'. Did you mean 'train'\?"):
         dispatch(commands, ["trian"], "app")
 
@@ -339,8 +339,8 @@ def test_errors_of_the_program_itself_are_not_hidden():
 )
 def test_every_end_of_one_of_several_processes_is_by_leave(error, status, message, capsys, monkeypatch):
     left = []
-    monkeypatch.setattr(distributed, "world_size", lambda: 2)
-    monkeypatch.setattr(distributed, "leave", left.append)
+    monkeypatch.setattr(launching, "world_size", lambda: 2)
+    monkeypatch.setattr(launching, "leave", left.append)
     assert run_main(failing(error)) == status
     assert left == [status]
     assert capsys.readouterr().err.endswith(message)

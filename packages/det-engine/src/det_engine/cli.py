@@ -12,6 +12,7 @@ import os
 import select
 import signal
 import sys
+import textwrap
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
@@ -20,6 +21,8 @@ from det_engine import launching
 from det_engine.errors import EngineError, Interrupted
 
 DEBUG_VARIABLE = "DET_DEBUG"
+COLUMNS = 80
+"""Width of help pages."""
 _UNREAD = 128 + signal.SIGPIPE
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -151,10 +154,8 @@ def dispatch(
     """
     if not args or args[0] in ("-h", "--help"):
         print(f"usage: {prog} COMMAND [OPTIONS]\n\ncommands:")
-        for name, function in commands.items():
-            print(
-                f"  {name:<12} {(function.__doc__ or '').strip().splitlines()[0] if function.__doc__ else ''}".rstrip()
-            )
+        abouts = [(function.__doc__ or "").strip().partition("\n")[0] for function in commands.values()]
+        print_pairs(zip(commands, abouts, strict=True), indent="  ")
         print(f"\nOptions of a command: {prog} COMMAND --help")
         return 0
     if args[0] not in commands:
@@ -165,6 +166,20 @@ def dispatch(
             raise UsageError(f"The argument after {what} is empty. Give it a value, or leave it out.")
     with contextlib.nullcontext() if around is None else around(args[0]):
         return commands[args[0]](list(args[1:]))
+
+
+def print_pairs(pairs: Iterable[tuple[str, str]], indent: str = "") -> None:
+    """Print names and what they are as two columns of a help page, the second broken where the page ends.
+
+    Args:
+        pairs: of them.
+        indent: what each line begins with.
+    """
+    pairs = list(pairs)
+    width = max(len(name) for name, _ in pairs) + 2
+    for name, about in pairs:
+        first = f"{indent}{name:<{width}}"
+        print(textwrap.fill(about, COLUMNS, initial_indent=first, subsequent_indent=" " * len(first)) or first.rstrip())
 
 
 def unknown(kind: str, name: str, choices: Iterable[str]) -> UsageError:

@@ -11,7 +11,7 @@ from itertools import pairwise
 from types import ModuleType
 from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
-from det_engine.cli import UsageError, nearest, unknown
+from det_engine.cli import UsageError, nearest, print_pairs, unknown
 from det_engine.complaints import sentence
 from det_engine.errors import EngineError
 
@@ -180,10 +180,17 @@ def _print_help(
         _tyro_cli(_showing(default, set(shown)) if shown else default, ["--help"], prog, description)
     if first and topic is None:
         print(f"\nAll {len(options)} options: --help SECTION shows a section, --help all everything.")
-        for section in sections:
-            own = [option for option in options if option.section == section]
-            about = "" if section == _GENERAL else (own[0].kind.__doc__ or "").strip().splitlines()[0]
-            print(f"  {section:<24} {len(own):>3}  {about}".rstrip())
+        width = max(map(len, sections))
+        counted = [(section, [o for o in options if o.section == section]) for section in sections]
+        print_pairs(
+            [(f"{section:<{width}}  {len(own):>3}", _about(section, own[0].kind)) for section, own in counted],
+            indent="  ",
+        )
+
+
+def _about(section: str, kind: type) -> str:
+    """What the options of a section are about."""
+    return "" if section == _GENERAL else (kind.__doc__ or "").strip().partition("\n")[0]
 
 
 def _showing(value: Any, names: set[str], prefix: str = "") -> Any:
