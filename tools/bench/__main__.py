@@ -9,6 +9,7 @@ BENCHES = {
     "train_step": "training steps of whole detectors beside torchvision's",
     "roofline": "what a training step asks of a GPU, counted without one",
     "infer": "inference of whole detectors beside torchvision's",
+    "cpu": "a CPU in one table: float32 and bfloat16, YOLACT and memory, beside the peers",
     "export": "exported detectors in their runtimes, beside their checkpoints",
     "yolact": "YOLACT beside the original: a picture with its masks, and the training step",
     "loader": "loading beside torchvision's data sets and transforms",
