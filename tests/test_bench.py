@@ -26,7 +26,19 @@ def bench(monkeypatch, tmp_path):
 
     yield call
     torch.set_num_threads(threads)
-    names = ("train_step", "infer", "roofline", "loader", "index", "detectors", "measuring", "scenes", "cpu", "yolact")
+    names = (
+        "train_step",
+        "infer",
+        "roofline",
+        "loader",
+        "index",
+        "detectors",
+        "measuring",
+        "scenes",
+        "cpu",
+        "yolact",
+        "growth",
+    )
     for name in names:
         sys.modules.pop(name, None)
 
@@ -89,6 +101,16 @@ def test_the_table_of_a_cpu(bench, capsys):
         assert min(found["ours"], found["torchvision"]) > 150, "less than the weights alone"
     assert 170 < rows["processes"]["mebibytes"]["ours"] < 1000
     assert "processes before the first step" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_growth(bench, capsys, tmp_path):
+    points = ["--points", "1", "3", "--size", "64", "96", "--threads", "1", "--picture", str(tmp_path / "growth.svg")]
+    rows = bench("growth", "--along", "objects", *points)
+    assert [(row["along"], row["value"]) for row in rows] == [("objects", 1), ("objects", 3)]
+    assert all(row["seconds"].keys() == row["mebibytes"].keys() == {"ours", "torchvision"} for row in rows)
+    assert capsys.readouterr().out.count("power") == 1
+    assert (tmp_path / "growth.svg").read_text().count("<polyline") == 2
 
 
 @pytest.mark.slow

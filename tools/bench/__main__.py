@@ -10,6 +10,8 @@ BENCHES = {
     "roofline": "what a training step asks of a GPU, counted without one",
     "infer": "inference of whole detectors beside torchvision's",
     "cpu": "a CPU in one table: float32 and bfloat16, YOLACT and memory, beside the peers",
+    "growth": "time and memory against objects, area, classes and batch, beside torchvision's",
+    "precision": "what bfloat16 costs in learning and in finding",
     "export": "exported detectors in their runtimes, beside their checkpoints",
     "yolact": "YOLACT beside the original: a picture with its masks, and the training step",
     "loader": "loading beside torchvision's data sets and transforms",

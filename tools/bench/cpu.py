@@ -4,9 +4,9 @@
 
 All sides of a row take turns. With one thread the figures are CPU seconds, which other work on the machine hardly
 changes; with more they are seconds. YOLACT's peer is a checkout of the original at PATH (see `yolact`), and is left out
-without one. Memory is the peak above the loaded libraries of a process that does the work twice, at `--memory-size`:
-ours with the allocator that the apps set, torchvision's with the system's. `processes` is what each of many has before
-its first step, with the same annotation file open, pages that they share divided by those who have them.
+without one. Memory is the peak above the loaded libraries of a process that does the work three times, at
+`--memory-size`: ours with the allocator that the apps set, torchvision's with the system's. `processes` is what each of
+many has before its first step, with the same annotation file open; pages that they share are divided by their owners.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from typing import Any
 
 import torch
 import yolact
-from detectors import DETECTORS, Pair
+from detectors import CLASSES, DETECTORS, Pair, rcnn
 from index import write_file
 from infer import our_sides, torchvision_side
 from measuring import add_options, append, peak_memory, take_turns
@@ -120,7 +120,8 @@ def memory(options: argparse.Namespace) -> Rows:
     """Peaks of a training step and of inference in processes of their own."""
     rows: Rows = []
     for work, count in (("training", options.batch), ("inference", 1)):
-        found = {side: in_process(peak_of, work, side, count, options) for side in ("ours", "torchvision")}
+        scene = {"size": options.memory_size, "count": count}
+        found = {side: in_process(peak_of, work, side, options.threads, scene)[1] for side in ("ours", "torchvision")}
         ratio = found["ours"] / found["torchvision"]
         print(
             f"memory of {work + ',':<11} {count} image(s) of {options.memory_size[0]} x {options.memory_size[1]}: ours "
@@ -132,24 +133,33 @@ def memory(options: argparse.Namespace) -> Rows:
     return rows
 
 
-def in_process(function: Callable[..., float], *arguments: Any) -> float:
+def in_process(function: Callable[..., tuple[float, float]], *arguments: Any) -> tuple[float, float]:
     """What a function returns in a new process that has imported this module."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         return pool.submit(function, *arguments).result()
 
 
-def peak_of(work: str, side: str, count: int, options: argparse.Namespace) -> float:
-    """MiB above the loaded libraries that this process has at most in two calls of a detector in float32."""
-    torch.set_num_threads(options.threads)
+def peak_of(work: str, side: str, threads: int, scene: Mapping[str, Any]) -> tuple[float, float]:
+    """Seconds of a call in float32, and the MiB above the loaded libraries that this process has at most.
+
+    Args:
+        work: "training" or "inference".
+        side: "ours" or "torchvision".
+        threads: Of the CPU; with one the seconds are the CPU's.
+        scene: Images: `count` of `size`, with `objects` of `classes`.
+    """
+    torch.set_num_threads(threads)
+    options = argparse.Namespace(device="cpu", threads=threads, precision="fp32", eager=True, warmup=1, repeat=2)
     before = peak_memory(reset=True)
-    pair, own = DETECTORS["mask_rcnn"](), with_precision(options, "fp32")
-    batch = make_scene(count, *options.memory_size, classes=pair.recipe.detector.num_classes)
+    classes = scene.get("classes", CLASSES)
+    pair = rcnn(mask=True, classes=classes)
+    batch = make_scene(scene["count"], *scene["size"], classes=classes, objects=scene.get("objects", 8))
     peer = pair.torchvision
     assert peer is not None
     if side == "ours":
-        act = our_step(pair, batch, own) if work == "training" else our_sides(pair, batch, own)[0]
+        act = our_step(pair, batch, options) if work == "training" else our_sides(pair, batch, options)[0]
     else:
-        act = (torchvision_step if work == "training" else torchvision_side)(peer, batch, own)
+        act = (torchvision_step if work == "training" else torchvision_side)(peer, batch, options)
     del pair, peer, batch  # what the work does not need
     gc.collect()
     with contextlib.suppress(OSError, AttributeError):
@@ -157,9 +167,8 @@ def peak_of(work: str, side: str, count: int, options: argparse.Namespace) -> fl
     if side == "ours":
         process.tune()
     peak_memory(reset=True)
-    for _ in range(2):
-        act()
-    return peak_memory() - before
+    seconds = take_turns({side: act}, options)[side]
+    return seconds, peak_memory() - before
 
 
 def processes(options: argparse.Namespace) -> Rows:
