@@ -11,6 +11,7 @@ many has before its first step, with the same annotation file open; pages that t
 
 import argparse
 import contextlib
+import copy
 import ctypes
 import gc
 import multiprocessing
@@ -21,7 +22,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import yolact
@@ -37,7 +38,9 @@ from apps.mask_rcnn.config import RECIPES as MASK_RCNN
 from apps.yolact.config import RECIPES as YOLACT
 from det_coco import CocoIndex
 from det_engine import TrainStep
+from det_heads import Yolact
 from det_models import build
+from det_models.checkpoints import load_reference
 
 Rows = list[dict[str, Any]]
 PRECISIONS = ("fp32", "bf16")
@@ -87,32 +90,32 @@ def training(options: argparse.Namespace) -> Rows:
     return compare(f"Mask R-CNN, step of {options.batch}", sides, options)
 
 
-def yolact_pair(options: argparse.Namespace) -> Pair:
-    """YOLACT as its original trains it on few images."""
+def yolact_rows(options: argparse.Namespace) -> Rows:
+    """YOLACT as its original trains it on few images: a picture with its masks, and a training step."""
     recipe = YOLACT["yolact_resnet50"]()
     recipe = replace(recipe, backbone=replace(recipe.backbone, norm="frozen_bn"))
-    return Pair(recipe=recipe, ours=build(recipe.model()), torchvision=None, size=(options.yolact, options.yolact))
-
-
-def yolact_rows(options: argparse.Namespace) -> Rows:
-    """YOLACT: a picture with its masks, and a training step."""
-    found: Rows = []
-    pairs = {precision: yolact_pair(options) for precision in PRECISIONS}
-    pair = pairs["fp32"]
-    assert pair.size is not None
-    batch = make_scene(options.batch, *pair.size, classes=pair.recipe.detector.num_classes)
+    batch = make_scene(options.batch, options.yolact, options.yolact, classes=recipe.detector.num_classes)
     first = {name: value[:1] for name, value in batch.items()}
-    pictures = {f"ours {name}": our_sides(one, first, with_precision(options, name))[0] for name, one in pairs.items()}
-    steps = {
-        f"ours {name}": our_step(one, own_masks(one, batch), with_precision(options, name))
-        for name, one in pairs.items()
-    }
-    if options.original is not None:
-        theirs = yolact.original(options.original, pair.recipe)
-        pixels = pair.ours.normalize(batch).contiguous()
+    theirs = None if options.original is None else yolact.original(options.original, recipe)
+    pictures: dict[str, Callable[[], object]] = {}
+    steps: dict[str, Callable[[], object]] = {}
+    with torch.no_grad():
+        source = cast("Yolact", build(recipe.model()))
+        # Initial weights see nothing at all, and time nothing.
+        if theirs is None:
+            cast(Any, source).head.classes.weight.mul_(100)
+        else:
+            theirs.net.prediction_layers[0].conf_layer.weight.mul_(100)
+            load_reference(source, theirs.net.state_dict(), "yolact")
+    for precision in PRECISIONS:
+        pair = Pair(recipe=recipe, ours=copy.deepcopy(source), torchvision=None)
+        pictures[f"ours {precision}"] = our_sides(pair, first, with_precision(options, precision))[0]
+        steps[f"ours {precision}"] = our_step(pair, own_masks(pair, batch), with_precision(options, precision))
+    if theirs is not None:
+        pixels = source.normalize(batch).contiguous()
         pictures["peer fp32"] = yolact.original_picture(theirs, pixels[:1])
-        steps["peer fp32"] = yolact.original_step(theirs, pixels, batch, pair.recipe)
-    found += compare("YOLACT, one picture", pictures, options)
+        steps["peer fp32"] = yolact.original_step(theirs, pixels, batch, recipe)
+    found = compare("YOLACT, one picture", pictures, options)
     return found + compare(f"YOLACT, step of {options.batch}", steps, options)
 
 

@@ -9,6 +9,7 @@ mean loss of every fifth of the steps, and the AP that the first network has on 
 import argparse
 import statistics
 from dataclasses import replace
+from typing import Literal
 
 import torch
 from learn import Ours, score
@@ -22,10 +23,15 @@ from det_engine import TrainStep, lr_at, seed_all
 from det_models.inference import optimize_for_inference
 
 PARTS = 5
-RUNS = {"float32, seed 0": ("fp32", 0), "float32, seed 1": ("fp32", 1), "bfloat16, seed 0": ("bf16", 0)}
+Format = Literal["fp32", "bf16"]
+RUNS: dict[str, tuple[Format, int]] = {
+    "float32, seed 0": ("fp32", 0),
+    "float32, seed 1": ("fp32", 1),
+    "bfloat16, seed 0": ("bf16", 0),
+}
 
 
-def fit(recipe: TwoStageRecipe, index: CocoIndex, precision: str, seed: int) -> tuple[Ours, list[float]]:
+def fit(recipe: TwoStageRecipe, index: CocoIndex, precision: Format, seed: int) -> tuple[Ours, list[float]]:
     """Train; the network and the loss of every step."""
     recipe = replace(recipe, train=replace(recipe.train, precision=precision, seed=seed))
     seed_all(seed)

@@ -7,7 +7,6 @@ and masked.
 `R` rows, one a region; `C` channels in, `O` or `D` channels out, `k` side of a kernel, `H, W` map, `H', W'` output.
 """
 
-
 import torch
 from torch import Tensor
 
