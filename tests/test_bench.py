@@ -2,6 +2,8 @@
 
 import importlib
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -24,7 +26,20 @@ def bench(monkeypatch, tmp_path):
 
     yield call
     torch.set_num_threads(threads)
-    for name in ("train_step", "infer", "roofline", "loader", "index", "detectors", "measuring", "scenes"):
+    names = (
+        "train_step",
+        "infer",
+        "roofline",
+        "loader",
+        "index",
+        "detectors",
+        "measuring",
+        "scenes",
+        "cpu",
+        "yolact",
+        "growth",
+    )
+    for name in names:
         sys.modules.pop(name, None)
 
 
@@ -70,3 +85,45 @@ def test_opening(bench):
     first, later, ranks = bench("index", "--images", "300", "--objects", "3000", "--repeat", "1")
     assert [row["cpu_seconds"].keys() for row in (first, later)] == [{"ours", "pycocotools"}] * 2
     assert ranks["reads"] == 1
+
+
+@pytest.mark.slow
+def test_the_table_of_a_cpu(bench, capsys):
+    small = ["--memory-size", "64", "96", "--yolact", "138", "--processes", "2", "--annotated", "100"]
+    rows = {row["work"]: row for row in bench("cpu", *small, *FEW)}
+    both = {"ours fp32", "ours bf16", "peer fp32", "peer bf16"}
+    assert rows["Mask R-CNN, one image"]["seconds"].keys() == both
+    assert rows["Mask R-CNN, step of 1"]["seconds"].keys() == both
+    assert rows["YOLACT, one picture"]["seconds"].keys() == {"ours fp32", "ours bf16"}
+    assert rows["YOLACT, step of 1"]["seconds"].keys() == {"ours fp32", "ours bf16"}
+    for work in ("training", "inference"):
+        found = rows[f"memory of {work}"]["mebibytes"]
+        assert min(found["ours"], found["torchvision"]) > 150, "less than the weights alone"
+    assert 170 < rows["processes"]["mebibytes"]["ours"] < 1000
+    assert "processes before the first step" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_growth(bench, capsys, tmp_path):
+    points = ["--points", "1", "3", "--size", "64", "96", "--threads", "1", "--picture", str(tmp_path / "growth.svg")]
+    rows = bench("growth", "--along", "objects", *points)
+    assert [(row["along"], row["value"]) for row in rows] == [("objects", 1), ("objects", 3)]
+    assert all(row["seconds"].keys() == row["mebibytes"].keys() == {"ours", "torchvision"} for row in rows)
+    assert capsys.readouterr().out.count("power") == 1
+    assert (tmp_path / "growth.svg").read_text().count("<polyline") == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arguments", [["train_step", "--eager"], ["infer"]])
+def test_a_machine_where_nothing_can_be_installed(arguments, tmp_path):
+    """What would be run on one that is lent for minutes, without a GPU and small."""
+    record = tmp_path / "results.jsonl"
+    command = [str(BENCH / "bare.sh"), *arguments, "--models", "mask_rcnn", "yolact_base", *FEW, "--json", str(record)]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    run = subprocess.run(
+        command, env=environment | {"PYTHON": sys.executable}, capture_output=True, text=True, check=False, timeout=900
+    )
+    assert run.returncode == 0, run.stderr
+    rows = [json.loads(line) for line in record.read_text().splitlines()]
+    assert [row["model"] for row in rows] == ["mask_rcnn", "yolact_base"]
+    assert {"ours", "torchvision"} <= rows[0]["seconds"].keys()

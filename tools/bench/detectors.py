@@ -35,7 +35,7 @@ def keep_size(detector: Any) -> None:
     detector.transform.resize = lambda image, target=None: (image, target)
 
 
-def rcnn(*, mask: bool) -> Pair:
+def rcnn(*, mask: bool, classes: int = CLASSES) -> Pair:
     """torchvision's detector as its own defaults with pretrained weights would build it, and ours of the same rules.
 
     Stem and first stage frozen, frozen batch norm, no resizing; the same random weights, and a classifier that lets
@@ -44,7 +44,7 @@ def rcnn(*, mask: bool) -> Pair:
     pyramid = resnet_fpn_backbone(
         backbone_name="resnet50", weights=None, norm_layer=FrozenBatchNorm2d, trainable_layers=3
     )
-    peer = (MaskRCNN if mask else FasterRCNN)(pyramid, CLASSES + 1)
+    peer = (MaskRCNN if mask else FasterRCNN)(pyramid, classes + 1)
     keep_size(peer)
     with torch.no_grad():
         for name, tensor in peer.state_dict().items():
@@ -60,7 +60,7 @@ def rcnn(*, mask: bool) -> Pair:
     recipe = replace(
         recipe,
         backbone=replace(recipe.backbone, stride_in_1x1=False),
-        detector=torchvision_config(CLASSES, mask=mask),
+        detector=torchvision_config(classes, mask=mask),
     )
     ours = build(recipe.model())
     load_reference(ours, peer.state_dict(), "torchvision")

@@ -14,8 +14,6 @@ import json
 import multiprocessing
 import os
 import pickle
-import re
-import resource
 import tempfile
 import time
 from collections.abc import Callable
@@ -23,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from measuring import append
+from measuring import append, peak_memory
 from pycocotools import mask as coco_mask
 
 HEIGHT, WIDTH, CLASSES, LVIS_CLASSES = 480, 640, 80, 1203
@@ -141,21 +139,11 @@ def measure(side: Side, *arguments: Any) -> tuple[float, float, list[float]]:
 def _measured(side: Side, folder: Path, *arguments: Any) -> tuple[float, float, Any]:
     with contextlib.redirect_stdout(io.StringIO()):
         run = side(folder / "instances.json", pickle.loads((folder / "results.pickle").read_bytes()), *arguments)
-        before = _peak(reset=True)
+        before = peak_memory(reset=True)
         began = time.process_time()
         numbers = run()
         seconds = time.process_time() - began
-    return seconds, _peak() - before, numbers
-
-
-def _peak(*, reset: bool = False) -> float:
-    """The most memory that this process had, in MiB; since the last reset, where the system can (Linux)."""
-    status = Path("/proc/self/status")
-    if not status.exists():
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    if reset:
-        Path("/proc/self/clear_refs").write_text("5")
-    return int(re.findall(r"VmHWM:\s+(\d+)", status.read_text())[0]) / 1024
+    return seconds, peak_memory() - before, numbers
 
 
 def compare(folder: Path, options: argparse.Namespace) -> list[dict[str, Any]]:

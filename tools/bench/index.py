@@ -13,7 +13,6 @@ import json
 import multiprocessing
 import os
 import re
-import resource
 import statistics
 import tempfile
 import time
@@ -22,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from measuring import append
+from measuring import append, peak_memory
 
 HEIGHT, WIDTH, CLASSES = 480, 640, 80
 RANKS, WORKERS = 8, 4
@@ -88,22 +87,12 @@ def _measured(opens: Any, file: Path) -> tuple[float, float]:
 
     import det_coco  # noqa: F401
 
-    before, began = _peak(reset=True), time.process_time()
+    before, began = peak_memory(reset=True), time.process_time()
     kept = opens(file)
     seconds = time.process_time() - began
-    more = _peak() - before
+    more = peak_memory() - before
     del kept
     return seconds, more
-
-
-def _peak(*, reset: bool = False) -> float:
-    """The most memory that this process had, in MiB; since the last reset, where the system can (Linux)."""
-    status = Path("/proc/self/status")
-    if not status.exists():
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    if reset:
-        Path("/proc/self/clear_refs").write_text("5")
-    return int(re.findall(r"VmHWM:\s+(\d+)", status.read_text())[0]) / 1024
 
 
 def share(file: Path) -> tuple[int, float]:

@@ -4,6 +4,8 @@ import argparse
 import json
 import os
 import platform
+import re
+import resource
 import statistics
 import subprocess
 import time
@@ -33,17 +35,19 @@ def take_turns(
     """Median seconds of a call of each side; on a shared machine all sides meet the same load.
 
     With several calls in a row the host prepares one while the device is busy with the one before, as in a training.
+    With one thread of the CPU they are CPU seconds, which other work on the machine changes least.
     """
+    clock = time.process_time if (options.device, options.threads) == ("cpu", 1) else time.perf_counter
     taken: dict[str, list[float]] = {name: [] for name in sides}
     for round_ in range(options.warmup + options.repeat):
         for name, action in sides.items():
             wait(options.device)
-            began = time.perf_counter()
+            began = clock()
             for _ in range(calls):
                 action()
             wait(options.device)
             if round_ >= options.warmup:
-                taken[name].append((time.perf_counter() - began) / calls)
+                taken[name].append((clock() - began) / calls)
     return {name: statistics.median(seconds) for name, seconds in taken.items()}
 
 
@@ -51,6 +55,16 @@ def wait(device: str) -> None:
     """Empty the device's queue."""
     if device != "cpu":
         torch.accelerator.synchronize()
+
+
+def peak_memory(*, reset: bool = False) -> float:
+    """The most memory that this process had, in MiB; since the last reset, where the system can (Linux)."""
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    if reset:
+        Path("/proc/self/clear_refs").write_text("5")
+    return int(re.findall(r"VmHWM:\s+(\d+)", status.read_text())[0]) / 1024
 
 
 def surroundings(options: argparse.Namespace) -> dict[str, Any]:

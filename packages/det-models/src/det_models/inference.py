@@ -25,7 +25,8 @@ def optimize_for_inference(model: D, device: torch.device, dtype: torch.dtype | 
         dtype: What autocast will compute in, which the weights of convolutions and linear layers are then stored in;
             None: no autocast.
     """
-    made = fold_norms(copy.deepcopy(model).to(device).eval().requires_grad_(False))
+    made = copy.deepcopy(model).to(device).eval().requires_grad_(False)
+    fold_norms(made)
     for part in made.modules() if dtype is not None else ():
         if isinstance(part, nn.Conv2d | nn.ConvTranspose2d | nn.Linear | DeformConv2d):
             part.to(dtype)

@@ -62,9 +62,9 @@ def conv2d(
         and _conv3x3.backend((weight,)) is not None
         and winograd.serves(weight)
     ):
-        input, weight, bias = in_autocast(input, weight, bias)  # noqa: A001
-        if winograd.suits(input, weight, bias, _pair(padding)):
-            return _conv3x3(input, weight, bias, _pair(padding))
+        maps, taps, shift = in_autocast(input, weight, bias)
+        if winograd.suits(maps, taps, shift, _pair(padding)):
+            return _conv3x3(maps, taps, shift, _pair(padding))
     return F.conv2d(input, weight, bias, stride, padding, dilation, groups)
 
 
