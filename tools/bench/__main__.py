@@ -10,6 +10,7 @@ BENCHES = {
     "roofline": "what a training step asks of a GPU, counted without one",
     "infer": "inference of whole detectors beside torchvision's",
     "export": "exported detectors in their runtimes, beside their checkpoints",
+    "int8": "detectors in 8 bits beside their checkpoints, by two ways of quantising",
     "yolact": "YOLACT beside the original: a picture with its masks, and the training step",
     "loader": "loading beside torchvision's data sets and transforms",
     "index": "opening annotation files beside pycocotools",
