@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from apps.common.benchmark_files import EXPORTED
 from apps.common.completion import options_of
 from apps.common.main import COMMANDS
 from apps.common.train import TrainOptions
@@ -26,7 +25,7 @@ LINE = re.compile(
     r"^(?: {4}|\$ )(?:hatch run(?: -q)? apps/|python -m apps\.)(\w+) ?((?:[^#>\\\n]|\\\n)*)", flags=re.MULTILINE
 )
 SHOWN = re.compile(r"^\$ hatch run apps/(\w+) (.*)\n((?:.*\n)*?)```", flags=re.MULTILINE)
-RUN = [ROOT / "docs" / f"{name}.md" for name in ("index", "train", "use", "export", "questions")]
+RUN = [ROOT / "docs" / f"{name}.md" for name in ("index", "train", "use", "questions")]
 APART = ("--nproc", "detectron2/")  # processes of their own, and downloads: they are tested elsewhere
 
 
@@ -99,13 +98,12 @@ def test_the_commands_of_a_page_run(page, work, monkeypatch, capsys):
             continue
         command, *rest = arguments
         rest = ["tiny" if argument.endswith("_fpn_1x") else argument for argument in rest]
-        rest = [{"3000": "5", "800": "64", "1344": "96"}.get(argument, argument) for argument in rest]
+        rest = ["5" if argument == "3000" else argument for argument in rest]
         if command == "train" and "--resume" not in rest:
             data = [] if "--data" in rest else ["--data", "DIR"]
             rest = [*small(app), *rest, *data, "--solver.steps", "2"]
         if command == "benchmark":
-            files = any(argument.endswith(EXPORTED) for argument in rest)
-            rest += [*([] if files else small(app)), "--steps", "1", "--warmup", "1"]
+            rest += [*small(app), "--steps", "1", "--warmup", "1"]
         status = call(app, command, *rest)
         said = capsys.readouterr()
         assert status == 0 or (command, status) == ("check", 1), (arguments, said.err)
