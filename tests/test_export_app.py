@@ -79,6 +79,11 @@ def test_predict_and_eval_take_the_file(exported, shapes, pictures, tmp_path, ca
     rows = json.loads((output / "predictions.json").read_text())
     assert rows
     assert {"bbox", "segmentation", "score", "category_id"} <= rows[0].keys()
+    command = ["predict", pictures, "--weights", exported, "--output", output]
+    assert call("mask_rcnn", *command, "--tile", 80) == 0
+    assert len(json.loads((output / "predictions.json").read_text())) > len(rows) // 2
+    assert call("mask_rcnn", *command, "--tta", "True") == 2
+    assert "exported for its own sizes of images; leave out --tta" in capsys.readouterr().err
     weights = exported.with_name("detector.pt2.json")
     output = tmp_path / "evaluated"
     command = ["eval", "--weights", weights, "--data", shapes, "--output", output, "--classes", "disc"]

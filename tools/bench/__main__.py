@@ -13,6 +13,7 @@ BENCHES = {
     "growth": "time and memory against objects, area, classes and batch, beside torchvision's",
     "precision": "what bfloat16 costs in learning and in finding",
     "export": "exported detectors in their runtimes, beside their checkpoints",
+    "int8": "detectors in 8 bits beside their checkpoints, by two ways of quantising",
     "yolact": "YOLACT beside the original: a picture with its masks, and the training step",
     "loader": "loading beside torchvision's data sets and transforms",
     "index": "opening annotation files beside pycocotools",

@@ -29,7 +29,7 @@ def yolact_plus() -> YolactRecipe:
     recipe = YOLACT["tiny"]()
     return replace(
         recipe,
-        backbone=replace(recipe.backbone, deformable_blocks=(0, 2, 2, 2)),
+        backbone=replace(recipe.backbone, depth=50, deformable_blocks=(0, 4, 6, 3), deformable_interval=3),
         detector=replace(
             recipe.detector, priors=replace(recipe.detector.priors, square=False), mask_iou=MaskIoUConfig()
         ),

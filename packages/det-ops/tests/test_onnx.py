@@ -218,3 +218,22 @@ def test_sorting_puts_the_lower_index_first_among_equals():
     values = torch.randint(-2, 3, (6, 40), generator=generator).float()
     for found, expected in zip(in_onnx(both, [values])(values), both(values), strict=True):
         assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("count", [1, 40, 300])
+def test_the_best_of_equal_scores_are_those_of_lower_index(count):
+    def drawn(seed, lead):
+        generator = torch.Generator().manual_seed(seed)
+        kinds = torch.randint(0, 3, (lead, 2, 1), generator=generator) * 8 + 1  # one score alone, nine, seventeen
+        scores = torch.randint(-99, 99, (lead, 2, 300), generator=generator) % kinds
+        return scores.float() / 4 - 1
+
+    batch = {0: torch.export.Dim("B", min=1, max=64)}
+    run = in_onnx(lambda scores: det_ops.top_k(scores, count), [drawn(0, 2)], dynamic=((batch,),))
+    for seed in range(6):
+        scores = drawn(seed, 1 + seed % 3)
+        values, indices = run(scores)
+        expected = [sorted(range(300), key=lambda i, row=row: (-row[i], i))[:count] for row in scores.flatten(0, 1)]
+        assert indices.flatten(0, 1).tolist() == expected
+        assert torch.equal(values, scores.gather(-1, indices))
+        assert torch.equal(indices, det_ops.top_k(scores, count)[1])

@@ -104,7 +104,7 @@ def _check(masks: Tensor, boxes: Tensor, height: int, width: int, mode: str) -> 
     fallback="two batched matrix products per mask, no host read",
 )
 def _paste_masks(masks, _boxes, height, width, threshold, _expanded):
-    return masks.new_empty((len(masks), height, width), dtype=torch.float32 if threshold is None else torch.bool)
+    return masks.new_empty((masks.shape[0], height, width), dtype=torch.float32 if threshold is None else torch.bool)
 
 
 @host_operator("paste_to_rle", fallback="masks are copied to the host: strings live there")

@@ -19,6 +19,7 @@ from det_models.exported.fitting import FittingResize
 from det_models.exporting.ascend import atc_command, prepare
 from det_models.exporting.card import card_of, card_path, example_path
 from det_models.exporting.example import example
+from det_models.exporting.half import halve
 from det_models.exporting.int8 import quantize
 from det_models.exporting.onnx import quiet, write_onnx
 from det_models.exporting.openvino import write_openvino
@@ -83,7 +84,8 @@ def export(
     source = weights if isinstance(weights, Weights) else open_weights(weights)
     model = source.network()
     network = optimize_for_inference(source.build(), torch.device("cpu"))
-    program = Program(network, model, preprocessing=preprocessing, masks=masks).eval()
+    dtype = DTYPES.get(precision) if to in ("pt2", "aoti") else None  # the others have graphs that can be changed
+    program = Program(network, model, preprocessing=preprocessing, masks=masks, dtype=dtype).eval()
     shapes = shapes_of(model, size, buckets=buckets)
     pictures, cards = list(calibration), []
     written: dict[tuple[int, int], Path] = {}
@@ -114,7 +116,7 @@ def _write(
 ) -> dict[str, Any]:
     """Write one file, and return its card."""
     model = replace(source.network(), buckets=(shape,))
-    exported = exported_program(program, shape, settings.batch, DTYPES.get(settings.precision))
+    exported = exported_program(program, shape, settings.batch)
     found = _outputs(exported, settings)
     card = card_of(
         model,
@@ -132,26 +134,36 @@ def _write(
     else:
         with tempfile.TemporaryDirectory() as folder:
             feeds = [_feed(program, model, settings, picture) for picture in pictures]
-            graph = _graph(exported, card, Path(folder), feeds, prepare if settings.ascend else None)
+            graph = _graph(exported, card, Path(folder), feeds, _changes(settings))
             if settings.to == "openvino":
-                write_openvino(graph, file, metadata=card)
+                write_openvino(graph, file, metadata=card, half=settings.precision == "fp16")
             else:
                 shutil.copyfile(graph, file)
     return card
 
 
 def _graph(
-    exported: Any, card: dict[str, Any], folder: Path, feeds: Sequence[Any], prepare: Callable[[Any], None] | None
+    exported: Any,
+    card: dict[str, Any],
+    folder: Path,
+    feeds: Sequence[Any],
+    changes: Sequence[Callable[[Any], None]],
 ) -> Path:
     """The program as a graph of ONNX in a folder."""
     graph = folder / "float.onnx"
     names = {"inputs": list(card["inputs"]), "outputs": list(card["outputs"])}
     with quiet():
-        write_onnx(exported, graph, **names, metadata=card, prepare=prepare)
+        write_onnx(exported, graph, **names, metadata=card, changes=changes)
     if card["precision"] != "int8":
         return graph
     quantize(graph, folder / "int8.onnx", feeds)
     return folder / "int8.onnx"
+
+
+def _changes(settings: Settings) -> list[Callable[[Any], None]]:
+    """What is done to the graph; OpenVINO narrows weights itself."""
+    half = settings.precision == "fp16" and settings.to == "onnx"
+    return [change for change, wanted in ((halve, half), (prepare, settings.ascend)) if wanted]
 
 
 def _feed(program: Program, model: ModelConfig, settings: Settings, picture: Any) -> dict[str, Any]:

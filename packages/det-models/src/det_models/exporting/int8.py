@@ -5,14 +5,14 @@ reads too. Weights have a scale per channel, and none has a zero point. What dec
 """
 
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
-from det_models.certificate import Certificate, pair_up
+from det_models.certificate import Certificate, Detections, pair_up
 from det_models.errors import OptionError, missing_extra
 from det_models.exporting.onnx import quiet
 
@@ -75,10 +75,11 @@ def quantize(graph: Path, path: Path, feeds: Sequence[Feed], say: Callable[[str]
             calibrator = calibrate.create_calibrator(graph, list(QUANTISED), str(Path(folder) / "augmented.onnx"))
             calibrator.collect_data(_Reader(feeds))
             ranges = calibrator.compute_data()
+            before = _detections(graph, feeds[:JUDGED])
 
         def trial(left: tuple[str, ...]) -> Trial:
             _write(graph, path, ranges, [name for part, names in parts.items() if part not in left for name in names])
-            tried = Trial(left, _agreement(graph, path, feeds[:JUDGED]))
+            tried = Trial(left, _agreement(before, _detections(path, feeds[:JUDGED])))
             say(f"int8: {tried}.")
             return tried
 
@@ -139,20 +140,20 @@ def _write(graph: Path, path: Path, ranges: Any, nodes: list[str]) -> None:
     quantizer.model.save_model_to_file(str(path))
 
 
-def _agreement(graph: Path, path: Path, feeds: Sequence[Feed]) -> float:
-    """Share of the objects that both graphs find."""
+def _agreement(before: Iterable[Detections], after: Iterable[Detections]) -> float:
+    """Share of the objects that both networks find; 1 where there are none."""
     certificate = Certificate("")
-    before, after = (_detections(file, feeds) for file in (graph, path))
     for one, other in zip(before, after, strict=True):
         pair_up(certificate, _sure(one), _sure(other))
-    return certificate.pairs / max(*certificate.counts, 1)
+    most = max(certificate.counts)
+    return certificate.pairs / most if most else 1.0
 
 
-def _sure(found: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def _sure(found: Detections) -> dict[str, torch.Tensor]:
     return {**found, "valid": found["valid"] & (found["scores"] >= SURE)}
 
 
-def _detections(path: Path, feeds: Sequence[Feed]) -> list[Mapping[str, torch.Tensor]]:
+def _detections(path: Path, feeds: Sequence[Feed]) -> list[Detections]:
     from det_models.exported.runtimes import onnx_session
 
     session = onnx_session(path, torch.device("cpu"))

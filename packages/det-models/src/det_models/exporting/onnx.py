@@ -36,7 +36,7 @@ def write_onnx(
     inputs: Sequence[str],
     outputs: Sequence[str],
     metadata: Mapping[str, Any],
-    prepare: Callable[[Any], None] | None = None,
+    changes: Sequence[Callable[[Any], None]] = (),
 ) -> None:
     """Write a program.
 
@@ -46,7 +46,7 @@ def write_onnx(
         inputs: Names of its inputs.
         outputs: Names of its outputs.
         metadata: What the file says of itself under `det`, as JSON.
-        prepare: Changes the graph, an :class:`onnx_ir.Model`, before it is written.
+        changes: Each changes the graph, an :class:`onnx_ir.Model`, before it is written.
 
     Raises:
         OptionError: `onnxscript` is not installed.
@@ -80,7 +80,7 @@ def write_onnx(
     # Its other passes, which the exporter would run, take minutes for thousands of nodes, and change little.
     optimizer.fold_constants(program.model)
     optimizer.remove_unused_nodes(program.model)
-    if prepare is not None:
-        prepare(program.model)
+    for change in changes:
+        change(program.model)
     program.model.metadata_props["det"] = json.dumps(metadata)
     program.save(path, external_data=False)

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Any, Literal
 
 import torch
@@ -29,6 +30,7 @@ class Program(nn.Module):
         config: What it was built from.
         preprocessing: `in` where it normalises the pixels, `out` where it gets them normalised.
         masks: `28`, `full` or `none`.
+        dtype: What convolutions and products are computed in, by autocast; None: float32.
     """
 
     def __init__(
@@ -38,10 +40,11 @@ class Program(nn.Module):
         *,
         preprocessing: Literal["in", "out"] = "in",
         masks: Literal["28", "full", "none"] = "28",
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         self.network, self.config = network, config
-        self.preprocessing, self.masks = preprocessing, masks
+        self.preprocessing, self.masks, self.dtype = preprocessing, masks, dtype
 
     def forward(self, images: Tensor, image_sizes: Tensor) -> dict[str, Tensor]:
         """Detect.
@@ -55,10 +58,12 @@ class Program(nn.Module):
             first, and what else the detector finds, such as ``masks`` [B, K, 28, 28].
         """
         batch = {"images": images, "image_sizes": image_sizes}
-        if self.preprocessing == "in":
-            found = self.network(batch)
-        else:
-            found = self.network.from_features(self.network.backbone(images), batch)
+        # In here, not around the tracing, where it would leave no trace in the program.
+        with nullcontext() if self.dtype is None else torch.autocast("cpu", dtype=self.dtype):
+            if self.preprocessing == "in":
+                found = self.network(batch)
+            else:
+                found = self.network.from_features(self.network.backbone(images), batch)
         found = dict(found)
         if self.masks == "none":
             found = {name: value for name, value in found.items() if not name.startswith("mask")}
@@ -94,16 +99,13 @@ def inputs_of(program: Program, shape: tuple[int, int], count: int) -> tuple[Ten
     return images.to(program.config.resize.dtype), sizes
 
 
-def exported_program(
-    program: Program, shape: tuple[int, int], batch: int | Literal["dynamic"], dtype: torch.dtype | None = None
-) -> Any:
+def exported_program(program: Program, shape: tuple[int, int], batch: int | Literal["dynamic"]) -> Any:
     """Trace a program.
 
     Args:
         program: The detector.
         shape: (height, width) of its images.
         batch: How many of them, or `dynamic`.
-        dtype: What convolutions and products are computed in, by autocast; None: float32.
 
     Returns:
         A :class:`torch.export.ExportedProgram` with our own operators in it.
@@ -113,6 +115,6 @@ def exported_program(
     if batch == "dynamic":
         images = {0: torch.export.Dim("B", min=1, max=MOST_IMAGES)}
         shapes = {"images": images, "image_sizes": images}
-    with torch.no_grad(), torch.autocast("cpu", dtype=dtype, enabled=dtype is not None), warnings.catch_warnings():
+    with torch.no_grad(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The tensor attribute")  # anchors are remembered, which is meant
         return torch.export.export(program, inputs_of(program, shape, count), dynamic_shapes=shapes)

@@ -15,8 +15,8 @@ SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "pt2": ".pt2", "aoti": ".pt2"}
 """How the names of files must end, by target."""
 
 PRECISIONS = {
-    "onnx": ("fp32", "int8"),
-    "openvino": ("fp32", "int8"),
+    "onnx": ("fp32", "fp16", "int8"),
+    "openvino": ("fp32", "fp16", "int8"),
     "pt2": ("fp32", "fp16", "bf16"),
     "aoti": ("fp32", "fp16", "bf16"),
 }

@@ -1,0 +1,125 @@
+"""Detectors in 8 bits: AP, size and time of a picture of ONNX Runtime's static quantisation, and of OpenVINO's NNCF.
+
+    hatch run bench int8 [--photographs 16] [--steps N]
+
+Two detectors: `tiny`, trained on the embedded data and evaluated on pictures held out, and photographs of `coco_mini`
+learnt by heart. NNCF is no dependency of ours: its rows are there where it is installed (`pip install nncf`). AP is in
+points; the runtimes take turns on the same pictures. Trainings stay in `--output`, and are not repeated.
+"""
+
+import argparse
+import importlib
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import openvino
+import torch
+from measuring import add_options, append, take_turns
+from trained import FAMILIES, trained
+
+from apps.common.evaluate import Evaluator
+from det_coco import CocoIndex
+from det_models import Weights, export, open_weights
+from det_models.exported.predictor import ExportedPredictor
+from det_models.images import batches_of
+from testing.overfitting import overfit, write_subset
+
+CALIBRATED = 64
+"""Pictures that the ranges of numbers are learnt from."""
+
+
+def subjects(options: argparse.Namespace) -> dict[str, tuple[Weights, CocoIndex]]:
+    """The two detectors, each with the pictures of its AP."""
+    photographs = options.output / f"photographs_{options.photographs}"
+    if not photographs.exists():
+        write_subset(photographs, options.photographs)
+    heart = options.output / f"by_heart_{options.photographs}"
+    return {
+        "tiny": trained(FAMILIES["mask_rcnn"](), options.output / "tiny_mask_rcnn", steps=options.steps),
+        "by heart": trained(overfit(), heart, data=photographs, steps=options.steps),
+    }
+
+
+def by_nncf(float_model: Path, path: Path, pictures: list[Any]) -> Path:
+    """OpenVINO's model in 8 bits by NNCF's post-training quantisation.
+
+    Args:
+        float_model: The `.xml` in float32.
+        path: The `.xml` to write.
+        pictures: To learn ranges from.
+    """
+    nncf: Any = importlib.import_module("nncf")
+    predictor = open_weights(float_model).predictor()
+    assert isinstance(predictor, ExportedPredictor)
+    feeds = [
+        {name: batch[name].numpy() for name in ("images", "image_sizes")}
+        for _, batch in batches_of(pictures, predictor.config.resize, predictor.shape, 1)
+    ]
+    # What decides on boxes has products too, which must stay exact.
+    ignored = nncf.IgnoredScope(types=["MatMul"], validate=False)
+    model = openvino.Core().read_model(float_model)
+    small = nncf.quantize(model, nncf.Dataset(feeds), ignored_scope=ignored, subset_size=len(feeds))
+    openvino.save_model(small, path, compress_to_fp16=False)
+    return path
+
+
+def files(weights: Weights, index: CocoIndex, folder: Path) -> dict[str, Path]:
+    """What is compared, by how it was made."""
+    folder.mkdir(exist_ok=True)
+    pictures = [index.image(number) for number in range(min(CALIBRATED, len(index)))]
+    made = {
+        "ONNX fp32": export(weights, folder / "fp32.onnx")[0],
+        "ONNX int8": export(weights, folder / "int8.onnx", precision="int8", calibration=pictures)[0],
+        "OpenVINO fp32": export(weights, folder / "fp32.xml", "openvino")[0],
+        "OpenVINO int8": export(weights, folder / "int8.xml", "openvino", precision="int8", calibration=pictures)[0],
+    }
+    try:
+        made["OpenVINO NNCF"] = by_nncf(made["OpenVINO fp32"], folder / "nncf.xml", pictures)
+    except ImportError:
+        print("NNCF is not installed, and left out.")
+    return made
+
+
+def measure(weights: Weights, index: CocoIndex, folder: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """A row for each file, the checkpoint first."""
+    made = files(weights, index, folder)
+    opened = {"checkpoint": weights, **{name: open_weights(file) for name, file in made.items()}}
+    detectors = {name: one.predictor() for name, one in opened.items()}
+    picture = index.image(0)
+    seconds = take_turns({name: partial(one.predict, picture) for name, one in detectors.items()}, options)
+    rows = []
+    for name, one in opened.items():
+        metrics = Evaluator(lambda name=name: detectors[name], index, workers=0)()
+        size = sum(file.stat().st_size for file in (one.path, one.path.with_suffix(".bin")) if file.exists()) / 2**20
+        points = {task: 100 * values["AP"] for task, values in metrics.items()}
+        rows.append({"file": name, "MiB": size, "AP": points, "seconds": seconds[name]})
+    return rows
+
+
+def main(args: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--photographs", type=int, default=16, help="to learn by heart")
+    parser.add_argument("--steps", type=int, help="of the trainings; by default the recipes'")
+    parser.add_argument("--output", type=Path, default=Path("runs/bench_export"), help="folder of all that is made")
+    add_options(parser)
+    options = parser.parse_args(args)
+    torch.set_num_threads(options.threads)
+    options.output.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for name, (weights, index) in subjects(options).items():
+        began = time.perf_counter()
+        found = measure(weights, index, options.output / f"int8_{name.replace(' ', '_')}", options)
+        print(f"\n{name}, {len(index)} pictures, {time.perf_counter() - began:.0f} s")
+        print(f"{'':<14} {'MiB':>6} {'picture':>10}  AP, box / mask, and what is lost")
+        for row in found:
+            points = " / ".join(f"{value:.2f}" for value in row["AP"].values())
+            lost = " / ".join(f"{found[0]['AP'][task] - value:+.2f}" for task, value in row["AP"].items())
+            print(f"{row['file']:<14} {row['MiB']:6.1f} {row['seconds'] * 1e3:7.1f} ms  {points}, {lost}")
+        rows += [{"bench": "int8", "detector": name} | row for row in found]
+    append(rows, options)
+
+
+if __name__ == "__main__":
+    main()
