@@ -55,7 +55,7 @@ def test_every_command_has_the_options_that_a_page_gives_it(page, options):
             continue
         recipe = rest[rest.index("--recipe") + 1] if "--recipe" in rest else None
         assert recipe is None or recipe in APPS[app].recipes or recipe == "NAME", rest
-        aliases = {"--precision", "--loss-scale"}
+        aliases = {"--precision", "--loss-scale", "--tracker"}
         given = {argument.partition("=")[0] for argument in rest if argument.startswith("--")}
         assert given <= {*known, *aliases}, (page.name, app, command, given - set(known))
 

@@ -142,6 +142,7 @@ def train(app: App, args: list[str]) -> None:
                 settings=recipe.train,
                 evaluate=evaluator,
                 validation=lambda: iter(validation_loader(recipe, splits.val)),
+                pictures=lambda: evaluator.drawn(job.options.pictures),
                 resume=None if job.run is None else job.run.path,
                 data_fingerprint=splits.train.fingerprint,
                 surroundings=surroundings(splits),

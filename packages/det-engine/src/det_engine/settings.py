@@ -6,6 +6,7 @@ from typing import Any, Literal
 from det_engine.errors import EngineError
 from det_engine.precision import PrecisionName
 from det_engine.progress import DisplayName
+from det_engine.tracking import TrackerName
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,6 +35,7 @@ class TrainSettings:
         hang_seconds: time without a sign of life of any process, or of the only one's data workers, after which a
             training is ended.
         seed: of every random number in the training, not negative.
+        trackers: services that follow the run beside TensorBoard: wandb, mlflow, clearml; --tracker for short.
         display: live, line, plain, none, or auto: live on a terminal, a line in a notebook, plain elsewhere.
 
     Raises:
@@ -57,6 +59,7 @@ class TrainSettings:
     capture: bool = False
     hang_seconds: float = 900.0
     seed: int = 0
+    trackers: tuple[TrackerName, ...] = field(default=(), metadata={"aliases": ("--tracker",)})
     display: DisplayName = "auto"
 
     def __post_init__(self) -> None:
