@@ -82,15 +82,23 @@ class Reporter:
         run: the run's directory.
         state: the training, at the step where it starts or goes on.
         pictures: draws what the last evaluation found, uint8 `[H, W, 3]` by name.
+        evaluates: whether there are evaluations.
     """
 
-    def __init__(self, run: RunDirectory, state: TrainingState, pictures: Draw | None = None) -> None:
+    def __init__(
+        self, run: RunDirectory, state: TrainingState, pictures: Draw | None = None, *, evaluates: bool = False
+    ) -> None:
         self._state, self._run, self._pictures = state, run, pictures
         self._times: list[StepTime] = []
         self._is_main = distributed.is_main()
         if self._is_main:
             self._log = MetricsLog(run.metrics, state.step, state.evaluated_step)
-        self._display = make_display(state.settings.display if self._is_main else "none", state.last_step, state.step)
+        self._display = make_display(
+            state.settings.display if self._is_main else "none",
+            state.last_step,
+            state.step,
+            interval=state.settings.evaluation_interval if evaluates else None,
+        )
         self._stages = shown_by(self._display)
         if self._is_main:
             self._trackers = Trackers(run, state.step, state.config, state.settings.trackers, self.note)
@@ -166,6 +174,7 @@ class Reporter:
         if self._pictures is not None:
             drawn = {f"predictions/{name}": picture for name, picture in self._pictures().items()}
             self._trackers.pictures(self._state.step, drawn)
+        self._display.evaluated(seconds)
         self.note(f"step {self._state.step}: evaluated in {seconds:.1f} s\n{table(metrics)}")
 
     def _write(self, kind: str, values: Mapping[str, float]) -> None:

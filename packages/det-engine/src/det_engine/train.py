@@ -95,7 +95,7 @@ def train(
         StopSignals() as signals,
         watched(settings.hang_seconds, device) as watchdog,
         checkpoint.Writer() as writer,
-        Reporter(run, state, pictures) as reporter,
+        Reporter(run, state, pictures, evaluates=evaluate is not None) as reporter,
     ):
         for note in (*notes, *_of_batch_norm(model, batch_size, settings.accumulate)):
             reporter.note(note)
