@@ -14,6 +14,7 @@ from apps.common.export import ExportOptions
 from apps.common.predict import PredictOptions
 from apps.common.replay import ReplayOptions
 from apps.common.report import ReportOptions
+from apps.common.sweep import SweepOptions
 from apps.common.train import TrainOptions
 from det_engine.cli import UsageError
 from det_engine.options import option_names
@@ -69,6 +70,7 @@ def options_of(app: App) -> dict[str, list[str]]:
     recipe = next(iter(app.recipes.values()))()
     options = {
         "train": TrainOptions(recipe=recipe.name, values=recipe),
+        "sweep": SweepOptions(),
         "eval": EvalOptions(weights=tyro.MISSING),
         "predict": PredictOptions(inputs=(), weights=tyro.MISSING),
         "augmentations": AugmentationsOptions(recipe=recipe.name, values=recipe),
@@ -79,4 +81,5 @@ def options_of(app: App) -> dict[str, list[str]]:
         "report": ReportOptions(run=tyro.MISSING),
         "replay": ReplayOptions(file=tyro.MISSING),
     }
-    return {name: option_names(value) for name, value in options.items()}
+    names = {name: option_names(value) for name, value in options.items()}
+    return names | {"sweep": list(dict.fromkeys([*names["sweep"], *names["train"]]))}

@@ -20,6 +20,7 @@ from apps.common.replay import replay
 from apps.common.report import report
 from apps.common.show_recipes import show_recipes
 from apps.common.show_weights import show_weights
+from apps.common.sweep import sweep
 from apps.common.train import train
 from det_backbones import WeightsError
 from det_coco import DataError
@@ -37,6 +38,7 @@ def completion(app: App, args: list[str]) -> None:
 
 COMMANDS: dict[str, Command] = {
     "train": train,
+    "sweep": sweep,
     "eval": evaluate,
     "predict": predict,
     "augmentations": augmentations,
@@ -68,7 +70,12 @@ def main(app: App, args: list[str] | None = None) -> int:
 
 
 def _processes_wanted(args: list[str]) -> int:
-    """The number that `--nproc` names; what is no number is left to the command, which says so."""
+    """The number that `--nproc` names; what is no number is left to the command, which says so.
+
+    A sweep is one process, whose trainings have as many.
+    """
+    if args[:1] == ["sweep"]:
+        return 1
     try:
         number, _ = take_option(args, "nproc")
     except UsageError:
