@@ -15,6 +15,7 @@ import tyro
 
 import det_engine
 from apps.common.app import App, with_classes, with_counts
+from apps.common.batch_size import saying_what_fits, with_fitting_batch
 from apps.common.config import Recipe, at_least
 from apps.common.consequences import HABITS, fitted_schedule, fitted_sizes, without_frozen
 from apps.common.data import training_batches, validation_loader
@@ -131,7 +132,8 @@ def train(app: App, args: list[str]) -> None:
         print(f"Run: {run}", flush=True)
         evaluator = _evaluator(model, recipe, splits, job.device)
         pin_memory = job.device.type != "cpu"
-        with _saying_how_to_go_on(app, run):
+        fits = saying_what_fits(app, recipe, splits.train, job.device)
+        with _saying_how_to_go_on(app, run), fits:
             result = det_engine.train(
                 model,
                 solver=recipe.solver,
@@ -171,9 +173,11 @@ def _read(app: App, args: list[str]) -> tuple[_Job, Weights | None]:
         resume, rest = _restarted(rest)
     start: Weights | None = None
     adopted: list[str] = []
+    of_batch = ""
     if resume is None:
         run, data = None, None
         recipe, rest = _taken(app, rest)
+        rest, of_batch = with_fitting_batch(app, recipe, rest)
         start = open_start(take_option(rest, "weights")[0])
         some = bool({"--weights-parts", "--drop-mismatched"} & named_options(rest))
         recipe, adopted = adopt(app, recipe, start, some=some)
@@ -181,6 +185,7 @@ def _read(app: App, args: list[str]) -> tuple[_Job, Weights | None]:
         run = RunDirectory.open(resume)
         recipe, data = _resumed(app, run)
     options, recipe, line = _parse(app, recipe, data, rest, resumed=run is not None)
+    line += f"\n{of_batch}" if of_batch else ""
     if adopted:
         line += "\nFrom the weights, unless an option says otherwise: " + "; ".join(adopted) + "."
     if run is not None:
