@@ -26,7 +26,8 @@ LINE = re.compile(
 )
 SHOWN = re.compile(r"^\$ hatch run apps/(\w+) (.*)\n((?:.*\n)*?)```", flags=re.MULTILINE)
 RUN = [ROOT / "docs" / f"{name}.md" for name in ("index", "train", "use", "questions")]
-APART = ("--nproc", "detectron2/")  # processes of their own, and downloads: they are tested elsewhere
+# Processes of their own, downloads, and services: they are tested elsewhere.
+APART = ("--nproc", "detectron2/", "sweep", "--tracker")
 
 
 def commands(page: Path, *, to_type: bool = False) -> list[tuple[str, list[str]]]:

@@ -73,6 +73,7 @@ def _picture(trials: Sequence[Any], names: Sequence[str], metric: str) -> bytes:
     """The metric over the trials, and over each value that was varied; PNG."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullFormatter
 
     figure = Figure(figsize=(4 * (1 + len(names)), 4), layout="constrained")
     FigureCanvasAgg(figure)
@@ -82,7 +83,12 @@ def _picture(trials: Sequence[Any], names: Sequence[str], metric: str) -> bytes:
             chosen = [trial for trial in trials if (trial.state.name != "COMPLETE") is early]
             places = [trial.number if name == "trial" else trial.params[name] for trial in chosen]
             axes.plot(places, list(map(_value, chosen)), style, label="ended early" if early else "to the end")
-        axes.set(xlabel=name, xscale="log" if name in ("lr", "anchors") else "linear")
+        axes.set_xlabel(name)
+        if name in ("lr", "anchors"):
+            axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+            axes.xaxis.set_major_formatter("{x:g}")
+            axes.xaxis.set_minor_formatter(NullFormatter())
         axes.grid(alpha=0.3)
     best, highest = [], float("-inf")
     for trial in trials:
