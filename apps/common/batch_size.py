@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 
 from apps.common.app import App
-from apps.common.benchmark import BenchmarkOptions
 from apps.common.config import Recipe
 from apps.common.fitting import SPARE, free_memory, shown_size, step_memory
+from apps.common.learning_options import BenchmarkOptions
 from apps.common.splits import open_splits
 from det_coco import CocoIndex, DataError
 from det_engine import EngineError, distributed, resolve_device

@@ -5,10 +5,11 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
+from apps.common.detecting_options import DraftFormat
 from det_coco import DataError, convert_data, decode_rle
 from det_coco.formats import ContentSplit
 from det_coco.keypoints import usual_limbs, usual_names
@@ -16,7 +17,6 @@ from det_coco.outlines import join_outlines, trace_parts
 from det_coco.outputs import whole_file
 from det_models import Detections
 
-DraftFormat = Literal["coco", "yolo", "label-studio"]
 SPLIT = "train"
 """Name of the split that the annotations are, so that a training takes the folder as it is."""
 _VISIBLE = 2

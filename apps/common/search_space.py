@@ -2,16 +2,16 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from apps.common.config import DataConfig, Recipe
+from apps.common.learning_options import Varied
 from det_heads import YolactConfig
 from det_models import DetectorConfig
 
 if TYPE_CHECKING:
     from optuna import Trial
 
-Varied = Literal["lr", "size", "anchors", "augmentation"]
 _LR = (0.1, 5.0)
 _ANCHORS = (0.5, 2.0)
 """Factors of the recipe's own values, drawn by their logarithms."""

@@ -7,21 +7,21 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from apps.common.app import App
-from apps.common.config import Recipe, at_least
-from apps.common.options import default_output, take_recipe
-from apps.common.search_space import SearchSpace, Varied
+from apps.common.commands import read_options, take_recipe
+from apps.common.config import Recipe
+from apps.common.learning_options import SweepOptions, TrainOptions
+from apps.common.output import default_output
+from apps.common.search_space import SearchSpace
 from apps.common.sweep_results import print_results, shown_values
-from apps.common.train import TrainOptions
 from det_coco import DataError
 from det_coco.outputs import whole_file
 from det_engine import EngineError, Interrupted, RunDirectory, read_metrics
 from det_engine.cli import UsageError, take_option
-from det_engine.options import option_names, override
+from det_engine.options import option_names
 from det_engine.signals import StopSignals
 
 if TYPE_CHECKING:
@@ -34,29 +34,6 @@ _LOOK = 0.5
 _EVALUATIONS = 5
 """Of a training that says nothing about them: else none could be ended early."""
 _KEPT = "sweep.json"
-
-
-@dataclass(frozen=True, kw_only=True)
-class SweepOptions:
-    """Options of `sweep`; all others are those of `train`, for every trial."""
-
-    trials: int = 20
-    """Trainings in all, those of a resumed sweep included."""
-    minutes: float | None = None
-    """No training begins after so many minutes."""
-    vary: tuple[Varied, ...] = ("lr", "size", "anchors", "augmentation")
-    """What is tried: the learning rate, the size of images, that of anchors, how much images are augmented."""
-    metric: str = "bbox/AP"
-    """Metric of the evaluations, the higher the better."""
-    resume: Path | None = None
-    """Folder of a sweep to go on with, under its own options but for `trials` and `minutes`."""
-    output: Path | None = None
-    """Folder of the sweep, with a run in it for each trial; by default runs/<app>/sweep-<time>."""
-
-    def __post_init__(self) -> None:
-        at_least(self, trials=1)
-        if self.minutes is not None and not self.minutes > 0:
-            raise ValueError(f"minutes must be more than 0, got {self.minutes:g}")
 
 
 def sweep(app: App, args: list[str]) -> None:
@@ -145,7 +122,7 @@ class _Sweep:
                     process.terminate()
                     process.wait()
         values = self._values(run)
-        if process.returncode not in (0, 143) or (pruned and process.returncode == 0 and not values):
+        if process.returncode and not pruned:
             return math.nan, False, _last_line(_log(run))
         if not values:
             return math.nan, False, f"no evaluation has {self._options.metric}."
@@ -188,9 +165,7 @@ def _read(app: App, args: list[str]) -> tuple[SweepOptions, list[str]]:
         value, training = take_option(training, name.removeprefix("--"))
         own += [] if value is None else [name, value]
     varied, training = _several(training, "--vary")
-    if "--help" in training:
-        training, own = [], ["--help"]
-    options = override(default, [*own, *varied], f"apps/{app.name} sweep", sweep.__doc__)
+    options = read_options(app, "sweep", [*own, *varied], default)
     if options.resume is not None and training:
         raise UsageError(
             f"A resumed sweep has its own options; leave out {training[0]}. The sweep is {options.resume}."
@@ -210,7 +185,7 @@ def _several(args: Sequence[str], flag: str) -> tuple[list[str], list[str]]:
 def _recipe(app: App, training: Sequence[str]) -> Recipe:
     """What a training without other values would be."""
     recipe, rest = take_recipe(app, list(training))
-    return override(TrainOptions(recipe=recipe.name, values=recipe), rest, f"apps/{app.name} train").values
+    return read_options(app, "train", rest, TrainOptions(recipe=recipe.name, values=recipe)).values
 
 
 def _evaluating(recipe: Recipe) -> list[str]:

@@ -25,7 +25,7 @@ from apps.mask_rcnn.config import RECIPES as MASK_RCNN
 from apps.yolact.config import RECIPES as YOLACT
 from apps.yolact.config import YolactRecipe
 from det_coco import CocoIndex
-from det_engine.precision import PrecisionName
+from det_engine.settings import PrecisionName
 from det_engine.step import TrainStep
 from det_heads import BoxHead, Yolact
 from det_models import Detector, build
@@ -33,7 +33,9 @@ from det_models.inference import optimize_for_inference
 from tools.npu.emulation import Emulation, deprecated
 from tools.npu.self_test import unnoticed
 
-TIMM = ("convnextv2_atto", "resnet10t", "mobilenetv3_small_050", "swin_tiny_patch4_window7_224")
+TIMM = (
+    "convnextv2_atto", "resnet10t", "mobilenetv3_small_050", "swin_tiny_patch4_window7_224", "vit_tiny_patch16_224",
+)  # fmt: skip
 
 
 def on_timm(name: str) -> Recipe:

@@ -4,7 +4,8 @@ import types
 
 import pytest
 
-from det_engine import TrainSettings, make_display, progress, train
+import det_engine.progress as progress
+from det_engine import TrainSettings, make_display, train
 from det_engine.progress import LineDisplay, LiveDisplay, PlainDisplay, clock
 
 VALUES = {

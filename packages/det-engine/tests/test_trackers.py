@@ -12,7 +12,8 @@ import urllib.request
 import numpy as np
 import pytest
 
-from det_engine import EngineError, TrainSettings, read_metrics, tracking, train
+import det_engine.tracking as tracking
+from det_engine import EngineError, TrainSettings, read_metrics, train
 from testing.processes import environment, python
 
 TRAIN = """

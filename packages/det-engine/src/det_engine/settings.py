@@ -4,9 +4,11 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from det_engine.errors import EngineError
-from det_engine.precision import PrecisionName
-from det_engine.progress import DisplayName
-from det_engine.tracking import TrackerName
+
+PrecisionName = Literal["fp32", "tf32", "bf16", "fp16", "O0", "O1", "O2"]
+PRECISIONS: tuple[PrecisionName, ...] = ("fp32", "tf32", "bf16", "fp16", "O0", "O1", "O2")
+DisplayName = Literal["auto", "live", "line", "plain", "none"]
+TrackerName = Literal["wandb", "mlflow", "clearml"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -106,8 +106,12 @@ def convert(source: Weights, system: str) -> Conversion:
         raise CheckpointError(f"system must be ours, {' or '.join(TARGETS)}, got {system!r}")
     if model.backbone.name.startswith("timm/"):
         raise CheckpointError(f"a network of timm can be written as ours alone: {system} has no {model.backbone.name}")
+    if any(model.backbone.deformable_blocks):
+        raise CheckpointError(f"deformable convolutions can be written as ours alone, not for {system}")
     if isinstance(model.detector, YolactConfig):
         raise CheckpointError(f"YOLACT can be written as ours alone: {system} has no such detector")
+    if any(getattr(head, "norm", None) == "ln" for head in (model.detector.box, model.detector.mask)):
+        raise CheckpointError(f"layer normalisation in heads can be written as ours alone, not for {system}")
     content = _content(source, state, system)
     if origin == system:
         content = with_leftover(content, rest)

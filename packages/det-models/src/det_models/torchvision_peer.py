@@ -18,7 +18,7 @@ from torchvision.models.detection.rpn import RPNHead
 from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign
 
 from det_backbones import Norm, make_norm
-from det_backbones.resnet import BLOCKS
+from det_backbones.residual import BLOCKS
 from det_coco import Batch
 from det_heads import BoxHeadConfig, KeypointHeadConfig, MaskHeadConfig
 from det_heads.config import PoolConfig

@@ -10,9 +10,9 @@ import numpy as np
 
 from det_engine.errors import EngineError
 from det_engine.run import RunDirectory
+from det_engine.settings import TrackerName
 from det_engine.tracking.tensorboard import TensorBoard
 
-TrackerName = Literal["wandb", "mlflow", "clearml"]
 Status = Literal["finished", "stopped", "failed"]
 _PATIENCE = 60.0
 """Seconds that a tracker may take at the end of a training to send what it still has."""

@@ -9,10 +9,10 @@ from typing import Literal
 from torch import Tensor
 
 from det_backbones import DARKNET_PIXELS, DETECTRON2_RESNEXT_PIXELS, BackboneSpec, PixelConfig
-from det_backbones.resnet import BLOCKS
+from det_backbones.residual import BLOCKS
 from det_heads import MaskHeadConfig
 from det_heads.yolact.config import MaskIoUConfig, YolactConfig, yolact_config, yolact_plus_config
-from det_models.checkpoints._exchange import CheckpointError, is_counter
+from det_models.checkpoints._exchange import is_counter
 from det_models.checkpoints._metadata import Metadata
 from det_models.conventions import (
     detectron2_cascade_config,
@@ -25,6 +25,7 @@ from det_models.conventions import (
     torchvision_config,
 )
 from det_models.detector_config import DetectorConfig
+from det_models.errors import CheckpointError
 
 Tensors = Mapping[str, Tensor]
 Preset = Callable[..., DetectorConfig]
