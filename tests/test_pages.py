@@ -26,7 +26,8 @@ LINE = re.compile(
 )
 SHOWN = re.compile(r"^\$ hatch run apps/(\w+) (.*)\n((?:.*\n)*?)```", flags=re.MULTILINE)
 RUN = [ROOT / "docs" / f"{name}.md" for name in ("index", "train", "use", "questions")]
-APART = ("--nproc", "detectron2/")  # processes of their own, and downloads: they are tested elsewhere
+# Processes of their own, downloads, and services: they are tested elsewhere.
+APART = ("--nproc", "detectron2/", "sweep", "--tracker")
 
 
 def commands(page: Path, *, to_type: bool = False) -> list[tuple[str, list[str]]]:
@@ -55,7 +56,7 @@ def test_every_command_has_the_options_that_a_page_gives_it(page, options):
             continue
         recipe = rest[rest.index("--recipe") + 1] if "--recipe" in rest else None
         assert recipe is None or recipe in APPS[app].recipes or recipe == "NAME", rest
-        aliases = {"--precision", "--loss-scale"}
+        aliases = {"--precision", "--loss-scale", "--tracker"}
         given = {argument.partition("=")[0] for argument in rest if argument.startswith("--")}
         assert given <= {*known, *aliases}, (page.name, app, command, given - set(known))
 

@@ -2,13 +2,17 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from apps.common.drafts import Drafts
 from det_coco import decode_rle, load_image, load_split
+from det_coco._coco_api import coco_mask
 from det_coco.mask_codec import instance_bitmap
+from det_models import Detections
 from testing.command_line import call, read, train
 
 
@@ -149,12 +153,60 @@ def test_detections_become_tasks_of_label_studio(mask_rcnn_run, shapes, tmp_path
     tasks = read(tmp_path / "out" / "annotations" / "tasks.json")
     names = [task["data"]["image"].removeprefix("/data/local-files/?d=") for task in tasks]
     assert names == sorted(path.name for path in (shapes / "val").iterdir())
-    results = [result for task in tasks for result in task["predictions"][0]["result"]]
+    results = [result for task in tasks for result in task["predictions"][0]["result"] if result["type"] != "relation"]
     assert results
     for result in results:
         assert result["type"] == "polygonlabels"
         assert all(0 <= value <= 100 for point in result["value"]["points"] for value in point)
         assert len(result["value"]["polygonlabels"]) == 1
+
+
+def object_in_two_parts():
+    """A detection of 20 x 10 pixels: a square with a hole, and apart from it a bar."""
+    bitmap = np.zeros((10, 20), dtype=np.uint8)
+    bitmap[1:8, 1:8] = 1
+    bitmap[3:5, 3:5] = 0
+    bitmap[2:4, 12:18] = 1
+    encoded = coco_mask.encode(np.asfortranarray(bitmap))
+    return bitmap, Detections(
+        boxes=np.array([[1, 1, 18, 8]], dtype=np.float32),
+        scores=np.array([0.75], dtype=np.float32),
+        labels=np.array([0]),
+        categories={3: "cow"},
+        category_ids=np.array([3]),
+        size=(10, 20),
+        rle=[{**encoded, "counts": encoded["counts"].decode()}],
+    )
+
+
+def test_all_parts_of_an_object_are_regions_of_label_studio(tmp_path):
+    bitmap, found = object_in_two_parts()
+    drafts = Drafts(min_score=0.5)
+    drafts.add(1, tmp_path / "field.png", found)
+    drafts.write(tmp_path / "out", "label-studio")
+    square, bar, relation = read(tmp_path / "out" / "tasks.json")[0]["predictions"][0]["result"]
+    assert relation == {"type": "relation", "from_id": square["id"], "to_id": bar["id"], "direction": "right"}
+    corners = [[60, 20], [60, 40], [90, 20], [90, 40]]
+    assert np.allclose(sorted(bar["value"]["points"]), corners)
+    masks = [draw_polygon(np.array(region["value"]["points"]) / 100 * [20, 10]) for region in (square, bar)]
+    assert np.array_equal(masks[0] + masks[1], bitmap)
+    assert [region["value"]["polygonlabels"] for region in (square, bar)] == [["cow"], ["cow"]]
+
+
+def draw_polygon(points):
+    return coco_mask.decode(coco_mask.frPyObjects([points.ravel().tolist()], 10, 20))[..., 0]
+
+
+def test_keypoints_are_in_the_drafts_of_coco(tmp_path):
+    _, found = object_in_two_parts()
+    Image.new("RGB", (20, 10)).save(tmp_path / "field.png")
+    keypoints = np.array([[[2, 3, 1], [4, 5, 1], [13, 2.5, 1]]], dtype=np.float32)
+    drafts = Drafts(min_score=0.5)
+    drafts.add(1, tmp_path / "field.png", replace(found, extra={"keypoints": keypoints}, limbs=((0, 1), (1, 2))))
+    drafts.write(tmp_path / "out", "coco")
+    index = load_split(tmp_path / "out", "train", keypoints=True)
+    assert index.skeleton.limbs == ((0, 1), (1, 2))
+    assert index.keypoints.tolist() == [[[2, 3, 2], [4, 5, 2], [13, 2.5, 2]]]
 
 
 @pytest.mark.parametrize(

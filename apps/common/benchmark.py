@@ -3,7 +3,8 @@
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from itertools import cycle, islice
+from dataclasses import replace
+from itertools import count, cycle, islice
 from pathlib import Path
 from typing import cast
 
@@ -11,7 +12,9 @@ import torch
 
 from apps.common.app import App, with_classes, with_counts
 from apps.common.benchmark_files import EXPORTED, benchmark_files, files_named
+from apps.common.bounds import Times, what_helps
 from apps.common.commands import read_options, take_recipe
+from apps.common.config import Recipe
 from apps.common.data import evaluation_loader, training_batches
 from apps.common.learning_options import BenchmarkOptions
 from apps.common.splits import open_splits
@@ -104,11 +107,27 @@ def _benchmark(app: App, options: BenchmarkOptions, device: torch.device, weight
     memory = peak_memory_mib(device)
     if memory is not None:
         print(f"{'peak memory':<14} {memory:9.0f} MiB")
-    # Workers load beside the step; without them loading and step take turns.
-    end = max(loading, training) if recipe.data.workers else loading + training
-    host = statistics.median(launching[options.warmup :])
-    bound = _bound(loading, training, host if device.type != "cpu" else 0.0, exchanging)
-    print(f"Training runs at about {batch / end:.1f} images/s, bound by {bound}.")
+    host = statistics.median(launching[options.warmup :]) if device.type != "cpu" else 0.0
+    times = Times(loading=loading, training=training, host=host, exchange=exchanging, workers=recipe.data.workers)
+    print(f"Training runs at about {batch / times.whole:.1f} images/s, bound by {times.bound}.")
+    if processes > 1:
+        return
+
+    def measure(other: Recipe, option: str) -> Times:
+        """The times with another option, of the part that it changes."""
+        if option.startswith("--data."):
+            stream = training_batches(other, splits.train, 0, pin_memory=device.type != "cpu")
+            return replace(times, loading=_times(lambda: next(stream), options, device), workers=other.data.workers)
+        changed, turns = TrainStep(model, other.solver, other.train, device), count()
+
+        def step() -> None:
+            turn = next(turns)
+            changed(batches[turn % len(batches)], turn, other.solver.base_lr)
+
+        model.train()
+        return replace(times, training=_times(step, options, device))
+
+    print(*what_helps(recipe, times, device.type, measure), sep="\n")
 
 
 def _inference(
@@ -137,17 +156,6 @@ def _inference(
         detector.to_image(detect(batch), batch["scales"], [size])
 
     return _times(infer, options, device), _times(frame, options, device)
-
-
-def _bound(loading: float, training: float, host: float, exchanging: float) -> str:
-    """What a training step waits for most."""
-    if loading > training:
-        return "loading (more --data.workers, or smaller images)"
-    if exchanging > training / 2:
-        return "the exchange of gradients between the processes"
-    if host > 0.9 * training:
-        return "the host, which launches the step's kernels (--train.capture True)"
-    return "the training step"
 
 
 def _times(action: Callable[[], object], options: BenchmarkOptions, device: torch.device) -> float:

@@ -17,6 +17,7 @@ from apps.common.learning_options import (
     BenchmarkOptions,
     CheckOptions,
     ReplayOptions,
+    SweepOptions,
     TrainOptions,
 )
 from det_engine.cli import take_option, unknown
@@ -82,6 +83,13 @@ COMMANDS = {
             more="Options with a dot are the fields of the recipe; shown are those of the chosen one. d2 is "
             "detectron2, mrb maskrcnn-benchmark, tv torchvision.",
             habits=HABITS,
+        ),
+        Command(
+            name="sweep",
+            about="Try learning rates, sizes, anchors and augmentation by Optuna, within a budget.",
+            work="sweep:sweep",
+            options=lambda _: SweepOptions(),
+            more="All other options are those of train, for every trial.",
         ),
         Command(
             name="eval",

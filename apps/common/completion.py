@@ -53,4 +53,5 @@ def show_completion(app: App, args: list[str]) -> None:
 def options_of(app: App) -> dict[str, list[str]]:
     """The options of an app's commands; of those that take a recipe's fields those of its first."""
     recipe = next(iter(app.recipes.values()))()
-    return {name: option_names(command.options(recipe)) for name, command in COMMANDS.items() if command.options}
+    names = {name: option_names(command.options(recipe)) for name, command in COMMANDS.items() if command.options}
+    return names | {"sweep": list(dict.fromkeys([*names["sweep"], *names["train"]]))}

@@ -26,7 +26,8 @@ class LoadingConfig:
     """How images are loaded, whatever is done to them then."""
 
     batch: int = 16
-    """Images per optimiser step, over all devices; rates and steps follow it by the linear scaling rule."""
+    """Images per optimiser step, over all devices; rates and steps follow it by the linear scaling rule. `train` takes
+    auto as well: the most that fit into memory."""
     flip: float = 0.5
     augment: AugmentConfig = PLAIN
     max_instances: int = 100

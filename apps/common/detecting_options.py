@@ -67,6 +67,9 @@ class DetectorOptions:
     """Test-time augmentation: look at each picture in several sizes, and mirrored."""
     tta_sizes: tuple[int, ...] = ()
     """Lengths of the shorter side for that, in pixels; by default nine, from half of the usual to one and a half."""
+    tta_merge: Literal["nms", "weighted"] = "nms"
+    """How boxes of an object in several views become one: nms keeps the best, weighted takes their mean by scores
+    (weighted boxes fusion), of two-stage detectors."""
 
     @property
     def looks(self) -> dict[str, Any]:
@@ -79,7 +82,9 @@ class DetectorOptions:
             raise ValueError("tta_sizes are of test-time augmentation, which tta asks for")
         if min(self.tta_sizes, default=1) < 1:
             raise ValueError(f"tta_sizes must be at least 1, got {min(self.tta_sizes)}")
-        views, tiling = det_models.Views(sizes=self.tta_sizes) if self.tta else None, self.tiling
+        if self.tta_merge != "nms" and not self.tta:
+            raise ValueError("tta_merge is of test-time augmentation, which tta asks for")
+        views, tiling = det_models.Views(sizes=self.tta_sizes, merge=self.tta_merge) if self.tta else None, self.tiling
         if views and tiling:
             raise ValueError("tta cannot be had together with tile")
         return {"tta": views} if views else {"tile": tiling} if tiling else {}

@@ -2,19 +2,25 @@
 
 import json
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from apps.common.detecting_options import DraftFormat
 from det_coco import DataError, convert_data, decode_rle
 from det_coco.formats import ContentSplit
-from det_coco.outlines import join_outlines, trace_outlines
+from det_coco.keypoints import usual_limbs, usual_names
+from det_coco.outlines import join_outlines, trace_parts
 from det_coco.outputs import whole_file
 from det_models import Detections
 
 SPLIT = "train"
 """Name of the split that the annotations are, so that a training takes the folder as it is."""
+_VISIBLE = 2
+"""COCO's word for it."""
 
 
 @dataclass(eq=False)
@@ -42,7 +48,8 @@ class Drafts:
         height, width = found.size
         image = {"id": number, "file_name": str(path.absolute()), "height": height, "width": width}
         self._content["images"].append(image)
-        self._content["categories"] = [{"id": i, "name": name} for i, name in sorted(found.categories.items())]
+        shared = _skeleton(found)
+        self._content["categories"] = [{"id": i, "name": name} | shared for i, name in sorted(found.categories.items())]
         least = self.min_score if self.unsure_score is None else min(self.unsure_score, self.min_score)
         for row in found[found.scores >= least].to_coco(number):
             self._content["annotations"].append(self._annotation(row))
@@ -51,8 +58,11 @@ class Drafts:
         kept = {name: row[name] for name in ("image_id", "category_id", "bbox", "score") if name in row}
         kept["id"] = len(self._content["annotations"]) + 1
         if "segmentation" in row:
-            outlines = trace_outlines(decode_rle(row["segmentation"]))
-            kept["segmentation"] = [join_outlines(outlines).reshape(-1).tolist()] if outlines else []
+            kept["segmentation"] = [part.reshape(-1).tolist() for part in trace_parts(decode_rle(row["segmentation"]))]
+        if "keypoints" in row:
+            points = np.reshape(row["keypoints"], (-1, 3))
+            points[:, 2] = _VISIBLE  # which one is hidden, a detector does not say
+            kept |= {"keypoints": points.reshape(-1).tolist(), "num_keypoints": len(points)}
         return kept | ({} if row["score"] >= self.min_score else {"ignore": 1})
 
     def write(self, out: Path, to: DraftFormat) -> str:
@@ -80,6 +90,11 @@ class Drafts:
             with whole_file(file) as written:
                 written.write(json.dumps(_tasks(self._content), ensure_ascii=False).encode())
             return f"Annotations to correct: {file} ({counted}; pictures are served from {root})."
+        for record in self._content["annotations"]:
+            if record.get("segmentation"):
+                # A training has room for so many polygons; specks of a mask would fill it.
+                parts = [np.reshape(flat, (-1, 2)) for flat in record["segmentation"]]
+                record["segmentation"] = [join_outlines(parts).reshape(-1).tolist()]
         source = ContentSplit(source=out, image_folder=root, read=lambda: self._content)
         masks = any(record.get("segmentation") for record in objects)
         convert_data({SPLIT: source}, out, to=to, parts="masks" if masks else "boxes")
@@ -89,33 +104,48 @@ class Drafts:
 def _tasks(content: dict[str, list[Any]]) -> list[dict[str, Any]]:
     """Tasks with pre-annotations as Label Studio imports them, coordinates in per cent of the picture.
 
-    Source: labelstud.io/guide/predictions; pictures by its local file storage.
+    It has no region of several polygons: those of one object are regions with relations between them, which its own
+    export keeps. Source: labelstud.io/guide/predictions, /guide/task_format; pictures by its local file storage.
     """
     names = {category["id"]: category["name"] for category in content["categories"]}
     tasks = []
     for image in content["images"]:
         size = {"original_width": image["width"], "original_height": image["height"], "image_rotation": 0}
         own = [record for record in content["annotations"] if record["image_id"] == image["id"]]
-        results = [
-            {"id": str(record["id"]), "from_name": "label", "to_name": "image", "score": record["score"], **size}
-            | _shape(record, names[record["category_id"]], image["width"], image["height"])
-            for record in own
-            if not record.get("ignore")
-        ]
+        regions = [region for record in own if not record.get("ignore") for region in _regions(record, names, size)]
         task = {"data": {"image": f"/data/local-files/?d={image['file_name']}"}}
-        tasks.append(task | {"predictions": [{"model_version": "det", "result": results}]})
+        tasks.append(task | {"predictions": [{"model_version": "det", "result": regions}]})
     return tasks
 
 
-def _shape(record: dict[str, Any], name: str, width: int, height: int) -> dict[str, Any]:
-    """A polygon where there is a mask, else a rectangle."""
-    if record.get("segmentation"):
-        flat = record["segmentation"][0]
-        points = [[100 * x / width, 100 * y / height] for x, y in zip(flat[0::2], flat[1::2], strict=True)]
-        return {"type": "polygonlabels", "value": {"points": points, "polygonlabels": [name]}}
-    x, y, w, h = record["bbox"]
-    value = {"x": 100 * x / width, "y": 100 * y / height, "width": 100 * w / width, "height": 100 * h / height}
-    return {"type": "rectanglelabels", "value": {**value, "rotation": 0, "rectanglelabels": [name]}}
+def _regions(record: dict[str, Any], names: dict[int, str], size: dict[str, int]) -> Iterator[dict[str, Any]]:
+    """A polygon for each part of a mask, the others related to the first; a rectangle where there is no mask."""
+    scale = 100 / np.array([size["original_width"], size["original_height"]])
+    name, own = (
+        names[record["category_id"]],
+        {"from_name": "label", "to_name": "image", "score": record["score"], **size},
+    )
+    first = str(record["id"])
+    for number, flat in enumerate(record.get("segmentation") or ()):
+        points = (np.reshape(flat, (-1, 2)) * scale).tolist()
+        part = f"{first}-{number + 1}" if number else first
+        value = {"points": points, "closed": True, "polygonlabels": [name]}
+        yield {"id": part, "type": "polygonlabels", "value": value, **own}
+        if number:
+            yield {"type": "relation", "from_id": first, "to_id": part, "direction": "right"}
+    if not record.get("segmentation"):
+        (x, y), (width, height) = np.reshape(record["bbox"], (2, 2)) * scale
+        value = {"x": float(x), "y": float(y), "width": float(width), "height": float(height), "rotation": 0}
+        yield {"id": first, "type": "rectanglelabels", "value": value | {"rectanglelabels": [name]}, **own}
+
+
+def _skeleton(found: Detections) -> dict[str, Any]:
+    """What a category of COCO's says of its keypoints, which it counts from 1; empty where there are none."""
+    if found.keypoints is None:
+        return {}
+    count = found.keypoints.shape[1]
+    limbs = found.limbs or usual_limbs(count)
+    return {"keypoints": list(usual_names(count)), "skeleton": [[a + 1, b + 1] for a, b in limbs]}
 
 
 def refuse_videos(videos: list[Path]) -> None:

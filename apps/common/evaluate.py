@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
+import numpy as np
 import torch
 import tyro
 
@@ -25,7 +26,7 @@ from apps.common.pictures import draw_beside_truth
 from apps.common.printing import print_classes, print_final, print_metrics, print_next, print_places
 from apps.common.report import report_run
 from apps.common.splits import open_split
-from det_coco import CocoIndex, Detections, Protocol, save_results
+from det_coco import CocoIndex, Detections, Protocol, save_picture, save_results
 from det_coco import evaluate as coco_evaluate
 from det_engine import RunDirectory, distributed, resolve_device
 from det_engine.stages import stage
@@ -118,7 +119,13 @@ class Evaluator:
         """Write predictions.json and the first pictures of predictions beside the truth."""
         with stage("writing predictions"):
             save_results(self.detections, run.predictions)
-        draw_beside_truth(self.index, self.detections, run.pictures, pictures)
+        for image_id, picture in draw_beside_truth(self.index, self.detections, pictures):
+            save_picture(picture, run.pictures / f"{image_id:012d}.png")
+
+    def drawn(self, count: int) -> dict[str, np.ndarray]:
+        """The first images, predictions beside the truth: uint8 `[H, W, 3]` by image id."""
+        pictures = draw_beside_truth(self.index, self.detections, count)
+        return {str(image_id): np.asarray(picture) for image_id, picture in pictures}
 
     def report(self, app: App, run: RunDirectory, *, pictures: int) -> None:
         """Write report.html, with so many pictures of each kind."""

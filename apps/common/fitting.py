@@ -26,7 +26,7 @@ from det_coco.doctor.proposals import (
 )
 from det_heads import YolactConfig
 
-_SPARE = 0.8
+SPARE = 0.8
 """Share of the free memory that a batch may fill: the rest is for workspace and fragmentation."""
 
 
@@ -173,9 +173,10 @@ def _fit_batch(app: App, found: Fit, index: CocoIndex, device: torch.device) -> 
     except DataError as error:
         found.kept.append(f"The batch was not tried: {error}")
         return
-    room = max(1, int((_SPARE * free - fixed) // each))
+    room = max(1, int((SPARE * free - fixed) // each))
     needed = (
-        f"an image takes about {_size(each)} in a step, weights {_size(fixed)}, free on {device.type} are {_size(free)}"
+        f"an image takes about {shown_size(each)} in a step, weights {shown_size(fixed)}, free on {device.type} are "
+        f"{shown_size(free)}"
     )
     if room >= batch:
         found.kept.append(f"The batch of {batch} fits in the memory: {needed}.")
@@ -231,5 +232,6 @@ def free_memory(device: torch.device) -> int | None:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if "SC_PHYS_PAGES" in names else None
 
 
-def _size(count: int) -> str:
+def shown_size(count: int) -> str:
+    """Bytes as text, such as `1.5 GB`."""
     return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.0f} MB"

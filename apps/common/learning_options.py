@@ -2,12 +2,14 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
 from apps.common.config import Recipe, at_least
 from det_coco.doctor.defaults import DEFAULT_PAGE, default_workers
+
+Varied = Literal["lr", "size", "anchors", "augmentation"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +46,29 @@ class TrainOptions:
 
     def __post_init__(self) -> None:
         at_least(self, pictures=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepOptions:
+    """Options of `sweep`; all others are those of `train`, for every trial."""
+
+    trials: int = 20
+    """Trainings in all, those of a resumed sweep included."""
+    minutes: float | None = None
+    """No training begins after so many minutes."""
+    vary: tuple[Varied, ...] = ("lr", "size", "anchors", "augmentation")
+    """What is tried: the learning rate, the size of images, that of anchors, how much images are augmented."""
+    metric: str = "bbox/AP"
+    """Metric of the evaluations, the higher the better."""
+    resume: Path | None = None
+    """Folder of a sweep to go on with, under its own options but for `trials` and `minutes`."""
+    output: Path | None = None
+    """Folder of the sweep, with a run in it for each trial; by default runs/<app>/sweep-<time>."""
+
+    def __post_init__(self) -> None:
+        at_least(self, trials=1)
+        if self.minutes is not None and not self.minutes > 0:
+            raise ValueError(f"minutes must be more than 0, got {self.minutes:g}")
 
 
 @dataclass(frozen=True, kw_only=True)

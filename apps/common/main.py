@@ -35,7 +35,12 @@ def _bound(command: Command, app: App) -> Callable[[list[str]], int | None]:
 
 
 def _processes_wanted(args: list[str]) -> int:
-    """The number that `--nproc` names; what is no number is left to the command, which says so."""
+    """The number that `--nproc` names; what is no number is left to the command, which says so.
+
+    A sweep is one process, whose trainings have as many.
+    """
+    if args[:1] == ["sweep"]:
+        return 1
     try:
         number, _ = take_option(args, "nproc")
     except UsageError:

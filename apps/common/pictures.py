@@ -1,35 +1,39 @@
 """Drawings of detections, alone or beside the truth."""
 
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Literal
 
 from PIL import Image, ImageDraw, ImageFont
 
-from det_coco import CocoIndex, Detections, detections_of, ground_truth_of, save_picture, side_by_side
+from det_coco import CocoIndex, Detections, detections_of, ground_truth_of, side_by_side
 
 MIN_SCORE = 0.5
 Part = Literal["masks", "boxes", "scores", "fps"]
 
 
-def draw_beside_truth(index: CocoIndex, detections: Detections, folder: Path, count: int) -> None:
+def draw_beside_truth(index: CocoIndex, detections: Detections, count: int) -> Iterator[tuple[int, Image.Image]]:
     """Draw the first images of a split, truth at the left, detections of score 0.5 and better at the right.
 
     Args:
         index: the split.
         detections: of the split.
-        folder: where the pictures go.
         count: how many, at most all.
+
+    Yields:
+        image id and picture.
     """
     for position in range(min(count, len(index))):
         image_id = int(index.image_ids[position])
         image = index.image(position)
-        picture = side_by_side(
-            image,
-            ground_truth_of(index, image_id),
-            detections_of(index, detections[detections.image_ids == image_id].rows(), min_score=MIN_SCORE),
-            index.categories,
+        yield (
+            image_id,
+            side_by_side(
+                image,
+                ground_truth_of(index, image_id),
+                detections_of(index, detections[detections.image_ids == image_id].rows(), min_score=MIN_SCORE),
+                index.categories,
+            ),
         )
-        save_picture(picture, folder / f"{image_id:012d}.png")
 
 
 def write_corner(picture: Image.Image, text: str) -> None:

@@ -14,6 +14,7 @@ import torch
 
 import det_engine
 from apps.common.app import App, with_classes, with_counts
+from apps.common.batch_size import saying_what_fits, with_fitting_batch
 from apps.common.commands import read_options, take_recipe
 from apps.common.config import Recipe
 from apps.common.consequences import fitted_schedule, fitted_sizes, without_frozen
@@ -75,7 +76,8 @@ def train(app: App, args: list[str]) -> None:
         print(f"Run: {run}", flush=True)
         evaluator = _evaluator(model, recipe, splits, job.device)
         pin_memory = job.device.type != "cpu"
-        with _saying_how_to_go_on(app, run):
+        fits = saying_what_fits(app, recipe, splits.train, job.device)
+        with _saying_how_to_go_on(app, run), fits:
             result = det_engine.train(
                 model,
                 solver=recipe.solver,
@@ -86,6 +88,7 @@ def train(app: App, args: list[str]) -> None:
                 settings=recipe.train,
                 evaluate=evaluator,
                 validation=lambda: iter(validation_loader(recipe, splits.val)),
+                pictures=lambda: evaluator.drawn(job.options.pictures),
                 resume=None if job.run is None else job.run.path,
                 data_fingerprint=splits.train.fingerprint,
                 surroundings=surroundings(splits),
@@ -114,9 +117,11 @@ def _read(app: App, args: list[str]) -> tuple[_Job, Weights | None]:
         resume, rest = _restarted(rest)
     start: Weights | None = None
     adopted: list[str] = []
+    of_batch = ""
     if resume is None:
         run, data = None, None
         recipe, rest = _taken(app, rest)
+        rest, of_batch = with_fitting_batch(app, recipe, rest)
         start = open_start(take_option(rest, "weights")[0])
         some = bool({"--weights-parts", "--drop-mismatched"} & named_options(rest))
         recipe, adopted = adopt(app, recipe, start, some=some)
@@ -124,6 +129,7 @@ def _read(app: App, args: list[str]) -> tuple[_Job, Weights | None]:
         run = RunDirectory.open(resume)
         recipe, data = _resumed(app, run)
     options, recipe, line = _parse(app, recipe, data, rest, resumed=run is not None)
+    line += f"\n{of_batch}" if of_batch else ""
     if adopted:
         line += "\nFrom the weights, unless an option says otherwise: " + "; ".join(adopted) + "."
     if run is not None:

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from det_coco._coco_api import coco_mask
-from det_coco.outlines import join_outlines, trace_outlines
+from det_coco.outlines import join_outlines, trace_outlines, trace_parts
 
 
 def rasterised(points: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -18,6 +18,21 @@ def test_the_joined_outlines_of_a_mask_rasterise_to_the_same_mask(bitmap):
     assert bool(outlines) == bitmap.any()
     if outlines:
         assert np.array_equal(rasterised(join_outlines(outlines), *bitmap.shape), bitmap)
+
+
+@given(arrays(np.uint8, st.tuples(st.integers(1, 9), st.integers(1, 9)), elements=st.integers(0, 1)))
+def test_each_part_of_a_mask_has_an_outline_and_together_they_are_the_mask(bitmap):
+    parts = [rasterised(part, *bitmap.shape) for part in trace_parts(bitmap)]
+    assert np.array_equal(np.sum(parts, axis=0) if parts else np.zeros_like(bitmap), bitmap)
+
+
+def test_a_part_within_the_hole_of_another_is_a_part_of_its_own():
+    bitmap = np.ones((9, 9), dtype=np.uint8)
+    bitmap[2:7, 2:7] = 0
+    bitmap[4, 4] = 1
+    ring, dot = trace_parts(bitmap)
+    assert sorted(map(tuple, dot.tolist())) == [(4, 4), (4, 5), (5, 4), (5, 5)]
+    assert rasterised(ring, 9, 9).sum() == 81 - 25
 
 
 def test_a_ring_has_an_outline_outside_and_one_inside():

@@ -4,7 +4,8 @@ import types
 
 import pytest
 
-from det_engine import make_display
+import det_engine.progress as progress
+from det_engine import TrainSettings, make_display, train
 from det_engine.progress import LineDisplay, LiveDisplay, PlainDisplay, clock
 
 VALUES = {
@@ -80,6 +81,36 @@ def test_a_notebook_is_known_by_its_shell(shell, kind, monkeypatch):
     monkeypatch.setitem(sys.modules, "IPython", ipython)
     display = make_display("auto", total=3)
     assert type(display) is (kind or PlainDisplay)
+
+
+def test_the_time_left_counts_evaluations(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    left = progress.Remaining(100, 0, interval=40)
+    assert left.at(0) == "?"
+    now[0] = 40.0
+    assert left.at(20) == "0:02:40 + 3 evaluations"  # after steps 40, 80 and 100
+    now[0] = 80.0
+    assert left.at(40) == "0:02:00 + 2 evaluations"
+    now[0] += 30
+    left.evaluated(30.0)
+    assert left.at(40) == "0:03:00"
+    assert left.at(80) == "0:00:50"  # 20 steps, which were faster by then, and 30 seconds
+    assert progress.Remaining(100, 0, interval=0)._left(10) == 1
+    assert progress.Remaining(100, 0)._left(10) == 0
+
+
+def test_a_training_counts_its_own_evaluations(small, cpu, tmp_path, capsys):
+    model = small.make_net()
+    settings = TrainSettings(log_interval=5, evaluation_interval=20, display="plain")
+    arguments = {"solver": small.make_solver(40), "batches": small.make_batches, "batch_size": 4, "device": cpu}
+    run = small.make_run(tmp_path / "run")
+    train(model, run=run, settings=settings, evaluate=small.make_evaluate(model), **arguments)
+    first, *_, last = [
+        line for line in capsys.readouterr().out.splitlines() if line.startswith("step") and "ETA" in line
+    ]
+    assert first.endswith(" + 2 evaluations")
+    assert "evaluation" not in last
 
 
 def test_no_display_says_nothing(capsys):

@@ -107,3 +107,25 @@ def test_detectors_that_it_is_not_for():
     detector = Predictor(random_network(model), model, NAMES, device="cpu")
     with pytest.raises(OptionError, match="size must be at least 249"):
         detector.predict(picture(), tta=True)
+
+
+def test_boxes_that_are_fused_lie_between_those_of_the_views():
+    detector = predictor()
+    found = detector.predict(picture(), tta=Views(sizes=(64,), merge="weighted"))
+    best = detector.predict(picture(), tta=Views(sizes=(64,)))
+    assert 0 < len(found) <= detector.config.max_detections
+    assert found.masks is not None
+    assert found.scores.max() <= best.scores.max()
+    assert (np.diff(found.scores) <= 0).all()
+    one = detector.predict(picture(), tta=Views(sizes=(64,), longest=96, flip=False, merge="weighted"))
+    plain = detector.predict(picture())
+    # Within a view suppression has left nothing to fuse.
+    np.testing.assert_allclose(one.boxes, plain.boxes, atol=1e-4)
+    np.testing.assert_allclose(one.scores, plain.scores, rtol=1e-6)
+
+
+def test_fusion_is_refused_where_masks_belong_to_a_view():
+    with pytest.raises(OptionError, match="cannot be fused"):
+        predictor("yolact").predict(picture(), tta=Views(sizes=(64,), merge="weighted"))
+    with pytest.raises(OptionError, match="merge must be one of nms, weighted"):
+        Views(merge="mean")

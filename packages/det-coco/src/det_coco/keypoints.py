@@ -15,6 +15,11 @@ _COCO_SIGMAS = {
 }  # fmt: skip
 # Mean of COCO's seventeen keypoints.
 _OTHER_SIGMA = 0.67
+_COCO_NAMES = (
+    "nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder", "right_shoulder", "left_elbow",
+    "right_elbow", "left_wrist", "right_wrist", "left_hip", "right_hip", "left_knee", "right_knee", "left_ankle",
+    "right_ankle",
+)  # fmt: skip
 _COCO_LIMBS = (
     (15, 13), (13, 11), (16, 14), (14, 12), (11, 12), (5, 11), (6, 12), (5, 6), (5, 7), (6, 8), (7, 9), (8, 10),
     (1, 2), (0, 1), (0, 2), (1, 3), (2, 4), (3, 5), (4, 6),
@@ -97,4 +102,13 @@ def usual_limbs(count: int) -> tuple[tuple[int, int], ...]:
     Returns:
         Pairs of keypoint numbers, from 0, that a line joins in pictures.
     """
-    return _COCO_LIMBS if count == 1 + max(map(max, _COCO_LIMBS)) else ()
+    return _COCO_LIMBS if count == len(_COCO_NAMES) else ()
+
+
+def usual_names(count: int) -> tuple[str, ...]:
+    """Names of keypoints of which only the number is known: COCO's, which has 17 of a person; else numbers from 1.
+
+    Args:
+        count: keypoints of an object.
+    """
+    return _COCO_NAMES if count == len(_COCO_NAMES) else tuple(str(number) for number in range(1, count + 1))

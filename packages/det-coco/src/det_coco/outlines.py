@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from det_coco._polygon_geometry import polygon_area
+
 
 def trace_outlines(bitmap: np.ndarray) -> list[np.ndarray]:
     """Trace the edges of the pixels of a mask.
@@ -53,6 +55,36 @@ def join_outlines(outlines: Sequence[np.ndarray]) -> np.ndarray:
         here = _nearest(joined, part[there])
         joined = np.concatenate((joined[: here + 1], part[there:], part[: there + 1], joined[here:]))
     return joined
+
+
+def trace_parts(bitmap: np.ndarray) -> list[np.ndarray]:
+    """Trace the parts of a mask, the holes of each joined to its outline.
+
+    Parts lie apart or touch at corners, so that they rasterise to the same mask one by one as well as together.
+
+    Args:
+        bitmap: `[h, w]` of any dtype, zero outside and non-zero inside.
+
+    Returns:
+        closed outlines, one of each part, the largest first, each float64 `[P, 2]` x, y.
+    """
+    outlines = sorted(trace_outlines(bitmap), key=polygon_area, reverse=True)
+    firsts = [outline[np.lexsort(outline.T)[0]] for outline in outlines]  # the topmost corner, of those the leftmost
+    # The pixel right below that corner is within the outline: of the mask in a part, of the background in a hole.
+    solid = [bool(bitmap[int(y), int(x)]) for x, y in firsts]
+    parts = [[outline] for outline, is_part in zip(outlines, solid, strict=True) if is_part]
+    for outline, first, is_part in zip(outlines, firsts, solid, strict=True):
+        if not is_part:
+            around = [part for part in parts if _covers(part[0], first + 0.5)]
+            around[-1].append(outline)  # the smallest: a part may lie in the hole of another
+    return [join_outlines(part) for part in parts]
+
+
+def _covers(outline: np.ndarray, point: np.ndarray) -> bool:
+    """Whether a point lies within an outline, by the even-odd rule; not for points on its edges."""
+    (x1, y1), (x2, y2) = outline.T, np.roll(outline, -1, axis=0).T
+    crosses = (y1 <= point[1]) != (y2 <= point[1])  # edges are upright or level, and level ones cross nothing
+    return bool((crosses & (np.minimum(x1, x2) > point[0])).sum() % 2)
 
 
 def _nearest(points: np.ndarray, to: np.ndarray) -> int:

@@ -55,3 +55,13 @@ def unflatten(values: Mapping[str, Any]) -> dict[str, Any]:
         else:
             tree[key] = value
     return tree
+
+
+def named_values(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Plain values in nested mappings by dotted name: `{"solver": {"steps": 9}}` as `{"solver.steps": 9}`."""
+    if not isinstance(value, Mapping):
+        return {prefix: value} if prefix else {}
+    named: dict[str, Any] = {}
+    for key, inner in value.items():
+        named |= named_values(inner, f"{prefix}.{key}" if prefix else str(key))
+    return named

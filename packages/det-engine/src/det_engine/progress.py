@@ -35,6 +35,9 @@ class Display(Protocol):
     def note(self, text: str) -> None:
         """Something worth a line of its own happened."""
 
+    def evaluated(self, seconds: float) -> None:
+        """An evaluation took so long."""
+
     def busy(self, text: str) -> None:
         """How far a stage is that is no step, such as an evaluation; an empty text: it has ended."""
 
@@ -42,7 +45,9 @@ class Display(Protocol):
         """Training ended."""
 
 
-def make_display(name: DisplayName, total: int, start: int = 0, stream: TextIO | None = None) -> Display:
+def make_display(
+    name: DisplayName, total: int, start: int = 0, stream: TextIO | None = None, interval: int | None = None
+) -> Display:
     """Make the display called `name` for steps `start` to `total`.
 
     Args:
@@ -50,6 +55,8 @@ def make_display(name: DisplayName, total: int, start: int = 0, stream: TextIO |
         total: last step.
         start: steps finished before.
         stream: where it writes; None: the standard output.
+        interval: steps between two evaluations, whose time is part of the time left; 0: there is one at the end, None:
+            there are none.
     """
     if name == "auto" and stream is None and in_notebook():
         name = "line"
@@ -57,7 +64,7 @@ def make_display(name: DisplayName, total: int, start: int = 0, stream: TextIO |
     if name == "auto":
         name = "live" if Console(file=stream).is_terminal else "plain"
     kinds = {"live": LiveDisplay, "line": LineDisplay, "plain": PlainDisplay, "none": NoDisplay}
-    return kinds[name](total, start, stream)
+    return kinds[name](total, start, stream, interval)
 
 
 def in_notebook() -> bool:
@@ -68,18 +75,40 @@ def in_notebook() -> bool:
 
 
 class Remaining:
-    """Estimates the time left from the steps of this process, breaks included."""
+    """Estimates the time left from the steps and evaluations of this process, other breaks included.
 
-    def __init__(self, total: int, start: int) -> None:
-        self._total, self._start = total, start
+    Args:
+        total: last step.
+        start: steps finished before.
+        interval: steps between two evaluations; 0: there is one at the end, None: there are none.
+    """
+
+    def __init__(self, total: int, start: int, interval: int | None = None) -> None:
+        self._total, self._start, self._interval = total, start, interval
         self._began = time.monotonic()
+        self._evaluations: list[float] = []
+
+    def evaluated(self, seconds: float) -> None:
+        """An evaluation took so long."""
+        self._evaluations.append(seconds)
 
     def at(self, step: int) -> str:
-        """Time left as `h:mm:ss`, `?` before the first step."""
-        done = step - self._start
+        """Time left as `h:mm:ss`, `?` before the first step; evaluations are named as long as none has been timed."""
+        done, left = step - self._start, self._left(step)
         if done <= 0:
             return "?"
-        return clock((time.monotonic() - self._began) / done * (self._total - step))
+        inside = sum(self._evaluations)
+        seconds = (time.monotonic() - self._began - inside) / done * (self._total - step)
+        if self._evaluations:
+            return clock(seconds + inside / len(self._evaluations) * left)
+        return clock(seconds) + (f" + {left} evaluation{'s' * (left > 1)}" if left else "")
+
+    def _left(self, step: int) -> int:
+        """Evaluations after a step, of which the last comes at the end."""
+        if self._interval is None:
+            return 0
+        following = range(self._interval, self._total, self._interval) if self._interval else ()
+        return 1 + sum(due > step for due in following)
 
 
 def clock(seconds: float) -> str:
@@ -109,8 +138,9 @@ class NoDisplay:
 
     rewrites = False
 
-    def __init__(self, total: int = 0, start: int = 0, stream: TextIO | None = None) -> None:
-        pass
+    def __init__(self, total: int, start: int, stream: TextIO, interval: int | None = None) -> None:
+        self._total, self._stream = total, stream
+        self._remaining = Remaining(total, start, interval)
 
     def step(self, step: int) -> None:
         """Nothing."""
@@ -121,6 +151,10 @@ class NoDisplay:
     def note(self, text: str) -> None:
         """Nothing."""
 
+    def evaluated(self, seconds: float) -> None:
+        """Count the time of an evaluation."""
+        self._remaining.evaluated(seconds)
+
     def busy(self, text: str) -> None:
         """Nothing."""
 
@@ -130,10 +164,6 @@ class NoDisplay:
 
 class PlainDisplay(NoDisplay):
     """A line per log interval, for files and pipes."""
-
-    def __init__(self, total: int, start: int, stream: TextIO) -> None:
-        self._total, self._stream = total, stream
-        self._remaining = Remaining(total, start)
 
     def losses(self, step: int, values: Mapping[str, float]) -> None:
         """Print step, losses, speed and time left."""
@@ -154,9 +184,8 @@ class LineDisplay(NoDisplay):
 
     rewrites = True
 
-    def __init__(self, total: int, start: int, stream: TextIO) -> None:
-        self._total, self._stream = total, stream
-        self._remaining = Remaining(total, start)
+    def __init__(self, total: int, start: int, stream: TextIO, interval: int | None = None) -> None:
+        super().__init__(total, start, stream, interval)
         self._losses = self._shown = ""
         self._written = -math.inf
 
@@ -200,9 +229,9 @@ class LiveDisplay(NoDisplay):
 
     rewrites = True
 
-    def __init__(self, total: int, start: int, stream: TextIO) -> None:
+    def __init__(self, total: int, start: int, stream: TextIO, interval: int | None = None) -> None:
+        super().__init__(total, start, stream, interval)
         self._console = Console(file=stream)
-        self._remaining = Remaining(total, start)
         self._bar = Progress(
             TextColumn("training"),
             BarColumn(bar_width=None),

@@ -1,25 +1,28 @@
-"""Where the numbers of a training go: `metrics.jsonl`, TensorBoard and the display, from one place."""
+"""Where the numbers of a training go: `metrics.jsonl`, trackers and the display, from one place."""
 
 import contextlib
 import errno
-import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
+import numpy as np
 import torch
 
 from det_engine import distributed
 from det_engine.device import peak_memory_mib
-from det_engine.errors import EngineError
+from det_engine.errors import Interrupted
 from det_engine.metrics import MetricsLog
 from det_engine.progress import make_display
 from det_engine.run import RunDirectory
 from det_engine.stages import shown_by
 from det_engine.state import TrainingState
 from det_engine.tables import table
+from det_engine.tracking import Status, Trackers
+
+Draw = Callable[[], Mapping[str, np.ndarray]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,40 +81,45 @@ class Reporter:
     Args:
         run: the run's directory.
         state: the training, at the step where it starts or goes on.
+        pictures: draws what the last evaluation found, uint8 `[H, W, 3]` by name.
+        evaluates: whether there are evaluations.
     """
 
-    def __init__(self, run: RunDirectory, state: TrainingState) -> None:
-        self._state, self._run = state, run
+    def __init__(
+        self, run: RunDirectory, state: TrainingState, pictures: Draw | None = None, *, evaluates: bool = False
+    ) -> None:
+        self._state, self._run, self._pictures = state, run, pictures
         self._times: list[StepTime] = []
         self._is_main = distributed.is_main()
         if self._is_main:
             self._log = MetricsLog(run.metrics, state.step, state.evaluated_step)
-            self._writer = run.summary_writer(state.step)
-        self._display = make_display(state.settings.display if self._is_main else "none", state.last_step, state.step)
+        self._display = make_display(
+            state.settings.display if self._is_main else "none",
+            state.last_step,
+            state.step,
+            interval=state.settings.evaluation_interval if evaluates else None,
+        )
         self._stages = shown_by(self._display)
+        if self._is_main:
+            self._trackers = Trackers(run, state.step, state.config, state.settings.trackers, self.note)
         if self._is_main and self._log.damaged:
             self.note(f"{self._log.damaged} damaged lines of {run.metrics.name} are set aside in metrics.damaged.jsonl")
 
     def __enter__(self) -> "Reporter":
         self._stages.__enter__()
-        self._hook = threading.excepthook
-        if self._is_main:
-            threading.excepthook = self._thread_failed
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stages.__exit__(None, None, None)
-        with _shown():
-            self._display.close()
-        if self._is_main:
-            self._log.close()
-            try:
-                with contextlib.nullcontext() if error is None else contextlib.suppress(EngineError), self._on_disk():
-                    self._writer.close()
-            finally:
-                threading.excepthook = self._hook
+        try:
+            if self._is_main:
+                self._log.close()
+                self._trackers.finish(_status(error), _results(self._state))
+        finally:
+            with _shown():
+                self._display.close()
 
     def rewind(self) -> None:
         """Forget the lines after the state's step, from which the training goes on."""
@@ -163,25 +171,30 @@ class Reporter:
         if not self._is_main:
             return
         self._write("evaluation", {**metrics, "seconds": seconds})
+        if self._pictures is not None:
+            drawn = {f"predictions/{name}": picture for name, picture in self._pictures().items()}
+            self._trackers.pictures(self._state.step, drawn)
+        self._display.evaluated(seconds)
         self.note(f"step {self._state.step}: evaluated in {seconds:.1f} s\n{table(metrics)}")
 
     def _write(self, kind: str, values: Mapping[str, float]) -> None:
         self._log.write(kind, self._state.step, values)
-        with self._on_disk():
-            for name, value in values.items():
-                self._writer.add_scalar(f"{kind}/{name}", value, self._state.step)
+        self._trackers.scalars(self._state.step, {f"{kind}/{name}": value for name, value in values.items()})
 
-    def _thread_failed(self, failure: threading.ExceptHookArgs) -> None:
-        # TensorBoard writes in a thread, whose error comes with the next call too, and is told then.
-        if not (isinstance(failure.exc_value, OSError) and type(failure.thread).__module__.startswith("tensorboard.")):
-            self._hook(failure)
 
-    @contextlib.contextmanager
-    def _on_disk(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise EngineError(f"Cannot write {self._run.tensorboard}: {error.strerror or error}.") from error
+def _status(error: BaseException | None) -> Status:
+    """How a training ended."""
+    if error is None:
+        return "finished"
+    return "stopped" if isinstance(error, Interrupted | KeyboardInterrupt) else "failed"
+
+
+def _results(state: TrainingState) -> dict[str, float]:
+    """The last evaluation and the best."""
+    results = {name: value for name, value in (state.history[-1] if state.history else {}).items() if name != "step"}
+    if state.best is not None:
+        results |= {f"best/{state.best['metric']}": state.best["value"], "best/step": state.best["step"]}
+    return results
 
 
 @contextlib.contextmanager

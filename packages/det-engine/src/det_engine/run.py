@@ -33,6 +33,7 @@ class RunDirectory:
     | `results.json`, `predictions.json`, `pictures/` | final metrics, detections, drawings |
     | `curves.png` | losses and evaluations over the steps |
     | `report.html` | a page about the results, where there is one |
+    | `trackers.json` | what services that follow the run call it |
     | `in-use.json` | which process writes, while it does |
     """
 
@@ -52,6 +53,7 @@ class RunDirectory:
         self.failures = self.path / "failures"
         self.curves = self.path / "curves.png"
         self.report = self.path / "report.html"
+        self.trackers = self.path / "trackers.json"
         self._lock: FolderLock | None = None
 
     def __str__(self) -> str:
@@ -185,6 +187,21 @@ class RunDirectory:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
             raise EngineError(f"Cannot write {path}: {error.strerror or error}.") from error
+
+    def read_trackers(self) -> dict[str, str]:
+        """What services that follow the run call it, by their names; empty for those that are new to it."""
+        try:
+            return {str(name): str(known) for name, known in json.loads(self.trackers.read_text()).items()}
+        except (OSError, ValueError, AttributeError):
+            return {}
+
+    def remember_tracker(self, name: str, known: str) -> None:
+        """Write down what a service calls the run.
+
+        Raises:
+            EngineError: the file cannot be written.
+        """
+        self.write_json(self.trackers, {**self.read_trackers(), name: known})
 
     def summary_writer(self, start_step: int = 0) -> "SummaryWriter":
         """TensorBoard writer; events of steps after `start_step`, left by an interrupted run, are hidden.

@@ -8,6 +8,7 @@ from det_engine.errors import EngineError
 PrecisionName = Literal["fp32", "tf32", "bf16", "fp16", "O0", "O1", "O2"]
 PRECISIONS: tuple[PrecisionName, ...] = ("fp32", "tf32", "bf16", "fp16", "O0", "O1", "O2")
 DisplayName = Literal["auto", "live", "line", "plain", "none"]
+TrackerName = Literal["wandb", "mlflow", "clearml"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,6 +37,7 @@ class TrainSettings:
         hang_seconds: time without a sign of life of any process, or of the only one's data workers, after which a
             training is ended.
         seed: of every random number in the training, not negative.
+        trackers: services that follow the run beside TensorBoard: wandb, mlflow, clearml; --tracker for short.
         display: live, line, plain, none, or auto: live on a terminal, a line in a notebook, plain elsewhere.
 
     Raises:
@@ -59,6 +61,7 @@ class TrainSettings:
     capture: bool = False
     hang_seconds: float = 900.0
     seed: int = 0
+    trackers: tuple[TrackerName, ...] = field(default=(), metadata={"aliases": ("--tracker",)})
     display: DisplayName = "auto"
 
     def __post_init__(self) -> None:

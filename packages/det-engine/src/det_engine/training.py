@@ -17,12 +17,13 @@ from det_engine.losses import BrokenStepError
 from det_engine.model import Batch
 from det_engine.plain import unflatten
 from det_engine.random_state import seed_all
-from det_engine.reporting import Reporter
+from det_engine.reporting import Draw, Reporter
 from det_engine.run import RunDirectory
 from det_engine.settings import TrainResult, TrainSettings
 from det_engine.signals import StopRequested, StopSignals
 from det_engine.solver import SolverConfig
 from det_engine.state import TrainingState
+from det_engine.tracking import check_installed
 from det_engine.watchdog import watched
 
 
@@ -37,6 +38,7 @@ def train(
     settings: TrainSettings | None = None,
     evaluate: Evaluate | None = None,
     validation: Callable[[], Iterator[Batch]] | None = None,
+    pictures: Draw | None = None,
     resume: Path | None = None,
     data_fingerprint: str = "",
     surroundings: Mapping[str, str] | None = None,
@@ -64,6 +66,8 @@ def train(
             returns metrics, flat or nested (`{"bbox": {"AP": 0.38}}`), of which rank 0's count. It cannot move the
             training's random numbers. Half-precision weights (O2) need `Precision.autocast` there too.
         validation: iterates over this process's share of held-out batches, for `settings.validation_batches`.
+        pictures: called by the main process after each evaluation, for trackers: what it found, drawn, uint8
+            `[H, W, 3]` RGB by name.
         resume: checkpoint file or run directory to go on from.
         data_fingerprint: names the training data; a checkpoint of other data is refused.
         surroundings: texts by name, such as fingerprints of pictures, a change of which is said when the training goes
@@ -91,7 +95,7 @@ def train(
         StopSignals() as signals,
         watched(settings.hang_seconds, device) as watchdog,
         checkpoint.Writer() as writer,
-        Reporter(run, state) as reporter,
+        Reporter(run, state, pictures, evaluates=evaluate is not None) as reporter,
     ):
         for note in (*notes, *_of_batch_norm(model, batch_size, settings.accumulate)):
             reporter.note(note)
@@ -184,3 +188,4 @@ def _check_arguments(model: Any, solver: Any, batch_size: Any, run: Any, setting
     for name, (value, kind, expected) in kinds.items():
         if not isinstance(value, kind):
             raise EngineError(f"{name} must be {expected}, got {type(value).__name__}.")
+    check_installed(settings.trackers)

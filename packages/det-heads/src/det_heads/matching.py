@@ -23,11 +23,15 @@ class GroundTruth(NamedTuple):
         boxes: [B, M, 4] float32.
         labels: [B, M] int64.
         usable: [B, M] bool; crowd regions and empty slots are not.
+        ignored: [B, M] bool, crowd and ignored regions, in which there is no background; None: they count as such.
+        ignore_iof: Share of a candidate in such a region from which on it is no background.
     """
 
     boxes: Tensor
     labels: Tensor
     usable: Tensor
+    ignored: Tensor | None = None
+    ignore_iof: float = 1.0
 
 
 class Matches(NamedTuple):
@@ -66,13 +70,14 @@ class Samples(NamedTuple):
     max_positives: int
 
 
-def ground_truth(batch: Mapping[str, Tensor], offset: float = 0.0) -> GroundTruth:
+def ground_truth(batch: Mapping[str, Tensor], offset: float = 0.0, ignore_iof: float | None = None) -> GroundTruth:
     """Take from a batch the objects that two-stage detectors learn from.
 
     Args:
         batch: ``boxes``, ``labels``, ``valid``, ``crowd``, and ``scales`` where ``offset`` is 1.
         offset: 1 turns x2, y2 into the last pixel of the object. That is one pixel of the original image, and so one
             ``scale`` in the resized one (maskrcnn-benchmark converts before it resizes).
+        ignore_iof: See :attr:`GroundTruth.ignore_iof`; None: crowd regions are background.
 
     Returns:
         The truth, with crowd regions unusable.
@@ -81,7 +86,10 @@ def ground_truth(batch: Mapping[str, Tensor], offset: float = 0.0) -> GroundTrut
     if offset:
         last = boxes[..., 2:] - offset * batch["scales"].flip(-1)[:, None]
         boxes = torch.cat([boxes[..., :2], torch.maximum(last, boxes[..., :2])], dim=-1)
-    return GroundTruth(boxes, batch["labels"], batch["valid"] & ~batch["crowd"])
+    truth = GroundTruth(boxes, batch["labels"], batch["valid"] & ~batch["crowd"])
+    if ignore_iof is None:
+        return truth
+    return truth._replace(ignored=batch["valid"] & batch["crowd"], ignore_iof=ignore_iof)
 
 
 def match(
@@ -110,7 +118,7 @@ def match(
         offset: Width convention.
 
     Returns:
-        The matches; candidates that are not valid have label -1.
+        The matches; candidates that are not valid, and background in ignored regions, have label -1.
     """
     index, label = det_ops.match(
         boxes,
@@ -123,7 +131,22 @@ def match(
         reassign_low_quality=reassign_low_quality,
         offset=offset,
     )
+    if truth.ignored is not None:
+        inside = _share_inside(boxes, truth.boxes, truth.ignored, offset) >= truth.ignore_iof
+        label = torch.where(inside & (label == 0), -1, label)
     return Matches(index, label if valid is None else torch.where(valid, label, -1))
+
+
+def _share_inside(boxes: Tensor, regions: Tensor, chosen: Tensor, offset: float) -> Tensor:
+    """The largest share [B, N] of each box, [N, 4] or [B, N, 4], in one of the chosen of the regions [B, M, 4]."""
+    area = (boxes[..., 2:] - boxes[..., :2] + offset).clamp(min=1e-6).prod(-1)
+    most = area.new_zeros(len(regions), boxes.shape[-2])
+    for slot in range(regions.shape[1]):  # one by one: all pairs of anchors and slots would fill the memory
+        region = regions[:, slot, None]
+        sides = torch.minimum(boxes[..., 2:], region[..., 2:]) - torch.maximum(boxes[..., :2], region[..., :2])
+        share = (sides + offset).clamp(min=0).prod(-1) / area
+        most = torch.where(chosen[:, slot, None], torch.maximum(most, share), most)
+    return most
 
 
 def subsample(

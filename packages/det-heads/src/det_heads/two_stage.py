@@ -38,6 +38,8 @@ class TwoStageDetector(nn.Module):
             ``box_head`` or in a cascade ``box_heads``, then any number of branches (:class:`~det_heads.Branch`), such
             as ``mask_head``.
         pixels: Makes the backbone's input.
+        ignore_iof: In training, share of an anchor or proposal in a crowd or ignored region from which on it is no
+            background; None: such regions are background.
     """
 
     def __init__(
@@ -47,8 +49,10 @@ class TwoStageDetector(nn.Module):
         proposals: RegionProposals,
         heads: Mapping[str, nn.Module],
         pixels: Normalize,
+        ignore_iof: float | None = None,
     ) -> None:
         super().__init__()
+        self.ignore_iof = ignore_iof
         self.pixels = pixels
         self.backbone = backbone
         self.anchors = anchors
@@ -108,7 +112,7 @@ class TwoStageDetector(nn.Module):
 
     def _losses(self, batch: Mapping[str, Tensor], features: Sequence[Tensor], part: BatchPart) -> dict[str, Tensor]:
         sizes, anchors = batch["image_sizes"], self._anchors(features, batch)
-        truth = ground_truth(batch, self.rpn.coder.offset)
+        truth = ground_truth(batch, self.rpn.coder.offset, self.ignore_iof)
         losses = self.rpn.losses(features, anchors, truth, sizes, part)
         proposals = self.rpn.propose(features, anchors, sizes)
         return losses | self.boxes.losses(batch, features, proposals, truth, self.branches, part)

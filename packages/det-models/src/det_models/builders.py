@@ -80,6 +80,7 @@ def two_stage(pyramid: nn.Module, config: DetectorConfig) -> TwoStageDetector:
         proposals=RegionProposals(channels, config.rpn, config.offset),
         heads=region_heads(channels, strides, config),
         pixels=Normalize(config.pixels),
+        ignore_iof=config.ignore_iof,
     )
     Conv2d.convert(network)
     return network

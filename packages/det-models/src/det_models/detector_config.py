@@ -33,6 +33,8 @@ class DetectorConfig:
             ``x2 - x1 + 1`` in areas, IoU, NMS, coding, clipping and level assignment (mrb). The batch and
             :func:`det_heads.to_image` always use the first; the detector converts at its borders.
         init: Whose random initialisation the heads get.
+        ignore_iof: Share of an anchor or proposal in a crowd or ignored region from which on it is neither object nor
+            background, for training on annotations of which some are unsure; None: it is background (all systems).
     """
 
     num_classes: int
@@ -43,12 +45,15 @@ class DetectorConfig:
     cascade: CascadeConfig | None = None
     offset: float = 0.0
     init: Literal["detectron2", "torchvision", "maskrcnn_benchmark", "mmdetection"] = "detectron2"
+    ignore_iof: float | None = None
 
     def __post_init__(self) -> None:
         if self.num_classes < 1:
             raise ValueError(f"num_classes must be positive, got {self.num_classes}")
         if self.offset not in (0.0, 1.0):
             raise ValueError(f"offset must be 0 (modern widths) or 1 (inclusive pixels), got {self.offset}")
+        if self.ignore_iof is not None and not 0 < self.ignore_iof <= 1:
+            raise ValueError(f"ignore_iof must be more than 0 and at most 1, or None, got {self.ignore_iof}")
         systems = ("detectron2", "torchvision", "maskrcnn_benchmark", "mmdetection")
         if self.init not in systems:
             raise ValueError(f"init must be one of {', '.join(systems)}, got {self.init!r}")

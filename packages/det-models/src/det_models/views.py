@@ -1,8 +1,9 @@
 """Test-time augmentation: a picture looked at in several sizes, and mirrored."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast, get_args
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from det_models.changes import with_size
 from det_models.detections import Detections
 from det_models.detector_config import DetectorConfig
 from det_models.errors import OptionError, whole_number
+from det_models.fusion import Boxes, fused
 from det_models.images import Loaded, load, sample_of
 from det_models.inference import plain_tensors
 from det_models.merging import best, together
@@ -28,6 +30,9 @@ __all__ = ["View", "Views", "in_views"]
 
 _SIZES = tuple(number / 8 for number in range(4, 13))
 """detectron2's 400, 500, ..., 1200 for detectors of images of 800 pixels."""
+
+
+Merge = Literal["nms", "weighted"]
 
 
 class View(NamedTuple):
@@ -53,16 +58,21 @@ class Views:
         sizes: Lengths of the shorter side, in pixels; by default from half of the detector's to one and a half.
         longest: Limit of the longer side; by default 10 / 3 of the largest size.
         flip: Look at each mirrored too.
+        merge: How boxes of an object in several views become one: `nms` keeps the best, `weighted` takes a mean of
+            two-stage detectors' (:func:`det_models.fusion.fused`), with the detector's threshold.
 
     Raises:
-        OptionError: A length is not positive.
+        OptionError: A length is not positive, or there is no such way to merge.
     """
 
     sizes: tuple[int, ...] = ()
     longest: int | None = None
     flip: bool = True
+    merge: Merge = "nms"
 
     def __post_init__(self) -> None:
+        if self.merge not in get_args(Merge):
+            raise OptionError(f"merge must be one of {', '.join(get_args(Merge))}, got {self.merge!r}.")
         for size in self.sizes:
             whole_number("sizes", size)
         if self.longest is not None:
@@ -100,8 +110,10 @@ def in_views(detector: "Predictor", images: Iterable[Any], views: Views, min_sco
     if isinstance(network, TwoStageDetector):
         if not all(isinstance(branch, MaskHead | CascadeMaskHeads) for branch in network.branches):
             raise OptionError("Test-time augmentation is for boxes and masks; this detector finds more. Leave out tta.")
-        look = _two_stage
+        look = partial(_two_stage, merge=_fused if views.merge == "weighted" else _merged)
     else:
+        if views.merge != "nms":
+            raise OptionError("Masks of this detector belong to a view, so boxes of several cannot be fused. Use nms.")
         for view in several:
             with_size(detector.config, view.resize.shortest[-1])  # refuses one that is too small
         look = _each
@@ -138,12 +150,14 @@ def _unflipped(found: Detections) -> Detections:
     return replace(found, boxes=boxes, rle=None if found.rle is None else [mirrored(rle) for rle in found.rle])
 
 
-def _two_stage(detector: "Predictor", picture: Loaded, views: Sequence[View]) -> Detections:
-    """Boxes of all views, suppressed together, and the mean of their masks."""
+def _two_stage(
+    detector: "Predictor", picture: Loaded, views: Sequence[View], merge: Callable[..., dict[str, Tensor]]
+) -> Detections:
+    """Boxes of all views, merged, and the mean of their masks."""
     network = cast(TwoStageDetector, detector.network)
     with torch.inference_mode(), plain_tensors(), detector.autocast():
         looks = [_Look(detector, network, picture, view) for view in views]
-        found = _merged([look.boxes() for look in looks], picture.size, detector, network)
+        found = merge([look.boxes() for look in looks], picture.size, detector, network)
         for branch in network.branches:
             found["masks"] = torch.stack([look.masks(branch, found) for look in looks]).mean(0)
         (reported,) = network.to_image(found, torch.ones(1, 2), [picture.size])
@@ -206,3 +220,27 @@ def _merged(
         "labels": torch.where(valid, every["labels"].gather(1, index), 0),
         "valid": valid,
     }
+
+
+def _fused(
+    parts: Sequence[Mapping[str, Tensor]], size: tuple[int, int], detector: "Predictor", network: TwoStageDetector
+) -> dict[str, Tensor]:
+    """Means of the boxes of all views, `[1, K, ...]`."""
+    config, coder = cast(DetectorConfig, detector.config.detector).box, network.boxes.coder
+    limits = torch.tensor([size], device=detector.device)
+    looks = []
+    for part in parts:
+        valid = part["valid"][0]
+        clipped = coder.clip(part["boxes"], limits)[0][valid]
+        looks.append(
+            Boxes(*(value.cpu().numpy() for value in (clipped, part["scores"][0][valid], part["labels"][0][valid])))
+        )
+    means = fused(looks, config.nms_threshold)
+    count, most = min(len(means.scores), config.max_detections), config.max_detections
+
+    def padded(values: np.ndarray, like: Tensor) -> Tensor:
+        given = torch.from_numpy(values[:count]).to(like)
+        return torch.cat([given, given.new_zeros(most - count, *given.shape[1:])])[None]
+
+    found = {name: padded(getattr(means, name), parts[0][name]) for name in ("boxes", "scores", "labels")}
+    return {**found, "valid": torch.arange(most, device=detector.device)[None] < count}
