@@ -52,7 +52,7 @@ def main(args: list[str] | None = None) -> None:
     options = parser.parse_args(args)
     torch.set_num_threads(options.threads)
     recipe = RECIPES["tiny"]()
-    solver = replace(recipe.solver, steps=options.steps, milestones=(), warmup_steps=options.steps // 10)
+    solver = replace(recipe.solver, steps=options.steps, milestones=())
     recipe = replace(recipe, solver=solver, data=replace(recipe.data, workers=0)).resolved()
     splits = open_splits(None, recipe)
     part = max(options.steps // PARTS, 1)
