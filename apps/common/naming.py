@@ -19,7 +19,7 @@ _LOADING = {
 _DETECTING = {"exif=False": "--exif False", "max_detections": "--max-detections"}
 _OPTIONS = {"train": _LOADING, "benchmark": _LOADING, "eval": _DETECTING, "predict": _DETECTING}
 # Of a training, whose evaluations count what its detector finds.
-_MAX_DETECTIONS = {"yolact": "--detector.max-detections"}
+_MAX_DETECTIONS = dict.fromkeys(("retinanet", "yolact"), "--detector.max-detections")
 
 
 @contextmanager

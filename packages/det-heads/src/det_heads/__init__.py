@@ -1,4 +1,4 @@
-"""Parts of static-shape detectors: Faster, Mask and Cascade R-CNN in two stages, YOLACT in one."""
+"""Parts of static-shape detectors: Faster, Mask and Cascade R-CNN in two stages, RetinaNet, FCOS and YOLACT in one."""
 
 from det_heads.__about__ import __version__
 from det_heads.anchors import Anchors, cell_anchors, inside_image
@@ -17,7 +17,7 @@ from det_heads.classification import (
     focal_loss,
     seesaw_loss,
 )
-from det_heads.coding import BoxCoder
+from det_heads.coding import BoxCoder, DistanceCoder
 from det_heads.config import (
     AnchorConfig,
     BoxCodingConfig,
@@ -32,6 +32,16 @@ from det_heads.keypoint_head import KeypointHead, KeypointHeadConfig
 from det_heads.losses import box_losses, mask_loss, regression_loss, rpn_losses
 from det_heads.mask_head import MaskHead, MaskHeadConfig, mask_targets
 from det_heads.matching import GroundTruth, Matches, Samples, ground_truth, label_all, match, subsample
+from det_heads.one_stage import (
+    DenseHead,
+    DenseOutputs,
+    IoUAssignment,
+    LocationAssignment,
+    LocationConfig,
+    OneStageConfig,
+    OneStageDetector,
+    select_dense,
+)
 from det_heads.parts import WHOLE, BatchPart
 from det_heads.pixels import Normalize
 from det_heads.pooling import RoIPool
@@ -67,15 +77,23 @@ __all__ = [
     "CascadeMaskHeads",
     "ClassCounts",
     "ClassificationConfig",
+    "DenseHead",
+    "DenseOutputs",
+    "DistanceCoder",
     "GroundTruth",
     "ImageDetections",
+    "IoUAssignment",
     "KeypointHead",
     "KeypointHeadConfig",
+    "LocationAssignment",
+    "LocationConfig",
     "MaskHead",
     "MaskHeadConfig",
     "MaskIoUConfig",
     "Matches",
     "Normalize",
+    "OneStageConfig",
+    "OneStageDetector",
     "Original",
     "PixelConfig",
     "PoolConfig",
@@ -110,6 +128,7 @@ __all__ = [
     "regression_loss",
     "rpn_losses",
     "seesaw_loss",
+    "select_dense",
     "select_detections",
     "select_proposals",
     "soft_nms",

@@ -12,7 +12,7 @@ from det_models.checkpoints._exchange import (
 from det_models.checkpoints._gaps import torchvision_labels
 from det_models.checkpoints._loading import ArchitectureError, ClassCountError, Report, load, load_reference
 from det_models.checkpoints._reading import Checkpoint, read
-from det_models.checkpoints._systems import SYSTEMS, add_names
+from det_models.checkpoints._systems import SYSTEMS, add_names, library
 from det_models.checkpoints._targets import TARGETS, as_run_by, differences, settings
 from det_models.checkpoints._writing import (
     leftover,
@@ -38,6 +38,7 @@ __all__ = [
     "differences",
     "from_reference",
     "leftover",
+    "library",
     "load",
     "load_reference",
     "read",
