@@ -84,6 +84,7 @@ def small(recipe: Recipe) -> Recipe:
         data = replace(recipe.data, batch=2, size=size, expand=False, crop=False, max_instances=8, workers=0)
         detector = replace(recipe.detector, num_classes=3, nms_top_k=30, max_detections=20)
         return replace(recipe, data=data, detector=detector).resolved()
+    assert isinstance(recipe, OneStageRecipe | TwoStageRecipe)
     data = replace(
         recipe.data, batch=2, train_sizes=(96,), test_size=96, max_size=128, buckets=(), max_instances=8,
         max_polygons=8, max_edges=64, workers=0,
@@ -91,7 +92,6 @@ def small(recipe: Recipe) -> Recipe:
     if isinstance(recipe, OneStageRecipe):
         detector = replace(recipe.detector, num_classes=3, candidates=60, max_detections=10)
         return replace(recipe, data=data, detector=detector).resolved()
-    assert isinstance(recipe, TwoStageRecipe)
     counts = {"samples": 64, "pre_nms_train": 90, "pre_nms_test": 80, "post_nms_train": 40, "post_nms_test": 30}
     detector = replace(
         recipe.detector,

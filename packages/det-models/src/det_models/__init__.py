@@ -32,7 +32,9 @@ from det_models.named import (
     yolact_resnet50,
     yolact_resnet101,
 )
-from det_models.one_stage import (
+from det_models.predictor import Predictor
+from det_models.published import PublishedDetector, find_published, published_detectors
+from det_models.retinanet import (
     detectron2_fcos_config,
     detectron2_retinanet_config,
     fcos_r50_fpn,
@@ -42,8 +44,6 @@ from det_models.one_stage import (
     torchvision_retinanet_config,
     torchvision_retinanet_v2_config,
 )
-from det_models.predictor import Predictor
-from det_models.published import PublishedDetector, find_published, published_detectors
 from det_models.tiling import Tiling
 from det_models.views import Views
 from det_models.weights import Weights, open_weights

@@ -26,7 +26,7 @@ from det_models.conventions import (
     torchvision_config,
 )
 from det_models.detector_config import DetectorConfig
-from det_models.one_stage import (
+from det_models.retinanet import (
     detectron2_fcos_config,
     detectron2_retinanet_config,
     mmdetection_retinanet_config,

@@ -12,7 +12,7 @@ from det_models.checkpoints._settings import (
     torchvision_pixels,
     yaml,
 )
-from det_models.one_stage import (
+from det_models.retinanet import (
     detectron2_fcos_config,
     detectron2_retinanet_config,
     mmdetection_retinanet_config,
