@@ -11,7 +11,7 @@ from PIL import Image
 from torch import nn
 
 from det_coco import Resize, default_buckets
-from det_heads import PriorConfig, YolactConfig, yolact_plus_config
+from det_heads import OneStageDetector, PriorConfig, YolactConfig, yolact_plus_config
 from det_models import (
     BackboneConfig,
     Detector,
@@ -139,6 +139,8 @@ def random_network(model: ModelConfig) -> Detector:
                 nn.init.normal_(parameter, std=0.02)
             if name == "head.classes.bias":
                 nn.init.zeros_(parameter)
+            if name == "head.boxes.bias" and isinstance(network, OneStageDetector) and network.head.centerness:
+                nn.init.ones_(parameter)  # so that few boxes are empty
             if "bbox_pred.weight" in name or "predictor.weight" in name:
                 nn.init.normal_(parameter, std=0.05)
     return network.eval()
