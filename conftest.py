@@ -6,6 +6,7 @@ core, each with its share of the cores; `hatch run pytest` is one process with a
 
 import os
 import random
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -20,6 +21,13 @@ if processes := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):
     threads = max(1, (os.cpu_count() or 1) // processes)
     torch.set_num_threads(threads)
     os.environ["OMP_NUM_THREADS"] = str(threads)  # for the commands that tests start
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files of long tests, so that no process works on one alone in the end."""
+    marks = ("slow", "faults")
+    long = Counter(item.path for item in items if any(item.get_closest_marker(mark) for mark in marks))
+    items.sort(key=lambda item: -long[item.path])
 
 
 @pytest.fixture(autouse=True)

@@ -20,7 +20,7 @@ from det_coco._coco_api import COCO, COCOeval, coco_mask
 HEIGHT, WIDTH = 130, 160
 CORNER_HEIGHT, CORNER_WIDTH = 60, 80
 # Both sides of the lines that COCO draws at 32 x 32 and 96 x 96 pixels, and the lines themselves.
-AREAS = (0.0, 1.0, 1023.0, 1023.9999999, 1024.0, 1024.0000001, 1025.0, 9216.0, 9216.5, 20000.0)
+AREAS = (0.5, 1.0, 1023.0, 1023.9999999, 1024.0, 1024.0000001, 1025.0, 9216.0, 9216.5, 20000.0)
 Content = dict[str, Any]
 
 

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from apps.common.app import App
 from apps.common.config import Recipe
-from apps.common.detecting import DetectorOptions, loading_of
+from apps.common.detecting import loading_of
+from apps.common.detecting_options import DetectorOptions
 from apps.common.weights import describe
 from det_backbones import read_weights
 from det_engine import checkpoint

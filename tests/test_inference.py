@@ -73,3 +73,22 @@ def test_weights_are_folded_and_transformed_once() -> None:
     ]
     assert served
     assert all(winograd.prepacked(weight) is not None for weight in served)
+
+
+def test_weights_are_stored_as_autocast_wants_them() -> None:
+    model = trained("mask_rcnn").eval()
+    made = optimize_for_inference(model, torch.device("cpu"), torch.bfloat16)
+    products = [module for module in made.modules() if isinstance(module, nn.Conv2d | nn.Linear | nn.ConvTranspose2d)]
+    assert {module.weight.dtype for module in products} == {torch.bfloat16}
+    batch = {
+        "images": torch.randint(0, 256, (1, 3, 160, 160), dtype=torch.uint8),
+        "image_sizes": torch.full((1, 2), 160, dtype=torch.int32),
+    }
+    with torch.inference_mode():
+        expected = model.backbone(model.normalize(batch))
+        with torch.autocast("cpu", torch.bfloat16):
+            found = made.backbone(made.normalize(batch))
+            assert made(batch)["valid"].any()
+    for ours, theirs in zip(found, expected, strict=True):
+        assert ours.dtype == torch.bfloat16
+        assert (ours - theirs).square().mean() < 0.05**2 * theirs.square().mean()

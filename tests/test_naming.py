@@ -12,6 +12,7 @@ from apps.common.naming import options_named, with_options
 from det_coco import BatchShape, CocoIndex, DataError, load_split
 from det_coco.images import load_image
 from det_coco.selection import select_instances
+from det_models import OptionError
 from testing import ROOT
 from testing.command_line import APPS
 from testing.command_line import call as call_app
@@ -69,6 +70,29 @@ def test_lines_of_the_log_have_options(app, command, option, caplog):
 
         recipe = next(iter(APPS[app].recipes.values()))()
         assert option in option_names(recipe)
+
+
+@pytest.mark.parametrize("command", ["eval", "predict", "export"])
+def test_what_a_detector_is_told_has_options(command):
+    for parameter, option in [("size", "--size"), ("nms_iou", "--nms-iou"), ("batch_size", "--batch")]:
+        with pytest.raises(OptionError) as caught, options_named(APPS["yolact"], command):
+            raise OptionError(f"{parameter} must be another, got this size.")
+        assert str(caught.value) == f"{parameter} ({option}) must be another, got this size."
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--nms-iou", "2"], "nms_iou (--nms-iou) must be above 0 and at most 1, got 2."),
+        (["--size", "96", "64"], "size (--size) must have the shorter side first, got (96, 64)."),
+        (["--size", "0"], "size (--size) must be at least 1, got 0."),
+        (["--max-detections", "100000"], "max_detections (--max-detections) must be at most"),
+    ],
+)
+def test_messages_of_a_detector_name_options(arguments, expected, mask_rcnn_run, shapes, capsys):
+    weights = mask_rcnn_run / "checkpoints" / "best.pt"
+    assert call_app("mask_rcnn", "eval", "--weights", weights, "--data", shapes, *arguments) == 2
+    assert expected in capsys.readouterr().err
 
 
 def test_paths_are_left_alone():

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from apps.common.commands import COMMANDS
 from apps.common.completion import options_of
-from apps.common.main import COMMANDS
-from apps.common.train import TrainOptions
+from apps.common.learning_options import TrainOptions
 from det_coco import synthetic_dataset
 from det_engine.options import option_names
 from testing import ROOT

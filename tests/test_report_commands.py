@@ -83,6 +83,8 @@ def test_comparing_runs(runs, tmp_path, capsys):
     [
         (["report", "{runs}"], "holds no run: it has neither predictions.json nor metrics.jsonl."),
         (["report", "{runs}/a/predictions.json"], "does not say what data it belongs to. Name it by --data."),
+        (["report", "{runs}/none"], "none is not there. Give the folder of a run, or a results file."),
+        (["compare", "{runs}/a", "{runs}/none.json"], "none.json is not there. Give the folder of a run"),
         (["report", "{runs}/a", "--precision", "90"], "precision must be above 0 and up to 1, got 90"),
         (["report", "{runs}/a", "--pictures", "-1"], "Option --pictures must be at least 0, got -1"),
         (["report", "{runs}/a", "--json", "{runs}/a/config.json/x"], "x cannot be written: File exists"),

@@ -97,7 +97,7 @@ def test_an_interrupted_run_says_how_it_goes_on_and_a_changed_one_what_changed(s
 
 def test_two_runs_at_once_have_two_folders(shapes, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("apps.common.options.datetime", _Frozen)
+    monkeypatch.setattr("apps.common.output.datetime", _Frozen)
     for _ in range(2):
         assert call("faster_rcnn", "train", "--data", shapes, *small("faster_rcnn"), "--solver.steps", "1") == 0
     runs = sorted(path.name for path in Path("runs/faster_rcnn").iterdir())

@@ -42,7 +42,13 @@ ONE_STAGE = {f"retinanet/{name}": make for name, make in RETINANET.items()}
 YOLACTS = {f"yolact/{name}": make for name, make in YOLACT.items()}
 TIMMS = {
     f"mask_rcnn/tiny on timm/{name}": name
-    for name in ("convnextv2_atto", "resnet10t", "mobilenetv3_small_050", "swin_tiny_patch4_window7_224")
+    for name in (
+        "convnextv2_atto",
+        "resnet10t",
+        "mobilenetv3_small_050",
+        "swin_tiny_patch4_window7_224",
+        "vit_tiny_patch16_224",
+    )
 }
 COUNTS = {"object_counts": (9, 3, 1), "image_counts": (5, 2, 1)}
 TAILS = {

@@ -41,10 +41,38 @@ def test_a_run_from_weights_in_a_file_to_its_evaluation(shapes: Path, tmp_path: 
     assert call("faster_rcnn", "eval", "--weights", last, "--data", shapes) == 0
 
 
+def test_a_plain_transformer_is_trained_and_evaluated(shapes: Path, tmp_path: Path, capsys) -> None:
+    torch.manual_seed(3)
+    source = timm.create_model("vit_tiny_patch16_224").state_dict()
+    torch.save(source, tmp_path / "vit.pth")
+    options = (
+        "--backbone.name", "timm/vit_tiny_patch16_224", "--backbone.drop-path", 0.1, "--solver.steps", 2,
+        "--solver.optimizer", "adamw", "--solver.layer-decay", 0.8, "--solver.no-decay", "*pos_embed", "--pictures", 0,
+    )  # fmt: skip
+    assert train("mask_rcnn", shapes, tmp_path / "run", "--weights", tmp_path / "vit.pth", *options) == 0
+    assert "(timm, 148 tensors" in capsys.readouterr().out
+    last = tmp_path / "run" / "checkpoints" / "last.pt"
+    assert call("mask_rcnn", "eval", "--weights", last, "--data", shapes) == 0
+    assert call("mask_rcnn", "convert", tmp_path / "x.pth", "--weights", last, "--to", "detectron2") == 2
+    assert "a network of timm can be written as ours alone" in capsys.readouterr().err
+
+
+def test_stages_of_a_two_stage_detector_can_be_deformable(shapes: Path, tmp_path: Path, capsys) -> None:
+    options = ("--backbone.depth", 50, "--backbone.width", 16, "--backbone.deformable-blocks", 0, 1, 0, 2)
+    options += ("--solver.steps", 2, "--pictures", 0)
+    assert train("faster_rcnn", shapes, tmp_path / "run", *options) == 0
+    last = tmp_path / "run" / "checkpoints" / "last.pt"
+    names = [name for name in checkpoint.load(last)["model"] if name.endswith("offset_mask.weight")]
+    assert [name.split(".")[2] for name in names] == ["layer2", "layer4", "layer4"], names
+    assert call("faster_rcnn", "eval", "--weights", last, "--data", shapes) == 0
+    assert call("faster_rcnn", "convert", tmp_path / "x.pth", "--weights", last, "--to", "detectron2") == 2
+    assert "deformable convolutions can be written as ours alone" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("timm/vit_tiny_patch16_224", "gives features of strides 16, 16, 16"),
+        ("timm/vit_small_patch32_224", "gives features of strides 32, 32, 32"),
         ("timm/nothing", "has no network 'nothing'"),
         ("convnextv2_atto", "must be resnet or a network of timm, timm/NAME"),
     ],

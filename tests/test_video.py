@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from apps.common.video import VideoFile, VideoWriter
+from apps.common.video import VideoFile, write_video
 from det_coco import DataError, load_image
 from det_models.background import background
 from testing.command_line import call, read
@@ -22,7 +22,7 @@ def video(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("av", reason="PyAV is not installed")
     path = tmp_path_factory.mktemp("videos") / "moving.mp4"
     image = load_image(sorted((shapes / "train").iterdir())[0])[:75, :95]
-    with VideoWriter(path, Fraction(12)) as writer:
+    with write_video(path, Fraction(12)) as writer:
         for step in range(12):
             writer.write(np.roll(image, 2 * step, axis=1))
     return path
@@ -35,6 +35,28 @@ def test_frames_come_back(video, shapes):
     assert [frame.shape for frame in frames] == [(74, 94, 3)] * 12
     assert np.abs(frames[0].astype(int) - original[:74, :94]).mean() < 12
     assert np.abs(frames[5].astype(int) - np.roll(frames[0], 10, axis=1)).mean() < 12
+
+
+@pytest.mark.parametrize("room", [0, 2000])
+def test_of_a_video_that_finds_no_room_nothing_stays(room, video, tmp_path):
+    resource = pytest.importorskip("resource", reason="limits of files are Unix's")
+    noise = np.random.default_rng(0).integers(0, 256, (30, 64, 64, 3), dtype=np.uint8)
+
+    def write(path):
+        with write_video(path, Fraction(12)) as writer:
+            for frame in noise:
+                writer.write(frame)
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
+    try:
+        with pytest.raises(DataError, match=r"a\.mp4 cannot be written: File too large"):
+            write(tmp_path / "a.mp4")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not list(tmp_path.iterdir())
+    write(tmp_path / "a.mp4")
+    assert list(tmp_path.iterdir()) == [tmp_path / "a.mp4"]
 
 
 def test_predict_on_a_video(mask_rcnn_run, video, shapes, tmp_path, capsys):

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from apps.common import recipes
 from apps.common.config import DataConfig, TwoStageRecipe
-from det_backbones.resnet import Depth
+from det_backbones.depth import Depth
 from det_engine import SolverConfig, TrainSettings
 from det_heads import CascadeConfig
 from det_models import BackboneConfig, detectron2_cascade_config, mmdetection_cascade_config

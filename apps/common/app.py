@@ -1,16 +1,19 @@
 """What distinguishes one app from another."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Generic
+from typing import TYPE_CHECKING, Generic
 
 from apps.common.config import R
-from det_coco import CocoIndex
-from det_coco.sampler import class_counts
 from det_engine.cli import UsageError
 from det_heads import OneStageConfig, YolactConfig
-from det_models import Detector, DetectorConfig, build
-from det_models.size import check_size
+from det_models import DetectorConfig
+
+if TYPE_CHECKING:
+    from det_coco import CocoIndex
+    from det_models import Detector
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +40,9 @@ class App(Generic[R]):
             UsageError: its fields do not go together, such as more frozen stages than there are, or make it a network
                 of another app.
         """
+        from det_models import build
+        from det_models.size import check_size
+
         owner = app_of(recipe.detector)
         if owner != self.name:
             raise UsageError(f"This network cannot be built: recipe {recipe.name} as changed belongs to apps/{owner}.")
@@ -60,6 +66,8 @@ def app_of(detector: DetectorConfig | OneStageConfig | YolactConfig) -> str:
 
 def with_counts(recipe: R, index: CocoIndex) -> R:
     """The recipe with the classes' numbers of objects and images, where its loss depends on them and has none yet."""
+    from det_coco.sampler import class_counts
+
     if not isinstance(recipe.detector, DetectorConfig):
         return recipe
     box = recipe.detector.box

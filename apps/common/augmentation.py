@@ -1,25 +1,13 @@
 """The augmentation of a recipe beside its resize: from options to steps."""
 
-from dataclasses import dataclass
+from __future__ import annotations
 
-from det_coco.augment import (
-    Blur,
-    ColourJitter,
-    Compose,
-    CopyPaste,
-    Crop,
-    Erasing,
-    Flip,
-    JPEGNoise,
-    Maybe,
-    MixUp,
-    Mosaic,
-    Perspective,
-    Rotation,
-    ScaleJitter,
-    Step,
-)
-from det_coco.transforms import Transform
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from det_coco.augment import Step
+    from det_coco.transforms import Transform
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,28 +57,32 @@ class AugmentConfig:
             size: side of the square that scale jitter makes.
             flip: probability of a mirror, where scale jitter stands for the resize.
         """
+        from det_coco import augment
+
         steps: list[Step] = []
         if self.mosaic:
-            steps.append(Maybe(self.mosaic, Mosaic(size=(size, size))))
+            steps.append(augment.Maybe(self.mosaic, augment.Mosaic(size=(size, size))))
         if self.crop < 1:
-            steps.append(Crop(share=(self.crop, 1.0)))
+            steps.append(augment.Crop(share=(self.crop, 1.0)))
         if self.rotation:
-            steps.append(Rotation(degrees=self.rotation))
+            steps.append(augment.Rotation(degrees=self.rotation))
         if self.perspective:
-            steps.append(Perspective(distortion=self.perspective))
+            steps.append(augment.Perspective(distortion=self.perspective))
         if self.scale_jitter is None:
             steps.append(resize)
         else:
-            steps += [ScaleJitter(size=(size, size), scale=self.scale_jitter), Flip(probability=flip)]
+            steps += [augment.ScaleJitter(size=(size, size), scale=self.scale_jitter), augment.Flip(probability=flip)]
         if self.colour:
             change = self.colour
-            steps.append(ColourJitter(brightness=change, contrast=change, saturation=change, hue=change / 20))
-        joined = ((self.copy_paste, CopyPaste()), (self.mixup, MixUp()))
-        spoilt = ((self.erase, Erasing()), (self.blur, Blur()), (self.jpeg, JPEGNoise()))
-        return steps + [Maybe(probability, step) for probability, step in (*joined, *spoilt) if probability]
+            steps.append(augment.ColourJitter(brightness=change, contrast=change, saturation=change, hue=change / 20))
+        joined = ((self.copy_paste, augment.CopyPaste()), (self.mixup, augment.MixUp()))
+        spoilt = ((self.erase, augment.Erasing()), (self.blur, augment.Blur()), (self.jpeg, augment.JPEGNoise()))
+        return steps + [augment.Maybe(probability, step) for probability, step in (*joined, *spoilt) if probability]
 
     def transform(self, resize: Transform, *, size: int, flip: float) -> Transform:
         """The whole augmentation of a recipe, the resize alone where nothing else is asked for: see `around`."""
+        from det_coco.augment import Compose
+
         return resize if self == PLAIN else Compose(self.around(resize, size=size, flip=flip))
 
 

@@ -3,75 +3,32 @@
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import cycle, islice
 from pathlib import Path
-from typing import Annotated, cast
+from typing import cast
 
 import torch
-import tyro
 
 from apps.common.app import App, with_classes, with_counts
 from apps.common.benchmark_files import EXPORTED, benchmark_files, files_named
-from apps.common.config import Recipe, at_least
+from apps.common.commands import read_options, take_recipe
 from apps.common.data import evaluation_loader, training_batches
-from apps.common.options import take_recipe
+from apps.common.learning_options import BenchmarkOptions
 from apps.common.splits import open_splits
 from apps.common.weights import initialize, open_start
 from det_coco import Batch
 from det_engine import EngineError, Precision, TrainStep, distributed, peak_memory_mib, resolve_device, seed_all
 from det_engine.cli import take_option
-from det_engine.options import override
 from det_models import Detector, Weights
 from det_models.checkpoints import Checkpoint
 from det_models.inference import optimize_for_inference
-
-
-@dataclass(frozen=True, kw_only=True)
-class BenchmarkOptions:
-    """Options of `benchmark` beside the fields of the recipe."""
-
-    recipe: str
-    """Where the fields below start from; `recipes` lists them."""
-    data: Path | None = None
-    """Data set: a folder or an annotation file; by default the embedded synthetic one."""
-    weights: str = "none"
-    """A checkpoint, so that there is something to detect; a detector of another system brings its network, unless
-    --recipe names one. By default random weights. Several files, or an exported one, are measured side by side."""
-    device: str = "auto"
-    """auto, cpu, cuda or npu."""
-    steps: int = 20
-    """Timed steps."""
-    warmup: int = 3
-    """Steps before the timing."""
-    nproc: int = 1
-    """Processes on this machine that train together, each with its own device."""
-    config: Annotated[Recipe, tyro.conf.arg(name="")]
-
-    def __post_init__(self) -> None:
-        at_least(self, steps=1, warmup=0)
-
-
-FIRST = (
-    "--recipe",
-    "--data",
-    "--weights",
-    "--device",
-    "--steps",
-    "--warmup",
-    "--nproc",
-    "--data.batch",
-    "--data.workers",
-    "--train.precision",
-)
-"""What people set most, which the help begins with."""
 
 
 def benchmark(app: App, args: list[str]) -> None:
     """Measure images per second: loading, training step, inference, frame by frame; or files side by side."""
     named = files_named(args)
     if len(named) > 1 or any(Path(name).suffix in EXPORTED for name in named):
-        benchmark_files(app, args, benchmark.__doc__)
+        benchmark_files(app, args)
         return
     recipe, rest = take_recipe(app, args)
     weights, _ = take_option(args, "weights", "none")
@@ -81,7 +38,7 @@ def benchmark(app: App, args: list[str]) -> None:
         checkpoint = cast("Checkpoint", found.tensors)
         recipe = app.kind.of(checkpoint) if named is None else recipe.under(checkpoint)
     default = BenchmarkOptions(recipe=recipe.name, config=recipe)
-    options = override(default, rest, f"apps/{app.name} benchmark", benchmark.__doc__, FIRST)
+    options = read_options(app, "benchmark", rest, default)
     device = resolve_device(options.device)
     with distributed.processes(device, options.config.train.hang_seconds):
         _benchmark(app, options, device, found)

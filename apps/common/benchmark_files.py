@@ -3,46 +3,24 @@
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 
 import torch
 import tyro
 
 from apps.common.app import App
-from apps.common.config import at_least
-from apps.common.detecting import DetectorOptions, on_categories, turns_upright
+from apps.common.commands import read_options
+from apps.common.detecting import on_categories, turns_upright
+from apps.common.detecting_options import BenchmarkFilesOptions, DetectorOptions
 from apps.common.evaluate import Evaluator
 from apps.common.splits import open_split
 from apps.common.weights import open_detector
-from det_engine.options import override
 from det_engine.stages import stage
 from det_models import Predictor, Weights
 from det_models.exported.weights import ExportedWeights
 
 EXPORTED = (".onnx", ".xml", ".pt2", ".json")
 """How the names of exported files and their cards end."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class BenchmarkFilesOptions:
-    """Options of `benchmark` for several files, or one that was exported."""
-
-    weights: tuple[Path, ...]
-    """Checkpoints, and files that `export` wrote."""
-    data: Path | None = None
-    """Data set whose pictures are looked at, and of which AP is computed; by default the run's own."""
-    split: str | None = None
-    """Split of the data set; by default val2017, else val, valid, validation or test, else the only one."""
-    device: str = "auto"
-    """auto, cpu, cuda or npu; what was exported runs on the CPU unless one is named."""
-    steps: int = 20
-    """Timed pictures."""
-    warmup: int = 3
-    """Pictures before the timing."""
-
-    def __post_init__(self) -> None:
-        at_least(self, steps=1, warmup=0)
 
 
 def files_named(args: Sequence[str]) -> list[str]:
@@ -54,9 +32,9 @@ def files_named(args: Sequence[str]) -> list[str]:
     return list(rest[:end])
 
 
-def benchmark_files(app: App, args: list[str], doc: str | None) -> None:
+def benchmark_files(app: App, args: list[str]) -> None:
     """Measure a picture's way through each file, in turns, and their AP."""
-    options = override(BenchmarkFilesOptions(weights=tyro.MISSING), args, f"apps/{app.name} benchmark", doc)
+    options = read_options(app, "benchmark", args, BenchmarkFilesOptions(weights=tyro.MISSING))
     opened = [open_detector(app, path) for path in options.weights]
     first = opened[0]
     exif = turns_upright(first, DetectorOptions(weights=first.path))

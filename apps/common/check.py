@@ -1,45 +1,23 @@
 """``check``: what a data set holds, what is wrong with it, and the options that fit it."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from apps.common.app import App
+from apps.common.commands import read_options, take_recipe
 from apps.common.config import Recipe
 from apps.common.fitting import fit
-from apps.common.options import take_recipe
+from apps.common.learning_options import CheckOptions
 from apps.common.splits import annotations_for, data_root
 from det_coco import CocoIndex, default_split, find_splits
 from det_coco.doctor import Checkup, check_data
-from det_coco.doctor.command import DEFAULT_PAGE, present, try_outputs
-from det_coco.doctor.inspection import default_workers
+from det_coco.doctor.command import present, try_outputs
 from det_engine import resolve_device
-from det_engine.options import override
-
-
-@dataclass(frozen=True, kw_only=True)
-class CheckOptions:
-    """Options of `check`."""
-
-    recipe: str
-    """Whose options are fitted to the data; `recipes` lists them."""
-    data: Path | None = None
-    """Folder or file of the data set; by default a small synthetic one, made in your cache on first use."""
-    workers: int = default_workers()
-    """Processes that read pictures."""
-    page: Path = DEFAULT_PAGE
-    """HTML page with pictures to write."""
-    json: Path | None = None
-    """File for the findings as JSON."""
-    fix: Path | None = None
-    """New folder for mended annotation files and a log of every change; the data set itself stays as it is."""
-    device: str = "auto"
-    """Whose memory a batch has to fit in: auto, cpu, cuda or npu."""
 
 
 def check(app: App, args: list[str]) -> int:
     """Read a whole data set, pictures included: what is wrong with it, and the options that fit."""
     recipe, rest = take_recipe(app, args)
-    options = override(CheckOptions(recipe=recipe.name), rest, f"apps/{app.name} check", check.__doc__)
+    options = read_options(app, "check", rest, CheckOptions(recipe=recipe.name))
     try_outputs(page=options.page, json=options.json, fix=options.fix)
     root, device = data_root(options.data), resolve_device(options.device)
     checkup = check_data(root, workers=options.workers, **annotations_for(recipe.model().tasks))

@@ -2,15 +2,12 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Any
-
-import tyro
+from typing import Any
 
 from apps.common.app import App
-from apps.common.config import at_least
-from apps.common.report import split_of
+from apps.common.commands import read_options
+from apps.common.file_options import CompareOptions
+from apps.common.report import check_there, split_of
 from apps.common.run_sections import differing, flat, read_json, training_plots
 from det_coco import DataError
 from det_coco.outputs import try_files
@@ -20,40 +17,19 @@ from det_coco.report import comparison_page, comparison_text
 from det_coco.report.commands import read_results, rules_of, tasks_of, write_json
 from det_engine import RunDirectory
 from det_engine.metrics import read_metrics
-from det_engine.options import override
 from det_engine.stages import stage
-
-
-@dataclass(frozen=True, kw_only=True)
-class CompareOptions:
-    """Options of `compare`."""
-
-    runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """Folders of runs, or results files in COCO's format; the others are compared with the first."""
-    data: Path | None = None
-    """Data set that the results belong to; by default that of the first run."""
-    split: str | None = None
-    """Split that the results belong to; by default that of the first run, or the one to evaluate on."""
-    html: Path | None = None
-    """Page to write."""
-    json: Path | None = None
-    """File to write every number to."""
-    pictures: int = 12
-    """Pictures of objects gained, and of objects lost."""
-
-    def __post_init__(self) -> None:
-        at_least(self, pictures=0)
 
 
 def compare(app: App, args: list[str]) -> None:
     """Compare runs, or results files: what differs, and whether it is more than chance."""
-    options = override(CompareOptions(runs=()), args, f"apps/{app.name} compare", compare.__doc__)
+    options = read_options(app, "compare", args, CompareOptions(runs=()))
     paths = list(dict.fromkeys(options.runs))
     if len(paths) < 2:
         raise DataError("compare needs two or more different runs or results files.")
     try_files(options.html, options.json)
     files = {path: RunDirectory(path).predictions if path.is_dir() else path for path in paths}
     for path, file in files.items():
+        check_there(path)
         if path.is_dir() and not file.exists():
             raise DataError(f"{path} has no {file.name}. Evaluate it first (eval --weights {path}).")
     with stage("reading annotations and results"):

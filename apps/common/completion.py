@@ -1,20 +1,7 @@
 """``completion``: what a shell needs to complete commands, options and recipes."""
 
-from collections.abc import Iterable
-
-import tyro
-
 from apps.common.app import App
-from apps.common.augmentations import AugmentationsOptions
-from apps.common.benchmark import BenchmarkOptions
-from apps.common.check import CheckOptions
-from apps.common.convert import ConvertOptions
-from apps.common.evaluate import EvalOptions
-from apps.common.export import ExportOptions
-from apps.common.predict import PredictOptions
-from apps.common.replay import ReplayOptions
-from apps.common.report import ReportOptions
-from apps.common.train import TrainOptions
+from apps.common.commands import COMMANDS
 from det_engine.cli import UsageError
 from det_engine.options import option_names
 
@@ -42,13 +29,12 @@ complete -o default -o bashdefault -F _det_hatch hatch
 """
 
 
-def show_completion(app: App, args: list[str], commands: Iterable[str]) -> None:
+def show_completion(app: App, args: list[str]) -> None:
     """Print a script for bash and zsh.
 
     Args:
         app: whose.
         args: none.
-        commands: names of all of them.
 
     Raises:
         UsageError: there are arguments.
@@ -58,7 +44,7 @@ def show_completion(app: App, args: list[str], commands: Iterable[str]) -> None:
     cases = [f'            {name}) words="{" ".join(names)}" ;;' for name, names in options_of(app).items()]
     print(
         _SCRIPT.format(
-            app=app.name, commands=" ".join(commands), recipes=" ".join(app.recipes), cases="\n".join(cases)
+            app=app.name, commands=" ".join(COMMANDS), recipes=" ".join(app.recipes), cases="\n".join(cases)
         ),
         end="",
     )
@@ -67,16 +53,4 @@ def show_completion(app: App, args: list[str], commands: Iterable[str]) -> None:
 def options_of(app: App) -> dict[str, list[str]]:
     """The options of an app's commands; of those that take a recipe's fields those of its first."""
     recipe = next(iter(app.recipes.values()))()
-    options = {
-        "train": TrainOptions(recipe=recipe.name, values=recipe),
-        "eval": EvalOptions(weights=tyro.MISSING),
-        "predict": PredictOptions(inputs=(), weights=tyro.MISSING),
-        "augmentations": AugmentationsOptions(recipe=recipe.name, values=recipe),
-        "benchmark": BenchmarkOptions(recipe=recipe.name, config=recipe),
-        "check": CheckOptions(recipe=recipe.name),
-        "convert": ConvertOptions(out=tyro.MISSING, weights=tyro.MISSING, to=tyro.MISSING),
-        "export": ExportOptions(out=tyro.MISSING, weights=tyro.MISSING),
-        "report": ReportOptions(run=tyro.MISSING),
-        "replay": ReplayOptions(file=tyro.MISSING),
-    }
-    return {name: option_names(value) for name, value in options.items()}
+    return {name: option_names(command.options(recipe)) for name, command in COMMANDS.items() if command.options}

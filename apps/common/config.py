@@ -3,19 +3,22 @@
 Modules of the packages take plain arguments; only the apps see this tree.
 """
 
+from __future__ import annotations
+
 from dataclasses import asdict, dataclass, replace
-from typing import Annotated, Any, Literal, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar, cast
 
 import tyro
 
+import det_coco
 from apps.common.augmentation import PLAIN, AugmentConfig
-from det_coco import Augmentation, BatchShape, Resize, default_buckets
-from det_coco.transforms import Transform
 from det_engine import SolverConfig, TrainSettings, scaled_to_batch
 from det_models import BackboneConfig, DetectorConfig, ModelConfig
-from det_models.adopting import backbone_of, conventions_of, model_of
-from det_models.checkpoints import Checkpoint
-from det_models.description import structured
+
+if TYPE_CHECKING:
+    from det_coco import BatchShape, Resize
+    from det_coco.transforms import Transform
+    from det_models.checkpoints import Checkpoint
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +117,7 @@ class Recipe:
         resize, buckets = self.test_resize(), self.batch_shape().buckets
         return ModelConfig(backbone=self.backbone, detector=self.detector, resize=resize, buckets=buckets)
 
-    def resolved(self) -> "Recipe":
+    def resolved(self) -> Recipe:
         """The recipe with defaults that depend on other fields made explicit."""
         return self
 
@@ -141,7 +144,7 @@ class BucketRecipe(Recipe):
     def batch_shape(self) -> BatchShape:
         """Buckets, without masks."""
         data = self.resolved().data
-        return BatchShape(
+        return det_coco.BatchShape(
             buckets=data.buckets,
             masks="none",
             max_instances=data.max_instances,
@@ -152,17 +155,17 @@ class BucketRecipe(Recipe):
 
     def training_resize(self) -> Resize:
         """The training sizes."""
-        return Resize(shortest=self.data.train_sizes, longest=self.data.max_size, rule=self.data.rounding)
+        return det_coco.Resize(shortest=self.data.train_sizes, longest=self.data.max_size, rule=self.data.rounding)
 
     def training_transform(self) -> Transform:
         """A resize to one of the sizes, a mirror, and what else is asked for."""
         data, legacy = self.data, getattr(self.detector, "offset", 0) == 1
-        resize = Augmentation(resize=self.training_resize(), flip=data.flip, legacy=legacy)
+        resize = det_coco.Augmentation(resize=self.training_resize(), flip=data.flip, legacy=legacy)
         return data.augment.transform(resize, size=data.max_size, flip=data.flip)
 
     def test_resize(self) -> Resize:
         """The test size."""
-        return Resize(shortest=(self.data.test_size,), longest=self.data.max_size, rule=self.data.rounding)
+        return det_coco.Resize(shortest=(self.data.test_size,), longest=self.data.max_size, rule=self.data.rounding)
 
     def resolved(self) -> Self:
         """The recipe with its buckets: by default one per orientation that hold every resized image.
@@ -173,14 +176,18 @@ class BucketRecipe(Recipe):
         if data.buckets:
             return self
         largest = max(*data.train_sizes, data.test_size)
-        buckets = default_buckets(Resize(shortest=(largest,), longest=data.max_size, rule=data.rounding))
+        buckets = det_coco.default_buckets(
+            det_coco.Resize(shortest=(largest,), longest=data.max_size, rule=data.rounding)
+        )
         if data.augment.scale_jitter is not None:
-            buckets += default_buckets(Resize(shortest=(data.max_size,), longest=data.max_size))
+            buckets += det_coco.default_buckets(det_coco.Resize(shortest=(data.max_size,), longest=data.max_size))
         return replace(self, data=replace(data, buckets=tuple(dict.fromkeys(buckets))))
 
     @classmethod
     def of(cls, checkpoint: Checkpoint) -> Self:
         """The whole network is the checkpoint's; a published schedule stands for its own, which no file holds."""
+        from det_models.adopting import model_of
+
         model = model_of(checkpoint)
         return cls(
             name=checkpoint.system,
@@ -208,6 +215,8 @@ class TwoStageRecipe(BucketRecipe):
 
     def under(self, checkpoint: Checkpoint) -> Self:
         """Pixels, strides, epsilon, anchors, coding, pooling, kinds of heads; sizes and training stay the recipe's."""
+        from det_models.adopting import backbone_of, conventions_of
+
         taken = {name: backbone_of(checkpoint)[name] for name in ("stride_in_1x1", "norm_eps")}
         mine, theirs = self.backbone.pyramid_norm, checkpoint.backbone.pyramid_norm
         if mine != theirs and (mine, theirs) != ("sync_bn", "bn"):
@@ -226,6 +235,8 @@ def to_dict(recipe: Recipe) -> dict[str, Any]:
 
 def from_dict(values: dict[str, Any], kind: type[R]) -> R:
     """The recipe of that kind that :func:`to_dict` wrote; wrong fields raise cattrs' errors."""
+    from det_models.description import structured
+
     return structured(values, kind)
 
 

@@ -1,43 +1,27 @@
 """``convert``: a trained model, ours or another system's, as a checkpoint of any of them; and the proof of it."""
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import tyro
 
 from apps.common.app import App
+from apps.common.commands import read_options
+from apps.common.file_options import ConvertOptions
 from apps.common.weights import open_detector
 from det_backbones import read_arrays
 from det_coco import list_images
 from det_coco.outputs import try_files
 from det_engine import checkpoint
-from det_engine.options import override
 from det_models.certificate import Certificate, certificate_batches, compare
 from det_models.checkpoints import CheckpointError, refuse_existing, torchvision_labels
 from det_models.conversion import Conversion
 from det_models.conversion import convert as convert_to
 
 
-@dataclass(frozen=True, kw_only=True)
-class ConvertOptions:
-    """Options of `convert`."""
-
-    out: tyro.conf.Positional[Path]
-    """The file to write; nothing is written over. `.safetensors` makes a file of that format; with
-    detectron2, `.pkl` makes a pickle as in its model zoo."""
-    weights: Path
-    """A run's checkpoint, or a detector of another system."""
-    to: Literal["ours", "detectron2", "mmdetection", "torchvision"]
-    """Whose names, layout and container."""
-    certify: Path | None = None
-    """A picture or a folder of pictures: run both networks on them and print how far they differ."""
-
-
 def convert(app: App, args: list[str]) -> None:
     """Write a model as a checkpoint of ours, detectron2, mmdetection or torchvision, and certify it."""
     default = ConvertOptions(out=tyro.MISSING, weights=tyro.MISSING, to=tyro.MISSING)
-    options = override(default, args, f"apps/{app.name} convert", convert.__doc__)
+    options = read_options(app, "convert", args, default)
     refuse_existing(options.out)
     try_files(options.out)
     pictures = [] if options.certify is None else list_images(options.certify)

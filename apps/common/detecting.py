@@ -2,113 +2,18 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, Literal, cast
+from dataclasses import replace
+from typing import Any
 
 import torch
 
 from apps.common.app import App
+from apps.common.detecting_options import DetectorOptions
 from apps.common.weights import open_detector
 from det_coco import CocoIndex
 from det_engine import EngineError, Precision
-from det_models import Predictor, Tiling, Views, Weights
+from det_models import Predictor, Weights
 from det_models.categories import reported
-
-
-@dataclass(frozen=True, kw_only=True)
-class DetectorOptions:
-    """What `eval` and `predict` may be told of the detector."""
-
-    weights: Path
-    """Checkpoint or folder of a run (its checkpoints/best.pt), a detector of another system, or the name of a
-    published one, such as detectron2/mask_rcnn_R_50_FPN_3x; `weights` lists them."""
-    recipe: str | None = None
-    """For a file of another system: recipe whose images it gets; by default those of its system."""
-    size: tuple[int, ...] = ()
-    """Pixels of an image's shorter side, and perhaps the limit of its longer side; YOLACT: of a square's side. By
-    default as in the run's own evaluation, or as the other system does it."""
-    classes: tuple[str, ...] = ()
-    """Names or ids of the categories to detect; by default all."""
-    max_detections: int | None = None
-    """The most detections of an image; by default as many as in the run, or in the other system."""
-    nms_iou: float | None = None
-    """Non-maximum suppression leaves out a box with a larger IoU with a better one; by default as in the run."""
-    batch: int | None = None
-    """Images at a time."""
-    exif: bool | None = None
-    """Turn pictures upright as their EXIF orientation says; by default as in the run, which does unless told not to."""
-    device: str = "auto"
-    """auto, cpu, cuda or npu."""
-    precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
-    """Number format of the forward pass."""
-    tile: tuple[int, ...] = ()
-    """Look at big pictures in tiles of this side, or of this height and width, in pixels; by default as a whole."""
-    overlap: float | None = None
-    """Share of a tile that the next one shows too; by default 0.2."""
-    tile_whole: bool | None = None
-    """Look at the whole picture beside its tiles, for objects larger than those; by default True."""
-    tile_merge: Literal["nms", "join"] | None = None
-    """What becomes of detections of one object in several tiles: by default nms, which keeps the best; join puts their
-    boxes and masks together."""
-    tile_match: Literal["ios", "iou"] | None = None
-    """Overlap by which they are of one object: by default ios, intersection over the smaller area, or iou."""
-
-    tta: bool = False
-    """Test-time augmentation: look at each picture in several sizes, and mirrored."""
-    tta_sizes: tuple[int, ...] = ()
-    """Lengths of the shorter side for that, in pixels; by default nine, from half of the usual to one and a half."""
-
-    @property
-    def looks(self) -> dict[str, Any]:
-        """How pictures are looked at, if not once each: arguments of :meth:`Predictor.predict`.
-
-        Raises:
-            OptionError, ValueError: the options make no sense.
-        """
-        if self.tta_sizes and not self.tta:
-            raise ValueError("tta_sizes are of test-time augmentation, which tta asks for")
-        if min(self.tta_sizes, default=1) < 1:
-            raise ValueError(f"tta_sizes must be at least 1, got {min(self.tta_sizes)}")
-        views, tiling = Views(sizes=self.tta_sizes) if self.tta else None, self.tiling
-        if views and tiling:
-            raise ValueError("tta cannot be had together with tile")
-        return {"tta": views} if views else {"tile": tiling} if tiling else {}
-
-    @property
-    def tiling(self) -> Tiling | None:
-        """The tiles, where there are some.
-
-        Raises:
-            OptionError: their options make no sense.
-        """
-        named = {"overlap": self.overlap, "whole": self.tile_whole, "merge": self.tile_merge, "match": self.tile_match}
-        given: dict[str, Any] = {name: value for name, value in named.items() if value is not None}
-        if self.tile:
-            return Tiling(size=self.tile[0] if len(self.tile) == 1 else cast("tuple[int, int]", self.tile), **given)
-        if given:
-            name = next(iter(given))
-            raise ValueError(f"{name if name == 'overlap' else f'tile_{name}'} is of tiles, whose size tile says")
-        return None
-
-    def __post_init__(self) -> None:
-        self.looks  # noqa: B018 - refuses what makes no sense
-        for name in ("batch", "max_detections"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
-        if len(self.size) > 2:
-            raise ValueError(f"size takes one length or two, got {len(self.size)}")
-
-
-def check_score(min_score: float) -> None:
-    """Refuse a least score that no detection, or every one, has.
-
-    Raises:
-        ValueError: it is not between 0 and 1.
-    """
-    if not 0 <= min_score <= 1:
-        raise ValueError(f"min_score must be between 0 and 1, got {min_score:g}")
 
 
 def open_options(app: App, options: DetectorOptions) -> Weights:

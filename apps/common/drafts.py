@@ -4,15 +4,15 @@ import json
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+from apps.common.detecting_options import DraftFormat
 from det_coco import DataError, convert_data, decode_rle
 from det_coco.formats import ContentSplit
 from det_coco.outlines import join_outlines, trace_outlines
 from det_coco.outputs import whole_file
 from det_models import Detections
 
-DraftFormat = Literal["coco", "yolo", "label-studio"]
 SPLIT = "train"
 """Name of the split that the annotations are, so that a training takes the folder as it is."""
 

@@ -2,19 +2,16 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
 import tyro
 
 from apps.common.app import App
-from apps.common.config import at_least
+from apps.common.commands import read_options
 from apps.common.data import evaluation_loader
 from apps.common.detecting import (
-    DetectorOptions,
-    check_score,
     loading_of,
     on_categories,
     open_options,
@@ -22,7 +19,8 @@ from apps.common.detecting import (
     say_what_was_read,
     turns_upright,
 )
-from apps.common.options import default_output, new_run
+from apps.common.detecting_options import EvalOptions
+from apps.common.output import default_output, new_run
 from apps.common.pictures import draw_beside_truth
 from apps.common.printing import print_classes, print_final, print_metrics, print_next, print_places
 from apps.common.report import report_run
@@ -30,7 +28,6 @@ from apps.common.splits import open_split
 from det_coco import CocoIndex, Detections, Protocol, save_results
 from det_coco import evaluate as coco_evaluate
 from det_engine import RunDirectory, distributed, resolve_device
-from det_engine.options import override
 from det_engine.stages import stage
 from det_models import Detections as Found
 from det_models import Predictor
@@ -159,71 +156,9 @@ def protocol_of(detector: Predictor, index: CocoIndex, rules: Protocol) -> Proto
     return replace(rules, max_detections=limit, classes=chosen, federated=federated)
 
 
-@dataclass(frozen=True, kw_only=True)
-class EvalOptions(DetectorOptions):
-    """Options of `eval`."""
-
-    min_score: float = 0.0
-    """Leave out detections with a lower score, which lowers AP: it counts all of them, best first."""
-    max_detections: int | None = None
-    """The most detections of an image, all of which the metrics count; by default as many as in the run, or in the
-    other system. Metrics count 100 at least, of a class, as COCO's do."""
-    iou_thresholds: tuple[float, ...] = ()
-    """Overlaps that AP is the mean of; by default COCO's, 0.5 to 0.95."""
-    area_ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
-    """Sizes that have an AP of their own, as name, smallest and largest area in square pixels, such as
-    `tiny 0 256 rest 256 1e10`; by default COCO's s, m and l."""
-    images: tuple[int, ...] = ()
-    """Ids of the images to evaluate on; by default all of the split."""
-    per_class: bool = False
-    """Print the AP of each class too."""
-    data: Path | None = None
-    """Data set: a folder or an annotation file, of COCO's or another format; by default the run's own."""
-    split: str | None = None
-    """Split to evaluate on; by default val2017, else val, valid, validation or test, else the only one."""
-    output: Path | None = None
-    """Directory for results, predictions and pictures; by default runs/<app>/eval-<time>."""
-    nproc: int = 1
-    """Processes on this machine that share the images, each with its own device."""
-    hang_seconds: float = 900.0
-    """Without a sign of life of any process for so long, the evaluation is ended, and who hangs is named."""
-    pictures: int = 8
-    """Images drawn beside the truth."""
-
-    def __post_init__(self) -> None:
-        DetectorOptions.__post_init__(self)
-        check_score(self.min_score)
-        at_least(self, pictures=0, hang_seconds=1)
-        self.protocol()
-
-    def protocol(self) -> Protocol:
-        """Thresholds and sizes.
-
-        Raises:
-            ValueError: they make no sense.
-        """
-        given: dict[str, Any] = {"area_ranges": self.area_ranges, "iou_thresholds": self.iou_thresholds}
-        return Protocol(**{name: value for name, value in given.items() if value})
-
-
-FIRST = (
-    "--weights",
-    "--data",
-    "--split",
-    "--output",
-    "--per-class",
-    "--classes",
-    "--size",
-    "--max-detections",
-    "--device",
-    "--nproc",
-)
-"""What people set most, which the help begins with."""
-
-
 def evaluate(app: App, args: list[str]) -> None:
     """Evaluate a checkpoint on a split: box and mask AP."""
-    options = override(EvalOptions(weights=tyro.MISSING), args, f"apps/{app.name} eval", evaluate.__doc__, FIRST)
+    options = read_options(app, "eval", args, EvalOptions(weights=tyro.MISSING))
     device = resolve_device(options.device)
     with distributed.processes(device, options.hang_seconds):
         _evaluate(app, options, device)

@@ -1,20 +1,21 @@
 """``export``: a trained detector as a file of another runtime, and the proof that it finds the same."""
 
 import tempfile
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal
 
 import tyro
 
 from apps.common.app import App
-from apps.common.detecting import DetectorOptions, on_categories, turns_upright
+from apps.common.commands import read_options
+from apps.common.detecting import on_categories, turns_upright
+from apps.common.detecting_options import DetectorOptions
 from apps.common.evaluate import Evaluator
+from apps.common.file_options import ExportOptions
 from apps.common.splits import open_split
 from apps.common.weights import open_detector
 from det_coco import list_images
 from det_coco.outputs import try_files
-from det_engine.options import override
 from det_engine.stages import stage
 from det_models import CheckpointError, OptionError, Weights, open_weights
 from det_models import export as export_file
@@ -28,48 +29,10 @@ CALIBRATION_PICTURES = 64
 """Of the data or folder, from which int8 learns the ranges of numbers."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class ExportOptions:
-    """Options of `export`."""
-
-    out: tyro.conf.Positional[Path]
-    """The file to write; nothing is written over. It ends with .onnx, .xml (OpenVINO) or .pt2; beside it lie a card and
-    an example."""
-    weights: Path
-    """A run's checkpoint, or a detector of another system."""
-    to: Literal["onnx", "openvino", "pt2", "aoti", "executorch"] = "onnx"
-    """The runtime: ONNX Runtime and whatever reads ONNX; OpenVINO; PyTorch; PyTorch, compiled by AOTInductor."""
-    batch: str = "dynamic"
-    """Images of a batch: a number, or dynamic."""
-    size: tuple[int, int] | None = None
-    """Height and width that pictures are padded to, multiples of 32; larger ones are made smaller. By default a shape
-    that holds all pictures, upright ones and others."""
-    buckets: bool = False
-    """A file for each of the detector's shapes, landscape and portrait, instead of one for all."""
-    precision: Literal["fp32", "fp16", "bf16", "int8"] = "fp32"
-    """Number format of the weights and of the arithmetic of convolutions. int8 needs --data or --calibrate."""
-    preprocessing: Literal["in", "out"] = "in"
-    """Whether the file takes RGB pixels of 0 to 255, or normalised ones."""
-    masks: Literal["full", "28", "none"] = "28"
-    """As the network makes them (28 x 28 pixels a box), as large as its input, or none."""
-    purpose: Annotated[Literal["any", "ascend"], tyro.conf.arg(name="for")] = "any"
-    """ascend: ONNX in the operators of Ascend's compiler, and its command line beside it."""
-    certify: Path | None = None
-    """A picture or a folder of pictures: run file and checkpoint on them and print how far they differ."""
-    calibrate: Path | None = None
-    """For int8: a picture or a folder of pictures to learn the ranges of numbers from."""
-    data: Path | None = None
-    """Data set: print the AP of the checkpoint and of the file; int8 learns from it."""
-    split: str | None = None
-    """Split of the data set; by default val2017, else val, valid, validation or test, else the only one."""
-    force: bool = False
-    """Write a file too that finds something else than its checkpoint."""
-
-
 def export(app: App, args: list[str]) -> None:
     """Write a detector for ONNX, OpenVINO, torch.export or AOTInductor, and certify it."""
     default = ExportOptions(out=tyro.MISSING, weights=tyro.MISSING)
-    options = override(default, args, f"apps/{app.name} export", export.__doc__)
+    options = read_options(app, "export", args, default)
     refuse_existing(options.out)
     try_files(options.out)
     weights = open_detector(app, options.weights)

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 from apps.common.app import App
 from det_coco import DataError
+from det_models import OptionError
 
 _LOADING = {
     "max_instances": "--data.max-instances",
@@ -18,13 +19,23 @@ _LOADING = {
 }
 _DETECTING = {"exif=False": "--exif False", "max_detections": "--max-detections"}
 _OPTIONS = {"train": _LOADING, "benchmark": _LOADING, "eval": _DETECTING, "predict": _DETECTING}
+# What a detector is told, with which its messages begin.
+_DETECTOR = {
+    "batch": "--batch",
+    "batch_size": "--batch",
+    "classes": "--classes",
+    "max_detections": "--max-detections",
+    "nms_iou": "--nms-iou",
+    "precision": "--precision",
+    "size": "--size",
+}
 # Of a training, whose evaluations count what its detector finds.
 _MAX_DETECTIONS = dict.fromkeys(("retinanet", "yolact"), "--detector.max-detections")
 
 
 @contextmanager
 def options_named(app: App, command: str) -> Generator[None]:
-    """A block whose errors of data, and lines about data, name the options of a command.
+    """A block whose errors, and lines about data, name the options of a command.
 
     Args:
         app: of the command.
@@ -45,6 +56,9 @@ def options_named(app: App, command: str) -> Generator[None]:
     except DataError as error:
         error.args = (with_options(str(error), options),)
         raise
+    except OptionError as error:
+        error.args = (_beginning_with_option(str(error)),)
+        raise
     finally:
         log.removeFilter(rename)
 
@@ -60,3 +74,9 @@ def with_options(message: str, options: Mapping[str, str]) -> str:
         # Not where it is part of a path.
         message = re.sub(rf"(?<![\w./\\-]){parameter}(?![\w/\\-]|\.\w)", f"{parameter} ({option})", message, count=1)
     return message
+
+
+def _beginning_with_option(message: str) -> str:
+    parameter, space, rest = message.partition(" ")
+    option = _DETECTOR.get(parameter)
+    return message if option is None else f"{parameter} ({option}){space}{rest}"

@@ -11,87 +11,33 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain, groupby
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import numpy as np
 import tyro
 from PIL import Image
 
 from apps.common.app import App
+from apps.common.commands import read_options
 from apps.common.detecting import (
-    DetectorOptions,
-    check_score,
     on_categories,
     open_options,
     predictor,
     say_what_was_read,
     turns_upright,
 )
-from apps.common.drafts import DraftFormat, Drafts, refuse_videos
-from apps.common.options import PACKAGES, default_output
+from apps.common.detecting_options import PredictOptions
+from apps.common.drafts import Drafts, refuse_videos
+from apps.common.output import PACKAGES, default_output
 from apps.common.pictures import write_corner
 from apps.common.reading import Frame, Reader
 from apps.common.splits import open_split
-from apps.common.video import VideoFile, VideoWriter, is_video
+from apps.common.video import VideoFile, is_video, write_video
 from det_coco import DataError, find_splits, list_images, save_picture, save_results
 from det_engine import RunDirectory, describe_environment, resolve_device
 from det_engine.cli import UsageError
-from det_engine.options import override
 from det_models import Predictor
 from det_models.background import background
-
-
-@dataclass(frozen=True, kw_only=True)
-class PredictOptions(DetectorOptions):
-    """Options of `predict`."""
-
-    inputs: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """Pictures, folders of pictures, video files."""
-    data: Path | None = None
-    """Instead of pictures: a data set, whose own image ids the results have; it may be without truth."""
-    split: str | None = None
-    """Split of the data set; by default val2017, else val, valid, validation or test, else the only one."""
-    output: Path | None = None
-    """Directory for predictions.json, pictures and videos; by default runs/<app>/predict-<time>."""
-    min_score: float = 0.5
-    """Detections below it are written but not drawn."""
-    show: tuple[Literal["masks", "boxes", "scores", "fps"], ...] = ("masks", "boxes", "scores", "fps")
-    """What is drawn; fps, the frames per second of the whole pipeline, on videos alone."""
-    as_annotations: DraftFormat | None = None
-    """Write a data set of the detections of `min_score` and better as well, with links to the pictures, to correct in a
-    labelling tool or to train on: coco, yolo, or label-studio for its import of predictions."""
-    unsure_score: float | None = None
-    """With `as_annotations` coco: detections from this score up to `min_score` are regions that training leaves out."""
-    strict: bool = False
-    """End at the first file that cannot be read; by default it is named and skipped."""
-
-    def __post_init__(self) -> None:
-        DetectorOptions.__post_init__(self)
-        check_score(self.min_score)
-        if self.unsure_score is not None:
-            if self.as_annotations != "coco":
-                raise ValueError("unsure_score is for as_annotations coco, whose files can leave regions out")
-            if not 0 <= self.unsure_score <= self.min_score:
-                raise ValueError(f"unsure_score must be between 0 and min_score, got {self.unsure_score}")
-        if self.data is not None and self.inputs:
-            raise ValueError("data stands for the pictures of a data set; leave out the others")
-        if self.data is None and self.split is not None:
-            raise ValueError("split is one of a data set, which data names")
-
-
-FIRST = (
-    "--weights",
-    "--data",
-    "--output",
-    "--min-score",
-    "--classes",
-    "--size",
-    "--tile",
-    "--show",
-    "--batch",
-    "--device",
-)
-"""What people set most, which the help begins with."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -112,9 +58,7 @@ class Predicted:
 
 def predict(app: App, args: list[str]) -> None:
     """Detect objects in pictures and videos: COCO-result JSON and drawings."""
-    options = override(
-        PredictOptions(inputs=(), weights=tyro.MISSING), args, f"apps/{app.name} predict", predict.__doc__, FIRST
-    )
+    options = read_options(app, "predict", args, PredictOptions(inputs=(), weights=tyro.MISSING))
     device = resolve_device(options.device)
     sources = _sources(options.inputs) if options.data is None else []
     drafts = None
@@ -234,7 +178,7 @@ def _write_video(items: Iterator[Predicted], folder: Path, keep: Keep, min_score
     first = next(items)
     path, rate = first.frame.path, first.frame.rate or Fraction(25)
     frames, detections, drawn, best, ended = 0, 0, 0, 0.0, first.time
-    with VideoWriter(folder / f"{first.frame.number:05d}-{path.stem}.mp4", rate) as writer:
+    with write_video(folder / f"{first.frame.number:05d}-{path.stem}.mp4", rate) as writer:
         for item in chain([first], items):
             keep([{**row, "frame": frames} for row in item.rows])
             writer.write(np.asarray(item.picture))

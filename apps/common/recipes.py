@@ -5,12 +5,19 @@ Both apps offer the same training recipes with and without the mask branch, so t
 
 from dataclasses import replace
 
+from apps.common.augmentation import AugmentConfig
 from apps.common.config import DataConfig, TwoStageRecipe
 from det_backbones import TORCHVISION_PIXELS
-from det_backbones.resnet import Depth
+from det_backbones.depth import Depth
 from det_engine import SolverConfig, TrainSettings
 from det_heads import AnchorConfig, BoxHeadConfig, MaskHeadConfig, PoolConfig, RPNConfig
-from det_models import BackboneConfig, DetectorConfig, detectron2_config, maskrcnn_benchmark_config
+from det_models import (
+    BackboneConfig,
+    DetectorConfig,
+    detectron2_config,
+    maskrcnn_benchmark_config,
+    mmdetection_config,
+)
 
 
 def detectron2(name: str, summary: str, *, mask: bool, depth: Depth = 50, schedule: int = 1) -> TwoStageRecipe:
@@ -75,6 +82,84 @@ def maskrcnn_benchmark(name: str, summary: str, *, mask: bool) -> TwoStageRecipe
             steps=90_000,
         ),
         train=TrainSettings(log_interval=20, checkpoint_interval=2500, evaluation_interval=10_000),
+    )
+
+
+def swin_tiny(name: str, summary: str, *, schedule: int) -> TwoStageRecipe:
+    """Mmdetection's `mask_rcnn_swin-t-p4-w7_fpn`, on timm's network and its weights, which a file has to bring.
+
+    timm's features lack the norm after each stage that mmdetection's have. Its 3x schedule also cuts windows from half
+    of the images, which are resized to 400, 500 or 600 before (`ms-crop`).
+    """
+    epoch = 7330  # steps of 16 of the 117,266 images with objects
+    ends = {1: (8, 11, 12), 3: (27, 33, 36)}[schedule]
+    return TwoStageRecipe(
+        name=name,
+        summary=summary,
+        backbone=BackboneConfig(
+            name="timm/swin_tiny_patch4_window7_224", drop_path=0.2, freeze_at=0, pyramid_init="xavier"
+        ),
+        detector=replace(mmdetection_config(), pixels=TORCHVISION_PIXELS),
+        data=DataConfig(
+            batch=16, train_sizes=(800,) if schedule == 1 else tuple(range(480, 801, 32)), rounding="mmdetection"
+        ),
+        solver=SolverConfig(
+            optimizer="adamw",
+            base_lr=1e-4,
+            reference_batch=16,
+            weight_decay=0.05,
+            norm_weight_decay=0.0,
+            no_decay=("*relative_position_bias_table",),
+            warmup_steps=1000,
+            warmup_factor=1 / 1000,
+            milestones=(ends[0] * epoch, ends[1] * epoch),
+            steps=ends[2] * epoch,
+        ),
+        train=TrainSettings(log_interval=50, checkpoint_interval=epoch, evaluation_interval=epoch),
+    )
+
+
+def vitdet_base(name: str, summary: str) -> TwoStageRecipe:
+    """detectron2's `projects/ViTDet/configs/COCO/mask_rcnn_vitdet_b_100ep.py`, on timm's network of the same kind.
+
+    That is SAM's encoder: windows of 14 x 14 patches, four blocks that look at the whole image, relative positions. Its
+    weights a file has to bring: timm's or SAM's own; detectron2 starts from a masked autoencoder's.
+    """
+    detector = detectron2_config()
+    assert detector.mask is not None
+    box = replace(detector.box, convs=4, layers=1, norm="ln")
+    return TwoStageRecipe(
+        name=name,
+        summary=summary,
+        backbone=BackboneConfig(name="timm/samvit_base_patch16", drop_path=0.1, freeze_at=0),
+        detector=replace(
+            detector,
+            pixels=TORCHVISION_PIXELS,
+            rpn=replace(detector.rpn, convs=2),
+            box=box,
+            mask=replace(detector.mask, norm="ln"),
+        ),
+        data=DataConfig(
+            batch=64,
+            train_sizes=(1024,),
+            test_size=1024,
+            max_size=1024,
+            augment=AugmentConfig(scale_jitter=(0.1, 2.0)),
+        ),
+        solver=SolverConfig(
+            optimizer="adamw",
+            base_lr=1e-4,
+            reference_batch=64,
+            weight_decay=0.1,
+            norm_weight_decay=0.0,
+            no_decay=("*pos_embed",),
+            layer_decay=0.7,
+            warmup_steps=250,
+            warmup_factor=1 / 1000,
+            milestones=(163_889, 177_546),
+            steps=184_375,
+        ),
+        train=TrainSettings(log_interval=20, checkpoint_interval=5000, evaluation_interval=5000, precision="bf16"),
     )
 
 

@@ -1,31 +1,19 @@
 """``replay``: a training step that went wrong, once more."""
 
-from dataclasses import dataclass
-from pathlib import Path
-
 import tyro
 
 import det_engine
 from apps.common.app import App
+from apps.common.commands import read_options
+from apps.common.learning_options import ReplayOptions
 from apps.common.weights import read_config
 from det_engine import resolve_device
 from det_engine.failure import load_failure
-from det_engine.options import override
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReplayOptions:
-    """Options of `replay`."""
-
-    file: tyro.conf.Positional[Path]
-    """What the broken step left: failures/step-N.pt in the run's directory."""
-    device: str = "auto"
-    """auto, cpu, cuda or npu."""
 
 
 def replay(app: App, args: list[str]) -> None:
     """Repeat a training step that went wrong, from the file it left."""
-    options = override(ReplayOptions(file=tyro.MISSING), args, f"apps/{app.name} replay", replay.__doc__)
+    options = read_options(app, "replay", args, ReplayOptions(file=tyro.MISSING))
     device = resolve_device(options.device)
     finding = det_engine.replay(
         options.file, lambda config: app.network(read_config(app, {"config": config}, options.file)[0]), device

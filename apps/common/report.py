@@ -1,15 +1,16 @@
 """``report``, and the page that ``train`` and ``eval`` leave."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import cattrs
 import tyro
 
 from apps.common.app import App
-from apps.common.config import at_least, from_dict
+from apps.common.commands import read_options
+from apps.common.config import from_dict
+from apps.common.file_options import ReportOptions
 from apps.common.run_sections import read_json, run_sections
 from apps.common.splits import annotations_for, data_root, held_out_of_run
 from det_coco import CocoIndex, DataError, Detections, Protocol
@@ -18,38 +19,13 @@ from det_coco.page import Page, text
 from det_coco.report.commands import open_split, read_results, write_report
 from det_engine import RunDirectory
 from det_engine.cli import UsageError
-from det_engine.options import override
 from det_engine.stages import stage
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReportOptions:
-    """Options of `report`."""
-
-    run: Annotated[Path, tyro.conf.Positional]
-    """Folder of a run, also of an interrupted one, or a results file in COCO's format."""
-    data: Path | None = None
-    """Data set that the results belong to; by default the run's own."""
-    split: str | None = None
-    """Split that the results belong to; by default the run's own, or the one to evaluate on."""
-    output: Path | None = None
-    """Page to write; by default report.html in the run, or in this folder."""
-    json: Path | None = None
-    """File to write every number to."""
-    pictures: int = 12
-    """Pictures of each kind."""
-    precision: float = 0.9
-    """Precision for which to name the least scores."""
-
-    def __post_init__(self) -> None:
-        at_least(self, pictures=0)
-        if not 0 < self.precision <= 1:
-            raise ValueError(f"precision must be above 0 and up to 1, got {self.precision:g}")
 
 
 def report(app: App, args: list[str]) -> None:
     """Write a page that says why the AP of a run, or of a results file, is what it is."""
-    options = override(ReportOptions(run=tyro.MISSING), args, f"apps/{app.name} report", report.__doc__)
+    options = read_options(app, "report", args, ReportOptions(run=tyro.MISSING))
+    check_there(options.run)
     run = RunDirectory(options.run) if options.run.is_dir() else None
     results = options.run if run is None else run.predictions
     output = options.output or (Path("report.html") if run is None else run.report)
@@ -104,6 +80,16 @@ def report_run(
         write_report(
             index, detections, run.report, title=str(run), tasks=shown, protocol=protocol, pictures=pictures, more=more
         )
+
+
+def check_there(run: Path) -> None:
+    """Refuse a run, or a results file, that does not exist.
+
+    Raises:
+        UsageError: it does not.
+    """
+    if not run.exists():
+        raise UsageError(f"{run} is not there. Give the folder of a run, or a results file.")
 
 
 def split_of(app: App, run: Path, data: Path | None, split: str | None) -> CocoIndex:

@@ -8,19 +8,20 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-import tyro
 
 import det_engine
 from apps.common.app import App, with_classes, with_counts
-from apps.common.config import Recipe, at_least
-from apps.common.consequences import HABITS, fitted_schedule, fitted_sizes, without_frozen
+from apps.common.commands import read_options, take_recipe
+from apps.common.config import Recipe
+from apps.common.consequences import fitted_schedule, fitted_sizes, without_frozen
 from apps.common.data import training_batches, validation_loader
 from apps.common.detecting import autocast_name
 from apps.common.evaluate import Evaluator
-from apps.common.options import default_output, new_run, take_recipe
+from apps.common.learning_options import TrainOptions
+from apps.common.output import default_output, new_run
 from apps.common.printing import print_final, print_metrics, print_next, print_places, say
 from apps.common.splits import Splits, open_splits, surroundings
 from apps.common.weights import adopt, describe, initialize, open_start, read_config, read_config_file
@@ -35,66 +36,9 @@ from det_engine import (
     seed_all,
 )
 from det_engine.cli import UsageError, take_option
-from det_engine.options import keep_explicit, named_options, override
+from det_engine.options import keep_explicit, named_options
 from det_engine.stages import stage
 from det_models import Detector, Predictor, Weights
-
-HELP = """Train a detector, evaluate it, keep its checkpoints.
-
-Options with a dot are the fields of the recipe; shown are those of the chosen one. d2 is detectron2, mrb
-maskrcnn-benchmark, tv torchvision."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainOptions:
-    """Options of `train` beside the fields of the recipe."""
-
-    recipe: str
-    """Where the fields below start from; `recipes` lists them."""
-    config: Path | None = None
-    """In place of a recipe: the config.json of a run, or one like it."""
-    resume: Path | None = None
-    """Directory of a run to go on with, exactly where it stopped; recipe and data are the run's own."""
-    data: Path | None = None
-    """Data set: a folder or an annotation file of COCO's or another format; by default a small synthetic one, made in
-    your cache on first use."""
-    weights: str | None = None
-    """Weights to start from: a file of ours or of another system, the name of a published detector (`weights` lists
-    them), or none; by default what the recipe names."""
-    weights_parts: tuple[str, ...] = ()
-    """Parts of a detector's weights to take, such as backbone; what is left out starts at random. By default all."""
-    drop_mismatched: bool = False
-    """Start what has another shape in the weights, or is not there, at random."""
-    drop_class_head: bool = False
-    """Where the weights have another number of classes, start the layers that tell classes apart at random."""
-    output: Path | None = None
-    """Directory of the run; by default runs/<app>/<recipe>-<time>."""
-    device: str = "auto"
-    """auto, cpu, cuda or npu."""
-    nproc: int = 1
-    """Processes on this machine, each with its own device; torchrun and srun start them on several."""
-    pictures: int = 8
-    """Held-out images drawn beside the truth at the end."""
-    values: Annotated[Recipe, tyro.conf.arg(name="")]
-
-    def __post_init__(self) -> None:
-        at_least(self, pictures=0)
-
-
-FIRST = (
-    "--recipe",
-    "--data",
-    "--weights",
-    "--output",
-    "--resume",
-    "--device",
-    "--nproc",
-    "--data.batch",
-    "--solver.base-lr",
-    "--solver.steps",
-    "--train.precision",
-)
-"""What people set most, which the help begins with."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -270,8 +214,7 @@ def _parse(
     app: App, recipe: Recipe, data: Path | None, args: list[str], *, resumed: bool
 ) -> tuple[TrainOptions, Recipe, str]:
     """Options and recipe, with rates, steps and intervals fitted to the batch before explicit options replace them."""
-    prog = f"apps/{app.name} train"
-    options = override(TrainOptions(recipe=recipe.name, values=recipe, data=data), args, prog, HELP, FIRST, HABITS)
+    options = read_options(app, "train", args, TrainOptions(recipe=recipe.name, values=recipe, data=data))
     parsed = options.values
     if parsed.detector.num_classes != recipe.detector.num_classes:
         raise UsageError("The number of classes is that of the data; leave out --detector.num-classes.")

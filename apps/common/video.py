@@ -1,13 +1,16 @@
 """Video files in and out, by PyAV, which brings FFmpeg along and is only needed here."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
-from types import ModuleType, TracebackType
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 
 from det_coco import DataError
+from det_coco.outputs import whole_file
 
 SUFFIXES = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm", ".wmv"})
 
@@ -61,20 +64,18 @@ class VideoFile:
 
 
 class VideoWriter:
-    """A video file to write; an MP4 that every player opens.
+    """A video that is being written: see `write_video`.
 
     Args:
-        path: the file; its folder is made.
+        container: of PyAV, open to be written.
         rate: frames per second.
     """
 
-    def __init__(self, path: Path, rate: Fraction) -> None:
+    def __init__(self, container: Any, rate: Fraction) -> None:
         av = _library()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._av = av
-        self._container = av.open(str(path), mode="w")
-        codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
-        self._stream = self._container.add_stream(codec, rate=rate)
+        self._frame = av.VideoFrame
+        self._container = container
+        self._stream = container.add_stream("libx264" if "libx264" in av.codecs_available else "mpeg4", rate=rate)
         self._stream.pix_fmt = "yuv420p"
 
     def write(self, pixels: np.ndarray) -> None:
@@ -82,18 +83,32 @@ class VideoWriter:
         height, width = (length // 2 * 2 for length in pixels.shape[:2])
         if not self._stream.frames and not self._stream.codec_context.is_open:
             self._stream.height, self._stream.width = height, width
-        frame = self._av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels[:height, :width]), format="rgb24")
+        frame = self._frame.from_ndarray(np.ascontiguousarray(pixels[:height, :width]), format="rgb24")
         self._container.mux(self._stream.encode(frame))
 
-    def __enter__(self) -> "VideoWriter":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def finish(self) -> None:
+        """Write the frames that the encoder still holds."""
         if self._stream.codec_context.is_open:
             self._container.mux(self._stream.encode(None))
-        self._container.close()
+
+
+@contextmanager
+def write_video(path: Path, rate: Fraction) -> Generator[VideoWriter]:
+    """A block that writes a video, an MP4 that every player opens; the file is there when it is whole.
+
+    Args:
+        path: the file; its folder is made.
+        rate: frames per second.
+
+    Raises:
+        DataError: PyAV is missing, or the file cannot be written, as on a full disk; nothing is left of it.
+    """
+    av = _library()
+    # By its name: where PyAV is given a file, a full disk's error is lost.
+    with whole_file(path) as file, av.open(file.name, mode="w", format="mp4") as container:
+        writer = VideoWriter(container, rate)
+        yield writer
+        writer.finish()
 
 
 def _library() -> ModuleType:

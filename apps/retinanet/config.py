@@ -4,16 +4,18 @@ Constants: facebookresearch/detectron2 `configs/Base-RetinaNet.yaml`, `configs/C
 """
 
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from apps.common.config import BucketRecipe, DataConfig
 from det_backbones import TORCHVISION_PIXELS
-from det_backbones.resnet import Depth
+from det_backbones.depth import Depth
 from det_engine import SolverConfig, TrainSettings
 from det_heads import AnchorConfig, OneStageConfig
 from det_models import OneStageBackboneConfig, detectron2_fcos_config, detectron2_retinanet_config
-from det_models.adopting import backbone_of, one_stage_under
-from det_models.checkpoints import Checkpoint, CheckpointError
+from det_models.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from det_models.checkpoints import Checkpoint
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,8 +25,10 @@ class OneStageRecipe(BucketRecipe):
     backbone: OneStageBackboneConfig
     detector: OneStageConfig
 
-    def under(self, checkpoint: Checkpoint) -> Self:
+    def under(self, checkpoint: "Checkpoint") -> Self:
         """Pixels, strides, epsilon, anchors, coding, norms of the towers; sizes and training stay the recipe's."""
+        from det_models.adopting import backbone_of, one_stage_under
+
         theirs, body = checkpoint.detector, backbone_of(checkpoint)
         if not isinstance(theirs, OneStageConfig):
             raise CheckpointError(f"this is no one-stage detector of boxes: {checkpoint}")

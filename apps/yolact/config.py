@@ -3,18 +3,23 @@
 Constants: dbolya/yolact `data/config.py`.
 """
 
-from dataclasses import dataclass, replace
-from typing import Self
+from __future__ import annotations
 
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Self
+
+import det_coco
 from apps.common.config import LoadingConfig, Recipe
-from det_coco import BatchShape, Resize, SSDAugmentation
-from det_coco.transforms import Transform
-from det_engine import SolverConfig, TrainSettings, distributed, scaled_to_batch
+from det_engine import SolverConfig, TrainSettings, launching, scaled_to_batch
 from det_engine.cli import UsageError
-from det_heads import PriorConfig, Yolact, YolactConfig, yolact_config, yolact_plus_config
-from det_models import YolactBackboneConfig
-from det_models.adopting import model_of
-from det_models.checkpoints import Checkpoint, CheckpointError
+from det_heads import PriorConfig, YolactConfig, yolact_config, yolact_plus_config
+from det_heads.yolact.config import bitmap_sizes
+from det_models import CheckpointError, YolactBackboneConfig
+
+if TYPE_CHECKING:
+    from det_coco import BatchShape, Resize
+    from det_coco.transforms import Transform
+    from det_models.checkpoints import Checkpoint
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +54,7 @@ class YolactRecipe(Recipe):
 
     def __post_init__(self) -> None:
         estimator, size = self.detector.mask_iou, self.data.size
-        if estimator is not None and Yolact.bitmap_sizes(size, size)[0][0] < estimator.min_side:
+        if estimator is not None and bitmap_sizes(size, size)[0][0] < estimator.min_side:
             cells = (estimator.min_side + 1) // 2  # of P3, of which the prototypes have two
             raise UsageError(
                 f"--data.size must be at least {8 * (cells - 1) + 1} for YOLACT++, got {size}: its mask-IoU network "
@@ -59,18 +64,18 @@ class YolactRecipe(Recipe):
     def batch_shape(self) -> BatchShape:
         """One square, and masks at the sizes of the two losses that learn them."""
         data = self.data
-        return BatchShape(
+        return det_coco.BatchShape(
             buckets=((data.size, data.size),),
             masks="bitmaps",
             max_instances=data.max_instances,
-            bitmap_sizes=Yolact.bitmap_sizes(data.size, data.size),
+            bitmap_sizes=bitmap_sizes(data.size, data.size),
             drop_excess=data.drop_excess,
         )
 
     def training_transform(self) -> Transform:
         """SSD's augmentation, and what else is asked for."""
         data = self.data
-        ssd = SSDAugmentation(
+        ssd = det_coco.SSDAugmentation(
             resize=self.test_resize(),
             photometric=data.photometric,
             expand=data.expand,
@@ -82,11 +87,11 @@ class YolactRecipe(Recipe):
 
     def test_resize(self) -> Resize:
         """The square."""
-        return Resize(shortest=(self.data.size,), longest=self.data.size, rule="yolact")
+        return det_coco.Resize(shortest=(self.data.size,), longest=self.data.size, rule="yolact")
 
-    def resolved(self) -> "YolactRecipe":
+    def resolved(self) -> YolactRecipe:
         """The recipe with batch norm frozen where a device has too few images for it."""
-        images = self.data.batch // distributed.world_size()
+        images = self.data.batch // launching.world_size()
         if self.backbone.norm != "bn":
             return self
         if images < self.backbone.freeze_norm_below:
@@ -105,6 +110,8 @@ class YolactRecipe(Recipe):
     @classmethod
     def of(cls, checkpoint: Checkpoint) -> Self:
         """The whole network is the checkpoint's; the size of its images, and with it of its priors, no file tells."""
+        from det_models.adopting import model_of
+
         detector, model = _yolact(checkpoint), model_of(checkpoint)
         assert isinstance(model.backbone, YolactBackboneConfig)
         return cls(

@@ -1,16 +1,16 @@
 """An older checkout beside this one: the same benches in both, turn by turn, and the ratio of our own times.
 
-    hatch run bench before DIR [--benches ops infer train_step] [--rounds 5] [--limit 1.03] [--check]
+    hatch run bench before DIR [--benches ops infer train_step] [--data DATA] [--rounds 5] [--limit 1.03] [--check]
 
-DIR is another checkout of this repository in which `hatch run` has made its environment. Every round runs a bench once
-in each checkout, as a process of its own, so that both meet the same machine; a row compares the medians of the rounds.
-`--check` ends with status 1 where a ratio is over the limit.
+DIR is another checkout of this repository in which `hatch run` has made its environment. With `--data`, a data set in
+the COCO layout, the loader is measured too. Every round runs a bench once in each checkout, as a process of its own,
+so that both meet the same machine; a row compares the fastest of the rounds, since whatever else the machine does only
+adds to a time. `--check` ends with status 1 where a ratio is over the limit.
 """
 
 import argparse
 import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -23,6 +23,7 @@ ARGUMENTS = {
     "ops": ["--repeat", "7"],
     "infer": ["--repeat", "5", "--warmup", "2"],
     "train_step": ["--repeat", "3", "--warmup", "1"],
+    "loader": ["--images", "128"],
 }
 
 
@@ -35,19 +36,24 @@ def rows(bench: str, record: Path) -> Iterator[tuple[str, float]]:
         return
     for line in record.read_text().splitlines():
         row = json.loads(line)
+        if bench == "loader":
+            yield f"loader, an image of {row['size']}", 1000 / row["images_per_second"]["ours"]
+            continue
         for side, seconds in row["seconds"].items():
             if side.startswith("ours"):
                 yield f"{bench} {row['model']} {row['batch']} {side}", seconds
 
 
-def run(checkout: Path, bench: str) -> dict[str, float]:
-    """Our times of a bench in a checkout, by row."""
+def run(checkout: Path, bench: str, data: Path | None) -> dict[str, float]:
+    """Our times of a bench in a checkout, by row; `data` is that of the loader."""
     python = checkout / ".hatch" / "default" / "bin" / "python"
     if not python.exists():
         raise SystemExit(f"{checkout} has no environment yet: run `hatch run python -V` there.")
     with tempfile.TemporaryDirectory() as folder:
         record = Path(folder) / "rows"
-        command = [python, checkout / "tools" / "bench", bench, *ARGUMENTS[bench], "--json", record]
+        command: list[str | Path] = [python, checkout / "tools" / "bench", bench, *ARGUMENTS[bench], "--json", record]
+        if bench == "loader" and data:
+            command += ["--data", data]
         environment = {**os.environ, "PYTHONPATH": str(checkout)}
         done = subprocess.run(command, env=environment, cwd=checkout, capture_output=True, text=True, check=False)
         if done.returncode:
@@ -58,26 +64,30 @@ def run(checkout: Path, bench: str) -> dict[str, float]:
 def main(args: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("before", type=Path, help="the older checkout")
-    parser.add_argument("--benches", nargs="+", default=list(ARGUMENTS), choices=list(ARGUMENTS))
+    parser.add_argument("--benches", nargs="+", choices=list(ARGUMENTS), help="all that there is data for")
+    parser.add_argument("--data", type=Path, help="data set in the COCO layout, for the loader")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--limit", type=float, default=1.03, help="largest ratio of the time now to the time before")
     parser.add_argument("--check", action="store_true", help="status 1 where a ratio is over the limit")
     options = parser.parse_args(args)
+    benches = options.benches or [bench for bench in ARGUMENTS if bench != "loader" or options.data]
+    if "loader" in benches and options.data is None:
+        parser.error("the loader is measured on a data set: --data DATA")
     print(f"{'work':<50} {'before':>9} {'now':>9} {'ratio':>7}")
     missed = False
-    for bench in options.benches:
+    for bench in benches:
         taken: dict[str, dict[Path, list[float]]] = defaultdict(lambda: defaultdict(list))
         for number in range(options.rounds):
             order = (options.before.resolve(), ROOT)
             for checkout in order if number % 2 == 0 else reversed(order):
-                for name, value in run(checkout, bench).items():
+                for name, value in run(checkout, bench, options.data and options.data.resolve()).items():
                     taken[name][checkout].append(value)
         for name, sides in taken.items():
             if len(sides) == 2:
-                before, now = (statistics.median(sides[path]) for path in (options.before.resolve(), ROOT))
+                before, now = (min(sides[path]) for path in (options.before.resolve(), ROOT))
                 verdict = "" if now <= options.limit * before else "  OVER"
                 missed |= bool(verdict)
-                unit = "ms" if bench == "ops" else "s"
+                unit = "ms" if bench in ("ops", "loader") else "s"
                 print(
                     f"{name:<50} {before:6.3f} {unit:<2} {now:6.3f} {unit:<2} {now / before:6.3f}x{verdict}", flush=True
                 )

@@ -26,7 +26,8 @@ def our_sides(
 ) -> tuple[Callable[[], object], Callable[[], Batch]]:
     """Everything, and the network alone."""
     device = torch.device(options.device)
-    model = optimize_for_inference(pair.ours, device)
+    dtype = torch.bfloat16 if options.precision == "bf16" else None
+    model = optimize_for_inference(pair.ours, device, dtype)
     inputs = {name: batch[name].to(device) for name in ("images", "image_sizes")}
     sizes = [(int(height), int(width)) for height, width in batch["image_sizes"].tolist()]
     half = torch.autocast(device.type, dtype=torch.bfloat16, enabled=options.precision == "bf16")

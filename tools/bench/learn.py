@@ -1,9 +1,11 @@
 """Learning on real photographs: our Mask R-CNN beside torchvision's, same backbone, data, sizes, schedule and seeds.
 
     hatch run bench learn --data DIR [--recipe scratch_small] [--seeds 3] [--steps N] [--json FILE]
+    hatch run bench learn --data DIR --sides ours augmented   # large-scale jitter and copy-paste beside ours alone
 
-Both models get the same batches (order, resize, flip), the same solver and the same backbone module with the same
-random start; each has its own heads, losses, sampling, operators and post-processing. Steps are timed without loading.
+Our and torchvision's models get the same batches (order, resize, flip), the same solver and the same backbone module
+with the same random start; each has its own heads, losses, sampling, operators and post-processing. Steps are timed
+without loading.
 Prints box and mask AP per seed and the seconds per step, and their ratio.
 """
 
@@ -29,6 +31,7 @@ from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredic
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from apps.common.app import with_classes
+from apps.common.augmentation import AugmentConfig
 from apps.common.config import TwoStageRecipe
 from apps.common.data import evaluation_loader, training_batches
 from apps.common.splits import open_splits
@@ -37,6 +40,10 @@ from det_backbones import ResNetFPN
 from det_coco import CocoIndex, evaluate, to_results
 from det_engine import build_optimizer, lr_at, seed_all
 from det_models import backbone, build
+
+SIDES = ("ours", "torchvision", "augmented")
+AUGMENTED = AugmentConfig(scale_jitter=(0.1, 2.0), copy_paste=0.5)
+"""Simple Copy-Paste's, in place of the recipe's resize and mirror."""
 
 Batch = dict[str, Tensor]
 Target = dict[str, Tensor] | None
@@ -180,6 +187,7 @@ def main(args: list[str] | None = None) -> None:
     parser.add_argument("--recipe", default="scratch_small", choices=sorted(RECIPES))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, help="shorten the schedule to this many steps")
+    parser.add_argument("--sides", nargs="+", default=["ours", "torchvision"], choices=SIDES, help="what is compared")
     parser.add_argument("--json", type=Path, help="append a line per run to this file")
     options = parser.parse_args(args)
 
@@ -200,7 +208,9 @@ def main(args: list[str] | None = None) -> None:
     makers: dict[str, tuple[Callable[[TwoStageRecipe], Ours | Torchvision], TwoStageRecipe]] = {
         "ours": (Ours, recipe),
         "torchvision": (Torchvision, replace(recipe, detector=bitmaps)),
+        "augmented": (Ours, replace(recipe, data=replace(recipe.data, augment=AUGMENTED))),
     }
+    makers = {name: makers[name] for name in options.sides}
     print(f"{options.recipe}, {recipe.solver.steps} steps of {recipe.data.batch}, {torch.get_num_threads()} threads")
     print(f"{'':<12} seed  box AP  AP50   mask AP  AP50   s/step")
     table: dict[str, list[dict[str, float]]] = {name: [] for name in makers}
@@ -224,7 +234,8 @@ def main(args: list[str] | None = None) -> None:
     means = {name: {key: statistics.mean(r[key] for r in rows) for key in rows[0]} for name, rows in table.items()}
     for name, row in means.items():
         print(f"{name:<12} mean  {_cells(row)}")
-    print(f"speed: {means['torchvision']['s/step'] / means['ours']['s/step']:.2f}x torchvision")
+    if {"ours", "torchvision"} <= means.keys():
+        print(f"speed: {means['torchvision']['s/step'] / means['ours']['s/step']:.2f}x torchvision")
 
 
 def _cells(row: dict[str, float]) -> str:

@@ -27,7 +27,7 @@ from apps.retinanet.config import OneStageRecipe
 from apps.yolact.config import RECIPES as YOLACT
 from apps.yolact.config import YolactRecipe
 from det_coco import CocoIndex
-from det_engine.precision import PrecisionName
+from det_engine.settings import PrecisionName
 from det_engine.step import TrainStep
 from det_heads import BoxHead, OneStageDetector, Yolact
 from det_models import Detector, build
@@ -35,7 +35,9 @@ from det_models.inference import optimize_for_inference
 from tools.npu.emulation import Emulation, deprecated
 from tools.npu.self_test import unnoticed
 
-TIMM = ("convnextv2_atto", "resnet10t", "mobilenetv3_small_050", "swin_tiny_patch4_window7_224")
+TIMM = (
+    "convnextv2_atto", "resnet10t", "mobilenetv3_small_050", "swin_tiny_patch4_window7_224", "vit_tiny_patch16_224",
+)  # fmt: skip
 
 
 def on_timm(name: str) -> Recipe:

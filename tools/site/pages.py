@@ -38,7 +38,6 @@ def assemble(folder: Path, pictures: Path) -> None:
         folder: New.
         pictures: What was drawn for them.
     """
-    shutil.copytree(ROOT / "docs", folder, ignore=shutil.ignore_patterns("*.md"))  # pictures
     for source, place in PLACES.items():
         if source in ("README.md", "findings"):
             continue
@@ -52,12 +51,15 @@ def assemble(folder: Path, pictures: Path) -> None:
     page.write_text(re.sub(r"```mermaid.*?```", _HOUSE, text, flags=re.DOTALL), encoding="utf-8")
     if (pictures / "report.html").exists():
         _insert(folder / "report.md", _RUN)
+        _replace(
+            folder / "use.md", "<!-- tiles -->", _TILES.format((pictures / "tiles.md").read_text(encoding="utf-8"))
+        )
     _write(folder / "findings.md", findings_page(ROOT / "findings"))
     for script in sorted((ROOT / "findings").glob("*.sh")):
         shutil.copy(script, _made(folder / "findings") / script.name)
     for name in PACKAGES:
         _write(folder / "api" / f"{_module(name)}.md", api_page(name))
-    shutil.copytree(pictures, folder / "pictures", dirs_exist_ok=True)
+    shutil.copytree(pictures, folder / "pictures", dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.md"))
     shutil.copy(Path(__file__).with_name("site.css"), folder)
 
 
@@ -74,6 +76,15 @@ _RUN = """
 
 This documentation was built after a training on the embedded scenes: [its report](pictures/report.html).
 """
+
+
+_TILES = """![Scenes beside each other: nothing is found as a whole, boxes and masks in tiles](pictures/tiles.png)
+
+{}"""
+
+
+def _replace(page: Path, old: str, new: str) -> None:
+    page.write_text(page.read_text(encoding="utf-8").replace(old, new), encoding="utf-8")
 
 
 def _insert(page: Path, text: str) -> None:

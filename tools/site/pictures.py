@@ -1,18 +1,26 @@
 """Draw the pictures of the site: `python tools/site/pictures.py FOLDER [--run RUN]`.
 
-They come from the embedded scenes. With a run of Mask R-CNN on those, its detections stand beside the truth, and its
-report and curves become part of the site; without one the scenes stand there with their truth.
+They come from the embedded scenes. With a run of Mask R-CNN on those, its detections stand beside the truth, it looks
+at a big picture in tiles, and its report and curves are part of the site; without one there are the scenes alone.
 """
 
 import argparse
+import re
+import shlex
 import shutil
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
 from PIL import Image
+from tiles import tiles_picture
 
+from apps.common.app import App
+from apps.common.main import main as run_app
+from apps.mask_rcnn.config import RECIPES
 from det_coco import default_splits, draw, ground_truth_of, load_split, synthetic_dataset
+
+ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 def main() -> None:
@@ -22,6 +30,7 @@ def main() -> None:
     parser.add_argument("--run", type=Path, help="a run of apps/mask_rcnn on the embedded scenes")
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
+    augmentations(options.folder / "augmentation.jpg")
     if options.run is None:
         sheet(scenes(), columns=3).save(options.folder / "first.png")
         return
@@ -29,8 +38,19 @@ def main() -> None:
     sheet([picture for picture in found if picture.width > 2 * picture.height][:2], columns=1).save(
         options.folder / "first.png"
     )
+    tiles_picture(options.run, options.folder)
     for name in ("report.html", "curves.png"):
         shutil.copy(options.run / name, options.folder)
+
+
+def augmentations(picture: Path) -> None:
+    """Draw the sheet of docs/augmentation.md, by the command that stands there."""
+    page = (ROOT / "docs" / "augmentation.md").read_text(encoding="utf-8")
+    command = re.search(r"^\$ hatch run apps/mask_rcnn (augmentations .*?[^\\])$", page, re.DOTALL | re.MULTILINE)
+    assert command, "docs/augmentation.md shows no command"
+    options = shlex.split(command[1].replace("\\\n", " "))
+    if run_app(App(name="mask_rcnn", recipes=RECIPES), [*options, "--output", str(picture)]):
+        raise SystemExit(f"{command[1]} has failed.")
 
 
 def scenes() -> list[Image.Image]:

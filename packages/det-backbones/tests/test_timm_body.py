@@ -183,7 +183,10 @@ def test_weights_of_another_network_change_nothing(tmp_path):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("vit_tiny_patch16_224", "gives features of strides 16, 16, 16, and a pyramid needs 4, 8, 16, 32"),
+        (
+            "vit_small_patch32_224",
+            "gives features of strides 32, 32, 32, and a pyramid needs 4, 8, 16, 32, or 16 alone",
+        ),
         ("inception_v3", r"gives a feature 192 x 28 x 44 where it declares 192 channels of stride 4, 192 x 32 x 48"),
         ("maxvit_pico_rw_256", "does not take images of 128 x 192 pixels"),
         ("efficientformerv2_s0", "does not take images of 128 x 192 pixels"),

@@ -1,5 +1,5 @@
-// Bilinear resizing of 8-bit RGB pictures with the very numbers of Pillow and OpenCV, and torch's up to rounding, in the
-// layout of a batch.
+// Bilinear resizing of 8-bit RGB pictures with the very numbers of Pillow and OpenCV, and torch's up to rounding, in
+// the layout of a batch.
 //
 // All resize rows first and then columns. Pillow has weights in fixed point, widens its filter when it makes a picture
 // smaller, and rounds between the two passes; OpenCV has them too, always weighs two neighbours, and truncates; torch
@@ -116,36 +116,82 @@ Pairs<int32_t> opencv_weights(int inputs, int outputs, bool horizontal) {
   return pairs;
 }
 
-template <int kTaps>
-DET_COCO_INLINE void pillow_row(const uint8_t* row, const Weights& weights, int outputs, uint8_t* out, int plane) {
-  const int taps = kTaps > 0 ? kTaps : weights.taps;
+// Columns that are worked on at once, so that what is between two loops stays in the nearest cache.
+constexpr int kBlock = 256;
+constexpr int32_t kPillowHalf = 1 << (kPillowBits - 1);
+#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+constexpr bool kRedIsLowest = false;
+#else
+constexpr bool kRedIsLowest = true;  // in a word of a pixel's bytes
+#endif
+
+// A row [inputs, 3] to [3, outputs] with two taps, those of every enlargement: pixels are fetched one by one, and
+// weighed many at once.
+DET_COCO_CLONES
+void pillow_row_of_pairs(const uint8_t* row, const int32_t* first, const int32_t* weights, int outputs, uint8_t* out) {
+  uint32_t left[kBlock], right[kBlock];
+  uint8_t red[kBlock], green[kBlock], blue[kBlock];
+  for (int begin = 0; begin < outputs; begin += kBlock) {
+    const int count = std::min(kBlock, outputs - begin);
+    const int32_t* weight = weights + 2 * static_cast<ptrdiff_t>(begin);
+    for (int o = 0; o < count; ++o) {
+      const uint8_t* pixel = row + 3 * first[begin + o];
+      std::memcpy(&left[o], pixel, 4);
+      std::memcpy(&right[o], pixel + 2, 4);  // of which the last three are wanted: nothing beyond the row is read
+    }
+    const auto sum = [&](int o, int shift) {
+      const int32_t a = left[o] >> shift & 255, b = right[o] >> (shift + 8) & 255;
+      return static_cast<uint8_t>((kPillowHalf + a * weight[2 * o] + b * weight[2 * o + 1]) >> kPillowBits);
+    };
+    for (int o = 0; o < count; ++o) {
+      red[o] = sum(o, 0);
+      green[o] = sum(o, 8);
+      blue[o] = sum(o, 16);
+    }
+    const uint8_t* colours[] = {red, green, blue};
+    for (int c = 0; c < 3; ++c) std::memcpy(out + static_cast<ptrdiff_t>(c) * outputs + begin, colours[c], count);
+  }
+}
+
+void pillow_row(const uint8_t* row, const Weights& weights, int outputs, uint8_t* out) {
+  if (weights.taps == 2 && kRedIsLowest) {
+    return pillow_row_of_pairs(row, weights.first.data(), weights.values.data(), outputs, out);
+  }
   for (int o = 0; o < outputs; ++o) {
     const uint8_t* pixel = row + 3 * weights.first[o];
-    const int32_t* weight = weights.values.data() + static_cast<size_t>(o) * taps;
-    int32_t red = 1 << (kPillowBits - 1), green = red, blue = red;
-    for (int k = 0; k < taps; ++k) {
+    const int32_t* weight = weights.values.data() + static_cast<size_t>(o) * weights.taps;
+    int32_t red = kPillowHalf, green = red, blue = red;
+    for (int k = 0; k < weights.taps; ++k) {
       red += pixel[3 * k] * weight[k];
       green += pixel[3 * k + 1] * weight[k];
       blue += pixel[3 * k + 2] * weight[k];
     }
     out[o] = static_cast<uint8_t>(red >> kPillowBits);
-    out[plane + o] = static_cast<uint8_t>(green >> kPillowBits);
-    out[2 * plane + o] = static_cast<uint8_t>(blue >> kPillowBits);
+    out[outputs + o] = static_cast<uint8_t>(green >> kPillowBits);
+    out[2 * static_cast<ptrdiff_t>(outputs) + o] = static_cast<uint8_t>(blue >> kPillowBits);
   }
 }
 
+// `lines` holds where each tap's row begins.
 DET_COCO_CLONES
-void pillow_columns(const uint8_t* rows, int stride, const int32_t* weight, int taps, int width, uint8_t* out) {
-  constexpr int kBlock = 512;
+void pillow_columns(const uint8_t* const* lines, const int32_t* weight, int taps, int width, uint8_t* out) {
+  if (taps == 2) {
+    const uint8_t *upper = lines[0], *lower = lines[1];
+    const int32_t up = weight[0], low = weight[1];
+    for (int x = 0; x < width; ++x) {
+      out[x] = static_cast<uint8_t>((kPillowHalf + upper[x] * up + lower[x] * low) >> kPillowBits);
+    }
+    return;
+  }
   int32_t sums[kBlock];
   for (int begin = 0; begin < width; begin += kBlock) {
     const int count = std::min(kBlock, width - begin);
-    for (int x = 0; x < count; ++x) sums[x] = 1 << (kPillowBits - 1);
+    for (int x = 0; x < count; ++x) sums[x] = kPillowHalf;
     for (int k = 0; k < taps; ++k) {
       if (weight[k] == 0) continue;
-      const uint8_t* row = rows + static_cast<ptrdiff_t>(k) * stride + begin;
+      const uint8_t* line = lines[k] + begin;
       const int32_t w = weight[k];
-      for (int x = 0; x < count; ++x) sums[x] += row[x] * w;
+      for (int x = 0; x < count; ++x) sums[x] += line[x] * w;
     }
     for (int x = 0; x < count; ++x) out[begin + x] = static_cast<uint8_t>(sums[x] >> kPillowBits);
   }
@@ -172,31 +218,31 @@ void split(const uint8_t* picture, int64_t pixels, uint8_t* out) {
 }
 
 void resize_as_pillow(const uint8_t* picture, int height, int width, uint8_t* out, int new_height, int new_width) {
-  // [height, 3, new_width]
-  std::vector<uint8_t> rows(static_cast<size_t>(height) * 3 * new_width);
-  const int stride = 3 * new_width;
-  if (width == new_width) {
-    for (int y = 0; y < height; ++y) {
-      split(picture + static_cast<ptrdiff_t>(y) * 3 * width, width, &rows[static_cast<size_t>(y) * stride]);
-    }
-  } else {
-    const Weights weights = pillow_weights(width, new_width);
-    const auto row = weights.taps == 2 ? pillow_row<2> : weights.taps == 3 ? pillow_row<3> : pillow_row<0>;
-    for (int y = 0; y < height; ++y) {
-      row(picture + static_cast<ptrdiff_t>(y) * 3 * width, weights, new_width, &rows[static_cast<size_t>(y) * stride],
-          new_width);
-    }
-  }
-  const ptrdiff_t plane = static_cast<ptrdiff_t>(new_height) * new_width;
-  const Weights weights = height == new_height ? Weights{} : pillow_weights(height, new_height);
+  const Weights columns = width == new_width ? Weights{} : pillow_weights(width, new_width);
+  const Weights lines = height == new_height ? Weights{} : pillow_weights(height, new_height);
+  const ptrdiff_t stride = 3 * static_cast<ptrdiff_t>(new_width),
+                  plane = static_cast<ptrdiff_t>(new_height) * new_width;
+  // Resized rows are needed in ascending order, as many at a time as there are taps.
+  const int taps = std::max(lines.taps, 1);
+  std::vector<uint8_t> kept(taps * stride);
+  std::vector<const uint8_t*> tapped(taps);
+  int made = 0;
   for (int y = 0; y < new_height; ++y) {
+    const int first = lines.taps ? lines.first[y] : y;
+    for (; made < first + taps; ++made) {
+      const uint8_t* row = picture + static_cast<ptrdiff_t>(made) * 3 * width;
+      uint8_t* target = &kept[made % taps * stride];
+      columns.taps ? pillow_row(row, columns, new_width, target) : split(row, width, target);
+    }
     for (int c = 0; c < 3; ++c) {
       uint8_t* target = out + c * plane + static_cast<ptrdiff_t>(y) * new_width;
-      if (height == new_height) {
-        std::memcpy(target, &rows[static_cast<size_t>(y) * stride + static_cast<size_t>(c) * new_width], new_width);
+      for (int k = 0; k < taps; ++k) {
+        tapped[k] = &kept[(first + k) % taps * stride + c * static_cast<ptrdiff_t>(new_width)];
+      }
+      if (lines.taps) {
+        pillow_columns(tapped.data(), &lines.values[static_cast<size_t>(y) * taps], taps, new_width, target);
       } else {
-        pillow_columns(&rows[static_cast<size_t>(weights.first[y]) * stride + static_cast<size_t>(c) * new_width], stride,
-                       weights.values.data() + static_cast<size_t>(y) * weights.taps, weights.taps, new_width, target);
+        std::memcpy(target, tapped[0], new_width);
       }
     }
   }
@@ -272,8 +318,8 @@ using Resize = void (*)(const uint8_t*, int, int, Out*, int, int);
 template <typename Out, Resize<Out> resize>
 void resize_array(const py::buffer& picture, const py::buffer& out) {
   const py::buffer_info from = picture.request(), to = out.request(true);
-  const bool fits = from.ndim == 3 && from.shape[2] == 3 && from.item_type_is_equivalent_to<uint8_t>() && to.ndim == 3 &&
-                    to.shape[0] == 3 && to.item_type_is_equivalent_to<Out>();
+  const bool fits = from.ndim == 3 && from.shape[2] == 3 && from.item_type_is_equivalent_to<uint8_t>() &&
+                    to.ndim == 3 && to.shape[0] == 3 && to.item_type_is_equivalent_to<Out>();
   if (!fits || !PyBuffer_IsContiguous(from.view(), 'C') || !PyBuffer_IsContiguous(to.view(), 'C')) {
     throw std::invalid_argument("A picture must be uint8 [h, w, 3], and its resized one [3, H, W], without gaps.");
   }
@@ -285,8 +331,8 @@ void resize_array(const py::buffer& picture, const py::buffer& out) {
   const auto* pixels = static_cast<const uint8_t*>(from.ptr);
   auto* target = static_cast<Out*>(to.ptr);
   const py::gil_scoped_release release;
-  resize(pixels, static_cast<int>(from.shape[0]), static_cast<int>(from.shape[1]), target, static_cast<int>(to.shape[1]),
-         static_cast<int>(to.shape[2]));
+  resize(pixels, static_cast<int>(from.shape[0]), static_cast<int>(from.shape[1]), target,
+         static_cast<int>(to.shape[1]), static_cast<int>(to.shape[2]));
 }
 
 }  // namespace

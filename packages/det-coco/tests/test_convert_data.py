@@ -47,6 +47,18 @@ def test_sizes_that_are_missing_are_written(content, write, tmp_path, missing):
     assert [(image["height"], image["width"]) for image in written["images"]] == expected
 
 
+def test_boxes_in_another_form_are_not_written_on_as_they_stand(content, write, tmp_path, capsys):
+    sizes = {image["id"]: (image["width"], image["height"]) * 2 for image in content["images"]}
+    for annotation in content["annotations"]:
+        scale = sizes[annotation["image_id"]]
+        annotation["bbox"] = [v / side for v, side in zip(annotation["bbox"], scale, strict=True)]
+    write(content)
+    assert main(["convert", str(tmp_path), str(tmp_path / "out"), "--to", "coco"]) == 2
+    assert "as fractions of the picture, and would stay so" in capsys.readouterr().err
+    assert main(["check", str(tmp_path), "--fix", str(tmp_path / "mended"), "--page", str(tmp_path / "page")]) == 1
+    assert main(["convert", str(tmp_path / "mended"), str(tmp_path / "out"), "--to", "coco"]) == 0
+
+
 def test_nothing_is_written_over(dataset, tmp_path, capsys):
     (tmp_path / "mine.txt").write_text("kept")
     assert main(["convert", str(dataset), str(tmp_path), "--to", "coco"]) == 2

@@ -162,7 +162,7 @@ def test_boxes_and_masks_do_not_touch_each_other(case):
         ),
         (
             {"segmentation": {"size": [HEIGHT, WIDTH], "counts": "53"}},
-            r"result 2 .* covers 8 pixels, but .* 4800",
+            r"result 2 .* covers 8 pixels, but .* 20800",
         ),
         ({"segmentation": {"size": [HEIGHT, WIDTH], "counts": "5P"}}, r"code of result 2 .* cannot be read"),
         ({"segmentation": {"size": [HEIGHT, WIDTH], "counts": ""}}, r"code of result 2 .* covers 0 pixels"),

@@ -454,9 +454,10 @@ def test_each_fault_is_named_alone_and_mended(clean, tmp_path, fault):
 def test_centres_in_another_scale_are_mended_too(clean, tmp_path, unit, kind, masks):
     """As YOLO has them."""
     data = Data(tmp_path / "data", clean)
-    expected = {a["id"]: a["bbox"] for a in data.train["annotations"]}
+    expected = {a["id"]: (a["bbox"], a["area"]) for a in data.train["annotations"]}
     for record in data.train["annotations"]:
         record["bbox"] = in_units(unit)({"bbox": centred(record)})
+        record["area"] = record["bbox"][2] * record["bbox"][3]
         if not masks:
             record["segmentation"] = []
     checkup = check_data(data.write())
@@ -464,7 +465,9 @@ def test_centres_in_another_scale_are_mended_too(clean, tmp_path, unit, kind, ma
     write_mended(checkup.splits, checkup.findings, tmp_path / "mended")
     mended = json.loads((tmp_path / "mended" / "annotations" / "instances_train.json").read_text())
     for record in mended["annotations"]:
-        assert record["bbox"] == pytest.approx(expected[record["id"]], abs=2e-3)
+        box, area = expected[record["id"]]
+        assert record["bbox"] == pytest.approx(box, abs=2e-3)
+        assert record["area"] == pytest.approx(area if masks else box[2] * box[3], rel=2e-2)
 
 
 def test_boxes_whose_form_cannot_be_told_are_named_and_left(clean, tmp_path):

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from det_engine import EngineError, checkpoint, distributed, read_metrics, replay
+from det_engine import EngineError, checkpoint, distributed, launching, read_metrics, replay
 from testing.processes import environment, start_python
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
@@ -273,7 +273,7 @@ def test_a_batch_that_cannot_be_shared(monkeypatch):
     ("nodes", "first"), [("gpu[03-05,9],x1", "gpu03"), ("n1,n2", "n1"), ("localhost", "localhost"), ("a-b[7]", "a-b7")]
 )
 def test_the_first_host_of_a_slurm_job(nodes, first):
-    assert distributed.first_host(nodes) == first
+    assert launching.first_host(nodes) == first
 
 
 def test_srun_is_a_launcher(monkeypatch):

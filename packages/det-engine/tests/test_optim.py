@@ -166,6 +166,17 @@ def test_adamw_follows_torch(lr_on):
     torch.testing.assert_close(model.state_dict(), other.state_dict())
 
 
+def test_no_decay_by_pattern(small):
+    model = small.make_net()
+    optimizer = build_optimizer(model, SolverConfig(weight_decay=0.1, no_decay=("body.1.*",)))
+    decays = {name: group["weight_decay"] for group in optimizer.param_groups for name in group["names"]}
+    assert {name: decay for name, decay in decays.items() if decay == 0}.keys() == {
+        name for name in decays if name.startswith("body.1.")
+    }
+    with pytest.raises(EngineError, match=r"solver\.no_decay has the pattern 'neck\.\*'"):
+        build_optimizer(model, SolverConfig(no_decay=("neck.*",)))
+
+
 def test_rates_by_pattern(small):
     model = small.make_net()
     optimizer = build_optimizer(model, SolverConfig(rates={"body.*": 0.1, "body.1.*": 0.5}))

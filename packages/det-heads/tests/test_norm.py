@@ -42,5 +42,16 @@ def test_group_norm_looks_at_each_row_alone():
     norm = make_row_norm("gn", 4).double()
     x = rows()
     torch.testing.assert_close(apply_norm(norm, x, None)[2:3], apply_norm(norm, x[2:3], None))
-    with pytest.raises(ValueError, match="norm must be bn or gn, got 'ln'"):
-        make_row_norm("ln", 4)
+    with pytest.raises(ValueError, match="norm must be bn, gn or ln, got 'in'"):
+        make_row_norm("in", 4)
+
+
+def test_layer_normalisation_looks_at_each_place_alone():
+    norm = make_row_norm("ln", 6)
+    with torch.no_grad():
+        norm.weight.uniform_(0.5, 2)
+        norm.bias.normal_()
+    rows = torch.randn(3, 6, 2, 4)
+    place = rows[1, :, 0, 3]
+    expected = (place - place.mean()) / (place.var(correction=0) + 1e-6).sqrt() * norm.weight + norm.bias
+    torch.testing.assert_close(apply_norm(norm, rows, None)[1, :, 0, 3], expected)

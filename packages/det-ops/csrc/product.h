@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <memory>
 
+#include "bfloat16.h"
 #include "simd.h"
 
 namespace det_ops {
@@ -50,12 +51,13 @@ DET_OPS_INLINE void multiply_any(const T* a, int64_t rows, int64_t depth, const 
 }
 
 template <class T>
-using Multiply = void (*)(const T* a, int64_t rows, int64_t depth, const T* panel, T* out, int64_t out_stride);
+using Multiply = void (*)(const T* a, int64_t rows, int64_t depth, const T* panel, SumOf<T>* out, int64_t out_stride);
 
-// The product by an instruction set: as many rows and vectors as it has registers for.
+// The product by an instruction set: as many rows and vectors as it has registers for. A panel is `width` numbers of the
+// first `pair` rows of the right matrix, neighbours side by side, then of the next ones.
 template <class T>
 struct Product {
-  int64_t rows, width;
+  int64_t rows, width, pair;
   Multiply<T> multiply;
 };
 
@@ -71,6 +73,36 @@ __attribute__((target("avx2,fma"))) void multiply_avx2(const T* a, int64_t rows,
   multiply_any<6, 2, 32>(a, rows, depth, panel, out, out_stride);
 }
 #endif
+#if defined(DET_OPS_BFLOAT16)
+// Two products of bfloat16 numbers at a time are added to a float32 sum; `depth` is even.
+__attribute__((target("avx512f,avx512bf16"))) inline void multiply_bfloat16(const BFloat16* a, int64_t rows,
+                                                                            int64_t depth, const BFloat16* panel,
+                                                                            float* out, int64_t out_stride) {
+  constexpr int kRows = 12, kVectors = 2, lanes = 16;
+  for (int64_t row = 0; row < rows; row += kRows, a += kRows * depth, out += kRows * out_stride) {
+    __m512 sums[kRows][kVectors];
+    for (int r = 0; r < kRows; ++r) {
+      for (int v = 0; v < kVectors; ++v) sums[r][v] = _mm512_setzero_ps();
+    }
+    const BFloat16* b = panel;
+    for (int64_t k = 0; k < depth; k += 2, b += kVectors * lanes * 2) {
+      __m512i values[kVectors];
+      for (int v = 0; v < kVectors; ++v) values[v] = _mm512_loadu_si512(b + v * lanes * 2);
+      for (int r = 0; r < kRows; ++r) {
+        int32_t both;
+        std::memcpy(&both, a + r * depth + k, sizeof(both));
+        const __m512i factor = _mm512_set1_epi32(both);
+        for (int v = 0; v < kVectors; ++v) {
+          sums[r][v] = _mm512_dpbf16_ps(sums[r][v], (__m512bh)factor, (__m512bh)values[v]);
+        }
+      }
+    }
+    for (int r = 0; r < kRows; ++r) {
+      for (int v = 0; v < kVectors; ++v) _mm512_storeu_ps(out + r * out_stride + v * lanes, sums[r][v]);
+    }
+  }
+}
+#endif
 // SSE2, NEON, or what else every processor of the kind has.
 template <class T>
 void multiply_default(const T* a, int64_t rows, int64_t depth, const T* panel, T* out, int64_t out_stride) {
@@ -80,12 +112,22 @@ void multiply_default(const T* a, int64_t rows, int64_t depth, const T* panel, T
 template <class T>
 Product<T> best_product() {
 #if defined(__GNUC__) && defined(__x86_64__)
-  if (__builtin_cpu_supports("avx512f")) return {12, 2 * 64 / sizeof(T), &multiply_avx512<T>};
+  if (__builtin_cpu_supports("avx512f")) return {12, 2 * 64 / sizeof(T), 1, &multiply_avx512<T>};
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
-    return {6, 2 * 32 / sizeof(T), &multiply_avx2<T>};
+    return {6, 2 * 32 / sizeof(T), 1, &multiply_avx2<T>};
   }
 #endif
-  return {6, 2 * sizeof(typename Lanes<T, 16>::type) / sizeof(T), &multiply_default<T>};
+  return {6, 2 * sizeof(typename Lanes<T, 16>::type) / sizeof(T), 1, &multiply_default<T>};
+}
+
+// Only for processors that has_bfloat16() says yes of.
+template <>
+inline Product<BFloat16> best_product<BFloat16>() {
+#if defined(DET_OPS_BFLOAT16)
+  return {12, 32, 2, &multiply_bfloat16};
+#else
+  return {12, 32, 2, nullptr};
+#endif
 }
 
 // Cache lines for a thread to work in.

@@ -118,21 +118,55 @@ struct WeightGradientLine {
 };
 
 // Squares of addresses: value k of channel 0 is at [k].
-template <class T>
+template <class From, class To = From>
 struct Squares {
-  const T* source[kPlanes];
-  T* target[kPlanes];
-  const T* bias = nullptr;  // added to all values
-  bool relu = false;        // then a rectifier
+  const From* source[kPlanes];
+  To* target[kPlanes];
+  const SumOf<From>* bias = nullptr;  // added to all values
+  bool relu = false;                  // then a rectifier
 };
 
-template <class Line, class T, int bytes>
-DET_OPS_INLINE void transform_lanes(const Squares<T>& squares, int64_t c) {
+// Neighbouring numbers as what they are computed in, and back.
+template <class V, class T>
+DET_OPS_INLINE void load(const T* numbers, V& values) {
+  values = *reinterpret_cast<const V*>(numbers);
+}
+template <class V, class T>
+DET_OPS_INLINE void store(const V& values, T* numbers) {
+  *reinterpret_cast<V*>(numbers) = values;
+}
+#if defined(__GNUC__)
+constexpr int kLanes = kWide / sizeof(float);
+typedef uint16_t Halves __attribute__((vector_size(2 * kLanes), aligned(2), may_alias));
+typedef uint32_t Words __attribute__((vector_size(4 * kLanes), aligned(4), may_alias));
+template <>
+DET_OPS_INLINE void load(const BFloat16* numbers, typename Lanes<float, kWide>::type& values) {
+  const Halves halves = *reinterpret_cast<const Halves*>(numbers);
+  values = (typename Lanes<float, kWide>::type)(__builtin_convertvector(halves, Words) << 16);
+}
+template <>
+DET_OPS_INLINE void store(const typename Lanes<float, kWide>::type& values, BFloat16* numbers) {
+  const Words words = (Words)values, nearest = (words + 0x7fff + (words >> 16 & 1)) >> 16, nan = Words{} + 0x7fc0;
+  *reinterpret_cast<Halves*>(numbers) = __builtin_convertvector(values == values ? nearest : nan, Halves);
+}
+#endif
+template <>
+DET_OPS_INLINE void load(const BFloat16* numbers, float& value) {
+  value = widened(*numbers);
+}
+template <>
+DET_OPS_INLINE void store(const float& value, BFloat16* numbers) {
+  *numbers = rounded(value);
+}
+
+template <class Line, int bytes, class From, class To>
+DET_OPS_INLINE void transform_lanes(const Squares<From, To>& squares, int64_t c) {
+  using T = SumOf<From>;
   using V = typename Lanes<T, bytes>::type;
   constexpr int from = Line::from, to = Line::to;
   // Aligned, because a template's argument loses the attribute that says it need not be.
   alignas(64) V values[from * from], half[from * to], result[to * to];
-  for (int k = 0; k < from * from; ++k) values[k] = *reinterpret_cast<const V*>(squares.source[k] + c);
+  for (int k = 0; k < from * from; ++k) load(squares.source[k] + c, values[k]);
   for (int row = 0; row < from; ++row) Line::template apply<T>(values + row * from, 1, half + row * to, 1);
   for (int column = 0; column < to; ++column) Line::template apply<T>(half + column, to, result + column, to);
   if (squares.bias) {
@@ -143,32 +177,36 @@ DET_OPS_INLINE void transform_lanes(const Squares<T>& squares, int64_t c) {
     const V zero{};
     for (int k = 0; k < to * to; ++k) result[k] = result[k] < zero ? zero : result[k];  // NaN stays
   }
-  for (int k = 0; k < to * to; ++k) *reinterpret_cast<V*>(squares.target[k] + c) = result[k];
+  for (int k = 0; k < to * to; ++k) store(result[k], squares.target[k] + c);
 }
 
-template <class Line, class T>
-DET_OPS_INLINE void transform_any(const Squares<T>& squares, int64_t channels) {
+template <class Line, class From, class To>
+DET_OPS_INLINE void transform_any(const Squares<From, To>& squares, int64_t channels) {
   int64_t c = 0;
-  constexpr int64_t lanes = sizeof(typename Lanes<T, kWide>::type) / sizeof(T);
-  for (; lanes > 1 && c + lanes <= channels; c += lanes) transform_lanes<Line, T, kWide>(squares, c);
-  for (; c < channels; ++c) transform_lanes<Line, T, 0>(squares, c);
+  constexpr int64_t lanes = sizeof(typename Lanes<SumOf<From>, kWide>::type) / sizeof(SumOf<From>);
+  for (; lanes > 1 && c + lanes <= channels; c += lanes) transform_lanes<Line, kWide>(squares, c);
+  for (; c < channels; ++c) transform_lanes<Line, 0>(squares, c);
 }
 
 // Clones do not apply to templates.
-#define DET_OPS_TRANSFORM(Line, T)                                                      \
-  DET_OPS_CLONES void transform(Line, const Squares<T>& squares, int64_t channels) { \
-    transform_any<Line, T>(squares, channels);                                          \
+#define DET_OPS_TRANSFORM(Line, From, To)                                                    \
+  DET_OPS_CLONES void transform(Line, const Squares<From, To>& squares, int64_t channels) { \
+    transform_any<Line>(squares, channels);                                                  \
   }
-DET_OPS_TRANSFORM(InputLine, float)
-DET_OPS_TRANSFORM(InputLine, double)
-DET_OPS_TRANSFORM(OutputLine, float)
-DET_OPS_TRANSFORM(OutputLine, double)
-DET_OPS_TRANSFORM(GradientLine, float)
-DET_OPS_TRANSFORM(GradientLine, double)
-DET_OPS_TRANSFORM(WeightLine, float)
-DET_OPS_TRANSFORM(WeightLine, double)
-DET_OPS_TRANSFORM(WeightGradientLine, float)
-DET_OPS_TRANSFORM(WeightGradientLine, double)
+DET_OPS_TRANSFORM(InputLine, float, float)
+DET_OPS_TRANSFORM(InputLine, double, double)
+DET_OPS_TRANSFORM(InputLine, BFloat16, float)
+DET_OPS_TRANSFORM(InputLine, BFloat16, BFloat16)
+DET_OPS_TRANSFORM(OutputLine, float, float)
+DET_OPS_TRANSFORM(OutputLine, double, double)
+DET_OPS_TRANSFORM(OutputLine, float, BFloat16)
+DET_OPS_TRANSFORM(GradientLine, float, float)
+DET_OPS_TRANSFORM(GradientLine, double, double)
+DET_OPS_TRANSFORM(GradientLine, BFloat16, float)
+DET_OPS_TRANSFORM(WeightLine, float, float)
+DET_OPS_TRANSFORM(WeightLine, double, double)
+DET_OPS_TRANSFORM(WeightGradientLine, float, float)
+DET_OPS_TRANSFORM(WeightGradientLine, double, double)
 #undef DET_OPS_TRANSFORM
 
 // Channels-last maps, cut into squares of `side` pixels whose origins are kTile apart. A mosaic is `rows` by `columns`
@@ -219,7 +257,7 @@ int64_t plane_size(int64_t numbers) {
 }
 
 // Pixels to 36 planes [count, channels], for tiles begin, begin + 1, ...
-template <class Line, class T>
+template <class Line, class From, class To = From>
 void to_planes(const std::vector<int64_t>& geometry, uintptr_t maps, int64_t begin, int64_t count, int threads,
                uintptr_t planes) {
   py::gil_scoped_release release;
@@ -227,12 +265,12 @@ void to_planes(const std::vector<int64_t>& geometry, uintptr_t maps, int64_t beg
   parallel_for(
       count, threads,
       [&](int64_t from, int64_t to) {
-        const std::vector<T> zeros(m.channels);
-        Squares<T> squares;
+        const std::vector<From> zeros(m.channels);
+        Squares<From, To> squares;
         for (int64_t t = from; t < to; ++t) {
-          m.square<Line::from>(reinterpret_cast<const T*>(maps), begin + t, zeros.data(), squares.source);
+          m.square<Line::from>(reinterpret_cast<const From*>(maps), begin + t, zeros.data(), squares.source);
           for (int64_t k = 0; k < kPlanes; ++k) {
-            squares.target[k] = reinterpret_cast<T*>(planes) + k * plane_size<T>(count * m.channels) + t * m.channels;
+            squares.target[k] = reinterpret_cast<To*>(planes) + k * plane_size<To>(count * m.channels) + t * m.channels;
           }
           transform(Line(), squares, m.channels);
         }
@@ -249,14 +287,16 @@ int64_t block_tiles(int64_t in_channels, int64_t out_channels) {
 // Channels of the output at a time, a multiple of `width`.
 int64_t chunk_channels(int64_t padded, int64_t width) { return std::min(padded, 256 / width * width); }
 
-// Fills an output by weights from weight_panels, plus a bias unless it is null, then a rectifier if `relu`.
-template <class T>
+// Fills an output by weights from weight_panels, plus a bias unless it is null, then a rectifier if `relu`. Maps are of
+// type T, transformed ones and the weights of type Plane.
+template <class T, class Plane = T>
 void convolve(const std::vector<int64_t>& in_geometry, const std::vector<int64_t>& out_geometry, int64_t tiles,
               uintptr_t in, uintptr_t panels, uintptr_t bias, bool relu, int threads, uintptr_t out) {
   if (tiles <= 0) return;
   py::gil_scoped_release release;
+  using Sum = SumOf<T>;
   const Maps source(in_geometry), target(out_geometry);
-  const Product<T> product = best_product<T>();
+  const Product<Plane> product = best_product<Plane>();
   const int64_t depth = source.channels, width = product.width, padded = rounded_up(target.channels, width);
   const int64_t chunk = chunk_channels(padded, width);
   // As many blocks as threads have use for, of the same size.
@@ -264,40 +304,40 @@ void convolve(const std::vector<int64_t>& in_geometry, const std::vector<int64_t
   const int64_t most = block_tiles(depth, target.channels);
   const int64_t blocks = rounded_up((tiles + most - 1) / most, workers);
   const int64_t block = rounded_up((tiles + blocks - 1) / blocks, product.rows);
-  const int64_t input_plane = plane_size<T>(block * depth), product_plane = plane_size<T>(block * chunk);
+  const int64_t input_plane = plane_size<Plane>(block * depth), product_plane = plane_size<Sum>(block * chunk);
   std::atomic<int64_t> next{0};
   parallel_for(workers, static_cast<int>(workers), [&](int64_t, int64_t) {
-    Scratch<T> inputs(kPlanes * input_plane), products(kPlanes * product_plane);
+    Scratch<Plane> inputs(kPlanes * input_plane);
+    Scratch<Sum> products(kPlanes * product_plane);
     const std::vector<T> zeros(depth);
     std::vector<T> unused(target.channels);
-    Squares<T> squares;
+    Squares<T, Plane> before;
+    Squares<Sum, T> after;
+    after.relu = relu;
     for (int64_t begin; (begin = next.fetch_add(block)) < tiles;) {
       const int64_t count = std::min(block, tiles - begin), rows = rounded_up(count, product.rows);
-      squares.bias = nullptr;
-      squares.relu = false;
       for (int64_t t = 0; t < count; ++t) {
-        source.square<kPatch>(reinterpret_cast<const T*>(in), begin + t, zeros.data(), squares.source);
-        for (int64_t k = 0; k < kPlanes; ++k) squares.target[k] = inputs.data() + k * input_plane + t * depth;
-        transform(InputLine(), squares, depth);
+        source.square<kPatch>(reinterpret_cast<const T*>(in), begin + t, zeros.data(), before.source);
+        for (int64_t k = 0; k < kPlanes; ++k) before.target[k] = inputs.data() + k * input_plane + t * depth;
+        transform(InputLine(), before, depth);
       }
       for (int64_t k = 0; k < kPlanes; ++k) {
-        std::fill_n(inputs.data() + k * input_plane + count * depth, (rows - count) * depth, T(0));
+        std::fill_n(inputs.data() + k * input_plane + count * depth, (rows - count) * depth, Plane{});
       }
-      squares.relu = relu;
       for (int64_t first = 0; first < padded; first += chunk) {
         const int64_t end = std::min(first + chunk, padded);
-        const T* panel = reinterpret_cast<const T*>(panels) + first * kPlanes * depth;
+        const Plane* panel = reinterpret_cast<const Plane*>(panels) + first * kPlanes * depth;
         for (int64_t k = 0; k < kPlanes; ++k) {
           for (int64_t c = first; c < end; c += width, panel += width * depth) {
             product.multiply(inputs.data() + k * input_plane, rows, depth, panel,
                              products.data() + k * product_plane + c - first, chunk);
           }
         }
-        squares.bias = bias ? reinterpret_cast<const T*>(bias) + first : nullptr;
+        after.bias = bias ? reinterpret_cast<const Sum*>(bias) + first : nullptr;
         for (int64_t t = 0; t < count; ++t) {
-          for (int64_t k = 0; k < kPlanes; ++k) squares.source[k] = products.data() + k * product_plane + t * chunk;
-          target.square<kTile>(reinterpret_cast<T*>(out) + first, begin + t, unused.data(), squares.target);
-          transform(OutputLine(), squares, std::min(end, target.channels) - first);
+          for (int64_t k = 0; k < kPlanes; ++k) after.source[k] = products.data() + k * product_plane + t * chunk;
+          target.square<kTile>(reinterpret_cast<T*>(out) + first, begin + t, unused.data(), after.target);
+          transform(OutputLine(), after, std::min(end, target.channels) - first);
         }
       }
     }
@@ -311,29 +351,34 @@ int64_t panels_size(int64_t depth, int64_t channels) {
   return kPlanes * depth * rounded_up(channels, width);
 }
 
-// Taps [9, depth, channels] to panels [channels / chunk, 36, chunk / width, depth, width], the order in which they are
-// read; the taps in opposite order if `flip`.
+// Taps [9, depth, channels] to panels [channels / chunk, 36, chunk / width, depth / pair, width, pair], the order in
+// which they are read; the taps in opposite order if `flip`.
 template <class T>
 void weight_panels(int64_t depth, int64_t channels, uintptr_t taps, bool flip, int threads, uintptr_t panels) {
   py::gil_scoped_release release;
+  using Sum = SumOf<T>;
   constexpr int count = kSide * kSide;
-  const int64_t width = best_product<T>().width, padded = rounded_up(channels, width);
+  const Product<T> product = best_product<T>();
+  const int64_t width = product.width, pair = product.pair, padded = rounded_up(channels, width);
   const int64_t chunk = chunk_channels(padded, width);
   parallel_for(padded / width, threads, [&](int64_t begin, int64_t end) {
-    Squares<T> squares;
+    Scratch<Sum> planes(kPlanes * width);
+    Squares<Sum> squares;
+    for (int64_t k = 0; k < kPlanes; ++k) squares.target[k] = planes.data() + k * width;
     for (int64_t c = begin * width; c < end * width; c += width) {
       const int64_t first = c / chunk * chunk, size = std::min(chunk, padded - first);
       T* target = reinterpret_cast<T*>(panels) + first * kPlanes * depth + (c - first) * depth;
       for (int64_t d = 0; d < depth; ++d) {
         for (int64_t k = 0; k < count; ++k) {
           const int64_t tap = flip ? count - 1 - k : k;
-          squares.source[k] = reinterpret_cast<const T*>(taps) + (tap * depth + d) * channels + c;
+          squares.source[k] = reinterpret_cast<const Sum*>(taps) + (tap * depth + d) * channels + c;
         }
-        for (int64_t k = 0; k < kPlanes; ++k) {
-          squares.target[k] = target + k * size * depth + d * width;
-          if (c + width > channels) std::fill_n(squares.target[k], width, T(0));
-        }
+        std::fill_n(planes.data(), kPlanes * width, Sum(0));
         transform(WeightLine(), squares, std::min(width, channels - c));
+        for (int64_t k = 0; k < kPlanes; ++k) {
+          T* row = target + k * size * depth + d / pair * pair * width + d % pair;
+          for (int64_t w = 0; w < width; ++w) store(squares.target[k][w], row + w * pair);
+        }
       }
     }
   });
@@ -357,16 +402,23 @@ void weight_gradient(int64_t n, uintptr_t planes, int threads, uintptr_t taps) {
 }  // namespace
 
 void register_winograd(py::module_& module) {
+  module.def("has_bfloat16", &has_bfloat16);
   module.def("winograd_convolve_float32", &convolve<float>);
   module.def("winograd_convolve_float64", &convolve<double>);
+  module.def("winograd_convolve_bfloat16", &convolve<BFloat16>);
+  module.def("winograd_convolve_bfloat16_by_float32", &convolve<BFloat16, float>);
   module.def("winograd_panels_size_float32", &panels_size<float>);
   module.def("winograd_panels_size_float64", &panels_size<double>);
+  module.def("winograd_panels_size_bfloat16", &panels_size<BFloat16>);
   module.def("winograd_weight_panels_float32", &weight_panels<float>);
   module.def("winograd_weight_panels_float64", &weight_panels<double>);
+  module.def("winograd_weight_panels_bfloat16", &weight_panels<BFloat16>);
   module.def("winograd_input_float32", &to_planes<InputLine, float>);
   module.def("winograd_input_float64", &to_planes<InputLine, double>);
+  module.def("winograd_input_bfloat16", &to_planes<InputLine, BFloat16, float>);
   module.def("winograd_gradient_float32", &to_planes<GradientLine, float>);
   module.def("winograd_gradient_float64", &to_planes<GradientLine, double>);
+  module.def("winograd_gradient_bfloat16", &to_planes<GradientLine, BFloat16, float>);
   module.def("winograd_weight_gradient_float32", &weight_gradient<float>);
   module.def("winograd_weight_gradient_float64", &weight_gradient<double>);
 }

@@ -146,6 +146,66 @@ def test_rounding() -> None:
     assert error.abs().max() < 2e-5 * exact.square().mean().sqrt()
 
 
+@pytest.fixture(params=[True, False], ids=["pairs", "by_float32"])
+def pairs(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Both kinds of processors: those that multiply bfloat16 numbers, and others."""
+    if request.param and not winograd._PAIRS:
+        pytest.skip("this processor does not multiply bfloat16 numbers")
+    monkeypatch.setattr(winograd, "_PAIRS", request.param)
+    monkeypatch.setattr(winograd, "_TILES_OF_BFLOAT16", False)
+    return request.param
+
+
+def root_mean_square(values: Tensor) -> float:
+    return float(values.detach().double().square().mean().sqrt())
+
+
+@pytest.mark.parametrize("channels", [(32, 32), (34, 70), (256, 300)])
+def test_bfloat16_differs_from_float32_by_its_rounding(pairs: bool, channels: tuple[int, int]) -> None:
+    inputs = tuple(tensor.bfloat16().detach() for tensor in arguments(2, *channels, (29, 26)))
+    exact = tuple(tensor.float().requires_grad_() for tensor in inputs)
+    ours = tuple(tensor.clone().requires_grad_() for tensor in inputs)
+    found, expected = det_ops.conv2d(*ours, padding=1), F.conv2d(*exact, padding=1)
+    assert is_filtered(found)
+    assert found.dtype == torch.bfloat16
+    grad = torch.randn_like(expected).bfloat16()
+    gradients = torch.autograd.grad(found, ours, grad), torch.autograd.grad(expected, exact, grad.float())
+    # 2^-9 at most for the result, a third of it for the most part; the transformed numbers are rounded to it too.
+    size = 2**-6 if pairs else 2**-8
+    for one, true in zip((found, *gradients[0]), (expected, *gradients[1]), strict=True):
+        error = one.float() - true
+        assert root_mean_square(error) < size * root_mean_square(true)
+        assert float(error.detach().abs().max()) < 8 * size * float(true.detach().abs().max())
+
+
+def test_bfloat16_values_that_are_not_numbers_stay(pairs: bool) -> None:
+    images, weight, bias = (tensor.bfloat16().detach() for tensor in arguments(size=(30, 30)))
+    images[0, 3, 5, 6] = float("nan")
+    found = winograd.forward(images, weight, bias, (1, 1), relu=True)
+    assert found[0, :, 4:7, 5:8].isnan().all()
+    assert not found[0, :, 20:].isnan().any()
+    assert (found[1] >= 0).all()
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_autocast_filters_in_bfloat16(pairs: bool, threads: int) -> None:
+    images, weight, bias = arguments(2, 32, 40)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with torch.autocast("cpu", torch.bfloat16):
+            found = det_ops.conv2d(images, weight, bias, padding=1)
+    finally:
+        torch.set_num_threads(before)
+    assert is_filtered(found)
+    expected = det_ops.conv2d(images.bfloat16(), weight.bfloat16(), bias.bfloat16(), padding=1)
+    assert torch.equal(found, expected)
+    found.float().sum().backward()
+    assert [tensor.grad.dtype for tensor in (images, weight, bias)] == [torch.float32] * 3
+    if pairs:  # of an odd number of channels no pairs can be made
+        assert not is_filtered(det_ops.conv2d(images.bfloat16(), torch.zeros(33, 32, 3, 3).bfloat16(), padding=1))
+
+
 @pytest.mark.parametrize("frozen", [0, 1, 2])
 def test_only_what_is_trained(frozen: int) -> None:
     tensors = [tensor.detach().requires_grad_(i != frozen) for i, tensor in enumerate(arguments())]
@@ -189,12 +249,12 @@ def test_other_convolutions_are_pytorchs(shape: tuple[int, ...], options: dict) 
     assert torch.equal(found, F.conv2d(images, weight, **options))
 
 
-def test_small_maps_half_precision_and_the_reference_are_pytorchs() -> None:
+def test_small_maps_float16_and_the_reference_are_pytorchs() -> None:
     images, weight, bias = arguments()
     assert not is_filtered(det_ops.conv2d(images[:, :, :9, :9], weight, bias, padding=1))
-    assert not is_filtered(det_ops.conv2d(images.bfloat16(), weight.bfloat16(), padding=1))
-    with torch.autocast("cpu", torch.bfloat16):
-        assert det_ops.conv2d(images, weight, bias, padding=1).dtype == torch.bfloat16
+    assert not is_filtered(det_ops.conv2d(images.half(), weight.half(), padding=1))
+    with torch.autocast("cpu", torch.float16):
+        assert det_ops.conv2d(images, weight, bias, padding=1).dtype == torch.float16
     with det_ops.kernels("reference"):
         assert not is_filtered(det_ops.conv2d(images, weight, bias, padding=1))
 

@@ -19,6 +19,7 @@ pytestmark = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reas
 INTERPRETED = Path(__file__).with_name("interpreted_triton.py")
 
 
+@pytest.mark.slow
 def test_interpreted() -> None:
     """Triton chooses between interpreter and compiler when a kernel is imported: a process for each."""
     command = [sys.executable, "-m", "pytest", "-q", "--import-mode=importlib", str(INTERPRETED)]

@@ -22,11 +22,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import platformdirs
-import torch.hub
 
 from det_backbones.catalogue import WEIGHTS, PublishedFile
 from det_backbones.errors import WeightsError
-from det_backbones.reading import read_arrays
 
 _CHUNK = 1 << 20
 _TIMEOUT = 30.0  # seconds without a byte
@@ -101,12 +99,21 @@ def _advice(weights: PublishedFile, place: Path) -> str:
 
 
 def _other_caches(weights: PublishedFile) -> list[Path]:
-    folders = [Path(torch.hub.get_dir()) / "checkpoints"]
+    folders = [_hub() / "checkpoints"]
     _, found, inside = weights.url.partition("dl.fbaipublicfiles.com/")
     if found:
         root = os.environ.get("FVCORE_CACHE", "~/.torch/iopath_cache")
         folders.append(Path(root).expanduser() / Path(inside).parent)
     return folders
+
+
+def _hub() -> Path:
+    """The folder of torch.hub, which is asked only where torch, which takes seconds to load, is there already."""
+    hub = sys.modules.get("torch.hub")
+    if hub is not None:
+        return Path(hub.get_dir())
+    home = os.environ.get("TORCH_HOME", f"{os.environ.get('XDG_CACHE_HOME', '~/.cache')}/torch")
+    return Path(home).expanduser() / "hub"
 
 
 def _sum(path: Path, kind: str = "sha256") -> str:
@@ -168,6 +175,8 @@ def _fault(weights: PublishedFile, partial: Path) -> str | None:
     if wrong := _wrong_sum(weights, partial):
         return f"{weights.file} came from {_source(weights)} with the {wrong}; it was not kept."
     if weights.sha256 is None and weights.md5 is None:
+        from det_backbones.reading import read_arrays
+
         try:
             read_arrays(partial)
         except WeightsError as error:

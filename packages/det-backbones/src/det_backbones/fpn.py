@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from det_backbones.folding import Normalized
 from det_backbones.initialization import caffe2_xavier, xavier_uniform
 from det_backbones.norm import Norm, convolve_and_normalize, make_norm
+from det_backbones.simple_pyramid import SimplePyramid
 from det_backbones.spec import Body
 
 
@@ -97,6 +98,11 @@ class FPN(Normalized):
             for level in range(len(self.lateral_norm)):
                 yield f"{kind}.{level}", f"{kind}_norm.{level}"
 
+    def level_strides(self, strides: Sequence[int]) -> tuple[int, ...]:
+        """The strides of the levels, for features of some strides: those, and twice the last for each one appended."""
+        appended = int(self.max_pool_level) + len(self.strided)
+        return (*strides, *(strides[-1] * 2 ** (level + 1) for level in range(appended)))
+
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
         """Mix the features of all levels.
 
@@ -151,14 +157,15 @@ class ResNetFPN(nn.Module):
 
     Args:
         body: Gives the features.
-        fpn: The pyramid; its `in_channels` are those of the body's last stages.
+        fpn: The pyramid; its `in_channels` are those of the body's last stages. Of a plain transformer, whose one
+            feature is all there is, a :class:`SimplePyramid`.
 
     Attributes:
         out_channels: Channels of every level.
         strides: Stride of every level in pixels of the input: 4, 8, 16, 32, 64; with YOLACT's pyramid 8, ..., 128.
     """
 
-    def __init__(self, body: Body, fpn: FPN) -> None:
+    def __init__(self, body: Body, fpn: FPN | SimplePyramid) -> None:
         super().__init__()
         levels = len(fpn.in_channels)
         if tuple(body.out_channels[-levels:]) != fpn.in_channels:
@@ -169,9 +176,7 @@ class ResNetFPN(nn.Module):
         self.body = body
         self.fpn = fpn
         self.out_channels = fpn.out_channels
-        strides = body.strides[-levels:]
-        appended = int(fpn.max_pool_level) + len(fpn.strided)
-        self.strides = (*strides, *(strides[-1] * 2 ** (level + 1) for level in range(appended)))
+        self.strides = fpn.level_strides(body.strides[-levels:])
 
     def layer_groups(self) -> tuple[tuple[str, ...], ...]:
         """What the names of the body's parameters begin with, layer by layer from the input on, without the pyramid's.
@@ -193,7 +198,7 @@ class ResNetFPN(nn.Module):
             ValueError: The body gives features that are not of the strides it declares.
         """
         features = self.body(x)[-len(self.fpn.in_channels) :]
-        for feature, stride in zip(features, self.strides, strict=False):
+        for feature, stride in zip(features, self.body.strides[-len(features) :], strict=True):
             for pixels, cells in zip(x.shape[-2:], feature.shape[-2:], strict=True):
                 if not pixels - stride < cells * stride < pixels + stride:
                     raise ValueError(

@@ -16,7 +16,7 @@ from det_backbones.naming import Format, translate
 from det_backbones.norm import FrozenBatchNorm2d
 from det_backbones.pixels import CAFFE2_PIXELS, DARKNET_PIXELS, TORCHVISION_PIXELS, PixelConfig
 from det_backbones.reading import WeightsFile, read_weights
-from det_backbones.resnet import BLOCKS, ResNet
+from det_backbones.residual import BLOCKS, ResNet
 from det_backbones.timm_body import TimmBody, flat
 
 _SHOWN = 3  # mismatches in a message
@@ -58,7 +58,9 @@ def load_imagenet_weights(
 
     Reads Caffe2's pickles (MSRA's R-50.pkl and R-101.pkl, also inside "blobs" or detectron2's "model"), detectron2's
     own, torchvision's, and YOLACT's of DarkNet; the format follows from the content, and nothing in the file is run.
-    The body of a detector is read too. A :class:`~det_backbones.TimmBody` takes timm's file of its network.
+    The body of a detector is read too. A :class:`~det_backbones.TimmBody` takes timm's file of its network; a plain
+    transformer also those that timm converts, such as Meta's of DINOv2 and of SAM, with the embeddings of places and
+    patches resampled where they are for another size.
 
     Caffe2 folds its batch normalisation into scale and bias, so mean and variance become those for which the layer
     multiplies by exactly the scale: 0 and 1 - eps.
@@ -120,12 +122,16 @@ def load_imagenet_weights(
 
 def _load_timm(body: TimmBody, path: str | os.PathLike[str], file: WeightsFile) -> LoadReport:
     arrays = file.arrays
-    file_names = {flat(name): name for name in arrays}
     state = body.network.state_dict()
     wanted = {name: value for name, value in state.items() if not name.endswith(".num_batches_tracked")}
-    names = {name: file_names[flat(name)] for name in wanted if flat(name) in file_names}
+    names = _timm_names(arrays, wanted)
     found = {name: arrays[file_name] for name, file_name in names.items()}
-    if differences := _differences(found, wanted):
+    differences = _differences(found, wanted)
+    if differences and (converted := body.converted(arrays)) is not None:
+        arrays, names = converted, _timm_names(converted, wanted)
+        found = {name: arrays[file_name] for name, file_name in names.items()}
+        differences = _differences(found, wanted)
+    if differences:
         raise WeightsError(
             f"{path} has the weights of another network than timm/{body.name}, or not under timm's names: "
             f"{_first(differences)}."
@@ -142,6 +148,12 @@ def _load_timm(body: TimmBody, path: str | os.PathLike[str], file: WeightsFile) 
         stride_in_1x1=None,
         unwrapped=file.unwrapped,
     )
+
+
+def _timm_names(arrays: Mapping[str, Tensor], wanted: Iterable[str]) -> dict[str, str]:
+    """Names of a network of features -> their names in a file of the whole network."""
+    file_names = {flat(name): name for name in arrays}
+    return {name: file_names[flat(name)] for name in wanted if flat(name) in file_names}
 
 
 def _has_statistics(names: Iterable[str]) -> bool:

@@ -75,6 +75,22 @@ def _drop_batch_count(module: nn.Module, state_dict: dict[str, Any], prefix: str
     state_dict.pop(prefix + "num_batches_tracked", None)
 
 
+class ChannelNorm(nn.LayerNorm):
+    """Layer normalisation over the channels of each place of a map (ConvNeXt, ViTDet).
+
+    Args:
+        channels: C.
+        eps: Added to the variance.
+    """
+
+    def __init__(self, channels: int, eps: float = 1e-6) -> None:
+        super().__init__(channels, eps)
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+        """Normalise a map [B, C, H, W]; the result has its shape, in the dtype that autocast gives."""
+        return super().forward(input.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
 def make_norm(kind: Norm, channels: int, eps: float = 1e-5, *, groups: int | None = None) -> nn.Module:
     """A layer that normalises `channels` channels.
 

@@ -1,10 +1,11 @@
-"""Networks of timm (pytorch-image-models) as bodies of detectors: those that give a pyramid of features.
+"""Networks of timm (pytorch-image-models) as bodies of detectors: those with a pyramid of features, and plain ViTs.
 
 Legend: `B` images, `C` channels, `H, W` height and width of the input.
 """
 
 import difflib
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
@@ -20,6 +21,8 @@ from det_backbones.window_masks import keep_masks
 
 STRIDES = (4, 8, 16, 32)
 """Of the features that a pyramid is built on, in pixels of the input."""
+PLAIN_STRIDE = 16
+"""Of the only feature of a plain vision transformer."""
 
 _PROBE = (128, 192)
 """Height and width of the image on which a new network is measured: not a square, and all strides divide it."""
@@ -33,7 +36,7 @@ class TimmBody(Normalized):
     Attributes:
         name: The network's name in timm.
         network: timm's own module, under whose names (`network.stem_0.weight`, ...) the parameters are stored.
-        out_channels: Channels of the features of strides 4, 8, 16, 32.
+        out_channels: Channels of the features of strides 4, 8, 16, 32, or of a plain transformer's one of stride 16.
         strides: These strides in pixels of the input.
         pixels: The input that timm's weights expect.
         freeze_at: How many parts, counted from the input, are constant.
@@ -45,18 +48,20 @@ class TimmBody(Normalized):
         super().__init__()
         info = cast(Any, network).feature_info
         reductions = list(info.reduction())
-        if not set(STRIDES) <= set(reductions):
+        plain = set(reductions) == {PLAIN_STRIDE}
+        self.strides = (PLAIN_STRIDE,) if plain else STRIDES
+        if not set(self.strides) <= set(reductions):
             raise ValueError(
-                f"timm/{name} gives features of strides {_list(reductions)}, and a pyramid needs {_list(STRIDES)}; "
-                f"choose a network whose stages each halve the size, such as timm/convnextv2_atto"
+                f"timm/{name} gives features of strides {_list(reductions)}, and a pyramid needs {_list(STRIDES)}, or "
+                f"{PLAIN_STRIDE} alone; choose a network whose stages each halve the size, such as "
+                f"timm/convnextv2_atto, or a plain transformer with patches of {PLAIN_STRIDE} pixels"
             )
         self.name = name
         self.network = network
         keep_masks(network)
         # Where two features have one stride, the later one has seen more.
-        self.levels = tuple(len(reductions) - 1 - reductions[::-1].index(stride) for stride in STRIDES)
+        self.levels = tuple(len(reductions) - 1 - reductions[::-1].index(stride) for stride in self.strides)
         self.out_channels = tuple(info.channels()[level] for level in self.levels)
-        self.strides = STRIDES
         self.channels_last = str(getattr(network, "output_fmt", "NCHW")).rpartition(".")[2] == "NHWC"
         self.pixels = _pixels(network)
         self.norm = norm
@@ -66,14 +71,14 @@ class TimmBody(Normalized):
         self._freeze()
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """Give the features of four stages.
+        """Give the features of four stages, or the last one of a plain transformer.
 
         Args:
             x: [B, 3, H, W], normalised as `pixels` says. Every network takes H and W that 32 divides; some take
                 others, and round to either side.
 
         Returns:
-            [B, C, H / s, W / s] for each stage, of `out_channels` and `strides`.
+            [B, C, H / s, W / s] for each, of `out_channels` and `strides`.
         """
         features = self.network(x)
         chosen = [features[level] for level in self.levels]
@@ -89,6 +94,24 @@ class TimmBody(Normalized):
         It is finer than stages: each block of a ConvNeXt is a layer.
         """
         return self.layers
+
+    def converted(self, arrays: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
+        """What timm makes of the weights of a plain transformer that are not under its names or of its size.
+
+        Args:
+            arrays: By name, as their file has them.
+
+        Returns:
+            By timm's names, or None where it makes nothing of them.
+        """
+        model: Any = getattr(self.network, "model", None)
+        convert = getattr(sys.modules.get(type(model).__module__), "checkpoint_filter_fn", None)
+        if convert is None:
+            return None
+        try:
+            return convert(dict(arrays), model)
+        except (AttributeError, KeyError, RuntimeError, TypeError, ValueError):  # it looks for what it knows
+            return None
 
     def train(self, mode: bool = True) -> "TimmBody":
         """Set the mode of all but what is constant, which stays in `eval()`: its statistics, and its random depth."""
@@ -139,8 +162,15 @@ class TimmBody(Normalized):
     def _frozen_parameters(self) -> set[str]:
         if self.freeze_at == 0:
             return set()
+        if self.freeze_at == 5:
+            return self._below(self.levels[-1])
+        if self.freeze_at > 1 and len(self.levels) == 1:
+            raise ValueError(
+                f"timm/{self.name} has one stage: freeze_at must be 0 (nothing), 1 (the patches' embedding) or 5 "
+                f"(everything), got {self.freeze_at}; layer_decay is what fine-tunes it gently"
+            )
         if self.freeze_at > 1:
-            return self._below(self.freeze_at - 2)
+            return self._below(self.levels[self.freeze_at - 2])
         if not self.layers:
             raise ValueError(
                 f"timm does not say what the stem of {self.name} is; freeze_at must be 0, or 2 to 5, got 1"
@@ -152,7 +182,7 @@ class TimmBody(Normalized):
         names, parameters = zip(*self.named_parameters(), strict=True)
         training = self.training
         with torch.enable_grad():
-            feature = self.eval()(torch.zeros(1, 3, *_PROBE, device=parameters[0].device))[level]
+            feature = self.eval().network(torch.zeros(1, 3, *_PROBE, device=parameters[0].device))[level]
             gradients = torch.autograd.grad(feature.sum(), parameters, allow_unused=True)
         self.train(training)
         return {name for name, gradient in zip(names, gradients, strict=True) if gradient is not None}
@@ -162,9 +192,10 @@ def timm_backbone(name: str, *, norm: Norm = "frozen_bn", freeze_at: int = 0, **
     """Build a network of timm as the body of a detector, randomly initialised; needs `det-backbones[timm]`.
 
     Any network of `timm.list_models()` serves that gives features (`features_only`) of strides 4, 8, 16 and 32 for
-    images of every size that 32 divides. It is measured once, on an image of 128 x 192 pixels, and refused where its
-    features are not what it declares. :func:`~det_backbones.load_imagenet_weights` reads timm's weights from a file;
-    nothing is fetched.
+    images of every size that 32 divides, and so does a plain vision transformer (ViT, DeiT, DINOv2, DINOv3, SAM's),
+    for a :class:`SimplePyramid`; where its patches are of 14 pixels, they become 16. It is measured once, on an image
+    of 128 x 192 pixels, and refused where its features are not what it declares.
+    :func:`~det_backbones.load_imagenet_weights` reads timm's weights from a file; nothing is fetched.
 
     Args:
         name: Of the network, with or without "timm/" before it: "timm/convnextv2_atto".
@@ -173,7 +204,7 @@ def timm_backbone(name: str, *, norm: Norm = "frozen_bn", freeze_at: int = 0, **
             normalisation is trained.
         freeze_at: Parts that are constant, as in :func:`~det_backbones.resnet`. 0: none; 1: the stem, which is timm's
             first layer; 2: all that the feature of stride 4 depends on; 3: all that the feature of stride 8 does; 4:
-            stride 16; 5: everything.
+            stride 16; 5: everything. A plain transformer knows 0, 1 and 5.
         **options: Passed on to `timm.create_model`, such as `drop_path_rate=0.1`.
 
     Raises:
@@ -193,6 +224,9 @@ def timm_backbone(name: str, *, norm: Norm = "frozen_bn", freeze_at: int = 0, **
         hint = f"; similar ones are {', '.join(similar)}" if similar else ""
         raise ValueError(f"timm {timm.__version__} has no network {name!r}{hint}")
     network = _create(timm, name, features_only=True, **options)
+    if set(cast(Any, network).feature_info.reduction()) == {14} and "patch_size" not in options:
+        options["patch_size"] = PLAIN_STRIDE
+        network = _create(timm, name, features_only=True, **options)
     return TimmBody(name, network, _layers(timm, name, network, options), norm, freeze_at)
 
 
@@ -207,9 +241,9 @@ def _timm() -> Any:
 
 
 def _create(timm: Any, name: str, **options: Any) -> nn.Module:
-    # Transformers with windows are built for one size unless they are told otherwise; the others know no such option.
+    # Transformers are built for one size unless they are told otherwise; the others know no such option.
     any_size = {"strict_img_size": False}
-    for further in (any_size | {"always_partition": True}, any_size, {}):
+    for further in (any_size | {"always_partition": True}, any_size, {"dynamic_img_size": True}, {}):
         try:
             return timm.create_model(name, pretrained=False, **further, **options)
         except TypeError as error:

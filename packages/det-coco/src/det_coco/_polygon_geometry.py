@@ -15,6 +15,8 @@ def clip_polygon(points: np.ndarray, low: tuple[float, float], high: tuple[float
         float64 `[R, 2]`: the part inside, parts that fall apart joined by lines along the rectangle's sides; no point
         where nothing is inside.
     """
+    if len(points) > 2 and (points >= low).all() and (points <= high).all():
+        return points
     for axis in (0, 1):
         for sign, bound in ((1, low[axis]), (-1, -high[axis])):
             depth = sign * points[:, axis] - bound  # [P] negative outside

@@ -125,7 +125,9 @@ def upright_rgb(image: Image.Image, path: str | Path = "given", *, exif: bool = 
         DataError: its values are of unknown range.
     """
     deep = _of_16_bits_a_colour(image)
-    image = ImageOps.exif_transpose(image) if exif else image
+    image.load()  # some formats have their EXIF behind their pixels
+    # Where there is nothing to turn, Pillow would copy the picture.
+    image = ImageOps.exif_transpose(image) if exif and image.getexif().get(_ORIENTATION, 1) != 1 else image
     if image.mode == "F" or image.mode.startswith("I"):
         return np.repeat(to_8_bits(Path(path), np.asarray(image))[:, :, None], 3, axis=2)
     if image.mode == "P" and "transparency" in image.info:

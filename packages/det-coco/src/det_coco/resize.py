@@ -1,15 +1,17 @@
 """The size that an image is resized to, and its pixels there: each reference system's rule."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
-import numpy as np
-import torch
-
-from det_coco.interpolation import resize_as_opencv, resize_as_pillow, resize_as_torch
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
 
 SizeRule = Literal["detectron2", "maskrcnn_benchmark", "mmdetection", "torchvision", "yolact"]
 _RULES = get_args(SizeRule)
+_FLOATING = ("torchvision", "yolact")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,7 +71,9 @@ class Resize:
     @property
     def dtype(self) -> torch.dtype:
         """Type of resized pixels: float32 under the rules of torchvision and yolact, which do not round, else uint8."""
-        return torch.float32 if self.rule in ("torchvision", "yolact") else torch.uint8
+        import torch
+
+        return torch.float32 if self.rule in _FLOATING else torch.uint8
 
     def apply(self, image: np.ndarray, height: int, width: int) -> torch.Tensor:
         """Resize a picture bilinearly, to the very pixels that the system of the rule gets.
@@ -82,7 +86,9 @@ class Resize:
         Returns:
             `[3, H, W]` of `dtype`, 0..255.
         """
-        if self.dtype == torch.float32:
+        from det_coco.interpolation import resize_as_opencv, resize_as_pillow, resize_as_torch
+
+        if self.rule in _FLOATING:
             return resize_as_torch(image, height, width)
         return (resize_as_opencv if self.rule == "mmdetection" else resize_as_pillow)(image, height, width)
 

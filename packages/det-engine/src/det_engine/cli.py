@@ -16,7 +16,7 @@ import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
 
-from det_engine import distributed
+from det_engine import launching
 from det_engine.errors import EngineError, Interrupted
 
 DEBUG_VARIABLE = "DET_DEBUG"
@@ -55,7 +55,7 @@ def run_main(main: Callable[[], int | None], errors: tuple[type[Exception], ...]
         status = found
     else:
         status = _UNREAD if _reader_is_gone() and not status else status
-    distributed.leave(status)
+    launching.leave(status)
     return status
 
 
@@ -66,7 +66,7 @@ def _status_of(error: BaseException, errors: tuple[type[Exception], ...]) -> int
     if _reader_is_gone(error) and ended:
         return _UNREAD
     if isinstance(error, Interrupted):
-        if distributed.is_main():
+        if launching.is_main():
             _say(str(error))
         return error.status
     if isinstance(error, KeyboardInterrupt):
@@ -82,7 +82,7 @@ def _status_of(error: BaseException, errors: tuple[type[Exception], ...]) -> int
         file = error.filename2 or error.filename or "a file"  # of two, the one that is written
         _report(f"Cannot write {file}: {error.strerror}.")
         return 2
-    return None if distributed.world_size() == 1 else _status_of_process(error)
+    return None if launching.world_size() == 1 else _status_of_process(error)
 
 
 def _status_of_process(error: BaseException) -> int | None:
@@ -121,7 +121,7 @@ def _reader_is_gone(error: BaseException | None = None) -> bool:
 
 def _report(text: str) -> None:
     """Show the message of an error, or leave it to whoever started this process as one of several."""
-    if not distributed.report_to_launcher(text):
+    if not launching.report_to_launcher(text):
         number = os.environ.get("RANK")
         _say(f"error: {text}" if number in (None, "0") else f"error: process {number}: {text}")
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from det_engine.errors import EngineError
-from det_engine.precision import PRECISIONS
+from det_engine.settings import PRECISIONS
 
 VERSION = 1
 """Of the format; a file of a later one is refused."""

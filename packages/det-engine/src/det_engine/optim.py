@@ -31,7 +31,8 @@ def build_optimizer(
 
     1. every parameter: factor 1, `weight_decay`;
     2. parameters of normalisation layers: `norm_weight_decay`;
-    3. parameters named `bias`: factor `bias_lr_factor`, `bias_weight_decay`.
+    3. parameters named `bias`: factor `bias_lr_factor`, `bias_weight_decay`;
+    4. parameters whose names a pattern of `no_decay` fits: no weight decay.
 
     For names that begin with one of the strings in entry i of the n `layer_groups` of a `TrainableModel`, the factor is
     multiplied by `layer_decay ** (n - i)`, and by that of the last pattern of `rates` that fits. Each group carries
@@ -54,6 +55,7 @@ def build_optimizer(
         )
     layers = _layers(model, config)
     _check_patterns("solver.rates", config.rates, model)
+    _check_patterns("solver.no_decay", config.no_decay, model)
     groups: dict[tuple[float, float], dict[str, list]] = {}
     seen: set[int] = set()
     for prefix, module in model.named_modules():
@@ -64,7 +66,7 @@ def build_optimizer(
             full_name = plain_name(f"{prefix}.{name}" if prefix else name)
             factor, decay = _rule(module, name, config)
             factor *= _layer_factor(full_name, layers, config.layer_decay) * _rate(full_name, config.rates)
-            rule = (factor, decay)
+            rule = (factor, 0.0 if _fits(full_name, config.no_decay) else decay)
             group = groups.setdefault(rule, {"params": [], "names": []})
             group["params"].append(parameter if masters is None else masters.get(parameter, parameter))
             group["names"].append(full_name)

@@ -1,16 +1,15 @@
 """Number format of the training step: autocast, half-precision weights and loss scaling as one object."""
 
 from contextlib import AbstractContextManager
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from det_engine.device import is_first_ascend
 from det_engine.errors import EngineError
+from det_engine.settings import PRECISIONS
 
-PrecisionName = Literal["fp32", "tf32", "bf16", "fp16", "O0", "O1", "O2"]
-PRECISIONS: tuple[PrecisionName, ...] = ("fp32", "tf32", "bf16", "fp16", "O0", "O1", "O2")
 _ALIASES = {"O0": "fp32", "O1": "fp16"}
 _FIRST_SCALE, _GROWTH_INTERVAL = 2.0**16, 2000
 

@@ -4,14 +4,15 @@ import math
 import sys
 import time
 from collections.abc import Mapping
-from typing import Any, Literal, Protocol, TextIO
+from typing import Any, Protocol, TextIO
 
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-DisplayName = Literal["auto", "live", "line", "plain", "none"]
+from det_engine.settings import DisplayName
+
 _SECONDS = 0.25
 """Between two changes of the line in a notebook."""
 

@@ -4,8 +4,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from det_engine.errors import EngineError
-from det_engine.precision import PrecisionName
-from det_engine.progress import DisplayName
+
+PrecisionName = Literal["fp32", "tf32", "bf16", "fp16", "O0", "O1", "O2"]
+PRECISIONS: tuple[PrecisionName, ...] = ("fp32", "tf32", "bf16", "fp16", "O0", "O1", "O2")
+DisplayName = Literal["auto", "live", "line", "plain", "none"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from types import FrameType
 
-from det_engine.distributed import LAUNCHED
+from det_engine.launching import LAUNCHED
 
 # SIGHUP: the terminal was closed; Windows has none.
 _SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))

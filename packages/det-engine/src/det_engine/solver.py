@@ -20,6 +20,7 @@ class SolverConfig:
         momentum: momentum, non-Nesterov.
         weight_decay: L2 penalty of weights.
         norm_weight_decay: of every parameter of normalisation layers; None: as other parameters.
+        no_decay: patterns of names of parameters without weight decay, such as `*pos_embed`.
         bias_lr_factor: learning rate of biases relative to weights (maskrcnn-benchmark: 2).
         bias_weight_decay: of biases, those of normalisation layers included; None: as other parameters.
         warmup_steps: length of the linear warm-up.
@@ -47,6 +48,7 @@ class SolverConfig:
     momentum: float = 0.9
     weight_decay: float = 1e-4
     norm_weight_decay: float | None = 0.0
+    no_decay: tuple[str, ...] = ()
     bias_lr_factor: float = 1.0
     bias_weight_decay: float | None = None
     warmup_steps: int = 1000

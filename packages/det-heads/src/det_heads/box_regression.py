@@ -1,15 +1,13 @@
 """Losses of boxes by their overlap with the truth: GIoU, DIoU and CIoU."""
 
 import math
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-__all__ = ["BoxLoss", "overlap_loss"]
+from det_heads.config import BoxLoss
 
-BoxLoss = Literal["smooth_l1", "giou", "diou", "ciou"]
-"""Loss of box regression: smooth L1 between deltas, or 1 less an overlap of boxes."""
+__all__ = ["overlap_loss"]
 
 
 def overlap_loss(boxes: Tensor, truth: Tensor, kind: BoxLoss, *, offset: float = 0.0, eps: float = 1e-7) -> Tensor:

@@ -11,8 +11,7 @@ from typing import Literal
 
 from det_backbones import PixelConfig
 from det_heads._require import require
-from det_heads.box_regression import BoxLoss
-from det_heads.classification import ClassificationConfig
+from det_heads.classification_config import ClassificationConfig
 
 __all__ = [
     "AnchorConfig",
@@ -24,6 +23,9 @@ __all__ = [
     "PoolConfig",
     "RPNConfig",
 ]
+
+BoxLoss = Literal["smooth_l1", "giou", "diou", "ciou"]
+"""Loss of box regression: smooth L1 between deltas, or 1 less an overlap of boxes."""
 
 MOST_CONVS = 100
 """Convolutions in a row that a head may have: more come from a damaged file, not from a person."""
@@ -219,7 +221,8 @@ class BoxHeadConfig:
         convs: 3x3 convolutions before the linear layers: 0, or 4 (tv v2, d2 and mm "4conv1fc").
         conv_channels: Their width.
         norm: Normalisation of the convolutions, which then have no bias: `bn` (tv v2), `gn`: groups of channels (d2,
-            mm), or None. Batch statistics are those of the sampled boxes of one process.
+            mm), `ln`: all channels of each place (d2's ViTDet), or None. Batch statistics are those of the sampled
+            boxes of one process.
         layers: Hidden linear layers: 2, or 1 after convolutions.
         channels: Their width.
         positive_iou: Proposals at or above this IoU are positive, all others are background. (tv and mrb have two
@@ -251,7 +254,7 @@ class BoxHeadConfig:
     coding: BoxCodingConfig = field(default_factory=lambda: BoxCodingConfig(weights=(10.0, 10.0, 5.0, 5.0)))
     convs: int = 0
     conv_channels: int = 256
-    norm: Literal["bn", "gn"] | None = None
+    norm: Literal["bn", "gn", "ln"] | None = None
     layers: int = 2
     channels: int = 1024
     positive_iou: float = 0.5
@@ -277,7 +280,7 @@ class BoxHeadConfig:
         for name in ("conv_channels", "layers", "channels", "samples", "max_detections"):
             require(getattr(self, name) > 0, f"box.{name}", "positive", getattr(self, name))
         require(0 <= self.convs <= MOST_CONVS, "box.convs", f"0 to {MOST_CONVS}", self.convs)
-        require(self.norm in (None, "bn", "gn"), "box.norm", "bn, gn or None", self.norm)
+        require(self.norm in (None, "bn", "gn", "ln"), "box.norm", "bn, gn, ln or None", self.norm)
         require(0 <= self.label_smoothing < 1, "box.label_smoothing", "in [0, 1)", self.label_smoothing)
         require(0 <= self.score_threshold < 1, "box.score_threshold", "in [0, 1)", self.score_threshold)
         require(self.nms in ("hard", "linear", "gaussian"), "box.nms", "hard, linear or gaussian", self.nms)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from det_heads.coding import BoxCoder
 from det_heads.config import BoxHeadConfig
-from det_heads.soft_nms import soft_nms
+from det_heads.suppression import soft_nms
 from det_ops import batched_nms, top_k
 
 __all__ = ["select_detections"]

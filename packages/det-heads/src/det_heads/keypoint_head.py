@@ -4,17 +4,15 @@ Shapes: `B` images, `S` samples, `K` detections, `N` detections of an image, `R`
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from det_backbones import kaiming_normal
-from det_heads.branches import BranchConfig
-from det_heads.config import MOST_CONVS, PoolConfig, require
+from det_heads.keypoint_config import KeypointHeadConfig
 from det_heads.matching import Samples
 from det_heads.packing import pack, unpack
 from det_heads.parts import WHOLE, BatchPart
@@ -22,59 +20,7 @@ from det_heads.pooling import RoIPool
 from det_heads.postprocess import Original
 from det_ops.live_rows import convolution_rows
 
-__all__ = ["KeypointHead", "KeypointHeadConfig", "decode_heatmaps", "keypoint_loss", "keypoint_targets"]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class KeypointHeadConfig(BranchConfig):
-    """Keypoint branch of torchvision's ``keypointrcnn_resnet50_fpn``.
-
-    Attributes:
-        num_keypoints: Keypoints of an object, ``J``.
-        pool: RoIAlign; the heatmaps have four times its size.
-        convs: Number of 3x3 convolutions.
-        channels: Their width.
-    """
-
-    module: ClassVar[str] = "keypoint_head"
-    title: ClassVar[str] = "Keypoint"
-    task: ClassVar[str] = "keypoints"
-    conventions: ClassVar[tuple[str, ...]] = ("pool",)
-
-    num_keypoints: int = 17
-    pool: PoolConfig = field(
-        default_factory=lambda: PoolConfig(
-            size=14, sampling_ratio=2, aligned=False, level_epsilon=1e-6, level_epsilon_inside_log=False
-        )
-    )
-    convs: int = 8
-    channels: int = 512
-
-    def __post_init__(self) -> None:
-        for name in ("num_keypoints", "convs", "channels"):
-            require(getattr(self, name) > 0, f"keypoints.{name}", "positive", getattr(self, name))
-        require(self.convs <= MOST_CONVS, "keypoints.convs", f"1 to {MOST_CONVS}", self.convs)
-
-    def build(
-        self,
-        in_channels: int,
-        num_classes: int,  # noqa: ARG002
-        strides: Sequence[int],
-        *,
-        offset: float = 0.0,
-        init: str = "detectron2",  # noqa: ARG002
-    ) -> "KeypointHead":
-        """Build the head; see :meth:`BranchConfig.build`.
-
-        Raises:
-            ValueError: Boxes are wider than ``x2 - x1``.
-        """
-        require(offset == 0, "offset", "0 in a detector of keypoints, whose boxes are as wide as x2 - x1", offset)
-        return KeypointHead(in_channels, self, strides)
-
-    def batch_shape(self) -> dict[str, Any]:
-        """Ask for as many keypoints of each object; see :meth:`BranchConfig.batch_shape`."""
-        return {"keypoints": self.num_keypoints}
+__all__ = ["KeypointHead", "decode_heatmaps", "keypoint_loss", "keypoint_targets"]
 
 
 class KeypointHead(nn.Module):

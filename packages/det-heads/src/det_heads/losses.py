@@ -4,10 +4,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from det_heads.box_regression import BoxLoss, overlap_loss
+from det_heads.box_regression import overlap_loss
 from det_heads.classification import ClassCounts, class_losses, federated_classes, known
 from det_heads.coding import BoxCoder, DistanceCoder
-from det_heads.config import BoxHeadConfig, RPNConfig
+from det_heads.config import BoxHeadConfig, BoxLoss, RPNConfig
 from det_heads.matching import Samples
 from det_heads.parts import WHOLE, BatchPart
 

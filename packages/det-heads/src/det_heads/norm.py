@@ -5,7 +5,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from det_backbones import make_norm
+from det_backbones import ChannelNorm, make_norm
 
 __all__ = ["RowBatchNorm2d", "apply_norm", "make_row_norm"]
 
@@ -46,12 +46,13 @@ class RowBatchNorm2d(nn.BatchNorm2d):
         self.num_batches_tracked.add_(seen)
 
 
-def make_row_norm(kind: Literal["bn", "gn"], channels: int) -> nn.Module:
+def make_row_norm(kind: Literal["bn", "gn", "ln"], channels: int) -> nn.Module:
     """A layer that normalises rows of `channels` channels, for :func:`apply_norm`.
 
     Args:
-        kind: "bn", :class:`RowBatchNorm2d`; or "gn", group normalisation of 32 groups as every system has in its heads,
-            of one group where 32 does not divide the channels (which the systems refuse).
+        kind: "bn", :class:`RowBatchNorm2d`; "gn", group normalisation of 32 groups as every system has in its heads,
+            of one group where 32 does not divide the channels (which the systems refuse); or "ln", layer normalisation
+            of each place (detectron2's ViTDet).
         channels: C of the rows [R, C, H, W].
 
     Raises:
@@ -61,9 +62,11 @@ def make_row_norm(kind: Literal["bn", "gn"], channels: int) -> nn.Module:
         return RowBatchNorm2d(channels)
     if kind == "gn":
         return make_norm("gn", channels, groups=32 if channels % 32 == 0 else 1)
-    raise ValueError(f"norm must be bn or gn, got {kind!r}")
+    if kind == "ln":
+        return ChannelNorm(channels)
+    raise ValueError(f"norm must be bn, gn or ln, got {kind!r}")
 
 
 def apply_norm(norm: nn.Module, rows: Tensor, used: Tensor | None) -> Tensor:
-    """Rows [R, C, H, W] normalised, of which those `used` [R] bool count; group normalisation looks at each alone."""
+    """Rows [R, C, H, W] normalised, of which those `used` [R] bool count; the others look at each row alone."""
     return norm(rows, used) if isinstance(norm, RowBatchNorm2d) else norm(rows)

@@ -5,8 +5,7 @@ from collections.abc import Callable, Mapping
 
 from det_backbones import WeightsError
 from det_coco import DataError
-from det_models.checkpoints import CheckpointError
-from det_models.errors import OptionError
+from det_models.errors import CheckpointError, OptionError
 from det_models.serve import serve
 
 # Each takes the arguments after its name; its docstring's first line is its help.

@@ -80,7 +80,7 @@ def backbone_of(checkpoint: Checkpoint) -> dict[str, Any]:
     backbone = checkpoint.backbone
     names = (
         "depth", "width", "groups", "width_per_group", "stride_in_1x1", "norm", "norm_eps", "pyramid_channels",
-        "pyramid_norm",
+        "pyramid_norm", "deformable_blocks", "deformable_interval",
     )  # fmt: skip
     trained = backbone.norm in ("bn", "gn")
     body = {"name": "resnet", "freeze_at": 0 if trained else 2, **{name: getattr(backbone, name) for name in names}}
@@ -116,13 +116,9 @@ def model_of(checkpoint: Checkpoint) -> ModelConfig:
     """
     detector, body = checkpoint.detector, backbone_of(checkpoint)
     if isinstance(detector, YolactConfig):
-        theirs = checkpoint.backbone
         body |= {"freeze_at": 0, "norm": "bn"}
         backbone: BackboneConfig = YolactBackboneConfig(
-            kind="darknet53" if theirs.name == "darknet53" else "resnet",
-            deformable_blocks=theirs.deformable_blocks,
-            deformable_interval=theirs.deformable_interval,
-            **body,
+            kind="darknet53" if checkpoint.backbone.name == "darknet53" else "resnet", **body
         )
         resize = Resize(shortest=(550,), longest=550, rule="yolact")
     else:

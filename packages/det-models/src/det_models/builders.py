@@ -7,7 +7,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from det_backbones import FPN, DarkNet, Deformable, ResNet, ResNetFPN, TimmBody, resnet, timm_backbone
+from det_backbones import FPN, DarkNet, Deformable, ResNet, ResNetFPN, SimplePyramid, TimmBody, resnet, timm_backbone
 from det_heads import (
     Anchors,
     BoxCoder,
@@ -60,6 +60,10 @@ def backbone(config: BackboneConfig) -> ResNetFPN:
         ImportError: The body is a network of timm, which is not installed.
     """
     body = residual(config)
+    if len(body.strides) == 1:
+        if config.pyramid_norm is not None:
+            raise ValueError(f"The pyramid of {config.name} has norms of its own: pyramid_norm must be None.")
+        return ResNetFPN(body, SimplePyramid(body.out_channels[0], config.pyramid_channels))
     more: dict[str, Any] = {}
     inputs = body.out_channels
     if isinstance(config, OneStageBackboneConfig):
@@ -149,8 +153,14 @@ def one_stage(pyramid: nn.Module, config: OneStageConfig) -> OneStageDetector:
 
 
 def yolact(config: YolactBackboneConfig, detector: YolactConfig) -> Yolact:
-    """Build YOLACT or YOLACT++: body, YOLACT's pyramid, and the detector on it."""
-    body = darknet(config) if config.kind == "darknet53" else residual(config, _deformable(config))
+    """Build YOLACT or YOLACT++: body, YOLACT's pyramid, and the detector on it.
+
+    Raises:
+        ValueError: The body is a plain transformer, which has no stages for that pyramid.
+    """
+    body = darknet(config) if config.kind == "darknet53" else residual(config)
+    if len(body.strides) == 1:
+        raise ValueError(f"YOLACT's pyramid needs stages of strides 8, 16 and 32; {config.name} has one of 16.")
     pyramid = FPN(
         body.out_channels[-3:],
         config.pyramid_channels,
@@ -170,10 +180,11 @@ def darknet(config: YolactBackboneConfig) -> DarkNet:
     return DarkNet(norm=config.norm, norm_eps=config.norm_eps)
 
 
-def residual(config: BackboneConfig, deformable: Deformable | None = None) -> ResNet | TimmBody:
+def residual(config: BackboneConfig) -> ResNet | TimmBody:
     """Build the residual network, or the network of timm that the configuration names."""
     if config.name.startswith("timm/"):
-        return timm_backbone(config.name, norm=config.norm, freeze_at=config.freeze_at)
+        options = {"drop_path_rate": config.drop_path} if config.drop_path else {}
+        return timm_backbone(config.name, norm=config.norm, freeze_at=config.freeze_at, **options)
     return resnet(
         config.depth,
         norm=config.norm,
@@ -183,11 +194,11 @@ def residual(config: BackboneConfig, deformable: Deformable | None = None) -> Re
         width_per_group=config.width_per_group,
         width=config.width,
         freeze_at=config.freeze_at,
-        deformable=deformable,
+        deformable=_deformable(config),
     )
 
 
-def _deformable(config: YolactBackboneConfig) -> Deformable | None:
+def _deformable(config: BackboneConfig) -> Deformable | None:
     if not any(config.deformable_blocks):
         return None
     return Deformable(operator=deform_conv2d, blocks=config.deformable_blocks, interval=config.deformable_interval)

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from det_backbones.resnet import Depth
-from det_coco import Resize
+from det_backbones.depth import Depth
+from det_coco.resize import Resize
 from det_heads import BoxHeadConfig, OneStageConfig, YolactConfig
 from det_models.detector_config import DetectorConfig
 
@@ -16,8 +16,8 @@ class BackboneConfig:
     """A body with a feature pyramid."""
 
     name: str = "resnet"
-    """`resnet`, or a network of timm such as `timm/convnextv2_atto`, of which `depth`, `width`, `norm_eps`,
-    `stride_in_1x1`, `groups` and `width_per_group` say nothing."""
+    """`resnet`, or a network of timm such as `timm/convnextv2_atto` or `timm/vit_small_patch16_dinov3`, of which
+    `depth`, `width`, `norm_eps`, `stride_in_1x1`, `groups`, `width_per_group` and `deformable_blocks` say nothing."""
     depth: Depth = 50
     width: int = 64
     """Channels of the stem; the stages scale with it."""
@@ -27,6 +27,13 @@ class BackboneConfig:
     """Stride in the first 1x1 convolution (MSRA, Caffe2) or in the 3x3 one (torchvision)."""
     groups: int = 1
     width_per_group: int = 64
+    deformable_blocks: tuple[int, int, int, int] = (0, 0, 0, 0)
+    """How many blocks at the end of each stage may have deformable convolutions (DCNv2: all of the last three stages in
+    mmdetection's `dconv_c3-c5`, some in YOLACT++)."""
+    deformable_interval: int = 1
+    """Of these, every how many-th does."""
+    drop_path: float = 0.0
+    """Largest probability that a block of a network of timm is left out for an image of training (stochastic depth)."""
     freeze_at: int = 2
     """Number of frozen parts, counted from the stem: 0 none, 1 stem, 2 stem and first stage (stride 4), ..."""
     pyramid_channels: int = 256
@@ -40,6 +47,10 @@ class BackboneConfig:
     def __post_init__(self) -> None:
         if self.name != "resnet" and not self.name.startswith("timm/"):
             raise ValueError(f"backbone.name must be resnet or a network of timm, timm/NAME, got {self.name!r}")
+        if self.drop_path and self.name == "resnet":
+            raise ValueError(f"drop_path is of networks of timm alone, got {self.drop_path} with backbone.name resnet")
+        if any(self.deformable_blocks) and self.name != "resnet":
+            raise ValueError(f"deformable_blocks are of backbone.name resnet alone, got {self.name}")
         if self.pyramid_channels < 1:
             raise ValueError(f"pyramid_channels must be at least 1, got {self.pyramid_channels}")
 
@@ -65,10 +76,6 @@ class YolactBackboneConfig(BackboneConfig):
     """Batch norm is frozen where a device has fewer images of a step than this."""
     stride_in_1x1: bool = False
     freeze_at: int = 0
-    deformable_blocks: tuple[int, int, int, int] = (0, 0, 0, 0)
-    """How many blocks at the end of each stage may have deformable convolutions (YOLACT++)."""
-    deformable_interval: int = 1
-    """Of these, every how many-th does."""
     pyramid_init: Literal["caffe2_xavier", "xavier"] = "xavier"
 
 

@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal, Self, TypeVar
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 from det_heads import BoxHeadConfig, BranchConfig, CascadeConfig, MaskHeadConfig, PixelConfig, RPNConfig
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["DetectorConfig"]
 
@@ -79,7 +80,7 @@ class DetectorConfig:
         return kind(**values, **branches)
 
     @classmethod
-    def of_tensors(cls, plain: "DetectorConfig", tensors: Mapping[str, Tensor]) -> Self | None:  # noqa: ARG003
+    def of_tensors(cls, plain: "DetectorConfig", tensors: Mapping[str, "Tensor"]) -> Self | None:  # noqa: ARG003
         """Recognise another system's detector of this kind by its branches.
 
         Args:

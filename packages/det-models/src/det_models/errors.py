@@ -4,6 +4,10 @@ import operator
 from typing import Any
 
 
+class CheckpointError(ValueError):
+    """A checkpoint that does not fit: of an unknown system, or of another architecture than the model."""
+
+
 class OptionError(ValueError):
     """A value that this detector cannot be given, or an image that is none; the message says what to give instead."""
 

@@ -2,14 +2,15 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Self
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Self
 
 from det_heads import KeypointHeadConfig
 from det_models.checkpoints import add_names
 from det_models.conventions import torchvision_config
 from det_models.detector_config import DetectorConfig
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["KeypointDetectorConfig", "torchvision_keypoint_config"]
 
@@ -28,7 +29,7 @@ class KeypointDetectorConfig(DetectorConfig):
     keypoints: KeypointHeadConfig = field(default_factory=KeypointHeadConfig)
 
     @classmethod
-    def of_tensors(cls, plain: DetectorConfig, tensors: Mapping[str, Tensor]) -> Self | None:
+    def of_tensors(cls, plain: DetectorConfig, tensors: Mapping[str, "Tensor"]) -> Self | None:
         """Recognise a keypoint head; see :meth:`DetectorConfig.of_tensors`."""
         predictor = tensors.get("keypoint_head.predictor.weight")  # [channels, J, 4, 4]
         if predictor is None:

@@ -84,7 +84,7 @@ class Predictor:
             raise OptionError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}.")
         self.device = device_of(device)
         with plain_tensors():
-            self.network = optimize_for_inference(network, self.device)
+            self.network = optimize_for_inference(network, self.device, PRECISIONS[precision])
         self.config = config
         self.precision = precision
         self._report(

@@ -2,13 +2,15 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from det_backbones import MMDETECTION_PIXELS, TORCHVISION_PIXELS
-from det_heads import AnchorConfig, BoxCodingConfig, LocationConfig, OneStageConfig, OneStageDetector
+from det_heads import AnchorConfig, BoxCodingConfig, LocationConfig, OneStageConfig
 from det_heads.one_stage.config import octaves
-from det_models.builders import backbone, one_stage
 from det_models.config import OneStageBackboneConfig
+
+if TYPE_CHECKING:
+    from det_heads import OneStageDetector
 
 __all__ = [
     "detectron2_fcos_config",
@@ -154,9 +156,11 @@ _FCOS = {
 }
 
 
-def _build(table: dict[str, _Published], conventions: str, num_classes: int) -> OneStageDetector:
+def _build(table: dict[str, _Published], conventions: str, num_classes: int) -> "OneStageDetector":
     if conventions not in table:
         raise ValueError(f"conventions must be one of {', '.join(table)}, got {conventions!r}")
+    from det_models.builders import backbone, one_stage
+
     published = table[conventions]
     return one_stage(backbone(published.body), published.head(num_classes))
 
@@ -164,7 +168,7 @@ def _build(table: dict[str, _Published], conventions: str, num_classes: int) -> 
 def retinanet_r50_fpn(
     num_classes: int = 80,
     conventions: Literal["detectron2", "torchvision", "torchvision_v2", "mmdetection"] = "detectron2",
-) -> OneStageDetector:
+) -> "OneStageDetector":
     """Build RetinaNet with ResNet-50 and FPN (arXiv:1708.02002).
 
     Args:
@@ -179,7 +183,7 @@ def retinanet_r50_fpn(
 
 def fcos_r50_fpn(
     num_classes: int = 80, conventions: Literal["detectron2", "torchvision"] = "detectron2"
-) -> OneStageDetector:
+) -> "OneStageDetector":
     """Build FCOS with ResNet-50 and FPN (arXiv:1904.01355, 2006.09214).
 
     Args:

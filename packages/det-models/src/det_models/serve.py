@@ -7,7 +7,6 @@ from dataclasses import fields
 from pathlib import Path
 
 from det_models.errors import OptionError, whole_number
-from det_models.loading import load
 
 __all__ = ["serve"]
 
@@ -26,6 +25,7 @@ def serve(args: Sequence[str] | None = None, prog: str = "python -m det_models s
     try:
         import uvicorn
 
+        from det_models.loading import load
         from det_models.server import Limits, application
     except ImportError as error:
         raise OptionError(f"A server needs what is not installed: pip install 'det-models[serve]' ({error}).") from None

@@ -20,7 +20,7 @@ from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
 from det_backbones import Norm, make_norm
-from det_backbones.resnet import BLOCKS
+from det_backbones.residual import BLOCKS
 from det_coco import Batch
 from det_heads import BoxHeadConfig, KeypointHeadConfig, MaskHeadConfig, OneStageConfig
 from det_heads.config import PoolConfig

@@ -251,13 +251,16 @@ def mask_logits_panels_size_float32(depth: int, channels: int, /) -> int: ...
 
 mask_logits_panels_size_float64 = mask_logits_panels_size_float32
 
+def has_bfloat16() -> bool: ...
 def winograd_input_float32(
     geometry: list[int], maps_ptr: int, begin: int, count: int, threads: int, planes_ptr: int, /
 ) -> None: ...
 
 winograd_input_float64 = winograd_input_float32
+winograd_input_bfloat16 = winograd_input_float32
 winograd_gradient_float32 = winograd_input_float32
 winograd_gradient_float64 = winograd_input_float32
+winograd_gradient_bfloat16 = winograd_input_float32
 
 def winograd_convolve_float32(
     in_geometry: list[int],
@@ -273,16 +276,20 @@ def winograd_convolve_float32(
 ) -> None: ...
 
 winograd_convolve_float64 = winograd_convolve_float32
+winograd_convolve_bfloat16 = winograd_convolve_float32
+winograd_convolve_bfloat16_by_float32 = winograd_convolve_float32
 
 def winograd_panels_size_float32(depth: int, channels: int, /) -> int: ...
 
 winograd_panels_size_float64 = winograd_panels_size_float32
+winograd_panels_size_bfloat16 = winograd_panels_size_float32
 
 def winograd_weight_panels_float32(
     depth: int, channels: int, taps_ptr: int, flip: bool, threads: int, panels_ptr: int, /
 ) -> None: ...
 
 winograd_weight_panels_float64 = winograd_weight_panels_float32
+winograd_weight_panels_bfloat16 = winograd_weight_panels_float32
 
 def winograd_weight_gradient_float32(n: int, planes_ptr: int, threads: int, taps_ptr: int, /) -> None: ...
 

@@ -7,6 +7,7 @@
 import torch
 from torch import Tensor
 
+from det_ops._autocast import in_autocast
 from det_ops._checks import check_device, check_shape, describe, expect
 from det_ops._layout import empty_nhwc
 from det_ops._operator import operator
@@ -49,10 +50,7 @@ def deform_conv2d(
     Raises:
         ValueError: An argument has the wrong shape, dtype or device.
     """
-    kind = input.device.type
-    if torch.is_autocast_enabled(kind) and input.dtype != torch.float64:
-        dtype = torch.get_autocast_dtype(kind)
-        input, weight, bias = input.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)  # noqa: A001
+    input, weight, bias = in_autocast(input, weight, bias)  # noqa: A001
     steps = [[value, value] if isinstance(value, int) else list(value) for value in (stride, padding, dilation)]
     _check(input, offset, mask, weight, bias, *steps)
     return _deform_conv2d(input, offset, mask, weight, bias, *steps)

@@ -7,11 +7,10 @@ and masked.
 `R` rows, one a region; `C` channels in, `O` or `D` channels out, `k` side of a kernel, `H, W` map, `H', W'` output.
 """
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
+from det_ops._autocast import in_autocast
 from det_ops._checks import check_device, check_shape, expect
 from det_ops._layout import empty_nhwc, empty_nhwc_like
 from det_ops._operator import operator
@@ -62,7 +61,7 @@ def convolution_rows(
     if bias is not None:
         check_shape(bias, "bias", weight.shape[:1])
     _check(input, count, weight=weight, bias=bias)
-    input, weight, bias = _autocast(input, weight, bias)  # noqa: A001
+    input, weight, bias = in_autocast(input, weight, bias)  # noqa: A001
     return _convolution_rows(input, weight, bias, count, stride, padding, relu)
 
 
@@ -148,7 +147,7 @@ def mask_logits_rows(
         check_shape(bias, "bias", weight.shape[1:2])
     check_shape(own, "own", (rows, weight.shape[1]))
     _check(input, count, weight=weight, bias=bias, own=own)
-    input, weight, bias, own = _autocast(input, weight, bias, own)  # noqa: A001
+    input, weight, bias, own = in_autocast(input, weight, bias, own)  # noqa: A001
     return _mask_logits_rows(input, weight, bias, own, count)
 
 
@@ -196,12 +195,3 @@ def _check(input: Tensor, count: Tensor, **others: Tensor | None) -> None:  # no
     for name, tensor in {"count": count, **others}.items():
         if tensor is not None:
             check_device(tensor, name, input, "input")
-
-
-def _autocast(input: Tensor, *others: Tensor | None) -> tuple[Any, ...]:  # noqa: A002
-    """The tensors in autocast's dtype where it is on."""
-    kind = input.device.type
-    if not torch.is_autocast_enabled(kind) or input.dtype == torch.float64:
-        return input, *others
-    dtype = torch.get_autocast_dtype(kind)
-    return input.to(dtype), *(None if tensor is None else tensor.to(dtype) for tensor in others)

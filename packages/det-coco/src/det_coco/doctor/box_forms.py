@@ -1,11 +1,13 @@
 """Boxes that a whole split has in another form than COCO's x, y, width, height in pixels."""
 
 from itertools import product
+from typing import Any
 
 import numpy as np
 
 from det_coco._box_forms import FORMS, FRACTIONS, PER_CENT, PIXELS, SCALES, USUAL, possible_forms, scale_of
-from det_coco.doctor.findings import Case
+from det_coco._parse_masks import measured_area
+from det_coco.doctor.findings import Case, Change
 from det_coco.doctor.records import Records
 
 _ENOUGH = 5
@@ -71,21 +73,35 @@ def check_form(records: Records, sizes: np.ndarray, masks: np.ndarray) -> list[C
     if found is None:
         return []
     form, corners = found
-    shown = records.boxes[usable[0]].tolist()
+    shown, misread = records.boxes[usable[0]].tolist(), records.boxes[:, 2:].prod(axis=1)
     fix = []
     if corners is not None:
         records.boxes[usable] = np.concatenate((corners[:, :2], corners[:, 2:] - corners[:, :2]), axis=1)
         fix += [records.set(n, "bbox", [round(v, 3) for v in records.boxes[n].tolist()]) for n in usable.tolist()]
     fractional = form == "fraction_boxes" and not (masks > 1.01).any()
     for n in usable.tolist():
-        if fractional and np.isfinite(masks[n]).all():
+        mask = records.record(n).get("segmentation") if np.isfinite(masks[n]).all() else None
+        if fractional and mask is not None:
             scale = sizes[n, ::-1].astype(np.float64)
-            fix.append(records.set(n, "segmentation", _scaled(records.record(n)["segmentation"], scale)))
+            mask = _scaled(mask, scale)
+            fix.append(records.set(n, "segmentation", mask))
             masks[n] *= np.tile(scale, 2)
+        if corners is not None and np.isfinite(records.areas[n]):
+            fix += _area_in_pixels(records, n, mask, sizes[n], misread[n])
     detail = f"all {len(usable):,} boxes are so: that of {records.name_of(int(usable[0]))} is {shown}"
     files = tuple(dict.fromkeys(records.file_of(n) for n in usable.tolist()))
     ids = tuple(records.ids[n] for n in usable.tolist())
     return [Case(kind=form, detail=detail, files=files, annotation_ids=ids, fix=tuple(fix))]
+
+
+def _area_in_pixels(records: Records, n: int, mask: Any, size: np.ndarray, misread: float) -> list[Change]:
+    """Measure an area anew that is that of the misread box, or cannot be one of the box in pixels."""
+    box, area = records.boxes[n].tolist(), float(records.areas[n])
+    if 0.01 < area / (box[2] * box[3]) <= 1.5 and not np.isclose(area, misread):
+        return []
+    height, width = size.tolist()
+    area = measured_area({"bbox": box, "segmentation": mask}, height, width)
+    return [records.set(n, "area", round(area, 3))]
 
 
 def _scaled(segmentation: list[list[float]], scale: np.ndarray) -> list[list[float]]:

@@ -5,16 +5,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from det_coco.doctor.checkup import Checkup, check_data
+from det_coco.doctor.defaults import DEFAULT_PAGE, default_workers
 from det_coco.doctor.findings import write_findings
-from det_coco.doctor.inspection import default_workers
 from det_coco.doctor.mending import NEW_FOLDER, write_mended
 from det_coco.doctor.page import report_page
 from det_coco.doctor.proposals import Proposals
 from det_coco.doctor.statistics import measure
 from det_coco.doctor.terminal import proposals_text, report
 from det_coco.outputs import try_files, try_folder
-
-DEFAULT_PAGE = Path("check.html")
 
 
 def check(args: Sequence[str] | None = None, prog: str = "python -m det_coco check") -> int:

@@ -3,7 +3,6 @@
 import hashlib
 import io
 import logging
-import os
 import sys
 import time
 from collections.abc import Generator, Iterator, Sequence
@@ -225,8 +224,3 @@ def _with_bar(items: Iterator[Seen], count: int) -> Iterator[Seen]:
             sys.stderr.write(f"\rReading pictures |{done:<30}| {number:,} of {count:,}, {left:.0f} s left {end}")
             sys.stderr.flush()
         yield item
-
-
-def default_workers() -> int:
-    """Processes that read: one for each core that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -86,6 +86,8 @@ def convert_data(
     try_folder(out, "Nothing is written over: name a new folder.")
     indices = {name: source.load(require_objects=False) for name, source in sources.items()}
     first = next(iter(indices.values()))
+    for index in indices.values() if to == "coco" else ():
+        _refuse_other_forms(index)
     for index in indices.values() if to == "yolo" else ():  # which has one list of classes and keypoints for all
         check_same_categories(first, index)
         if parts == "keypoints" and index.skeleton is None:
@@ -107,6 +109,17 @@ def convert_data(
         if to == "yolo":
             write_data_yaml(first, indices, out, parts=parts)
     return lost
+
+
+def _refuse_other_forms(index: CocoIndex) -> None:
+    """Refuse a source that is read as what it is not, since COCO's JSON is written as the source has it."""
+    for remark in index.remarks:
+        if remark.kind == "form":
+            what = remark.message.partition(", as boxes, masks")[0]
+            raise DataError(
+                f"{index.annotation_file}: {what}, and would stay so in what is written. "
+                "Check the data with --fix NEW_FOLDER first, which mends them, and convert that folder."
+            )
 
 
 def _inside(file_name: str) -> str:

@@ -9,8 +9,7 @@ from typing import Literal
 
 from det_backbones import PixelConfig
 from det_heads._require import require
-from det_heads.box_regression import BoxLoss
-from det_heads.config import MOST_CONVS, AnchorConfig, BoxCodingConfig, require_box_loss
+from det_heads.config import MOST_CONVS, AnchorConfig, BoxCodingConfig, BoxLoss, require_box_loss
 
 __all__ = ["LocationConfig", "OneStageConfig", "octaves"]
 

@@ -10,6 +10,7 @@ __all__ = [
     "PriorConfig",
     "YolactConfig",
     "YolactLossConfig",
+    "bitmap_sizes",
     "yolact_config",
     "yolact_plus_config",
 ]
@@ -168,3 +169,10 @@ def yolact_plus_config(num_classes: int = 80) -> YolactConfig:
     return YolactConfig(
         num_classes=num_classes, priors=PriorConfig(sizes=sizes, square=False), mask_iou=MaskIoUConfig()
     )
+
+
+def bitmap_sizes(height: int, width: int) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Sizes of the prototypes and of P3 for images of a size: what training needs bitmaps of."""
+    for _ in range(3):
+        height, width = (height + 1) // 2, (width + 1) // 2
+    return (2 * height, 2 * width), (height, width)

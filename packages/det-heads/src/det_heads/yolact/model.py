@@ -15,7 +15,7 @@ from det_heads.parts import WHOLE, BatchPart
 from det_heads.pixels import Normalize
 from det_heads.postprocess import ImageDetections, to_image
 from det_heads.yolact import losses
-from det_heads.yolact.config import YolactConfig
+from det_heads.yolact.config import YolactConfig, bitmap_sizes
 from det_heads.yolact.detections import select
 from det_heads.yolact.heads import MaskIoUNet, PredictionHead, ProtoNet, init_xavier
 from det_heads.yolact.masks import assemble, crop, masks_to_image, scale
@@ -110,12 +110,7 @@ class Yolact(nn.Module):
         groups = self.backbone.layer_groups()  # type: ignore[operator]
         return tuple(tuple(f"backbone.{prefix}" for prefix in group) for group in groups)
 
-    @staticmethod
-    def bitmap_sizes(height: int, width: int) -> tuple[tuple[int, int], tuple[int, int]]:
-        """Sizes of the prototypes and of P3 for images of a size: what training needs bitmaps of."""
-        for _ in range(3):
-            height, width = (height + 1) // 2, (width + 1) // 2
-        return (2 * height, 2 * width), (height, width)
+    bitmap_sizes = staticmethod(bitmap_sizes)
 
     # Stages, in the order of their use.
 

@@ -1,27 +1,34 @@
 """Checkpoint exchange: detectors of other systems in, and ours under the names of others out."""
 
-from det_models.checkpoints._exchange import (
-    CheckpointError,
-    Translation,
-    detect_system,
-    from_reference,
-    reference_names,
-    to_reference,
-    translate,
-)
-from det_models.checkpoints._gaps import torchvision_labels
-from det_models.checkpoints._loading import ArchitectureError, ClassCountError, Report, load, load_reference
-from det_models.checkpoints._reading import Checkpoint, read
-from det_models.checkpoints._systems import SYSTEMS, add_names, library
-from det_models.checkpoints._targets import TARGETS, as_run_by, differences, settings
-from det_models.checkpoints._writing import (
-    leftover,
-    refuse_existing,
-    tensors_in,
-    to_checkpoint,
-    with_leftover,
-    write_checkpoint,
-)
+from typing import TYPE_CHECKING
+
+from det_backbones.lazy import lazily
+
+if TYPE_CHECKING:
+    from det_models.checkpoints._exchange import (
+        Translation,
+        detect_system,
+        from_reference,
+        reference_names,
+        to_reference,
+        translate,
+    )
+    from det_models.checkpoints._gaps import torchvision_labels
+    from det_models.checkpoints._loading import ArchitectureError, ClassCountError, Report, load, load_reference
+    from det_models.checkpoints._reading import Checkpoint, read
+    from det_models.checkpoints._systems import SYSTEMS, add_names, library
+    from det_models.checkpoints._targets import TARGETS, as_run_by, differences, settings
+    from det_models.checkpoints._writing import (
+        leftover,
+        refuse_existing,
+        tensors_in,
+        to_checkpoint,
+        with_leftover,
+        write_checkpoint,
+    )
+    from det_models.errors import CheckpointError
+else:
+    __getattr__, __dir__ = lazily(__name__, __file__)
 
 __all__ = [
     "SYSTEMS",

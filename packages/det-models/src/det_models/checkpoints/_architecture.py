@@ -9,10 +9,10 @@ from typing import Literal
 from torch import Tensor
 
 from det_backbones import DARKNET_PIXELS, DETECTRON2_RESNEXT_PIXELS, BackboneSpec, PixelConfig
-from det_backbones.resnet import BLOCKS
+from det_backbones.residual import BLOCKS
 from det_heads import MaskHeadConfig, OneStageConfig
 from det_heads.yolact.config import MaskIoUConfig, YolactConfig, yolact_config, yolact_plus_config
-from det_models.checkpoints._exchange import CheckpointError, is_counter
+from det_models.checkpoints._exchange import is_counter
 from det_models.checkpoints._metadata import Metadata
 from det_models.checkpoints._systems import library
 from det_models.conventions import (
@@ -26,6 +26,7 @@ from det_models.conventions import (
     torchvision_config,
 )
 from det_models.detector_config import DetectorConfig
+from det_models.errors import CheckpointError
 from det_models.retinanet import (
     detectron2_fcos_config,
     detectron2_retinanet_config,

@@ -4,10 +4,15 @@ Here the channels of a cell count its anchors, by size and then by ratio, and fo
 Shapes: `A` anchors per cell, `C` classes.
 """
 
-from collections.abc import Callable, Mapping
+from __future__ import annotations
 
-import torch
-from torch import Tensor
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    Tensors = Mapping[str, Tensor]
 
 __all__ = ["NEVER", "by_ratio", "by_size", "cells_of", "with_background", "without_background"]
 
@@ -16,8 +21,6 @@ NEVER = -1000.0
 
 _RATIOS = 3
 """Of anchors in mmdetection's published detectors."""
-
-Tensors = Mapping[str, Tensor]
 
 
 def cells_of(tensors: Tensors) -> int:
@@ -33,6 +36,7 @@ def without_background(tensors: Tensors) -> dict[str, Tensor]:
 
 def with_background(tensors: Tensors) -> dict[str, Tensor]:
     """The inverse: with a class 0 that never wins."""
+    import torch
 
     def add(rows: Tensor, name: str) -> Tensor:
         value = NEVER if name.endswith("bias") else 0.0

@@ -12,12 +12,9 @@ from det_models.checkpoints._gaps import labels_with_gaps, without_gaps
 from det_models.checkpoints._layouts import Layout
 from det_models.checkpoints._rules import Rule, to_our_name, to_reference_name
 from det_models.checkpoints._systems import SYSTEMS, System
+from det_models.errors import CheckpointError
 
 _SHOWN = 5
-
-
-class CheckpointError(ValueError):
-    """A checkpoint that does not fit: of an unknown system, or of another architecture than the model."""
 
 
 @dataclass(frozen=True, kw_only=True)

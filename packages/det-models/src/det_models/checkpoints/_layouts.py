@@ -4,11 +4,14 @@ Here the background is the last row of the classifier, and the other class-speci
 Systems which put the background first differ in three ways, one layout each. All act on weights and biases alike.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,8 @@ def _without_first(rows: int) -> Layout:
         return tensor[rows:]
 
     def prepend(tensor: Tensor) -> Tensor:
+        import torch
+
         return torch.cat((tensor.new_zeros((rows, *tensor.shape[1:])), tensor))
 
     return Layout(drop, prepend)

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor, nn
 
-from det_models.checkpoints._exchange import CheckpointError, Translation, first, is_counter, translate
+from det_models.checkpoints._exchange import Translation, first, is_counter, translate
+from det_models.errors import CheckpointError
 
 _CLASS_HEAD = re.compile(
     r"(box_heads?(\.\d+)?\.(cls_score|bbox_pred)|mask_heads?(\.\d+)?\.predictor"

@@ -5,11 +5,12 @@ maskrcnn-benchmark 57eec25, mmdetection 3.3 (the same since 2.0) and 1.2, and db
 keeps the background first here too); the blobs of Detectron as detectron2/checkpoint/c2_model_loading.py reads them.
 """
 
+from __future__ import annotations
+
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from det_models.checkpoints._dense import by_ratio, by_size, with_background, without_background
 from det_models.checkpoints._layouts import (
@@ -21,7 +22,10 @@ from det_models.checkpoints._layouts import (
 )
 from det_models.checkpoints._rules import Rule, rules
 
-Tensors = Mapping[str, Tensor]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    Tensors = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)

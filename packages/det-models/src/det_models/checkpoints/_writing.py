@@ -16,12 +16,13 @@ from torch import Tensor
 from det_backbones import WeightsError, write_weights
 from det_heads import OneStageConfig
 from det_heads.__about__ import __version__
-from det_models.checkpoints._exchange import CheckpointError, to_reference
+from det_models.checkpoints._exchange import to_reference
 from det_models.checkpoints._gaps import spread, torchvision_labels
 from det_models.checkpoints._rules import to_our_name, to_reference_name
 from det_models.checkpoints._systems import SYSTEMS
 from det_models.checkpoints._targets import TARGETS, obstacle
 from det_models.detector_config import DetectorConfig
+from det_models.errors import CheckpointError
 
 __all__ = ["leftover", "refuse_existing", "tensors_in", "to_checkpoint", "with_leftover", "write_checkpoint"]
 

@@ -28,7 +28,7 @@ BACKEND = Backend(
     missing=_missing,
     kernels={
         "bitmap_targets": "sums of bytes by rows, then by columns; threads over regions",
-        "conv3x3": "3x3 taps of stride 1 by minimal filtering; else PyTorch's",
+        "conv3x3": "3x3 taps of stride 1 by minimal filtering, bfloat16 too; else PyTorch's",
         "convolution_rows": "the live rows alone, as conv2d; the count is read inside the operator",
         "deform_conv2d": "samples as columns, channels-last, 512 pixels at a time; PyTorch's product",
         "encode_rle": "rows compared in blocks; threads over masks",
@@ -45,14 +45,14 @@ BACKEND = Backend(
     },
 )
 
-TYPES = {torch.float32: "float32", torch.float64: "float64"}
-"""What the kernels compute in, and the ends of their names."""
+TYPES = (torch.float32, torch.float64)
+"""What the kernels compute in."""
 
 
 @cache
 def function(name: str, dtype: torch.dtype | None = None) -> Callable[..., Any]:
-    """The function `name` of the extension, for numbers of `dtype`, one of :data:`TYPES`."""
-    return getattr(_C, name if dtype is None else f"{name}_{TYPES[dtype]}")
+    """The function `name` of the extension, for numbers of `dtype`."""
+    return getattr(_C, name if dtype is None else f"{name}_{str(dtype).removeprefix('torch.')}")
 
 
 def compute_type(*tensors: Tensor) -> torch.dtype:

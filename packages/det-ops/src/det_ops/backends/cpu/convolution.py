@@ -6,7 +6,7 @@ from det_ops.backends.cpu import winograd
 
 
 def conv3x3(input: Tensor, weight: Tensor, bias: Tensor | None, padding: list[int]) -> Tensor:  # noqa: A002
-    """`[B, O, H', W']`, channels-last; float32 or float64."""
+    """`[B, O, H', W']`, channels-last; float32, float64 or bfloat16."""
     return winograd.forward(input, weight, bias, (padding[0], padding[1]))
 
 

@@ -1,4 +1,4 @@
-"""Options that several commands share."""
+"""Where a command writes: a run, or a folder named after the time."""
 
 from datetime import datetime
 from pathlib import Path
@@ -7,24 +7,10 @@ from typing import Any
 import torch
 
 from apps.common.app import App
-from apps.common.config import Recipe
 from det_engine import EngineError, RunDirectory, describe_environment, distributed
-from det_engine.cli import take_option, unknown
 
 PACKAGES = ("det-ops", "det-backbones", "det-heads", "det-models", "det-coco", "pycocotools")
 """Distributions whose versions every run records."""
-
-
-def take_recipe(app: App, args: list[str]) -> tuple[Recipe, list[str]]:
-    """The recipe that `--recipe` names, by default the app's first, and the other arguments.
-
-    Raises:
-        UsageError: there is no such recipe; names the nearest.
-    """
-    name, rest = take_option(args, "recipe", next(iter(app.recipes)))
-    if name not in app.recipes:
-        raise unknown("recipe", str(name), app.recipes)
-    return app.recipes[str(name)](), rest
 
 
 def new_run(path: Path, config: Any, device: torch.device, *, replace: bool = False) -> RunDirectory:

@@ -5,18 +5,17 @@ Legend: `B` images, `C` channels, `H, W` height and width of the input.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from det_backbones.deformable import Deformable, DeformConv2d
+from det_backbones.depth import Depth
 from det_backbones.folding import Normalized
 from det_backbones.initialization import kaiming_normal
 from det_backbones.norm import Norm, affine_maps, convolve_and_normalize, make_norm
-
-Depth = Literal[18, 34, 50, 101, 152]
 
 BLOCKS: dict[int, tuple[int, int, int, int]] = {
     18: (2, 2, 2, 2),

@@ -1,0 +1,108 @@
+"""Options of the commands that make other files of what a training left."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from apps.common.config import at_least
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvertOptions:
+    """Options of `convert`."""
+
+    out: tyro.conf.Positional[Path]
+    """The file to write; nothing is written over. `.safetensors` makes a file of that format; with
+    detectron2, `.pkl` makes a pickle as in its model zoo."""
+    weights: Path
+    """A run's checkpoint, or a detector of another system."""
+    to: Literal["ours", "detectron2", "mmdetection", "torchvision"]
+    """Whose names, layout and container."""
+    certify: Path | None = None
+    """A picture or a folder of pictures: run both networks on them and print how far they differ."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions:
+    """Options of `export`."""
+
+    out: tyro.conf.Positional[Path]
+    """The file to write; nothing is written over. It ends with .onnx, .xml (OpenVINO) or .pt2; beside it lie a card and
+    an example."""
+    weights: Path
+    """A run's checkpoint, or a detector of another system."""
+    to: Literal["onnx", "openvino", "pt2", "aoti", "executorch"] = "onnx"
+    """The runtime: ONNX Runtime and whatever reads ONNX; OpenVINO; PyTorch; PyTorch, compiled by AOTInductor."""
+    batch: str = "dynamic"
+    """Images of a batch: a number, or dynamic."""
+    size: tuple[int, int] | None = None
+    """Height and width that pictures are padded to, multiples of 32; larger ones are made smaller. By default a shape
+    that holds all pictures, upright ones and others."""
+    buckets: bool = False
+    """A file for each of the detector's shapes, landscape and portrait, instead of one for all."""
+    precision: Literal["fp32", "fp16", "bf16", "int8"] = "fp32"
+    """Number format of the weights and of the arithmetic of convolutions. int8 needs --data or --calibrate."""
+    preprocessing: Literal["in", "out"] = "in"
+    """Whether the file takes RGB pixels of 0 to 255, or normalised ones."""
+    masks: Literal["full", "28", "none"] = "28"
+    """As the network makes them (28 x 28 pixels a box), as large as its input, or none."""
+    purpose: Annotated[Literal["any", "ascend"], tyro.conf.arg(name="for")] = "any"
+    """ascend: ONNX in the operators of Ascend's compiler, and its command line beside it."""
+    certify: Path | None = None
+    """A picture or a folder of pictures: run file and checkpoint on them and print how far they differ."""
+    calibrate: Path | None = None
+    """For int8: a picture or a folder of pictures to learn the ranges of numbers from."""
+    data: Path | None = None
+    """Data set: print the AP of the checkpoint and of the file; int8 learns from it."""
+    split: str | None = None
+    """Split of the data set; by default val2017, else val, valid, validation or test, else the only one."""
+    force: bool = False
+    """Write a file too that finds something else than its checkpoint."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportOptions:
+    """Options of `report`."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """Folder of a run, also of an interrupted one, or a results file in COCO's format."""
+    data: Path | None = None
+    """Data set that the results belong to; by default the run's own."""
+    split: str | None = None
+    """Split that the results belong to; by default the run's own, or the one to evaluate on."""
+    output: Path | None = None
+    """Page to write; by default report.html in the run, or in this folder."""
+    json: Path | None = None
+    """File to write every number to."""
+    pictures: int = 12
+    """Pictures of each kind."""
+    precision: float = 0.9
+    """Precision for which to name the least scores."""
+
+    def __post_init__(self) -> None:
+        at_least(self, pictures=0)
+        if not 0 < self.precision <= 1:
+            raise ValueError(f"precision must be above 0 and up to 1, got {self.precision:g}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareOptions:
+    """Options of `compare`."""
+
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """Folders of runs, or results files in COCO's format; the others are compared with the first."""
+    data: Path | None = None
+    """Data set that the results belong to; by default that of the first run."""
+    split: str | None = None
+    """Split that the results belong to; by default that of the first run, or the one to evaluate on."""
+    html: Path | None = None
+    """Page to write."""
+    json: Path | None = None
+    """File to write every number to."""
+    pictures: int = 12
+    """Pictures of objects gained, and of objects lost."""
+
+    def __post_init__(self) -> None:
+        at_least(self, pictures=0)
