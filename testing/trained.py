@@ -11,21 +11,27 @@ from PIL import Image
 from torch import nn
 
 from det_coco import Resize, default_buckets
-from det_heads import PriorConfig, YolactConfig, yolact_plus_config
+from det_heads import OneStageDetector, PriorConfig, YolactConfig, yolact_plus_config
 from det_models import (
     BackboneConfig,
     Detector,
     DetectorConfig,
     ModelConfig,
+    OneStageBackboneConfig,
     YolactBackboneConfig,
     build,
     describe,
     detectron2_cascade_config,
     detectron2_config,
+    detectron2_fcos_config,
+    detectron2_retinanet_config,
     maskrcnn_benchmark_config,
     mmdetection_config,
+    mmdetection_retinanet_config,
     torchvision_config,
+    torchvision_fcos_config,
     torchvision_keypoint_config,
+    torchvision_retinanet_config,
 )
 from testing.foreign_files import CLASSES, theirs, write
 
@@ -34,6 +40,14 @@ NAMES = dict(enumerate(CLASSES[:3], 1))
 
 SYSTEMS = ("ours", "detectron2", "mmdetection", "torchvision", "yolact")
 """What :func:`write_trained` writes."""
+
+_ONE_STAGE = {
+    "detectron2-retinanet": detectron2_retinanet_config,
+    "detectron2-fcos": detectron2_fcos_config,
+    "mmdetection-retinanet": mmdetection_retinanet_config,
+    "torchvision-retinanet": torchvision_retinanet_config,
+    "torchvision-fcos": torchvision_fcos_config,
+}
 
 _PRESETS = {
     "detectron2": detectron2_config,
@@ -49,13 +63,16 @@ def small_model(
     """A network of a few hundred thousand parameters on images of about 64 pixels.
 
     Args:
-        system: Whose conventions, one of :data:`SYSTEMS`, `maskrcnn-benchmark` or `yolact++`.
+        system: Whose conventions, one of :data:`SYSTEMS`, `maskrcnn-benchmark`, `yolact++`, or a one-stage detector of
+            boxes such as `detectron2-retinanet` and `torchvision-fcos`.
         mask: Whether it has a mask head.
         cascade: Whether it has three stages.
         keypoints: Whether it finds keypoints, and no masks.
     """
     if system.startswith("yolact"):
         return _small_yolact(plus=system.endswith("++"))
+    if system.endswith(("retinanet", "fcos")):
+        return _small_one_stage(system)
     without = system in ("torchvision", "maskrcnn-benchmark")
     backbone = BackboneConfig(
         depth=18,
@@ -92,6 +109,23 @@ def _small_yolact(*, plus: bool) -> ModelConfig:
     )
 
 
+def _small_one_stage(system: str) -> ModelConfig:
+    library, kind = system.split("-")
+    resize = Resize(shortest=(64,), longest=96)
+    backbone = OneStageBackboneConfig(
+        depth=18,
+        width=8,
+        norm="frozen_statistics_bn" if library == "mmdetection" else "frozen_bn",
+        norm_eps=0.0 if system == "torchvision-retinanet" else 1e-5,
+        stride_in_1x1=False,
+        pyramid_channels=16,
+        p6_input="pyramid" if library == "torchvision" or kind == "fcos" else "body",
+        p7_activation=library != "mmdetection",
+    )
+    detector = _ONE_STAGE[system](3)
+    return ModelConfig(backbone=backbone, detector=detector, resize=resize, buckets=default_buckets(resize))
+
+
 def random_network(model: ModelConfig) -> Detector:
     """The network of a model in evaluation mode, with weights for which it finds something everywhere."""
     torch.manual_seed(0)
@@ -103,6 +137,10 @@ def random_network(model: ModelConfig) -> Detector:
                 nn.init.normal_(parameter, std=0.002)
             if "objectness.weight" in name or "head.classes.weight" in name:
                 nn.init.normal_(parameter, std=0.02)
+            if name == "head.classes.bias":
+                nn.init.zeros_(parameter)
+            if name == "head.boxes.bias" and isinstance(network, OneStageDetector) and network.head.centerness:
+                nn.init.ones_(parameter)  # so that few boxes are empty
             if "bbox_pred.weight" in name or "predictor.weight" in name:
                 nn.init.normal_(parameter, std=0.05)
     return network.eval()

@@ -29,8 +29,8 @@ def run_of(app: str) -> Callable[..., Path]:
     return run
 
 
-mask_rcnn_run, faster_rcnn_run, cascade_rcnn_run, yolact_run = map(
-    run_of, ("mask_rcnn", "faster_rcnn", "cascade_rcnn", "yolact")
+mask_rcnn_run, faster_rcnn_run, cascade_rcnn_run, yolact_run, retinanet_run = map(
+    run_of, ("mask_rcnn", "faster_rcnn", "cascade_rcnn", "yolact", "retinanet")
 )
 
 

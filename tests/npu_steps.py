@@ -21,7 +21,7 @@ def build_step(app: str, device: torch.device, backbone: str = "resnet") -> Call
     recipe = import_module(f"apps.{app}.config").RECIPES["tiny"]()
     recipe = dataclasses.replace(recipe, backbone=dataclasses.replace(recipe.backbone, name=backbone))
     # One bucket: images of another orientation would be further shapes, each looked up once.
-    bucket = {} if app == "yolact" else {"buckets": ((192, 192),)}
+    bucket = {} if app == "yolact" else {"buckets": ((256, 256),) if app == "retinanet" else ((192, 192),)}
     recipe = dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, batch=2, workers=0, **bucket))
     data = os.environ.get("SHAPES")
     splits = open_splits(None if data is None else Path(data), recipe)
@@ -42,6 +42,7 @@ mask_rcnn = partial(build_step, "mask_rcnn")
 faster_rcnn = partial(build_step, "faster_rcnn")
 cascade_rcnn = partial(build_step, "cascade_rcnn")
 yolact = partial(build_step, "yolact")
+retinanet = partial(build_step, "retinanet")
 convnext = partial(build_step, "mask_rcnn", backbone="timm/convnextv2_atto")
 resnet_d = partial(build_step, "mask_rcnn", backbone="timm/resnet10t")
 mobilenet = partial(build_step, "faster_rcnn", backbone="timm/mobilenetv3_small_050")

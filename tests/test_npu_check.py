@@ -14,7 +14,8 @@ OURS = """
 from det_ops.npu_check import check
 from tests import npu_steps
 
-for app in ("mask_rcnn", "faster_rcnn", "cascade_rcnn", "yolact", "convnext", "resnet_d", "mobilenet", "swin"):
+APPS = ("mask_rcnn", "faster_rcnn", "cascade_rcnn", "yolact", "retinanet")
+for app in (*APPS, "convnext", "resnet_d", "mobilenet", "swin"):
     report = check(getattr(npu_steps, app), steps=1, soc="910ProB")
     if report.error is not None:
         raise report.error

@@ -23,12 +23,14 @@ from apps.common.config import Recipe, TwoStageRecipe
 from apps.common.data import training_batches
 from apps.faster_rcnn.config import RECIPES as FASTER_RCNN
 from apps.mask_rcnn.config import RECIPES as MASK_RCNN
+from apps.retinanet.config import RECIPES as RETINANET
+from apps.retinanet.config import OneStageRecipe
 from apps.yolact.config import RECIPES as YOLACT
 from apps.yolact.config import YolactRecipe
 from det_coco import CocoIndex
 from det_engine import Precision, build_optimizer
-from det_heads import BoxHead, ClassificationConfig, TwoStageDetector, Yolact
-from det_models import backbone, build, two_stage, yolact
+from det_heads import BoxHead, ClassificationConfig, OneStageDetector, Yolact
+from det_models import Detector, backbone, build, one_stage, two_stage, yolact
 from testing.operators import StaticRecorder, assert_equal_calls, no_host_reads
 
 RECIPES = {
@@ -36,6 +38,7 @@ RECIPES = {
     for app, recipes in (("mask_rcnn", MASK_RCNN), ("faster_rcnn", FASTER_RCNN), ("cascade_rcnn", CASCADE_RCNN))
     for name, make in recipes.items()
 }
+ONE_STAGE = {f"retinanet/{name}": make for name, make in RETINANET.items()}
 YOLACTS = {f"yolact/{name}": make for name, make in YOLACT.items()}
 TIMMS = {
     f"mask_rcnn/tiny on timm/{name}": name
@@ -73,17 +76,23 @@ CONVENTIONS = [
     "cascade_rcnn/cascade_rcnn_r50_fpn_1x",
     "cascade_rcnn/cascade_mask_rcnn_r50_fpn_1x",
     "cascade_rcnn/cascade_mask_rcnn_r50_fpn_1x_mmdet",
+    "retinanet/tiny",
+    "retinanet/retinanet_r50_fpn_1x",
+    "retinanet/fcos_r50_fpn_1x",
     "yolact/tiny",
     "yolact/yolact_resnet50",
     "yolact/yolact_plus_resnet50",
 ]
 
 
-def narrowed(name: str) -> tuple[Recipe, TwoStageDetector | Yolact]:
+def narrowed(name: str) -> tuple[Recipe, Detector]:
     """A recipe, and its network, with the conventions of a published one and fewer of everything."""
     torch.manual_seed(0)
     if name in YOLACTS:
         recipe = narrow_yolact(YOLACTS[name]())
+        return recipe, build(recipe.model())
+    if name in ONE_STAGE:
+        recipe = narrow_one_stage(ONE_STAGE[name]())
         return recipe, build(recipe.model())
     recipe = narrow(RECIPES["mask_rcnn/tiny" if name in (*TIMMS, *TAILS) else name]())
     if name in TIMMS:
@@ -126,6 +135,18 @@ def narrow(recipe: TwoStageRecipe) -> TwoStageRecipe:
             filter_empty=False,
             workers=0,
         ),
+    ).resolved()
+
+
+def narrow_one_stage(recipe: OneStageRecipe) -> OneStageRecipe:
+    """Two images of at most 96 x 128."""
+    depth = 18 if recipe.backbone.depth == 18 else 50
+    data = {"batch": 2, "train_sizes": (96,), "test_size": 96, "max_size": 128, "max_instances": 64}
+    return replace(
+        recipe,
+        backbone=replace(recipe.backbone, width=8, depth=depth, pyramid_channels=16),
+        detector=replace(recipe.detector, num_classes=3, candidates=60, max_detections=20),
+        data=replace(recipe.data, **data, filter_empty=False, workers=0),
     ).resolved()
 
 
@@ -254,7 +275,7 @@ def test_the_operators_of_inference_do_not_depend_on_the_data(name, kernels, spl
         for head in (module for module in model.modules() if isinstance(module, BoxHead)):
             head.cls_score.weight.mul_(30)
             head.cls_score.bias[-1] = -100  # against the background, so that there is something to detect
-        if isinstance(model, Yolact):
+        if isinstance(model, OneStageDetector | Yolact):
             model.head.classes.weight.mul_(30)
     recorded, found = [], []
     with det_ops.kernels(kernels), torch.inference_mode():
@@ -325,6 +346,33 @@ def test_a_full_size_step_of_every_recipe_has_shapes_from_the_configuration(name
         shapes["masks"] = (size, k, 28, 28)
     if "keypoints" in recipe.model().tasks:
         shapes["heatmaps"] = (size, k, shape.keypoints, 56, 56)
+    assert {key: tuple(value.shape) for key, value in found.items()} == shapes
+
+
+@pytest.mark.parametrize(
+    ("name", "size"), [*((name, 2) for name in ONE_STAGE), *((name, 16) for name in ONE_STAGE if "1x" in name)]
+)
+def test_a_full_size_step_of_one_stage_has_shapes_from_the_configuration(name, size):
+    recipe = with_classes(ONE_STAGE[name](), 80).resolved()
+    height, width = max(recipe.data.buckets)
+    m, k = recipe.data.max_instances, recipe.detector.max_detections
+    with FakeTensorMode():
+        model = one_stage(backbone(recipe.backbone), recipe.detector).train()
+        batch = {
+            "images": torch.zeros(size, 3, height, width, dtype=torch.uint8),
+            "image_sizes": torch.zeros(size, 2, dtype=torch.int32),
+            "boxes": torch.zeros(size, m, 4),
+            "labels": torch.zeros(size, m, dtype=torch.int64),
+            "valid": torch.zeros(size, m, dtype=torch.bool),
+            "crowd": torch.zeros(size, m, dtype=torch.bool),
+        }
+        losses = model(batch)
+        assert len(losses) == (2 if recipe.detector.locations is None else 3)
+        sum(losses.values()).backward()
+        with torch.no_grad():
+            found = model.eval()({"images": batch["images"], "image_sizes": batch["image_sizes"]})
+    assert all(p.grad is not None and p.grad.shape == p.shape for p in model.parameters() if p.requires_grad)
+    shapes = {"boxes": (size, k, 4), "scores": (size, k), "labels": (size, k), "valid": (size, k)}
     assert {key: tuple(value.shape) for key, value in found.items()} == shapes
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Generic
 
 from apps.common.config import R
 from det_engine.cli import UsageError
-from det_heads import YolactConfig
+from det_heads import OneStageConfig, YolactConfig
 from det_models import DetectorConfig
 
 if TYPE_CHECKING:
@@ -53,10 +53,12 @@ class App(Generic[R]):
             raise UsageError(f"This network cannot be built: {error}.") from error
 
 
-def app_of(detector: DetectorConfig | YolactConfig) -> str:
+def app_of(detector: DetectorConfig | OneStageConfig | YolactConfig) -> str:
     """Name of the app that trains such a detector."""
     if isinstance(detector, YolactConfig):
         return "yolact"
+    if isinstance(detector, OneStageConfig):
+        return "retinanet"
     if detector.cascade is not None:
         return "cascade_rcnn"
     return "mask_rcnn" if detector.branches else "faster_rcnn"

@@ -137,16 +137,15 @@ class Recipe:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TwoStageRecipe(Recipe):
-    """A recipe of a two-stage detector."""
+class BucketRecipe(Recipe):
+    """A recipe of a detector whose images keep their aspect, and are padded to buckets."""
 
-    detector: DetectorConfig
     data: DataConfig
 
     def batch_shape(self) -> BatchShape:
-        """Buckets, and what the branches learn from in the form that they need."""
+        """Buckets, without masks."""
         data = self.resolved().data
-        shape = det_coco.BatchShape(
+        return det_coco.BatchShape(
             buckets=data.buckets,
             masks="none",
             max_instances=data.max_instances,
@@ -154,9 +153,6 @@ class TwoStageRecipe(Recipe):
             max_polygons=data.max_polygons,
             drop_excess=data.drop_excess,
         )
-        for branch in self.detector.branches.values():
-            shape = replace(shape, **branch.batch_shape())
-        return shape
 
     def training_resize(self) -> Resize:
         """The training sizes."""
@@ -164,15 +160,15 @@ class TwoStageRecipe(Recipe):
 
     def training_transform(self) -> Transform:
         """A resize to one of the sizes, a mirror, and what else is asked for."""
-        data = self.data
-        resize = det_coco.Augmentation(resize=self.training_resize(), flip=data.flip, legacy=self.detector.offset == 1)
+        data, legacy = self.data, getattr(self.detector, "offset", 0) == 1
+        resize = det_coco.Augmentation(resize=self.training_resize(), flip=data.flip, legacy=legacy)
         return data.augment.transform(resize, size=data.max_size, flip=data.flip)
 
     def test_resize(self) -> Resize:
         """The test size."""
         return det_coco.Resize(shortest=(self.data.test_size,), longest=self.data.max_size, rule=self.data.rounding)
 
-    def resolved(self) -> TwoStageRecipe:
+    def resolved(self) -> Self:
         """The recipe with its buckets: by default one per orientation that hold every resized image.
 
         A square joins them where scale jitter makes squares.
@@ -198,11 +194,25 @@ class TwoStageRecipe(Recipe):
             name=checkpoint.system,
             summary=str(checkpoint),
             backbone=model.backbone,
-            detector=model.detector,  # pyrefly: ignore[bad-argument-type]
+            detector=model.detector,
             data=DataConfig(batch=2, rounding=cast("Any", model.resize.rule)),
             solver=SolverConfig(),
             train=TrainSettings(),
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TwoStageRecipe(BucketRecipe):
+    """A recipe of a two-stage detector."""
+
+    detector: DetectorConfig
+
+    def batch_shape(self) -> BatchShape:
+        """Buckets, and what the branches learn from in the form that they need."""
+        shape = super().batch_shape()
+        for branch in self.detector.branches.values():
+            shape = replace(shape, **branch.batch_shape())
+        return shape
 
     def under(self, checkpoint: Checkpoint) -> Self:
         """Pixels, strides, epsilon, anchors, coding, pooling, kinds of heads; sizes and training stay the recipe's."""

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from apps.common.app import App, with_classes
-from apps.common.config import DataConfig, Recipe, TwoStageRecipe
+from apps.common.config import BucketRecipe, DataConfig, Recipe
 from apps.common.data import training_batches
 from det_coco import CocoIndex, DataError, limits
 from det_coco.doctor.proposals import (
@@ -24,7 +24,7 @@ from det_coco.doctor.proposals import (
     propose_size,
     seen_boxes,
 )
-from det_heads import YolactConfig
+from det_heads import OneStageConfig, YolactConfig
 
 SPARE = 0.8
 """Share of the free memory that a batch may fill: the rest is for workspace and fragmentation."""
@@ -107,12 +107,15 @@ def _fit_size(found: Fit, index: CocoIndex) -> None:
 
 def _fit_anchors(found: Fit, index: CocoIndex) -> None:
     detector = found.recipe.detector
+    if isinstance(detector, OneStageConfig) and detector.locations is not None:
+        return  # its squares are what distances are measured in
     square = isinstance(detector, YolactConfig) and detector.priors.square
     if isinstance(detector, YolactConfig):
         anchors, name = detector.priors, "priors"
         ratios = tuple(1.0 if square else 1 / ratio for ratio in anchors.ratios)  # width by height there
     else:
-        anchors, name = detector.rpn.anchors, "rpn.anchors"
+        one_stage = isinstance(detector, OneStageConfig)
+        anchors, name = (detector.anchors, "anchors") if one_stage else (detector.rpn.anchors, "rpn.anchors")
         ratios = anchors.ratios
     boxes = seen_boxes(index, found.recipe.test_resize(), _short(found.recipe))
     before = anchor_recall(boxes, list(chain.from_iterable(anchors.sizes)), ratios)
@@ -153,7 +156,7 @@ def _fit_limits(found: Fit, indexes: Sequence[CocoIndex]) -> None:
 
 def _fit_buckets(found: Fit, indexes: Sequence[CocoIndex]) -> None:
     data = found.recipe.data
-    if not isinstance(found.recipe, TwoStageRecipe) or data.augment.scale_jitter is not None:
+    if not isinstance(found.recipe, BucketRecipe) or data.augment.scale_jitter is not None:
         return
     proposed = propose_buckets(indexes, found.recipe.training_resize(), found.recipe.batch_shape().buckets)
     if proposed is None:

@@ -23,6 +23,10 @@ _SAME = {
     "cascade_rcnn/cascade-mask-rcnn_r50_fpn_1x_coco": "cascade_rcnn/cascade_mask_rcnn_r50_fpn_1x_mmdet",
     "cascade_rcnn/cascade-mask-rcnn_r101_fpn_1x_coco": "cascade_rcnn/cascade_mask_rcnn_r101_fpn_1x_mmdet",
     "keypointrcnn_resnet50_fpn": "mask_rcnn/keypoint_rcnn_r50_fpn",
+    "COCO-Detection/retinanet_R_50_FPN_1x": "retinanet/retinanet_r50_fpn_1x",
+    "COCO-Detection/retinanet_R_50_FPN_3x": "retinanet/retinanet_r50_fpn_3x",
+    "COCO-Detection/retinanet_R_101_FPN_3x": "retinanet/retinanet_r101_fpn_3x",
+    "COCO-Detection/fcos_R_50_FPN_1x": "retinanet/fcos_r50_fpn_1x",
     "yolact_base_config": "yolact/yolact_base",
     "yolact_im400_config": "yolact/yolact_im400",
     "yolact_im700_config": "yolact/yolact_im700",
@@ -37,6 +41,7 @@ _RECIPES = {
     "faster_rcnn": ("faster_rcnn_r50_fpn_1x", "faster_rcnn_r50_fpn_3x", "faster_rcnn_r101_fpn_3x"),
     "mask_rcnn": ("mask_rcnn_r50_fpn_1x", "mask_rcnn_r50_fpn_3x", "mask_rcnn_r101_fpn_3x"),
     "cascade_rcnn": ("cascade_rcnn_r50_fpn_1x", "cascade_rcnn_r101_fpn_1x"),
+    "retinanet": ("retinanet_r50_fpn_1x", "retinanet_r50_fpn_3x", "retinanet_r101_fpn_3x"),
     "cascade_mask_rcnn": (
         "cascade_mask_rcnn_r50_fpn_1x",
         "cascade_mask_rcnn_r50_fpn_3x",
@@ -81,7 +86,14 @@ def alike(config: str) -> Alike | None:
 def app_for(config: str) -> str:
     """The app that trains and runs networks of a configuration's kind."""
     name = plain(config)
-    families = {"yolact": "yolact", "cascade": "cascade_rcnn", "mask": "mask_rcnn", "keypoint": "mask_rcnn"}
+    families = {
+        "yolact": "yolact",
+        "retinanet": "retinanet",
+        "fcos": "retinanet",
+        "cascade": "cascade_rcnn",
+        "mask": "mask_rcnn",
+        "keypoint": "mask_rcnn",
+    }
     short = name.rpartition("/")[2].removeprefix("e2e_").removeprefix("scratch_")
     return next((app for word, app in families.items() if short.startswith(word)), "faster_rcnn")
 
@@ -89,12 +101,12 @@ def app_for(config: str) -> str:
 def _nearest(name: str) -> Alike | None:
     """By family, depth and length, which the systems' names tell."""
     short = name.rpartition("/")[2].removeprefix("e2e_").replace("fasterrcnn", "faster_rcnn")
-    family = re.match(r"(cascade_mask|cascade|mask|faster)_?rcnn", short)
+    family = re.match(r"(?:(cascade_mask|cascade|mask|faster)_?rcnn|retinanet)", short)
     # Other norms and heads, and ends that are no pyramid, are other networks.
     if family is None or re.search(r"gn|syncbn|lsj|v2|regnet|dconv|c4|dc5", short):
         return None
     depth = 101 if re.search(r"_?[rx]_?101", short) else 50
-    recipes = [name for name in _RECIPES[f"{family[1]}_rcnn"] if f"_r{depth}_" in name]
+    recipes = [name for name in _RECIPES[f"{family[1]}_rcnn" if family[1] else "retinanet"] if f"_r{depth}_" in name]
     long = re.search(r"3x|20e|poly", short) is not None
     recipe = next((name for name in recipes if name.endswith("3x") == long), recipes[-1])
     groups = re.search(r"(\d+)x(\d+)d", short)

@@ -36,7 +36,7 @@ _DETECTOR = {
 _TRAINING = re.compile(r"\b(solver|settings)\.([a-z]\w*)")
 _SECTIONS = {"solver": "solver", "settings": "train"}
 # Of a training, whose evaluations count what its detector finds.
-_MAX_DETECTIONS = {"yolact": "--detector.max-detections"}
+_MAX_DETECTIONS = dict.fromkeys(("retinanet", "yolact"), "--detector.max-detections")
 
 
 @contextmanager

@@ -35,13 +35,15 @@ SOCS = ("Ascend910ProB", "Ascend910B3", "Ascend950PR_9589")
 GOLDEN_SOC = "Ascend910B3"
 """The one whose operators are kept; on the others they must be the same, computed by other kernels maybe."""
 
-TINY = ("faster_rcnn/tiny", "mask_rcnn/tiny", "cascade_rcnn/tiny", "yolact/tiny")
+TINY = ("faster_rcnn/tiny", "mask_rcnn/tiny", "cascade_rcnn/tiny", "yolact/tiny", "retinanet/tiny")
 FULL = (
     "faster_rcnn/faster_rcnn_r50_fpn_1x",
     "mask_rcnn/mask_rcnn_r50_fpn_1x",
     "mask_rcnn/mask_rcnn_r50_fpn_1x_mlperf",
     "cascade_rcnn/cascade_mask_rcnn_r50_fpn_1x",
     "cascade_rcnn/cascade_mask_rcnn_r50_fpn_1x_mmdet",
+    "retinanet/retinanet_r50_fpn_1x",
+    "retinanet/fcos_r50_fpn_1x",
     "yolact/yolact_resnet50",
     "yolact/yolact_darknet53",
     "yolact/yolact_plus_resnet50",

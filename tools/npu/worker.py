@@ -22,12 +22,14 @@ from apps.common.config import Recipe, TwoStageRecipe
 from apps.common.data import training_batches
 from apps.faster_rcnn.config import RECIPES as FASTER_RCNN
 from apps.mask_rcnn.config import RECIPES as MASK_RCNN
+from apps.retinanet.config import RECIPES as RETINANET
+from apps.retinanet.config import OneStageRecipe
 from apps.yolact.config import RECIPES as YOLACT
 from apps.yolact.config import YolactRecipe
 from det_coco import CocoIndex
 from det_engine.settings import PrecisionName
 from det_engine.step import TrainStep
-from det_heads import BoxHead, Yolact
+from det_heads import BoxHead, OneStageDetector, Yolact
 from det_models import Detector, build
 from det_models.inference import optimize_for_inference
 from tools.npu.emulation import Emulation, deprecated
@@ -54,6 +56,9 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "cascade_rcnn/tiny": CASCADE_RCNN["tiny"],
     "cascade_rcnn/cascade_mask_rcnn_r50_fpn_1x": CASCADE_RCNN["cascade_mask_rcnn_r50_fpn_1x"],
     "cascade_rcnn/cascade_mask_rcnn_r50_fpn_1x_mmdet": CASCADE_RCNN["cascade_mask_rcnn_r50_fpn_1x_mmdet"],
+    "retinanet/tiny": RETINANET["tiny"],
+    "retinanet/retinanet_r50_fpn_1x": RETINANET["retinanet_r50_fpn_1x"],
+    "retinanet/fcos_r50_fpn_1x": RETINANET["fcos_r50_fpn_1x"],
     "yolact/tiny": YOLACT["tiny"],
     "yolact/yolact_resnet50": YOLACT["yolact_resnet50"],
     "yolact/yolact_darknet53": YOLACT["yolact_darknet53"],
@@ -81,7 +86,14 @@ def small(recipe: Recipe) -> Recipe:
         data = replace(recipe.data, batch=2, size=size, expand=False, crop=False, max_instances=8, workers=0)
         detector = replace(recipe.detector, num_classes=3, nms_top_k=30, max_detections=20)
         return replace(recipe, data=data, detector=detector).resolved()
-    assert isinstance(recipe, TwoStageRecipe)
+    assert isinstance(recipe, OneStageRecipe | TwoStageRecipe)
+    data = replace(
+        recipe.data, batch=2, train_sizes=(96,), test_size=96, max_size=128, buckets=(), max_instances=8,
+        max_polygons=8, max_edges=64, workers=0,
+    )  # fmt: skip
+    if isinstance(recipe, OneStageRecipe):
+        detector = replace(recipe.detector, num_classes=3, candidates=60, max_detections=10)
+        return replace(recipe, data=data, detector=detector).resolved()
     counts = {"samples": 64, "pre_nms_train": 90, "pre_nms_test": 80, "post_nms_train": 40, "post_nms_test": 30}
     detector = replace(
         recipe.detector,
@@ -89,10 +101,6 @@ def small(recipe: Recipe) -> Recipe:
         rpn=replace(recipe.detector.rpn, **counts),
         box=replace(recipe.detector.box, samples=16, max_detections=10),
     )
-    data = replace(
-        recipe.data, batch=2, train_sizes=(96,), test_size=96, max_size=128, buckets=(), max_instances=8,
-        max_polygons=8, max_edges=64, workers=0,
-    )  # fmt: skip
     return replace(recipe, data=data, detector=detector).resolved()
 
 
@@ -134,7 +142,7 @@ def sharpen(model: Detector) -> None:
         if isinstance(module, BoxHead):
             module.cls_score.weight.mul_(30)
             module.cls_score.bias[-1] = -100  # of the background
-    if isinstance(model, Yolact):
+    if isinstance(model, OneStageDetector | Yolact):
         model.head.classes.weight.mul_(30)
 
 

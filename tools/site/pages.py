@@ -10,7 +10,7 @@ from charts import benchmark_chart, graph
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PACKAGES = ("det-ops", "det-backbones", "det-heads", "det-models", "det-coco", "det-engine")
-APPS = ("mask_rcnn", "faster_rcnn", "cascade_rcnn", "yolact")
+APPS = ("mask_rcnn", "faster_rcnn", "cascade_rcnn", "retinanet", "yolact")
 
 PLACES = {
     **{f"docs/{path.relative_to(ROOT / 'docs').as_posix()}": path.relative_to(ROOT / "docs").as_posix()

@@ -36,6 +36,8 @@ FAMILIES = {
     "mask_rcnn": {},
     "cascade_rcnn": {"mask": False, "cascade": True},
     "cascade_mask_rcnn": {"cascade": True},
+    "retinanet": {"system": "detectron2-retinanet"},
+    "fcos": {"system": "torchvision-fcos"},
     "yolact": {"system": "yolact"},
     "yolact++": {"system": "yolact++"},
 }

@@ -23,7 +23,7 @@ class FPN(Normalized):
     The coarser map is enlarged to the size of the lateral, which for sizes that 32 divides is the factor 2 of
     detectron2 and maskrcnn-benchmark, and for others what torchvision, mmdetection and YOLACT do. With `max_pool_level`
     the coarsest output is subsampled by 2 for one more level (P6); with `strided_levels` so many convolutions of
-    stride 2 follow it (P6, P7 of YOLACT).
+    stride 2 follow it (P6, P7 of YOLACT, RetinaNet and FCOS).
 
     Args:
         in_channels: Channels of the inputs, fine to coarse.
@@ -35,6 +35,10 @@ class FPN(Normalized):
         strided_levels: How many levels to append by convolutions of stride 2, in place of `max_pool_level`.
         upsampling: How the coarser map is enlarged: "nearest", or "bilinear" (YOLACT).
         activation: Whether a ReLU follows the output convolutions (YOLACT; not those of `strided_levels`).
+        strided_input: What the first of `strided_levels` sees: the coarsest "output", or the coarsest "input", that of
+            the body (detectron2's and mmdetection's RetinaNet).
+        strided_activation: Whether a ReLU stands before each of `strided_levels` but the first (detectron2,
+            torchvision).
     """
 
     def __init__(
@@ -49,6 +53,8 @@ class FPN(Normalized):
         strided_levels: int = 0,
         upsampling: Literal["nearest", "bilinear"] = "nearest",
         activation: bool = False,
+        strided_input: Literal["output", "input"] = "output",
+        strided_activation: bool = False,
     ) -> None:
         super().__init__()
         if not in_channels:
@@ -58,6 +64,8 @@ class FPN(Normalized):
             raise ValueError(f"initialization must be one of {', '.join(initializers)}, got {initialization!r}")
         if upsampling not in ("nearest", "bilinear"):
             raise ValueError(f"upsampling must be nearest or bilinear, got {upsampling!r}")
+        if strided_input not in ("output", "input"):
+            raise ValueError(f"strided_input must be output or input, got {strided_input!r}")
         if strided_levels < 0 or (strided_levels and max_pool_level):
             raise ValueError(
                 f"strided_levels must not be negative, and 0 with max_pool_level, got {strided_levels} "
@@ -65,13 +73,17 @@ class FPN(Normalized):
             )
         self.upsampling = upsampling
         self.activation = activation
+        self.strided_input, self.strided_activation = strided_input, strided_activation
         self.in_channels = tuple(in_channels)
         self.out_channels = out_channels
         self.max_pool_level = max_pool_level
         bias = norm is None
         self.lateral = nn.ModuleList(nn.Conv2d(channels, out_channels, 1, bias=bias) for channels in in_channels)
         self.output = nn.ModuleList(nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=bias) for _ in in_channels)
-        self.strided = nn.ModuleList(nn.Conv2d(out_channels, out_channels, 3, 2, 1) for _ in range(strided_levels))
+        first = in_channels[-1] if strided_input == "input" else out_channels
+        self.strided = nn.ModuleList(
+            nn.Conv2d(out_channels if level else first, out_channels, 3, 2, 1) for level in range(strided_levels)
+        )
         self.lateral_norm = nn.ModuleList()
         self.output_norm = nn.ModuleList()
         if norm is not None:
@@ -124,8 +136,10 @@ class FPN(Normalized):
             outputs.insert(0, F.relu_(output) if self.activation else output)
         if self.max_pool_level:
             outputs.append(F.max_pool2d(outputs[-1], 1, 2))
-        for convolution in self.strided:
-            outputs.append(convolution(outputs[-1]))
+        last = features[-1] if self.strided_input == "input" else outputs[-1]
+        for level, convolution in enumerate(self.strided):
+            last = convolution(F.relu(last) if level and self.strided_activation else last)
+            outputs.append(last)
         return outputs
 
     def _enlarge(self, x: Tensor, like: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Parts of static-shape detectors: Faster, Mask and Cascade R-CNN in two stages, YOLACT in one."""
+"""Parts of static-shape detectors: Faster, Mask and Cascade R-CNN in two stages, RetinaNet, FCOS and YOLACT in one."""
 
 from typing import TYPE_CHECKING
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
         seesaw_loss,
     )
     from det_heads.classification_config import ClassificationConfig
-    from det_heads.coding import BoxCoder
+    from det_heads.coding import BoxCoder, DistanceCoder
     from det_heads.config import (
         AnchorConfig,
         BoxCodingConfig,
@@ -40,6 +40,16 @@ if TYPE_CHECKING:
     from det_heads.mask_config import MaskHeadConfig
     from det_heads.mask_head import MaskHead, mask_targets
     from det_heads.matching import GroundTruth, Matches, Samples, ground_truth, label_all, match, subsample
+    from det_heads.one_stage import (
+        DenseHead,
+        DenseOutputs,
+        IoUAssignment,
+        LocationAssignment,
+        LocationConfig,
+        OneStageConfig,
+        OneStageDetector,
+        select_dense,
+    )
     from det_heads.parts import WHOLE, BatchPart
     from det_heads.pixels import Normalize
     from det_heads.pooling import RoIPool
@@ -77,15 +87,23 @@ __all__ = [
     "CascadeMaskHeads",
     "ClassCounts",
     "ClassificationConfig",
+    "DenseHead",
+    "DenseOutputs",
+    "DistanceCoder",
     "GroundTruth",
     "ImageDetections",
+    "IoUAssignment",
     "KeypointHead",
     "KeypointHeadConfig",
+    "LocationAssignment",
+    "LocationConfig",
     "MaskHead",
     "MaskHeadConfig",
     "MaskIoUConfig",
     "Matches",
     "Normalize",
+    "OneStageConfig",
+    "OneStageDetector",
     "Original",
     "PixelConfig",
     "PoolConfig",
@@ -120,6 +138,7 @@ __all__ = [
     "regression_loss",
     "rpn_losses",
     "seesaw_loss",
+    "select_dense",
     "select_detections",
     "select_proposals",
     "soft_nms",

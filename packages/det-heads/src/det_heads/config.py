@@ -31,9 +31,10 @@ MOST_CONVS = 100
 """Convolutions in a row that a head may have: more come from a damaged file, not from a person."""
 
 
-def _require_box_loss(kind: str, section: str) -> None:
+def require_box_loss(kind: str, name: str) -> None:
+    """Refuse what is no :data:`~det_heads.box_regression.BoxLoss`, of the field of that name."""
     kinds = ("smooth_l1", "giou", "diou", "ciou")
-    require(kind in kinds, f"{section}.box_loss", "smooth_l1, giou, diou or ciou", kind)
+    require(kind in kinds, name, "smooth_l1, giou, diou or ciou", kind)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -190,7 +191,7 @@ class RPNConfig:
     nms_scores: Literal["logit", "sigmoid"] = "logit"
 
     def __post_init__(self) -> None:
-        _require_box_loss(self.box_loss, "rpn")
+        require_box_loss(self.box_loss, "rpn.box_loss")
         for name in ("convs", "samples", "pre_nms_train", "pre_nms_test", "post_nms_train", "post_nms_test"):
             require(getattr(self, name) > 0, f"rpn.{name}", "positive", getattr(self, name))
         require(self.convs <= MOST_CONVS, "rpn.convs", f"1 to {MOST_CONVS}", self.convs)
@@ -284,7 +285,7 @@ class BoxHeadConfig:
         require(0 <= self.score_threshold < 1, "box.score_threshold", "in [0, 1)", self.score_threshold)
         require(self.nms in ("hard", "linear", "gaussian"), "box.nms", "hard, linear or gaussian", self.nms)
         require(self.soft_nms_sigma > 0, "box.soft_nms_sigma", "positive", self.soft_nms_sigma)
-        _require_box_loss(self.box_loss, "box")
+        require_box_loss(self.box_loss, "box.box_loss")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

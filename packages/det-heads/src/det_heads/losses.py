@@ -6,16 +6,16 @@ from torch import Tensor
 
 from det_heads.box_regression import overlap_loss
 from det_heads.classification import ClassCounts, class_losses, federated_classes, known
-from det_heads.coding import BoxCoder
+from det_heads.coding import BoxCoder, DistanceCoder
 from det_heads.config import BoxHeadConfig, BoxLoss, RPNConfig
 from det_heads.matching import Samples
 from det_heads.parts import WHOLE, BatchPart
 
-__all__ = ["box_losses", "mask_loss", "regression_loss", "rpn_losses"]
+__all__ = ["box_losses", "mask_loss", "regression_loss", "regression_losses", "rpn_losses"]
 
 
 def regression_loss(
-    deltas: Tensor, samples: Samples, coder: BoxCoder, *, beta: float, kind: BoxLoss = "smooth_l1"
+    deltas: Tensor, samples: Samples, coder: BoxCoder | DistanceCoder, *, beta: float, kind: BoxLoss = "smooth_l1"
 ) -> Tensor:
     """Loss of the boxes, summed over the positive samples.
 
@@ -29,6 +29,17 @@ def regression_loss(
     Returns:
         A scalar, float32, not normalised.
     """
+    return regression_losses(deltas, samples, coder, beta=beta, kind=kind).sum()
+
+
+def regression_losses(
+    deltas: Tensor, samples: Samples, coder: BoxCoder | DistanceCoder, *, beta: float, kind: BoxLoss = "smooth_l1"
+) -> Tensor:
+    """Compute what :func:`regression_loss`, whose arguments these are, is the sum of.
+
+    Returns:
+        [B, S, ...] float32, zero where a sample stands for no object.
+    """
     positive = samples.positive[..., None]
     if kind != "smooth_l1":
         # Padding and background have no object: any box stands in for both.
@@ -36,12 +47,12 @@ def regression_loss(
         any_box = torch.cat((corner, corner + 1), -1)
         boxes = torch.where(positive, coder.decode(deltas.float(), samples.boxes), any_box)
         truth = torch.where(positive, samples.truth_boxes, any_box)
-        return (overlap_loss(boxes, truth, kind, offset=coder.offset) * samples.positive).sum()
+        return overlap_loss(boxes, truth, kind, offset=coder.offset) * samples.positive
     targets = coder.encode(samples.truth_boxes, samples.boxes)  # [B, S, 4]
     # Padding may encode to infinities, which a zero weight would turn into NaN.
     targets = torch.where(positive, targets, 0.0)
     loss = F.smooth_l1_loss(deltas.float(), targets, reduction="none", beta=beta)
-    return (loss * positive).sum()
+    return loss * positive
 
 
 def _weighted(loss: Tensor, factor: float) -> Tensor:

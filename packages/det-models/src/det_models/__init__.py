@@ -7,8 +7,8 @@ from det_backbones.lazy import lazily
 from det_models.__about__ import __version__
 
 if TYPE_CHECKING:
-    from det_models.builders import Detector, backbone, build, two_stage, yolact
-    from det_models.config import BackboneConfig, ModelConfig, YolactBackboneConfig
+    from det_models.builders import Detector, backbone, build, one_stage, two_stage, yolact
+    from det_models.config import BackboneConfig, ModelConfig, OneStageBackboneConfig, YolactBackboneConfig
     from det_models.conventions import (
         detectron2_cascade_config,
         detectron2_config,
@@ -39,6 +39,16 @@ if TYPE_CHECKING:
     )
     from det_models.predictor import Predictor
     from det_models.published import PublishedDetector, find_published, published_detectors
+    from det_models.retinanet import (
+        detectron2_fcos_config,
+        detectron2_retinanet_config,
+        fcos_r50_fpn,
+        mmdetection_retinanet_config,
+        retinanet_r50_fpn,
+        torchvision_fcos_config,
+        torchvision_retinanet_config,
+        torchvision_retinanet_v2_config,
+    )
     from det_models.tiling import Tiling
     from det_models.views import Views
     from det_models.weights import Weights, open_weights
@@ -53,6 +63,7 @@ __all__ = [
     "DetectorConfig",
     "KeypointDetectorConfig",
     "ModelConfig",
+    "OneStageBackboneConfig",
     "OptionError",
     "Predictor",
     "PublishedDetector",
@@ -68,20 +79,29 @@ __all__ = [
     "describe",
     "detectron2_cascade_config",
     "detectron2_config",
+    "detectron2_fcos_config",
+    "detectron2_retinanet_config",
     "export",
     "faster_rcnn_r50_fpn",
+    "fcos_r50_fpn",
     "find_published",
     "load",
     "mask_rcnn_r50_fpn",
     "maskrcnn_benchmark_config",
     "mmdetection_cascade_config",
     "mmdetection_config",
+    "mmdetection_retinanet_config",
     "mmdetection_v1_cascade_config",
     "mmdetection_v1_config",
+    "one_stage",
     "open_weights",
     "published_detectors",
+    "retinanet_r50_fpn",
     "torchvision_config",
+    "torchvision_fcos_config",
     "torchvision_keypoint_config",
+    "torchvision_retinanet_config",
+    "torchvision_retinanet_v2_config",
     "torchvision_v2_config",
     "two_stage",
     "yolact",

@@ -6,9 +6,9 @@ from typing import Any, TypeVar
 
 from det_coco import Resize, default_buckets
 from det_coco.resize import SizeRule
-from det_heads import PixelConfig, YolactConfig
+from det_heads import OneStageConfig, PixelConfig, YolactConfig
 from det_models.checkpoints import Checkpoint, CheckpointError
-from det_models.config import BackboneConfig, ModelConfig, YolactBackboneConfig
+from det_models.config import BackboneConfig, ModelConfig, OneStageBackboneConfig, YolactBackboneConfig
 from det_models.detector_config import DetectorConfig
 
 C = TypeVar("C")
@@ -83,7 +83,30 @@ def backbone_of(checkpoint: Checkpoint) -> dict[str, Any]:
         "pyramid_norm", "deformable_blocks", "deformable_interval",
     )  # fmt: skip
     trained = backbone.norm in ("bn", "gn")
-    return {"name": "resnet", "freeze_at": 0 if trained else 2, **{name: getattr(backbone, name) for name in names}}
+    body = {"name": "resnet", "freeze_at": 0 if trained else 2, **{name: getattr(backbone, name) for name in names}}
+    if isinstance(checkpoint.detector, OneStageConfig):
+        # The channels that P6 sees are those of what it is made of.
+        seen, c5 = (checkpoint.tensors[f"backbone.fpn.{name}.weight"].shape[1] for name in ("strided.0", "lateral.2"))
+        body["p6_input"] = "body" if seen == c5 else "pyramid"
+        body["p7_activation"] = not checkpoint.system.startswith("mmdetection")
+    return body
+
+
+def one_stage_under(recipe: OneStageConfig, theirs: OneStageConfig) -> OneStageConfig:
+    """A one-stage recipe's head under the conventions on which the meaning of tensors depends.
+
+    Args:
+        recipe: The recipe's; sizes, losses and thresholds stay as they are.
+        theirs: The checkpoint's.
+
+    Raises:
+        CheckpointError: One is a RetinaNet and the other an FCOS.
+    """
+    if recipe.title != theirs.title:
+        raise CheckpointError(
+            f"the recipe is a {recipe.title} and the checkpoint a {theirs.title}; choose another recipe"
+        )
+    return _with(recipe, theirs, "pixels", "anchors", "norm", "norm_bias", "coding", "clip")
 
 
 def model_of(checkpoint: Checkpoint) -> ModelConfig:
@@ -99,7 +122,8 @@ def model_of(checkpoint: Checkpoint) -> ModelConfig:
         )
         resize = Resize(shortest=(550,), longest=550, rule="yolact")
     else:
-        backbone = BackboneConfig(**body)
+        kind = OneStageBackboneConfig if isinstance(detector, OneStageConfig) else BackboneConfig
+        backbone = kind(**body)
         resize = Resize(rule=_RULES[checkpoint.system.partition("-")[0]])
     return ModelConfig(backbone=backbone, detector=detector, resize=resize, buckets=default_buckets(resize))
 

@@ -10,23 +10,30 @@ from torch import nn
 from det_backbones import FPN, DarkNet, Deformable, ResNet, ResNetFPN, SimplePyramid, TimmBody, resnet, timm_backbone
 from det_heads import (
     Anchors,
+    BoxCoder,
     BoxHead,
     CascadeBoxHeads,
     CascadeMaskHeads,
+    DenseHead,
+    DistanceCoder,
+    IoUAssignment,
+    LocationAssignment,
     MaskHead,
     Normalize,
+    OneStageConfig,
+    OneStageDetector,
     RegionProposals,
     TwoStageDetector,
     Yolact,
     YolactConfig,
 )
-from det_models.config import BackboneConfig, ModelConfig, YolactBackboneConfig
+from det_models.config import BackboneConfig, ModelConfig, OneStageBackboneConfig, YolactBackboneConfig
 from det_models.detector_config import DetectorConfig
 from det_ops import Conv2d, deform_conv2d
 
-__all__ = ["Detector", "backbone", "build", "two_stage", "yolact"]
+__all__ = ["Detector", "backbone", "build", "one_stage", "two_stage", "yolact"]
 
-Detector = TwoStageDetector | Yolact
+Detector = TwoStageDetector | OneStageDetector | Yolact
 
 
 def build(config: ModelConfig) -> Detector:
@@ -38,6 +45,8 @@ def build(config: ModelConfig) -> Detector:
     if isinstance(config.detector, YolactConfig):
         assert isinstance(config.backbone, YolactBackboneConfig)
         network: Detector = yolact(config.backbone, config.detector)
+    elif isinstance(config.detector, OneStageConfig):
+        network = one_stage(backbone(config.backbone), config.detector)
     else:
         network = two_stage(backbone(config.backbone), config.detector)
     return network.to(memory_format=torch.channels_last)
@@ -55,12 +64,23 @@ def backbone(config: BackboneConfig) -> ResNetFPN:
         if config.pyramid_norm is not None:
             raise ValueError(f"The pyramid of {config.name} has norms of its own: pyramid_norm must be None.")
         return ResNetFPN(body, SimplePyramid(body.out_channels[0], config.pyramid_channels))
+    more: dict[str, Any] = {}
+    inputs = body.out_channels
+    if isinstance(config, OneStageBackboneConfig):
+        inputs = inputs[-3:]
+        more = {
+            "max_pool_level": False,
+            "strided_levels": 2,
+            "strided_input": "input" if config.p6_input == "body" else "output",
+            "strided_activation": config.p7_activation,
+        }
     pyramid = FPN(
-        body.out_channels,
+        inputs,
         config.pyramid_channels,
         norm=config.pyramid_norm,
         norm_eps=config.norm_eps,
         initialization=config.pyramid_init,
+        **more,
     )
     return ResNetFPN(body, pyramid)
 
@@ -109,6 +129,28 @@ def region_heads(channels: int, strides: Sequence[int], config: DetectorConfig) 
         else:
             heads[branch.module] = build_branch()
     return heads
+
+
+def one_stage(pyramid: nn.Module, config: OneStageConfig) -> OneStageDetector:
+    """Build a RetinaNet, or an FCOS, on a backbone.
+
+    Args:
+        pyramid: Maps images [B, 3, H, W] to as many levels as the anchors have, finest first; has ``out_channels``, one
+            number for all of them, and ``strides``.
+        config: Everything else.
+    """
+    channels, strides = int(pyramid.out_channels), tuple(int(stride) for stride in pyramid.strides)  # type: ignore[arg-type]
+    sizes, locations = config.anchors.sizes, config.locations
+    network = OneStageDetector(
+        backbone=pyramid,
+        anchors=Anchors(config.anchors, strides),
+        head=DenseHead(channels, config),
+        assign=IoUAssignment(config) if locations is None else LocationAssignment(locations, sizes[0][0], sizes[-1][0]),
+        coder=BoxCoder(config.coding) if locations is None else DistanceCoder(),
+        config=config,
+    )
+    Conv2d.convert(network)
+    return network
 
 
 def yolact(config: YolactBackboneConfig, detector: YolactConfig) -> Yolact:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from det_coco import Resize, default_buckets
-from det_heads import Yolact, YolactConfig
+from det_heads import OneStageConfig, Yolact, YolactConfig
 from det_models.config import ModelConfig
 from det_models.detector_config import DetectorConfig
 from det_models.errors import OptionError, whole_number
@@ -79,7 +79,7 @@ def with_limits(
     detector = model.detector
     if nms_iou is not None and not 0 < nms_iou <= 1:
         raise OptionError(f"nms_iou must be above 0 and at most 1, got {nms_iou:g}.")
-    own = detector if isinstance(detector, YolactConfig) else detector.box
+    own = model.selection
     changed: dict[str, Any] = {}
     if nms_iou is not None:
         changed["nms_threshold"] = nms_iou
@@ -90,15 +90,17 @@ def with_limits(
                 f"max_detections must be at most {most}, which this network can give, got {max_detections}."
             )
         changed["max_detections"] = max(max_detections, own.max_detections if raise_only else 0)
-    if isinstance(detector, YolactConfig):
-        return replace(model, detector=replace(detector, **changed))
-    return replace(model, detector=replace(detector, box=replace(detector.box, **changed)))
+    if isinstance(detector, DetectorConfig):
+        return replace(model, detector=replace(detector, box=replace(detector.box, **changed)))
+    return replace(model, detector=replace(detector, **changed))
 
 
-def _candidates(config: DetectorConfig | YolactConfig) -> int:
+def _candidates(config: DetectorConfig | OneStageConfig | YolactConfig) -> int:
     """How many boxes non-maximum suppression looks at."""
     if isinstance(config, YolactConfig):
         return config.nms_top_k * (1 if config.nms == "cross_class" else config.num_classes)
+    if isinstance(config, OneStageConfig):
+        return config.candidates * len(config.anchors.sizes)
     boxes, threshold = config.rpn.post_nms_test, config.box.score_threshold
     every = boxes * config.num_classes
     return min(every, math.floor(boxes / threshold)) if threshold > 0 else every

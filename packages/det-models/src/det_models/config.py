@@ -5,10 +5,10 @@ from typing import Literal
 
 from det_backbones.depth import Depth
 from det_coco.resize import Resize
-from det_heads import YolactConfig
+from det_heads import BoxHeadConfig, OneStageConfig, YolactConfig
 from det_models.detector_config import DetectorConfig
 
-__all__ = ["BackboneConfig", "ModelConfig", "YolactBackboneConfig"]
+__all__ = ["BackboneConfig", "ModelConfig", "OneStageBackboneConfig", "YolactBackboneConfig"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +56,16 @@ class BackboneConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class OneStageBackboneConfig(BackboneConfig):
+    """A body and the pyramid of RetinaNet and FCOS, from stride 8 to 128."""
+
+    p6_input: Literal["body", "pyramid"] = "body"
+    """What P6 is made of: the coarsest map of the body, C5, or of the pyramid, P5 (FCOS, torchvision's RetinaNet)."""
+    p7_activation: bool = True
+    """Whether a ReLU stands between P6 and P7; mmdetection has none."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class YolactBackboneConfig(BackboneConfig):
     """A residual network or DarkNet-53, and YOLACT's pyramid from stride 8 to 128."""
 
@@ -81,7 +91,7 @@ class ModelConfig:
     """
 
     backbone: BackboneConfig
-    detector: DetectorConfig | YolactConfig
+    detector: DetectorConfig | OneStageConfig | YolactConfig
     resize: Resize
     buckets: tuple[tuple[int, int], ...]
 
@@ -90,10 +100,15 @@ class ModelConfig:
         """What it finds, as COCO's evaluation calls it: `bbox`, and perhaps more, such as `segm`."""
         if isinstance(self.detector, YolactConfig):
             return ("bbox", "segm")
-        return ("bbox", *(branch.task for branch in self.detector.branches.values() if branch.task))
+        branches = self.detector.branches.values() if isinstance(self.detector, DetectorConfig) else ()
+        return ("bbox", *(branch.task for branch in branches if branch.task))
 
     @property
     def max_detections(self) -> int:
         """The most detections of an image."""
-        detector = self.detector
-        return (detector if isinstance(detector, YolactConfig) else detector.box).max_detections
+        return self.selection.max_detections
+
+    @property
+    def selection(self) -> BoxHeadConfig | OneStageConfig | YolactConfig:
+        """What says which boxes become detections: score threshold, suppression, number."""
+        return self.detector.box if isinstance(self.detector, DetectorConfig) else self.detector

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from det_backbones import read_arrays
-from det_heads import YolactConfig
+from det_heads import OneStageConfig, YolactConfig
 from det_models.builders import Detector, build
 from det_models.checkpoints import (
     TARGETS,
@@ -17,13 +17,14 @@ from det_models.checkpoints import (
     detect_system,
     differences,
     leftover,
+    library,
     load_reference,
     to_checkpoint,
     torchvision_labels,
     with_leftover,
     write_checkpoint,
 )
-from det_models.config import ModelConfig
+from det_models.config import ModelConfig, OneStageBackboneConfig
 from det_models.description import describe
 from det_models.detector_config import DetectorConfig
 from det_models.foreign_settings import foreign_settings
@@ -110,7 +111,12 @@ def convert(source: Weights, system: str) -> Conversion:
         raise CheckpointError(f"deformable convolutions can be written as ours alone, not for {system}")
     if isinstance(model.detector, YolactConfig):
         raise CheckpointError(f"YOLACT can be written as ours alone: {system} has no such detector")
-    if any(getattr(head, "norm", None) == "ln" for head in (model.detector.box, model.detector.mask)):
+    if isinstance(model.backbone, OneStageBackboneConfig) and model.backbone.p7_activation == (system == "mmdetection"):
+        raise CheckpointError(f"this detector cannot be written for {system}, whose P7 is made in another way")
+    if any(
+        getattr(head, "norm", None) == "ln"
+        for head in (getattr(model.detector, "box", None), getattr(model.detector, "mask", None))
+    ):
         raise CheckpointError(f"layer normalisation in heads can be written as ours alone, not for {system}")
     content = _content(source, state, system)
     if origin == system:
@@ -121,7 +127,7 @@ def convert(source: Weights, system: str) -> Conversion:
 def _content(source: Weights, state: Mapping[str, Tensor], system: str) -> dict[str, Any]:
     """What is written for a system: with our own description, where its container has room for one."""
     model = source.network()
-    assert isinstance(model.detector, DetectorConfig)
+    assert isinstance(model.detector, DetectorConfig | OneStageConfig)
     content = to_checkpoint(
         state,
         model.detector,
@@ -146,14 +152,14 @@ def _origin(source: Weights, state: Mapping[str, Tensor]) -> tuple[str | None, M
         foreign = source.file.metadata.get("foreign") or {"system": None, "tensors": {}}
         return foreign["system"], foreign["tensors"]
     spelling = detect_system(source.file.arrays)
-    system = "torchvision" if spelling.startswith("torchvision") else spelling
+    system = library(spelling)
     if system not in TARGETS or isinstance(source.network().detector, YolactConfig):
         return system, {}
     return system, leftover(_content(source, state, system), source.file.arrays, spelling)
 
 
 def _as_run_by(model: ModelConfig, system: str) -> ModelConfig:
-    assert isinstance(model.detector, DetectorConfig)
+    assert isinstance(model.detector, DetectorConfig | OneStageConfig)
     backbone = model.backbone
     if system == "detectron2":  # whose epsilon is fixed
         backbone = replace(backbone, norm_eps=1e-5)

@@ -2,16 +2,16 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, fields
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import cattrs
 
 from det_coco import BatchShape, Resize, default_buckets
 from det_coco.resize import SizeRule
-from det_heads import YolactConfig
+from det_heads import OneStageConfig, YolactConfig
 from det_models.categories import Categories
 from det_models.checkpoints import CheckpointError
-from det_models.config import BackboneConfig, ModelConfig, YolactBackboneConfig
+from det_models.config import BackboneConfig, ModelConfig, OneStageBackboneConfig, YolactBackboneConfig
 from det_models.detector_config import DetectorConfig
 from det_models.errors import OptionError
 
@@ -69,13 +69,21 @@ def read_description(values: Mapping[str, Any]) -> tuple[ModelConfig, Categories
 
 
 def _model(values: Mapping[str, Any]) -> ModelConfig:
-    yolact = "priors" in values["detector"]
+    kinds = next(kinds for field, kinds in _KINDS.items() if field in values["detector"])
     return ModelConfig(
-        backbone=structured(values["backbone"], YolactBackboneConfig if yolact else BackboneConfig),
-        detector=structured(values["detector"], cast("type", YolactConfig if yolact else DetectorConfig)),
+        backbone=structured(values["backbone"], kinds[0]),
+        detector=structured(values["detector"], kinds[1]),
         resize=structured(values["resize"], Resize),
         buckets=structured(values["buckets"], tuple[tuple[int, int], ...]),
     )
+
+
+_KINDS: dict[str, tuple[type[BackboneConfig], Any]] = {
+    "priors": (YolactBackboneConfig, YolactConfig),
+    "locations": (OneStageBackboneConfig, OneStageConfig),
+    "rpn": (BackboneConfig, DetectorConfig),
+}
+"""Backbone and detector, by a field that only these detectors have."""
 
 
 def structured(values: Any, kind: type[T]) -> T:

@@ -2,6 +2,7 @@
 
 from det_backbones import Norm
 from det_coco import Resize
+from det_heads import OneStageConfig
 from det_models.checkpoints import settings
 from det_models.config import BackboneConfig, ModelConfig
 from det_models.detector_config import DetectorConfig
@@ -15,7 +16,7 @@ def foreign_settings(config: ModelConfig, system: str) -> list[str]:
         system: detectron2, mmdetection or torchvision.
     """
     body = {"detectron2": _detectron2, "mmdetection": _mmdetection, "torchvision": _torchvision}[system]
-    assert isinstance(config.detector, DetectorConfig)
+    assert isinstance(config.detector, DetectorConfig | OneStageConfig)
     return [*body(config.backbone), *_sizes(config.resize, system), *settings(config.detector, system)]
 
 

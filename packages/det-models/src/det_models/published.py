@@ -2,7 +2,7 @@
 
 The table beside this module was read from the systems' own lists: detectron2's and maskrcnn-benchmark's MODEL_ZOO.md,
 the metafiles of mmdetection 3.3, the enumerations of torchvision 0.29, YOLACT's README. It has those whose networks
-:func:`det_models.load` builds: two-stage detectors on a feature pyramid over a ResNet or ResNeXt, and YOLACT's.
+:func:`det_models.load` builds: detectors on a feature pyramid over a ResNet or ResNeXt, and YOLACT's.
 """
 
 import csv

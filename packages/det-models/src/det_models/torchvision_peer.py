@@ -8,35 +8,53 @@ import torch
 import torchvision
 from torch import Tensor, nn
 from torchvision.models import resnet
-from torchvision.models.detection import FasterRCNN, KeypointRCNN, MaskRCNN
+from torchvision.models.detection import FCOS, FasterRCNN, KeypointRCNN, MaskRCNN, RetinaNet
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead, FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.keypoint_rcnn import KeypointRCNNHeads, KeypointRCNNPredictor
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
+from torchvision.models.detection.retinanet import RetinaNetHead
 from torchvision.models.detection.rpn import RPNHead
 from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign
+from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
 from det_backbones import Norm, make_norm
 from det_backbones.residual import BLOCKS
 from det_coco import Batch
-from det_heads import BoxHeadConfig, KeypointHeadConfig, MaskHeadConfig
+from det_heads import BoxHeadConfig, KeypointHeadConfig, MaskHeadConfig, OneStageConfig
 from det_heads.config import PoolConfig
 from det_models.certificate import Detections, Outputs
-from det_models.config import ModelConfig
+from det_models.config import BackboneConfig, ModelConfig
 from det_models.detector_config import DetectorConfig
 
 
-def torchvision_network(model: ModelConfig, state: Mapping[str, Tensor]) -> FasterRCNN | None:
+def torchvision_network(model: ModelConfig, state: Mapping[str, Tensor]) -> nn.Module | None:
     """Torchvision's detector for a configuration as torchvision runs it, with the weights of a file.
 
     Returns:
         None where torchvision has no such body: its ResNets have 64 channels in the stem.
     """
     backbone, config = model.backbone, model.detector
-    assert isinstance(config, DetectorConfig)
     if backbone.width != 64:
         return None
+    if isinstance(config, OneStageConfig):
+        return _one_stage(backbone, config, state)
+    assert isinstance(config, DetectorConfig)
+    body = _body(backbone)
+    channels = backbone.pyramid_channels
+    inputs = [body.inplanes // 8 * 2**stage for stage in range(4)]
+    pyramid = BackboneWithFPN(
+        body,
+        {f"layer{stage + 1}": str(stage) for stage in range(4)},
+        inputs,
+        channels,
+        norm_layer=_pyramid_norm(backbone),
+    )
+    return _two_stage(pyramid, config, state)
+
+
+def _body(backbone: BackboneConfig) -> resnet.ResNet:
     norm = _norm(backbone.norm, backbone.norm_eps)
     body = resnet.ResNet(
         cast("Any", resnet.Bottleneck if backbone.depth >= 50 else resnet.BasicBlock),
@@ -49,15 +67,46 @@ def torchvision_network(model: ModelConfig, state: Mapping[str, Tensor]) -> Fast
         for layer in (body.layer2, body.layer3, body.layer4):
             first = cast("resnet.Bottleneck", layer[0])
             first.conv1.stride, first.conv2.stride = (2, 2), (1, 1)
-    channels = backbone.pyramid_channels
-    inputs = [body.inplanes // 8 * 2**stage for stage in range(4)]
+    return body
+
+
+def _pyramid_norm(backbone: BackboneConfig) -> Callable[[int], nn.Module] | None:
+    return _norm(backbone.pyramid_norm, backbone.norm_eps) if backbone.pyramid_norm else None
+
+
+def _one_stage(backbone: BackboneConfig, config: OneStageConfig, state: Mapping[str, Tensor]) -> nn.Module:
+    body, channels = _body(backbone), backbone.pyramid_channels
+    inputs = [body.inplanes // 8 * 2**stage for stage in range(1, 4)]
+    p6 = state["backbone.fpn.extra_blocks.p6.weight"].shape[1]
     pyramid = BackboneWithFPN(
         body,
-        {f"layer{stage + 1}": str(stage) for stage in range(4)},
+        {f"layer{stage + 1}": str(stage - 1) for stage in range(1, 4)},
         inputs,
         channels,
-        norm_layer=_norm(backbone.pyramid_norm, backbone.norm_eps) if backbone.pyramid_norm else None,
+        extra_blocks=LastLevelP6P7(p6, channels),
+        norm_layer=_pyramid_norm(backbone),
     )
+    anchors, fcos = config.anchors, config.locations is not None
+    classes = len(state["head.classification_head.cls_logits.bias"]) // anchors.per_cell
+    options: dict[str, Any] = {
+        "image_mean": config.pixels.mean,
+        "image_std": config.pixels.std,
+        "anchor_generator": AnchorGenerator(anchors.sizes, (anchors.ratios,) * len(anchors.sizes)),
+        "topk_candidates": config.candidates,
+        "score_thresh": config.score_threshold,
+        "nms_thresh": config.nms_threshold,
+        "detections_per_img": config.max_detections,
+    }
+    if config.norm and not fcos:
+        groups = partial(nn.GroupNorm, 32)
+        options["head"] = RetinaNetHead(channels, anchors.per_cell, classes, norm_layer=groups)
+    network = (FCOS if fcos else RetinaNet)(pyramid, classes, **options)
+    network.load_state_dict(dict(state))
+    return network.eval()
+
+
+def _two_stage(pyramid: nn.Module, config: DetectorConfig, state: Mapping[str, Tensor]) -> FasterRCNN:
+    channels = int(pyramid.out_channels)  # type: ignore[arg-type]
     rpn, box = config.rpn, config.box
     outputs = len(state["roi_heads.box_predictor.cls_score.bias"])
     options: dict[str, Any] = {
@@ -138,7 +187,7 @@ class TorchvisionOutputs(Outputs):
         labels: torchvision's label of each of our classes.
     """
 
-    def __init__(self, model: FasterRCNN, labels: Sequence[int]) -> None:
+    def __init__(self, model: nn.Module, labels: Sequence[int]) -> None:
         self.model: Any = model
         self.labels = torch.tensor(labels)
 
@@ -152,7 +201,11 @@ class TorchvisionOutputs(Outputs):
         if kind == "stage":
             return body[f"layer{int(group[-1]) - 1}"](*inputs)
         if kind == "pyramid":
-            return list(model.backbone.fpn({str(level): map_ for level, map_ in enumerate(inputs[0])}).values())
+            levels = len(model.backbone.fpn.inner_blocks)
+            maps = dict(zip("0123", inputs[0][-levels:], strict=False))
+            return list(model.backbone.fpn(maps).values())
+        if kind == "predictions":
+            return self._dense(inputs[0])
         if kind == "proposals":
             return model.rpn.head(inputs[0])
         heads = model.roi_heads
@@ -172,12 +225,24 @@ class TorchvisionOutputs(Outputs):
         padding = heads.mask_predictor.mask_fcn_logits.bias[self.labels[labels]][:, None, None]
         return torch.where(used, logits, padding)
 
+    def _dense(self, features: Sequence[Tensor]) -> list[list[Tensor]]:
+        """Maps [1, ...] of a one-stage head, level by level, with our classes alone."""
+        outputs = [self.model.head([feature]) for feature in features]
+        found = []
+        for name in ("cls_logits", "bbox_regression", "bbox_ctrness"):
+            if name in outputs[0]:
+                rows = [output[name] for output in outputs]
+                rows = [part[..., self.labels] for part in rows] if name == "cls_logits" else rows
+                pairs = zip(rows, features, strict=True)
+                found.append([_as_map(part, map_) for part, map_ in pairs])
+        return found
+
     def detections(self, batch: Batch) -> Detections:
         """Detections of a batch, with masks before they are pasted; see :meth:`Outputs.detections`."""
         kept: list[Tensor] = []
-        heads = self.model.roi_heads
+        heads = getattr(self.model, "roi_heads", None)
         hooks = []
-        if heads.has_mask():
+        if heads is not None and heads.has_mask():
             hooks.append(heads.mask_predictor.register_forward_hook(lambda _m, _i, output: kept.append(output)))
         (found,) = self.model(self._images(batch))
         for hook in hooks:
@@ -197,3 +262,8 @@ class TorchvisionOutputs(Outputs):
         height, width = batch["image_sizes"][0].tolist()
         self.model.transform.min_size, self.model.transform.max_size = (min(height, width),), max(height, width)
         return [batch["images"][0, :, :height, :width].float() / 255]
+
+
+def _as_map(rows: Tensor, like: Tensor) -> Tensor:
+    """Rows [B, H * W * A, K] as a map [B, A * K, H, W] of the cells of another."""
+    return rows.unflatten(1, (*like.shape[2:], -1)).flatten(3).permute(0, 3, 1, 2)

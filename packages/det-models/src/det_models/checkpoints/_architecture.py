@@ -10,10 +10,11 @@ from torch import Tensor
 
 from det_backbones import DARKNET_PIXELS, DETECTRON2_RESNEXT_PIXELS, BackboneSpec, PixelConfig
 from det_backbones.residual import BLOCKS
-from det_heads import MaskHeadConfig
+from det_heads import MaskHeadConfig, OneStageConfig
 from det_heads.yolact.config import MaskIoUConfig, YolactConfig, yolact_config, yolact_plus_config
 from det_models.checkpoints._exchange import is_counter
 from det_models.checkpoints._metadata import Metadata
+from det_models.checkpoints._systems import library
 from det_models.conventions import (
     detectron2_cascade_config,
     detectron2_config,
@@ -26,6 +27,13 @@ from det_models.conventions import (
 )
 from det_models.detector_config import DetectorConfig
 from det_models.errors import CheckpointError
+from det_models.retinanet import (
+    detectron2_fcos_config,
+    detectron2_retinanet_config,
+    mmdetection_retinanet_config,
+    torchvision_fcos_config,
+    torchvision_retinanet_config,
+)
 
 Tensors = Mapping[str, Tensor]
 Preset = Callable[..., DetectorConfig]
@@ -38,6 +46,14 @@ _PRESETS: dict[str, tuple[Preset, Preset | None]] = {
     "torchvision-v2": (torchvision_config, None),  # what its heads have more is seen in the tensors
     "mmdetection": (mmdetection_config, mmdetection_cascade_config),
     "mmdetection-1": (mmdetection_v1_config, mmdetection_v1_cascade_config),
+}
+
+_ONE_STAGE: dict[str, Callable[[int], OneStageConfig]] = {
+    "detectron2-retinanet": detectron2_retinanet_config,
+    "detectron2-fcos": detectron2_fcos_config,
+    "torchvision-retinanet": torchvision_retinanet_config,
+    "torchvision-fcos": torchvision_fcos_config,
+    "mmdetection-retinanet": mmdetection_retinanet_config,
 }
 
 _DEPTHS: dict[tuple[bool, tuple[int, ...]], int] = {(depth >= 50, blocks): depth for depth, blocks in BLOCKS.items()}
@@ -55,14 +71,17 @@ def describe_backbone(tensors: Tensors, system: str, metadata: Metadata) -> Back
         raise CheckpointError(f"the {system} checkpoint has no feature pyramid; only detectors with one can be read")
     darknet = "backbone.body.stem.conv.weight" in tensors
     norm = _norm(tensors, system)
-    folded = norm == "frozen_bn" and system in ("caffe2", "maskrcnn-benchmark", "torchvision")
+    # torchvision's FCOS keeps the epsilon, which its other published detectors set to 0.
+    folded = norm == "frozen_bn" and (
+        system in ("caffe2", "maskrcnn-benchmark", "torchvision", "torchvision-retinanet")
+    )
     facts = dict.fromkeys(("groups", "deformable_interval"), 1) | {"depth": 50, "width": 64, "width_per_group": 64}
     blocks = (0, 0, 0, 0)
     stride = False
     if not darknet:
         facts |= _residual(tensors, system)
         blocks, facts["deformable_interval"] = _deformable(tensors, _blocks(tensors))
-        caffe2 = system in ("detectron2", "caffe2", "maskrcnn-benchmark") and facts["depth"] >= 50
+        caffe2 = library(system) in ("detectron2", "caffe2", "maskrcnn-benchmark") and facts["depth"] >= 50
         # Of their published networks, those with groups and those with group normalisation have it in the 3 x 3.
         stride = caffe2 and facts["groups"] == 1 and norm != "gn"
         if metadata.stride_in_1x1 is not None:
@@ -134,7 +153,7 @@ def _deformable(tensors: Tensors, blocks: tuple[int, ...]) -> tuple[tuple[int, i
 
 def describe_detector(
     tensors: Tensors, system: str, backbone: BackboneSpec, metadata: Metadata
-) -> DetectorConfig | YolactConfig:
+) -> DetectorConfig | OneStageConfig | YolactConfig:
     """The heads that have these tensors (by our names), under the conventions of their system.
 
     Raises:
@@ -143,13 +162,14 @@ def describe_detector(
     try:
         if system == "yolact":
             return _yolact(tensors, backbone)
-        config = _two_stage(tensors, system, backbone)
+        one_stage = system in _ONE_STAGE
+        config = _dense(tensors, system) if one_stage else _two_stage(tensors, system, backbone)
     except KeyError as error:
         raise CheckpointError(f"the {system} checkpoint has no {error.args[0]}, which every detector has") from error
     except ValueError as error:
         raise CheckpointError(f"the {system} checkpoint is of a detector that cannot be built here: {error}") from error
     pixels = metadata.pixels or config.pixels
-    if metadata.pixels is None and system == "detectron2" and backbone.groups > 1:
+    if metadata.pixels is None and library(system) == "detectron2" and backbone.groups > 1:
         pixels = DETECTRON2_RESNEXT_PIXELS
     return replace(config, pixels=pixels)
 
@@ -203,6 +223,27 @@ def _mask(tensors: Tensors, name: str, config: MaskHeadConfig) -> MaskHeadConfig
         convs=_count(tensors, f"{name}.convs"),
         channels=tensors[f"{name}.deconv.weight"].shape[1],
         norm=_head_norm(tensors, f"{name}.norms"),
+    )
+
+
+def _dense(tensors: Tensors, system: str) -> OneStageConfig:
+    config = _ONE_STAGE[system](1)
+    cells, fcos = len(tensors["head.boxes.bias"]) // 4, "head.centerness.bias" in tensors
+    if fcos != (config.locations is not None):
+        raise ValueError("it has group normalisation without a prediction of centredness, which none published has")
+    if cells != config.anchors.per_cell:
+        raise ValueError(f"it has {cells} anchors per cell; {config.anchors.per_cell} are published")
+    norm = _head_norm(tensors, "head.class_norms")
+    if norm == "bn":
+        raise ValueError("its head has batch normalisation, which none published has")
+    return replace(
+        config,
+        num_classes=len(tensors["head.classes.bias"]) // cells,
+        convs=_count(tensors, "head.class_convs"),
+        norm=norm,
+        norm_bias="head.class_convs.0.bias" in tensors,
+        # What torchvision's second version trains by; no tensor says it.
+        box_loss="giou" if norm else config.box_loss,
     )
 
 

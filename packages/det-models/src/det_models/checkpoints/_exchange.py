@@ -89,6 +89,7 @@ def translate(state: Mapping[str, Tensor | np.ndarray], system: str | None = Non
     )
     tensors = {ours: layout.to_ours(torch.as_tensor(state[name])).contiguous() for name, ours, layout in renamed}
     labels = None
+    tensors = dict(origin.to_ours(tensors))
     if origin.name.startswith("torchvision"):
         labels, tensors = labels_with_gaps(tensors), without_gaps(tensors)
     if any(name.endswith("_bn_s") for name in state):
@@ -110,6 +111,7 @@ def to_reference(state: Mapping[str, Tensor], system: str) -> dict[str, Tensor]:
     Raises:
         CheckpointError: `system` has no counterpart of some tensors; the message names the first of them.
     """
+    state = _system(system).to_theirs(state)
     return {name: layout.to_reference(state[ours]) for ours, name, layout in _to_reference(state, system)}
 
 

@@ -5,10 +5,9 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["labels_with_gaps", "spread", "torchvision_labels", "without_gaps"]
+from det_models.checkpoints._dense import NEVER, cells_of
 
-_NEVER = -1000.0
-"""Logit of a class that does not exist; its probability is 0 in float32."""
+__all__ = ["labels_with_gaps", "spread", "torchvision_labels", "without_gaps"]
 
 _BY_CLASS = {"box_head.cls_score": 1, "box_head.bbox_pred": 4, "mask_head.predictor": 1}
 """Modules with outputs for every class: how many."""
@@ -30,7 +29,7 @@ def spread(state: Mapping[str, Tensor], labels: Sequence[int]) -> dict[str, Tens
     count = max(labels)
     if count == len(labels):
         return dict(state)
-    return _moved(state, torch.tensor(labels) - 1, count)
+    return _turned(_moved(_turned(state), torch.tensor(labels) - 1, count), back=True)
 
 
 def without_gaps(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -38,11 +37,11 @@ def without_gaps(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     real = _real(state)
     if real is None or real.all():
         return dict(state)
-    found = dict(state)
-    for name, tensor, values in _class_tensors(state):
+    found = _turned(state)
+    for name, tensor, values in _class_tensors(found):
         classes = len(real) * values
         found[name] = torch.cat((tensor[:classes].unflatten(0, (-1, values))[real].flatten(0, 1), tensor[classes:]))
-    return found
+    return _turned(found, back=True)
 
 
 def labels_with_gaps(state: Mapping[str, Tensor]) -> tuple[int, ...] | None:
@@ -55,10 +54,15 @@ def labels_with_gaps(state: Mapping[str, Tensor]) -> tuple[int, ...] | None:
 
 def _real(state: Mapping[str, Tensor]) -> Tensor | None:
     """Which classes can win, [C] bool; None where there are no numbers."""
-    weight, bias = (state.get(f"box_head.cls_score.{kind}") for kind in ("weight", "bias"))
+    cells = cells_of(state)
+    module = "head.classes" if cells else "box_head.cls_score"
+    weight, bias = (state.get(f"{module}.{kind}") for kind in ("weight", "bias"))
     if weight is None or bias is None or weight.is_meta:
         return None
-    return (bias[:-1] != _NEVER) | (weight[:-1] != 0).any(1)
+    if cells:
+        weight, bias = (tensor.unflatten(0, (cells, -1)) for tensor in (weight, bias))
+        return (bias != NEVER).any(0) | (weight != 0).flatten(2).any(2).any(0)
+    return (bias[:-1] != NEVER) | (weight[:-1] != 0).any(1)
 
 
 def _moved(state: Mapping[str, Tensor], places: Tensor, count: int) -> dict[str, Tensor]:
@@ -66,8 +70,8 @@ def _moved(state: Mapping[str, Tensor], places: Tensor, count: int) -> dict[str,
     for name, tensor, values in _class_tensors(state):
         classes = len(places) * values
         moved = tensor.new_zeros((count, values, *tensor.shape[1:]))
-        if name == "box_head.cls_score.bias":
-            moved.fill_(_NEVER)
+        if name in ("box_head.cls_score.bias", "head.classes.bias"):
+            moved.fill_(NEVER)
         moved[places] = tensor[:classes].unflatten(0, (-1, values))
         found[name] = torch.cat((moved.flatten(0, 1), tensor[classes:]))
     return found
@@ -75,5 +79,16 @@ def _moved(state: Mapping[str, Tensor], places: Tensor, count: int) -> dict[str,
 
 def _class_tensors(state: Mapping[str, Tensor]) -> list[tuple[str, Tensor, int]]:
     """Name, tensor and values per class; what follows those of the classes is the background's."""
-    names = [(f"{module}.{kind}", values) for module, values in _BY_CLASS.items() for kind in ("weight", "bias")]
+    modules = {**_BY_CLASS, "head.classes": cells_of(state)}
+    names = [(f"{module}.{kind}", values) for module, values in modules.items() for kind in ("weight", "bias")]
     return [(name, state[name], values) for name, values in names if name in state]
+
+
+def _turned(state: Mapping[str, Tensor], *, back: bool = False) -> dict[str, Tensor]:
+    """With the rows of a one-stage head's classes by class and then by anchor, or back."""
+    found, cells = dict(state), cells_of(state)
+    for name in ("head.classes.weight", "head.classes.bias"):
+        if cells and name in state:
+            sides = (-1, cells) if back else (cells, -1)
+            found[name] = state[name].unflatten(0, sides).transpose(0, 1).flatten(0, 1)
+    return found

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from det_backbones import BackboneSpec
-from det_heads.yolact.config import YolactConfig
+from det_heads import OneStageConfig, YolactConfig
 from det_models.checkpoints._architecture import describe_backbone, describe_detector, pixels_of
 from det_models.checkpoints._exchange import Translation, translate
 from det_models.checkpoints._metadata import read_metadata
@@ -28,7 +28,7 @@ class Checkpoint(Translation):
     """
 
     backbone: BackboneSpec
-    detector: DetectorConfig | YolactConfig
+    detector: DetectorConfig | OneStageConfig | YolactConfig
     classes: tuple[str, ...] | None = None
     category_ids: tuple[int, ...] | None = None
 

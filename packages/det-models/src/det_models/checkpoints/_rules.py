@@ -1,8 +1,9 @@
 """Rename rules: pairs of name templates, read in both directions.
 
 A template is a parameter name with fields in braces. `{block}` stands for a number, `{stage+1}` for the same number one
-higher (so that our `layer1` meets detectron2's `res2`), and `{tensor}` for the last part of the name, a word. Fields of
-the same name on both sides stand for the same thing, which is why a rule can be inverted.
+higher (so that our `layer1` meets detectron2's `res2`), `{3*layer+1}` for one more than three times the number, and
+`{tensor}` for the last part of the name, a word. Fields of the same name on both sides stand for the same thing, which
+is why a rule can be inverted.
 """
 
 import re
@@ -12,7 +13,7 @@ from functools import cached_property
 
 from det_models.checkpoints._layouts import SAME, Layout
 
-_FIELD = re.compile(r"\{([a-z]+)([+-]\d+)?\}")
+_FIELD = re.compile(r"\{(?:(\d+)\*)?([a-z]+)([+-]\d+)?\}")
 _WORD = "tensor"
 
 Fields = Mapping[str, str | int]
@@ -25,38 +26,45 @@ class Template:
     text: str
 
     @cached_property
-    def _shifts(self) -> dict[str, int]:
-        return {match[1]: int(match[2] or 0) for match in _FIELD.finditer(self.text)}
+    def _scales(self) -> dict[str, tuple[int, int]]:
+        """Factor and shift of each field."""
+        return {match[2]: (int(match[1] or 1), int(match[3] or 0)) for match in _FIELD.finditer(self.text)}
 
     @cached_property
     def _pattern(self) -> re.Pattern[str]:
-        pieces = _FIELD.split(self.text)  # literal, field, shift, literal, field, shift, ..., literal
+        pieces = _FIELD.split(self.text)  # literal, factor, field, shift, literal, ..., literal
         pattern = re.escape(pieces[0])
-        for field, literal in zip(pieces[1::3], pieces[3::3], strict=True):
+        for field, literal in zip(pieces[2::4], pieces[4::4], strict=True):
             pattern += f"(?P<{field}>{'[a-z_]+' if field == _WORD else '[0-9]+'})" + re.escape(literal)
         return re.compile(pattern)
 
     @property
     def fields(self) -> frozenset[str]:
         """Names of the fields."""
-        return frozenset(self._shifts)
+        return frozenset(self._scales)
 
     def read(self, name: str) -> Fields | None:
         """Values of the fields in `name`, or None where `name` has another form."""
         match = self._pattern.fullmatch(name)
         if match is None:
             return None
-        return {
-            field: text if field == _WORD else int(text) - self._shifts[field]
-            for field, text in match.groupdict().items()
-        }
+        fields: dict[str, str | int] = {}
+        for field, text in match.groupdict().items():
+            if field == _WORD:
+                fields[field] = text
+                continue
+            factor, shift = self._scales[field]
+            fields[field], rest = divmod(int(text) - shift, factor)
+            if rest or int(text) < shift:
+                return None
+        return fields
 
     def write(self, fields: Fields) -> str:
         """The name which has these values in its fields."""
 
         def value(match: re.Match[str]) -> str:
-            found = fields[match[1]]
-            return found if isinstance(found, str) else str(found + self._shifts[match[1]])
+            found, (factor, shift) = fields[match[2]], self._scales[match[2]]
+            return found if isinstance(found, str) else str(found * factor + shift)
 
         return _FIELD.sub(value, self.text)
 

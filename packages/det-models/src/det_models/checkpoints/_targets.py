@@ -5,11 +5,21 @@ accordingly. The tables below name, for each of our fields that decide what is d
 without one keeps the value that the system's own preset has.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass, replace
+from typing import Any, TypeVar
 
+from det_heads import OneStageConfig
 from det_heads.config import PixelConfig
+from det_models.checkpoints._one_stage_targets import ONE_STAGE_TARGETS, one_stage_obstacle
+from det_models.checkpoints._settings import (
+    Target,
+    detectron2_pixels,
+    mmdetection_pixels,
+    stds,
+    torchvision_pixels,
+    yaml,
+)
 from det_models.checkpoints._systems import SYSTEMS
 from det_models.conventions import (
     detectron2_cascade_config,
@@ -22,6 +32,8 @@ from det_models.conventions import (
 from det_models.detector_config import DetectorConfig
 
 __all__ = ["TARGETS", "as_run_by", "differences", "obstacle", "settings"]
+
+C = TypeVar("C", bound=DetectorConfig | OneStageConfig)
 
 # What decides about training alone.
 _TRAINING = frozenset(
@@ -38,67 +50,18 @@ _TRAINING = frozenset(
         "box.classification.object_counts", "box.classification.image_counts",
         "mask.target", "mask.bitmap_aligned", "mask.bitmap_threshold",
         "cascade.positive_ious", "cascade.resample", "cascade.loss_weights", "cascade.gradient_scale",
+        "positive_iou", "negative_iou", "reassign_low_quality", "focal_alpha", "focal_gamma", "box_loss", "beta",
+        "normalizer", "locations.radius", "locations.reach",
+        "anchors.straddle", "anchors.match_straddling",
     }
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Target:
-    """A system that we write for.
-
-    Attributes:
-        published: Our configuration of its published detectors, like the given one in cascade, heads and masks.
-        names: Our field -> its setting, with `{}` for the value; a function writes what is more than a value.
-    """
-
-    published: Callable[[DetectorConfig], DetectorConfig]
-    names: Mapping[str, str | Callable[[Any], str]]
-
-    def preset(self, config: DetectorConfig) -> DetectorConfig:
-        """The published detectors' configuration, with the further branches of the given one."""
-        plain = self.published(config)
-        known = {field.name for field in fields(plain)}
-        more = {name: branch for name, branch in config.branches.items() if name not in known}
-        return plain.extended(type(config), **more)
-
-
-def _yaml(value: Any) -> str:
-    if isinstance(value, tuple):
-        return f"[{', '.join(map(_yaml, value))}]"
-    return f"{value:.7g}" if isinstance(value, float) else str(value)
-
-
-def _stds(weights: tuple[float, ...]) -> str:
-    """Mmdetection's spelling of box coding weights."""
-    return _yaml(tuple(1 / weight for weight in weights))
-
-
-def _detectron2_pixels(pixels: PixelConfig) -> str:
-    return "\n".join(
-        [
-            f"INPUT.FORMAT: {pixels.order.upper()}",
-            f"MODEL.PIXEL_MEAN: {_yaml(pixels.mean)}",
-            f"MODEL.PIXEL_STD: {_yaml(pixels.std)}",
-        ]
-    )
-
-
-def _mmdetection_pixels(pixels: PixelConfig) -> str:
-    return (
-        f"model.data_preprocessor = dict(type='DetDataPreprocessor', mean={_yaml(pixels.mean)}, "
-        f"std={_yaml(pixels.std)}, bgr_to_rgb={pixels.order == 'rgb'}, pad_mask=True, pad_size_divisor=32)"
-    )
-
-
-def _torchvision_pixels(pixels: PixelConfig) -> str:
-    return f"image_mean={_yaml(pixels.mean)}, image_std={_yaml(pixels.std)}"
-
-
 _DETECTRON2 = {
     "num_classes": "MODEL.ROI_HEADS.NUM_CLASSES: {}",
-    "pixels": _detectron2_pixels,
+    "pixels": detectron2_pixels,
     "rpn.anchors.sizes": "MODEL.ANCHOR_GENERATOR.SIZES: {}",
-    "rpn.anchors.ratios": lambda ratios: f"MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS: [{_yaml(ratios)}]",
+    "rpn.anchors.ratios": lambda ratios: f"MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS: [{yaml(ratios)}]",
     "rpn.convs": lambda convs: f"MODEL.RPN.CONV_DIMS: {[-1] * convs}",
     "rpn.coding.weights": "MODEL.RPN.BBOX_REG_WEIGHTS: {}",
     "rpn.pre_nms_test": "MODEL.RPN.PRE_NMS_TOPK_TEST: {}",
@@ -129,14 +92,14 @@ _DETECTRON2 = {
 
 _MMDETECTION = {
     "num_classes": "model.roi_head.bbox_head.num_classes = {0}  # and of mask_head",
-    "pixels": _mmdetection_pixels,
+    "pixels": mmdetection_pixels,
     "rpn.anchors.sizes": lambda sizes: (
-        f"model.rpn_head.anchor_generator.base_sizes = {_yaml(tuple(s[0] for s in sizes))}, "
-        f"scales = {_yaml(tuple(size / sizes[0][0] for size in sizes[0]))}"
+        f"model.rpn_head.anchor_generator.base_sizes = {yaml(tuple(s[0] for s in sizes))}, "
+        f"scales = {yaml(tuple(size / sizes[0][0] for size in sizes[0]))}"
     ),
     "rpn.anchors.ratios": "model.rpn_head.anchor_generator.ratios = {}",
     "rpn.convs": "model.rpn_head.num_convs = {}",
-    "rpn.coding.weights": lambda weights: f"model.rpn_head.bbox_coder.target_stds = {_stds(weights)}",
+    "rpn.coding.weights": lambda weights: f"model.rpn_head.bbox_coder.target_stds = {stds(weights)}",
     "rpn.pre_nms_test": "model.test_cfg.rpn.nms_pre = {}",
     "rpn.post_nms_test": "model.test_cfg.rpn.max_per_img = {}",
     "rpn.nms_threshold": "model.test_cfg.rpn.nms.iou_threshold = {}",
@@ -145,7 +108,7 @@ _MMDETECTION = {
     "box.norm": lambda norm: f"model.roi_head.bbox_head.norm_cfg = {_norm_cfg(norm)}",
     "box.layers": "model.roi_head.bbox_head.num_shared_fcs = {}",
     "box.channels": "model.roi_head.bbox_head.fc_out_channels = {}",
-    "box.coding.weights": lambda weights: f"model.roi_head.bbox_head.bbox_coder.target_stds = {_stds(weights)}",
+    "box.coding.weights": lambda weights: f"model.roi_head.bbox_head.bbox_coder.target_stds = {stds(weights)}",
     "box.class_agnostic": "model.roi_head.bbox_head.reg_class_agnostic = {}",
     "box.score_threshold": "model.test_cfg.rcnn.score_thr = {}",
     "box.nms_threshold": "model.test_cfg.rcnn.nms.iou_threshold = {}",
@@ -155,7 +118,7 @@ _MMDETECTION = {
     "mask.norm": lambda norm: f"model.roi_head.mask_head.norm_cfg = {_norm_cfg(norm)}",
     "mask.paste_threshold": "model.test_cfg.rcnn.mask_thr_binary = {}",
     "cascade.coding_weights": lambda stages: "\n".join(
-        f"model.roi_head.bbox_head[{stage}].bbox_coder.target_stds = {_stds(weights)}"
+        f"model.roi_head.bbox_head[{stage}].bbox_coder.target_stds = {stds(weights)}"
         for stage, weights in enumerate(stages)
     ),
     **{
@@ -176,7 +139,7 @@ def _norm_cfg(norm: str | None) -> str:
 
 _TORCHVISION = {
     "num_classes": lambda classes: f"num_classes={classes + 1}",
-    "pixels": _torchvision_pixels,
+    "pixels": torchvision_pixels,
     "rpn.anchors.sizes": lambda sizes: f"rpn_anchor_generator=AnchorGenerator(sizes={sizes}, aspect_ratios=...)",
     "rpn.anchors.ratios": lambda ratios: (
         f"rpn_anchor_generator=AnchorGenerator(sizes=..., aspect_ratios=({ratios},) * 5)"
@@ -223,8 +186,14 @@ TARGETS: dict[str, Target] = {
 """By name; what `convert --to` takes besides ours."""
 
 
-def obstacle(config: DetectorConfig, system: str) -> str | None:
+def _target(config: DetectorConfig | OneStageConfig, system: str) -> Target:
+    return (ONE_STAGE_TARGETS if isinstance(config, OneStageConfig) else TARGETS)[system]
+
+
+def obstacle(config: DetectorConfig | OneStageConfig, system: str) -> str | None:
     """Why a detector cannot be expressed in a system at all, or None."""
+    if isinstance(config, OneStageConfig):
+        return one_stage_obstacle(config, system)
     cascade, mask = config.cascade, config.mask
     for branch in config.branches.values():
         if not any(rule.ours.text.startswith(branch.module) for rule in SYSTEMS[system].rules):
@@ -252,14 +221,14 @@ def obstacle(config: DetectorConfig, system: str) -> str | None:
     return None
 
 
-def as_run_by(config: DetectorConfig, system: str) -> DetectorConfig:
+def as_run_by(config: C, system: str) -> C:
     """The detector as `system` runs it, told everything that it can be told.
 
     Args:
         config: The detector.
         system: One of :data:`TARGETS`.
     """
-    target = TARGETS[system]
+    target = _target(config, system)
     preset, known = target.preset(config), frozenset(target.names)
     pixels = config.pixels
     order = "rgb" if system == "torchvision" else pixels.order
@@ -286,7 +255,7 @@ def _merge(config: Any, preset: Any, known: frozenset[str], prefix: str = "") ->
     return replace(config, **changed)
 
 
-def differences(config: DetectorConfig, other: DetectorConfig) -> dict[str, tuple[Any, Any]]:
+def differences(config: C, other: C) -> dict[str, tuple[Any, Any]]:
     """Fields that decide what is detected and are not the same: dotted name -> both values."""
     ours, theirs = dict(_leaves(config)), dict(_leaves(other))
     return {
@@ -296,17 +265,18 @@ def differences(config: DetectorConfig, other: DetectorConfig) -> dict[str, tupl
     }
 
 
-def settings(config: DetectorConfig, system: str) -> list[str]:
+def settings(config: DetectorConfig | OneStageConfig, system: str) -> list[str]:
     """What to set in `system` for a detector which :func:`as_run_by` returned, where its preset has other values."""
-    target = TARGETS[system]
-    ours, preset = dict(_leaves(config)), dict(_leaves(target.preset(config)))
+    target = _target(config, system)
+    published = target.preset(config)
+    ours, preset = dict(_leaves(config)), dict(_leaves(published))
     ours |= {"pixels": config.pixels}
-    preset |= {"pixels": target.preset(config).pixels}
+    preset |= {"pixels": published.pixels}
     lines = []
     for name, setting in target.names.items():
         if name in ours and ours[name] != preset.get(name):
             value = ours[name]
-            text = setting.format(_yaml(value)) if isinstance(setting, str) else setting(value)
+            text = setting.format(yaml(value)) if isinstance(setting, str) else setting(value)
             lines += text.splitlines()
     return lines
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from det_backbones import WeightsError, write_weights
+from det_heads import OneStageConfig
 from det_heads.__about__ import __version__
 from det_models.checkpoints._exchange import to_reference
 from det_models.checkpoints._gaps import spread, torchvision_labels
@@ -28,13 +29,13 @@ __all__ = ["leftover", "refuse_existing", "tensors_in", "to_checkpoint", "with_l
 
 def to_checkpoint(
     state: Mapping[str, Tensor],
-    config: DetectorConfig,
+    config: DetectorConfig | OneStageConfig,
     system: str,
     *,
     categories: Mapping[int, str] | None = None,
     norm_eps: float = 1e-5,
 ) -> dict[str, Any]:
-    """A two-stage detector in the container, names and layout of another system.
+    """A detector of boxes, or of two stages, in the container, names and layout of another system.
 
     What differs from the tensors that we have:
 
@@ -58,8 +59,8 @@ def to_checkpoint(
     """
     if system not in TARGETS:
         raise CheckpointError(f"system must be one of {', '.join(TARGETS)}, got {system!r}")
-    if "rpn.objectness.weight" not in state:
-        raise CheckpointError(f"only two-stage detectors can be written for {system}, and this is none")
+    if not isinstance(config, DetectorConfig | OneStageConfig):
+        raise CheckpointError(f"YOLACT cannot be written for {system}, which has no such detector")
     if len(categories or {}) not in (0, config.num_classes):
         raise CheckpointError(f"{config.num_classes} classes need as many categories, got {len(categories or {})}")
     reason = obstacle(config, system)
@@ -67,9 +68,10 @@ def to_checkpoint(
         raise CheckpointError(f"this detector cannot be written for {system}: {reason}")
     names = dict(categories or {index + 1: str(index) for index in range(config.num_classes)})
     state = {name: tensor.detach().cpu() for name, tensor in state.items()}
+    spelling = _spelling(config, system)
     if system == "detectron2":
         return {
-            "model": _owned(to_reference(_with_epsilon(state, norm_eps), system)),
+            "model": _owned(to_reference(_with_epsilon(state, norm_eps), spelling)),
             "__author__": f"det-heads {__version__}",
             "categories": [{"id": identifier, "name": name} for identifier, name in names.items()],
         }
@@ -78,12 +80,21 @@ def to_checkpoint(
         meta = {"CLASSES": classes, "dataset_meta": {"classes": classes}, "exported_by": f"det-heads {__version__}"}
         return {
             "meta": meta,
-            "state_dict": _owned(_as_mmdetection(to_reference(state, system))),
+            "state_dict": _owned(_as_mmdetection(to_reference(state, spelling))),
         }
     if config.pixels.order == "bgr":
         state["backbone.body.conv1.weight"] = state["backbone.body.conv1.weight"].flip(1)
     state = spread(state, torchvision_labels(list(names)))
-    return _owned(to_reference(state, "torchvision-v2" if config.box.convs else "torchvision"))
+    return _owned(to_reference(state, spelling))
+
+
+def _spelling(config: DetectorConfig | OneStageConfig, system: str) -> str:
+    """Which of :data:`SYSTEMS` has the names of such a detector."""
+    if isinstance(config, DetectorConfig):
+        return "torchvision-v2" if system == "torchvision" and config.box.convs else system
+    # detectron2's names count the normalisations between the layers of a tower.
+    counted = config.norm if system == "detectron2" else config.locations
+    return f"{system}-{'fcos' if counted is not None else 'retinanet'}"
 
 
 def write_checkpoint(path: Path, content: Mapping[str, Any]) -> None:

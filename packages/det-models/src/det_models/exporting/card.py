@@ -50,8 +50,7 @@ def card_of(
         source: Name of the file that it was made of.
     """
     count: Any = "B" if settings.batch == "dynamic" else settings.batch
-    detector = model.detector
-    head = detector if isinstance(detector, YolactConfig) else detector.box
+    head = model.selection
     return {
         "format": FORMAT,
         "version": VERSION,

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from det_heads import MaskHeadConfig, YolactConfig
 from det_models.builders import Detector
 from det_models.config import ModelConfig
+from det_models.detector_config import DetectorConfig
 from det_ops import paste_masks
 
 __all__ = ["Program", "exported_program", "inputs_of"]
@@ -81,6 +82,7 @@ class Program(nn.Module):
         detector = self.config.detector
         if isinstance(detector, YolactConfig):
             return valid & (F.interpolate(masks, size, mode="bilinear", align_corners=False) > 0.5)
+        assert isinstance(detector, DetectorConfig)
         head = detector.branches["mask"]
         assert isinstance(head, MaskHeadConfig)
         pasted = paste_masks(
