@@ -160,6 +160,12 @@ def root_mean_square(values: Tensor) -> float:
     return float(values.detach().double().square().mean().sqrt())
 
 
+def assert_near(found: Tensor, true: Tensor, size: float) -> None:
+    error = found.float() - true
+    assert root_mean_square(error) < size * root_mean_square(true)
+    assert float(error.detach().abs().max()) < 8 * size * float(true.detach().abs().max())
+
+
 @pytest.mark.parametrize("channels", [(32, 32), (34, 70), (256, 300)])
 def test_bfloat16_differs_from_float32_by_its_rounding(pairs: bool, channels: tuple[int, int]) -> None:
     inputs = tuple(tensor.bfloat16().detach() for tensor in arguments(2, *channels, (29, 26)))
@@ -170,12 +176,13 @@ def test_bfloat16_differs_from_float32_by_its_rounding(pairs: bool, channels: tu
     assert found.dtype == torch.bfloat16
     grad = torch.randn_like(expected).bfloat16()
     gradients = torch.autograd.grad(found, ours, grad), torch.autograd.grad(expected, exact, grad.float())
-    # 2^-9 at most for the result, a third of it for the most part; the transformed numbers are rounded to it too.
-    size = 2**-6 if pairs else 2**-8
+    # 2^-9 at most for the result, a third of it for the most part.
     for one, true in zip((found, *gradients[0]), (expected, *gradients[1]), strict=True):
-        error = one.float() - true
-        assert root_mean_square(error) < size * root_mean_square(true)
-        assert float(error.detach().abs().max()) < 8 * size * float(true.detach().abs().max())
+        assert_near(one, true, 2**-8)
+    winograd.prepack(constant := inputs[1])
+    found = det_ops.conv2d(inputs[0], constant, inputs[2], padding=1)
+    # The transformed numbers are rounded to it too.
+    assert_near(found, expected, 2**-6 if pairs else 2**-8)
 
 
 def test_bfloat16_values_that_are_not_numbers_stay(pairs: bool) -> None:
