@@ -54,7 +54,6 @@ BODIES = (
     "timm/resnet10t",
     "timm/mobilenetv3_small_050",
     "timm/swin_tiny_patch4_window7_224",
-    "timm/vit_tiny_patch16_224",
 )
 """Mask R-CNN on networks of timm, of which these are the kinds of body that a user may bring."""
 
