@@ -136,7 +136,7 @@ def _write(
             feeds = [_feed(program, model, settings, picture) for picture in pictures]
             graph = _graph(exported, card, Path(folder), feeds, _changes(settings))
             if settings.to == "openvino":
-                write_openvino(graph, file, metadata=card, half=settings.precision == "fp16")
+                write_openvino(graph, file, metadata=card)
             else:
                 shutil.copyfile(graph, file)
     return card
@@ -161,9 +161,9 @@ def _graph(
 
 
 def _changes(settings: Settings) -> list[Callable[[Any], None]]:
-    """What is done to the graph; OpenVINO narrows weights itself."""
-    half = settings.precision == "fp16" and settings.to == "onnx"
-    return [change for change, wanted in ((halve, half), (prepare, settings.ascend)) if wanted]
+    """What is done to the graph."""
+    wanted = ((halve, settings.precision == "fp16"), (prepare, settings.ascend))
+    return [change for change, needed in wanted if needed]
 
 
 def _feed(program: Program, model: ModelConfig, settings: Settings, picture: Any) -> dict[str, Any]:

@@ -10,14 +10,13 @@ from det_models.errors import missing_extra
 __all__ = ["write_openvino"]
 
 
-def write_openvino(onnx: Path, path: Path, *, metadata: Mapping[str, Any], half: bool = False) -> None:
+def write_openvino(onnx: Path, path: Path, *, metadata: Mapping[str, Any]) -> None:
     """Write a model, `.xml` and `.bin` beside it.
 
     Args:
         onnx: The graph.
         path: The `.xml`.
         metadata: What the file says of itself, as JSON, under `det` of its runtime information.
-        half: Whether weights are stored in float16; how it computes is a setting of the runtime.
 
     Raises:
         OptionError: OpenVINO is not installed.
@@ -31,7 +30,8 @@ def write_openvino(onnx: Path, path: Path, *, metadata: Mapping[str, Any], half:
     _order_equals(model)
     model.set_rt_info(json.dumps(metadata), "det")
     try:
-        openvino.save_model(model, path, compress_to_fp16=half)
+        # Its own compression takes anchors and sizes of images too, which float16 cannot hold.
+        openvino.save_model(model, path, compress_to_fp16=False)
     except RuntimeError as error:  # which says as much of a full disk
         raise OSError(f"OpenVINO says {str(error).strip()!r}") from error
 
