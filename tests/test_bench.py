@@ -89,16 +89,10 @@ def test_opening(bench):
 
 @pytest.mark.slow
 def test_the_table_of_a_cpu(bench, capsys):
-    small = ["--memory-size", "64", "96", "--yolact", "138", "--processes", "2", "--annotated", "100"]
+    """Two of its five kinds of rows, which take seconds at this size."""
+    small = ["--rows", "inference", "processes", "--processes", "2", "--annotated", "100"]
     rows = {row["work"]: row for row in bench("cpu", *small, *FEW)}
-    both = {"ours fp32", "ours bf16", "peer fp32", "peer bf16"}
-    assert rows["Mask R-CNN, one image"]["seconds"].keys() == both
-    assert rows["Mask R-CNN, step of 1"]["seconds"].keys() == both
-    assert rows["YOLACT, one picture"]["seconds"].keys() == {"ours fp32", "ours bf16"}
-    assert rows["YOLACT, step of 1"]["seconds"].keys() == {"ours fp32", "ours bf16"}
-    for work in ("training", "inference"):
-        found = rows[f"memory of {work}"]["mebibytes"]
-        assert min(found["ours"], found["torchvision"]) > 150, "less than the weights alone"
+    assert rows["Mask R-CNN, one image"]["seconds"].keys() == {"ours fp32", "ours bf16", "peer fp32", "peer bf16"}
     assert 170 < rows["processes"]["mebibytes"]["ours"] < 1000
     assert "processes before the first step" in capsys.readouterr().out
 
