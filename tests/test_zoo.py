@@ -128,6 +128,7 @@ def test_train_measure_evaluate_and_finetune(app, zoo, tmp_path):
         "cascade_rcnn": ([], variables | {"DETECTRON2_DATASETS": str(zoo)}),
         "faster_rcnn": ([*path, "AMP", 1], variables),
         "mask_rcnn": (path, variables),
+        "retinanet": (path, variables),
     }
     args, given = calls[app]
 

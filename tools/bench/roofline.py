@@ -35,7 +35,7 @@ from train_step import SOLVER, own_masks
 from det_engine import TrainSettings, TrainStep
 from det_heads import Yolact
 from det_heads.mask_head import MaskHead
-from det_ops import live_rows
+from det_ops import convolution, live_rows
 from det_ops.npu_check import facts
 
 TFLOPS, BYTES = 790, 4.3e12
@@ -147,9 +147,9 @@ def count_ours(pair: Pair, batch: Batch, tflops: float) -> Count:
     """One step of ours on fake tensors."""
     step = TrainStep(pair.ours.train(), SOLVER, TrainSettings(precision="bf16"), torch.device("cpu"))
     # A step that read a value would raise here: there is none. The rows of the mask head as GPUs compute them.
-    operators = live_rows._convolution_rows, live_rows._mask_logits_rows
-    convolution, logits = (mock.patch.object(operator, "backend", return_value=None) for operator in operators)
-    with FakeTensorMode(allow_non_fake_inputs=True) as fake, convolution, logits:
+    operators = convolution._conv3x3, live_rows._convolution_rows, live_rows._mask_logits_rows
+    dense, rows, logits = (mock.patch.object(operator, "backend", return_value=None) for operator in operators)
+    with FakeTensorMode(allow_non_fake_inputs=True) as fake, dense, rows, logits:
         shapes = {name: fake.from_tensor(value) for name, value in batch.items()}
         step(shapes, 0, SOLVER.base_lr)  # anchors are made once for a shape
         with ModuleTracker() as tracker, Count(tracker, tflops) as count:
