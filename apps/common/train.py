@@ -95,6 +95,7 @@ def train(app: App, args: list[str]) -> None:
                 config=config,
             )
         _report(app, run, evaluator, result, job.options.pictures)
+        run.give_back()
         print(f"E2E Training Duration sec : {time.perf_counter() - began:.1f}")
 
 

@@ -63,11 +63,16 @@ class FolderLock:
         lock = cls._held[path] = cls(path, descriptor)
         return lock
 
+    def give_back(self) -> None:
+        """Delete the file, and let others have the folder."""
+        type(self)._held.pop(self.path, None)
+        self._end()
+
     @classmethod
     def give_all_back(cls) -> None:
         """Give back every lock of this process, which is about to end."""
         for lock in list(cls._held.values()):
-            lock._end()
+            lock.give_back()
 
 
 def _locked(path: Path) -> int | None:

@@ -139,6 +139,12 @@ class RunDirectory:
         except OSError as error:
             raise EngineError(f"Cannot write to the directory {self}: {error.strerror or error}.") from error
 
+    def give_back(self) -> None:
+        """Let others write here, although this object lives on."""
+        if self._lock is not None:
+            self._lock.give_back()
+        self._lock = None
+
     def _refuse_foreign(self) -> None:
         """Refuse a directory with files in which no run began."""
         try:

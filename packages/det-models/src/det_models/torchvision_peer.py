@@ -228,6 +228,11 @@ class TorchvisionOutputs(Outputs):
     def _dense(self, features: Sequence[Tensor]) -> list[list[Tensor]]:
         """Maps [1, ...] of a one-stage head, level by level, with our classes alone."""
         outputs = [self.model.head([feature]) for feature in features]
+        regression = self.model.head.regression_head
+        if hasattr(regression, "bbox_ctrness"):  # FCOS's distances, which it rectifies within the head, before that
+            for output, feature in zip(outputs, features, strict=True):
+                deltas = regression.bbox_reg(regression.conv(feature))
+                output["bbox_regression"] = deltas.permute(0, 2, 3, 1).reshape(1, -1, 4)
         found = []
         for name in ("cls_logits", "bbox_regression", "bbox_ctrness"):
             if name in outputs[0]:
@@ -251,7 +256,8 @@ class TorchvisionOutputs(Outputs):
             "boxes": found["boxes"],
             "scores": found["scores"],
             "labels": (found["labels"][:, None] == self.labels).int().argmax(1),
-            "valid": torch.ones(len(found["boxes"]), dtype=torch.bool),
+            # Its one-stage detectors may find a class 0, which is no category's.
+            "valid": (found["labels"][:, None] == self.labels).any(1),
         }
         if kept:
             result["masks"] = kept[0].sigmoid()[torch.arange(len(found["labels"])), found["labels"]]
