@@ -63,7 +63,7 @@ def test_what_finds_something_else_is_not_written(checkpoint, pictures, tmp_path
         (["--to", "executorch"], "no stable sort"),
         (["--batch", "many"], "--batch must be a number of images or dynamic"),
         (["--precision", "int8"], "name some by --calibrate or --data"),
-        (["--for", "ascend"], "batch must be a number for Ascend"),
+        (["--for", "ascend"], "must be a number for Ascend"),
         (["--to", "openvino"], "must end with .xml"),
     ],
 )
@@ -83,7 +83,7 @@ def test_predict_and_eval_take_the_file(exported, shapes, pictures, tmp_path, ca
     assert call("mask_rcnn", *command, "--tile", 80) == 0
     assert len(json.loads((output / "predictions.json").read_text())) > len(rows) // 2
     assert call("mask_rcnn", *command, "--tta", "True") == 2
-    assert "exported for its own sizes of images; leave out --tta" in capsys.readouterr().err
+    assert "exported for its own sizes of images; leave out tta" in capsys.readouterr().err
     weights = exported.with_name("detector.pt2.json")
     output = tmp_path / "evaluated"
     command = ["eval", "--weights", weights, "--data", shapes, "--output", output, "--classes", "disc"]
