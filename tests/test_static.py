@@ -297,7 +297,8 @@ def test_the_operators_of_inference_do_not_depend_on_the_data(name, kernels, spl
 @pytest.mark.parametrize(
     ("name", "size"),
     [
-        *((name, 2) for name in sorted(RECIPES)),
+        # But for networks of timm, which compute with numbers while they are built.
+        *((name, 2) for name in sorted(RECIPES) if not RECIPES[name]().backbone.name.startswith("timm/")),
         # One of each convention.
         ("faster_rcnn/faster_rcnn_r50_fpn_1x", 16),
         ("mask_rcnn/mask_rcnn_r50_fpn_1x", 16),
