@@ -10,7 +10,10 @@ from PIL import Image
 
 from apps.common.drafts import Drafts
 from apps.mask_rcnn.config import tiny
+from apps.retinanet.config import fcos_r50_fpn_1x
+from apps.retinanet.config import tiny as retinanet_tiny
 from det_coco import Augmentation, BatchShape, Resize, default_buckets, load_split, train_loader
+from det_heads import IoUAssignment, LocationAssignment
 from det_heads.matching import ground_truth, match
 from det_models import Detections, DetectorConfig, build
 
@@ -82,6 +85,20 @@ def test_losses_of_a_training_leave_it_out(batch):
     assert (seen[0].label == 1).any()
 
 
-def test_a_share_that_makes_no_sense_is_refused():
+@pytest.mark.parametrize("make", [retinanet_tiny, fcos_r50_fpn_1x])
+@pytest.mark.parametrize(("ignore_iof", "inside"), [(None, 0), (0.5, -1)])
+def test_one_stage_detectors_leave_it_out_too(batch, make, ignore_iof, inside):
+    detector = replace(make().detector, num_classes=1, ignore_iof=ignore_iof)
+    assign = IoUAssignment(detector) if detector.locations is None else LocationAssignment(detector.locations, 8, 128)
+    x1, y1, x2, _ = UNSURE
+    places = torch.tensor(
+        [[20.0, 20, 28, 28], [x1 + 1, y1 + 1, x1 + 9, y1 + 9], [x2 + 4, y1, x2 + 12, y1 + 8]]  # one in the sure object
+    )
+    labels = assign(places, ground_truth(batch, ignore_iof=ignore_iof)).label
+    assert labels.tolist() == [[1, inside, 0]]
+
+
+@pytest.mark.parametrize("make", [tiny, retinanet_tiny])
+def test_a_share_that_makes_no_sense_is_refused(make):
     with pytest.raises(ValueError, match="ignore_iof must be more than 0"):
-        replace(tiny().detector, ignore_iof=0.0)
+        replace(make().detector, ignore_iof=0.0)

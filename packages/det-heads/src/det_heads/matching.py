@@ -13,7 +13,7 @@ from torch import Tensor
 
 import det_ops
 
-__all__ = ["GroundTruth", "Matches", "Samples", "ground_truth", "label_all", "match", "subsample"]
+__all__ = ["GroundTruth", "Matches", "Samples", "ground_truth", "label_all", "match", "subsample", "without_ignored"]
 
 
 class GroundTruth(NamedTuple):
@@ -131,10 +131,26 @@ def match(
         reassign_low_quality=reassign_low_quality,
         offset=offset,
     )
-    if truth.ignored is not None:
-        inside = _share_inside(boxes, truth.boxes, truth.ignored, offset) >= truth.ignore_iof
-        label = torch.where(inside & (label == 0), -1, label)
-    return Matches(index, label if valid is None else torch.where(valid, label, -1))
+    matches = without_ignored(boxes, Matches(index, label), truth, offset=offset)
+    return matches if valid is None else Matches(index, torch.where(valid, matches.label, -1))
+
+
+def without_ignored(boxes: Tensor, matches: Matches, truth: GroundTruth, *, offset: float = 0.0) -> Matches:
+    """Take from the background the candidates that lie in ignored regions.
+
+    Args:
+        boxes: Candidates, [N, 4], or [B, N, 4].
+        matches: Theirs.
+        truth: True boxes and ignored regions.
+        offset: Width convention.
+
+    Returns:
+        The matches, such candidates with label -1.
+    """
+    if truth.ignored is None:
+        return matches
+    inside = _share_inside(boxes, truth.boxes, truth.ignored, offset) >= truth.ignore_iof
+    return Matches(matches.truth_index, torch.where(inside & (matches.label == 0), -1, matches.label))
 
 
 def _share_inside(boxes: Tensor, regions: Tensor, chosen: Tensor, offset: float) -> Tensor:

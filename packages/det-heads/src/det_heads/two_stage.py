@@ -1,6 +1,6 @@
 """Two-stage detectors as one static program over a batch: Faster, Mask and Cascade R-CNN, and what branches make."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import cast
 
 from torch import Tensor, nn
@@ -13,12 +13,13 @@ from det_heads.matching import ground_truth
 from det_heads.parts import WHOLE, BatchPart
 from det_heads.pixels import Normalize
 from det_heads.postprocess import ImageDetections, to_image
+from det_heads.pyramid_detector import PyramidDetector
 from det_heads.region_proposals import RegionProposals
 
 __all__ = ["TwoStageDetector"]
 
 
-class TwoStageDetector(nn.Module):
+class TwoStageDetector(PyramidDetector):
     """A backbone, region proposals, a box head that looks at them, and branches that look at its boxes.
 
     Training: ``losses = model(batch)``, a dict of float32 scalars, ``loss_rpn_cls``, ``loss_rpn_box``, ``loss_cls``,
@@ -51,10 +52,8 @@ class TwoStageDetector(nn.Module):
         pixels: Normalize,
         ignore_iof: float | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(backbone, pixels)
         self.ignore_iof = ignore_iof
-        self.pixels = pixels
-        self.backbone = backbone
         self.anchors = anchors
         self.rpn = proposals
         self.head_names = tuple(heads)
@@ -116,19 +115,6 @@ class TwoStageDetector(nn.Module):
         losses = self.rpn.losses(features, anchors, truth, sizes, part)
         proposals = self.rpn.propose(features, anchors, sizes)
         return losses | self.boxes.losses(batch, features, proposals, truth, self.branches, part)
-
-    def normalize(self, batch: Mapping[str, Tensor]) -> Tensor:
-        """Make the backbone's input [B, 3, H, W] float32 of ``images`` and ``image_sizes``."""
-        return self.pixels(batch["images"], batch["image_sizes"])
-
-    def batch_part(self, index: int, count: int, mean: Callable[[Tensor], Tensor]) -> BatchPart:
-        """Make what :meth:`forward` takes as `part`; this and :meth:`layer_groups` are what `det_engine` asks for."""
-        return BatchPart(index, count, mean)
-
-    def layer_groups(self) -> tuple[tuple[str, ...], ...]:
-        """Return what the names of the backbone's parameters begin with, layer by layer from the input on."""
-        groups = self.backbone.layer_groups()  # type: ignore[operator]
-        return tuple(tuple(f"backbone.{prefix}" for prefix in group) for group in groups)
 
     def to_image(
         self, detections: Mapping[str, Tensor], scales: Tensor, original_sizes: Sequence[tuple[int, int]]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from det_heads.matching import GroundTruth, Matches, match
+from det_heads.matching import GroundTruth, Matches, match, without_ignored
 from det_heads.one_stage.config import LocationConfig, OneStageConfig
 
 __all__ = ["IoUAssignment", "LocationAssignment"]
@@ -69,4 +69,4 @@ class LocationAssignment:
         # The smallest of several objects, as the sources spell it: areas are subtracted from a number in float32.
         area = (truth.boxes[..., 2:] - truth.boxes[..., :2]).prod(-1)  # [B, M]
         quality, index = (fits * (1e8 - area)[:, None]).max(-1)
-        return Matches(index, (quality >= 1e-5).to(torch.int8))
+        return without_ignored(anchors, Matches(index, (quality >= 1e-5).to(torch.int8)), truth)

@@ -60,6 +60,8 @@ class OneStageConfig:
         negative_iou: Anchors below this IoU are negative, between the two they are ignored.
         reassign_low_quality: Best anchors stand for that object (mm gt_max_assign_all), else for the one of largest
             IoU.
+        ignore_iof: Share of an anchor or cell in a crowd or ignored region from which on it is neither object nor
+            background, for training on annotations of which some are unsure; None: it is background (all systems).
         focal_alpha: Weight of a positive in the focal loss, 1 - alpha that of the others; -1: none.
         focal_gamma: How much what is classified well counts less.
         box_loss: `smooth_l1` of deltas, or by the overlap of boxes: `giou` (tv v2, FCOS), `diou`, `ciou`.
@@ -85,6 +87,7 @@ class OneStageConfig:
     positive_iou: float = 0.5
     negative_iou: float = 0.4
     reassign_low_quality: bool = False
+    ignore_iof: float | None = None
     focal_alpha: float = 0.25
     focal_gamma: float = 2.0
     box_loss: BoxLoss = "smooth_l1"
@@ -103,6 +106,8 @@ class OneStageConfig:
         require(0 <= self.convs <= MOST_CONVS, "convs", f"0 to {MOST_CONVS}", self.convs)
         require(self.norm in (None, "gn"), "norm", "gn or None", self.norm)
         require(self.negative_iou <= self.positive_iou, "negative_iou", "at most positive_iou", self.negative_iou)
+        valid = self.ignore_iof is None or 0 < self.ignore_iof <= 1
+        require(valid, "ignore_iof", "more than 0 and at most 1, or None", self.ignore_iof)
         require(self.normalizer in ("batch", "image"), "normalizer", "batch or image", self.normalizer)
         require(0 <= self.score_threshold < 1, "score_threshold", "in [0, 1)", self.score_threshold)
         require(self.clip in ("before", "after"), "clip", "before or after", self.clip)

@@ -15,11 +15,12 @@ from det_heads.one_stage.losses import dense_losses
 from det_heads.parts import WHOLE, BatchPart
 from det_heads.pixels import Normalize
 from det_heads.postprocess import ImageDetections, to_image
+from det_heads.pyramid_detector import PyramidDetector
 
 __all__ = ["OneStageDetector"]
 
 
-class OneStageDetector(nn.Module):
+class OneStageDetector(PyramidDetector):
     """A backbone and a head that classifies and refines every anchor.
 
     Training: ``losses = model(batch)``, a dict of float32 scalars ``loss_cls``, ``loss_box`` and of FCOS
@@ -48,10 +49,8 @@ class OneStageDetector(nn.Module):
         coder: BoxCoder | DistanceCoder,
         config: OneStageConfig,
     ) -> None:
-        super().__init__()
+        super().__init__(backbone, Normalize(config.pixels))
         self.config, self.assign, self.coder = config, assign, coder
-        self.pixels = Normalize(config.pixels)
-        self.backbone = backbone
         self.anchors = anchors
         self.head = head
 
@@ -66,7 +65,7 @@ class OneStageDetector(nn.Module):
         features = self.backbone(self.normalize(batch))
         if not self.training:
             return self.from_features(features, batch)
-        samples = self.sample(self._anchors(features, batch), ground_truth(batch))
+        samples = self.sample(self._anchors(features, batch), ground_truth(batch, ignore_iof=self.config.ignore_iof))
         outputs = self.head(features)
         with torch.autocast(features[0].device.type, enabled=False):
             return dense_losses(outputs, samples, self.config, self.coder, part or WHOLE)
@@ -91,19 +90,6 @@ class OneStageDetector(nn.Module):
     def _anchors(self, features: Sequence[Tensor], batch: Mapping[str, Tensor]) -> Tensor:
         image_shape = (batch["images"].shape[-2], batch["images"].shape[-1])
         return self.anchors([(f.shape[-2], f.shape[-1]) for f in features], image_shape)  # [N, 4]
-
-    def normalize(self, batch: Mapping[str, Tensor]) -> Tensor:
-        """Make the backbone's input [B, 3, H, W] float32 of ``images`` and ``image_sizes``."""
-        return self.pixels(batch["images"], batch["image_sizes"])
-
-    def batch_part(self, index: int, count: int, mean: Callable[[Tensor], Tensor]) -> BatchPart:
-        """Make what :meth:`forward` takes as `part`; this and :meth:`layer_groups` are what `det_engine` asks for."""
-        return BatchPart(index, count, mean)
-
-    def layer_groups(self) -> tuple[tuple[str, ...], ...]:
-        """Return what the names of the backbone's parameters begin with, layer by layer from the input on."""
-        groups = self.backbone.layer_groups()  # type: ignore[operator]
-        return tuple(tuple(f"backbone.{prefix}" for prefix in group) for group in groups)
 
     def to_image(
         self, detections: Mapping[str, Tensor], scales: Tensor, original_sizes: Sequence[tuple[int, int]]

@@ -4,7 +4,7 @@ Shapes: `B` images of size `H x W`, `N` priors, `M` object slots, `C` classes, `
 detections. None of them depends on the data, and nothing is read back to the host.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from det_heads.parts import WHOLE, BatchPart
 from det_heads.pixels import Normalize
 from det_heads.postprocess import ImageDetections, to_image
+from det_heads.pyramid_detector import PyramidDetector
 from det_heads.yolact import losses
 from det_heads.yolact.config import YolactConfig, bitmap_sizes
 from det_heads.yolact.detections import select
@@ -43,7 +44,7 @@ class Outputs(NamedTuple):
     prototypes: Tensor
 
 
-class Yolact(nn.Module):
+class Yolact(PyramidDetector):
     """Backbone, prediction head, protonet, semantic head, and for YOLACT++ the mask-IoU network.
 
     Training: ``losses = model(batch)``, a dict of float32 scalars ``loss_box``, ``loss_cls``, ``loss_mask``,
@@ -62,11 +63,9 @@ class Yolact(nn.Module):
     """
 
     def __init__(self, backbone: nn.Module, config: YolactConfig) -> None:
-        super().__init__()
+        super().__init__(backbone, Normalize(config.pixels))
         channels = int(backbone.out_channels)  # type: ignore[arg-type]
         self.config = config
-        self.pixels = Normalize(config.pixels)
-        self.backbone = backbone
         self.priors = Priors(config.priors)
         self.head = PredictionHead(
             channels, config.channels, config.priors.per_cell, config.num_classes, config.prototypes
@@ -101,22 +100,9 @@ class Yolact(nn.Module):
         image_shape = (batch["images"].shape[-2], batch["images"].shape[-1])
         return self.detect(self.outputs(features, image_shape), image_shape)
 
-    def batch_part(self, index: int, count: int, mean: Callable[[Tensor], Tensor]) -> BatchPart:
-        """What :meth:`forward` takes as `part`; this and :meth:`layer_groups` are what `det_engine` asks a model."""
-        return BatchPart(index, count, mean)
-
-    def layer_groups(self) -> tuple[tuple[str, ...], ...]:
-        """What the names of the backbone's parameters begin with, layer by layer from the input on."""
-        groups = self.backbone.layer_groups()  # type: ignore[operator]
-        return tuple(tuple(f"backbone.{prefix}" for prefix in group) for group in groups)
-
     bitmap_sizes = staticmethod(bitmap_sizes)
 
     # Stages, in the order of their use.
-
-    def normalize(self, batch: Mapping[str, Tensor]) -> Tensor:
-        """Network input [B, 3, H, W] float32 of ``images`` and ``image_sizes``."""
-        return self.pixels(batch["images"], batch["image_sizes"])
 
     def outputs(self, features: Sequence[Tensor], image_shape: tuple[int, int]) -> Outputs:
         """Compute the heads' outputs for a pyramid P3, ..., P7 of [B, C, H, W] each."""
