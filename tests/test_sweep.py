@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from apps.common import sweep as sweeping
+from apps.common.app import App
 from apps.common.search_space import SearchSpace
 from apps.mask_rcnn.config import tiny
 from testing.command_line import STEPS, call, read, small
@@ -46,7 +47,7 @@ def stand_in(monkeypatch, tmp_path):
     """Trainings of a moment; the folder that stands for their data."""
     file = tmp_path / "training.py"
     file.write_text(TRAINING)
-    monkeypatch.setattr(sweeping, "_program", lambda app: [sys.executable, str(file)])
+    monkeypatch.setattr(App, "program", [sys.executable, str(file)])
     monkeypatch.setattr(sweeping, "_LOOK", 0.01)
     (tmp_path / "data").mkdir()
     return tmp_path / "data"

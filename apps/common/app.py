@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Generic
@@ -32,6 +33,11 @@ class App(Generic[R]):
     def kind(self) -> type[R]:
         """Type of its recipes."""
         return type(next(iter(self.recipes.values()))())
+
+    @property
+    def program(self) -> list[str]:
+        """What starts it in a process of its own, before a command and its options."""
+        return [sys.executable, "-m", f"apps.{self.name}"]
 
     def network(self, recipe: R) -> Detector:
         """The network of a recipe that a user may have changed.

@@ -2,7 +2,6 @@
 
 import re
 import subprocess
-import sys
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -70,7 +69,7 @@ def _measured(app: App, args: Sequence[str], batch: int) -> int:
         if argument.startswith("--"):
             keeps = argument.partition("=")[0].replace("_", "-") in known
         kept += [argument] if keeps else []
-    command = [sys.executable, "-m", f"apps.{app.name}", "benchmark", *kept, "--data.batch", str(batch)]
+    command = [*app.program, "benchmark", *kept, "--data.batch", str(batch)]
     ended = subprocess.run([*command, "--steps", "2", "--warmup", "1"], capture_output=True, text=True)
     found = _PEAK.search(ended.stdout)
     if ended.returncode or found is None:
@@ -95,7 +94,7 @@ def saying_what_fits(app: App, recipe: Recipe, index: CocoIndex, device: torch.d
     """
     try:
         yield
-    except (torch.OutOfMemoryError, RuntimeError) as error:
+    except RuntimeError as error:
         if not is_out_of_memory(error) or distributed.world_size() > 1:
             raise
         message = _what_fits(app, recipe, index, device)
@@ -129,7 +128,8 @@ def _what_fits(app: App, recipe: Recipe, index: CocoIndex, device: torch.device)
     accumulate = next(
         number for number in range(parts + 1, batch + 1) if batch % number == 0 and batch // number <= room
     )
-    return f"{start} About {room} would: --data.batch {room}, or --train.accumulate {accumulate} at the same result."
+    ways = f"--data.batch {room * parts}, or --train.accumulate {accumulate} at the same result"
+    return f"{start} About {room} would: {ways}."
 
 
 def _all_memory(device: torch.device) -> int | None:

@@ -1,11 +1,11 @@
 """What bounds a training, and which option helps: those that could are tried, and measured as it was."""
 
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from apps.common.config import Recipe
+from det_coco.doctor.defaults import default_workers
 
 Bound = Literal["loading", "the exchange of gradients between the processes", "the host", "the training step"]
 _LEAST = 0.05
@@ -88,14 +88,15 @@ def what_helps(recipe: Recipe, times: Times, device: str, measure: Callable[[Rec
     """
     lines, helps = [], False
     batch, before = recipe.data.batch, times.whole
-    for option, other in candidates(recipe, times, device, _cores()):
+    for option, other in candidates(recipe, times, device, default_workers()):
         try:
             now = measure(other, option).whole
         except (ValueError, RuntimeError) as error:
             lines.append(f"  {option} does not work here: {str(error).splitlines()[0]}")
             continue
-        helps |= now < (1 - _LEAST) * before
-        verdict = "" if now < (1 - _LEAST) * before else ", which is no help"
+        saves = now < (1 - _LEAST) * before
+        helps |= saves
+        verdict = "" if saves else ", which is no help"
         lines.append(f"  {option}: {batch / now:.1f} images/s instead of {batch / before:.1f}{verdict}")
     if not helps:
         lines.append(f"  No option that was tried helps; {_ADVICE[times.bound]}")
@@ -108,7 +109,3 @@ _ADVICE: dict[Bound, str] = {
     "the host": "a larger --data.batch would, as it launches the same kernels for more images.",
     "the training step": "smaller images, a smaller network or a faster device would.",
 }
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -121,11 +121,8 @@ def _tasks(content: dict[str, list[Any]]) -> list[dict[str, Any]]:
 def _regions(record: dict[str, Any], names: dict[int, str], size: dict[str, int]) -> Iterator[dict[str, Any]]:
     """A polygon for each part of a mask, the others related to the first; a rectangle where there is no mask."""
     scale = 100 / np.array([size["original_width"], size["original_height"]])
-    name, own = (
-        names[record["category_id"]],
-        {"from_name": "label", "to_name": "image", "score": record["score"], **size},
-    )
-    first = str(record["id"])
+    own = {"from_name": "label", "to_name": "image", "score": record["score"], **size}
+    name, first = names[record["category_id"]], str(record["id"])
     for number, flat in enumerate(record.get("segmentation") or ()):
         points = (np.reshape(flat, (-1, 2)) * scale).tolist()
         part = f"{first}-{number + 1}" if number else first

@@ -20,7 +20,7 @@ def main(app: App, args: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if args is None else args
     count = _processes_wanted(arguments)
     if count != 1 and not launching.is_launched():
-        command = [sys.executable, "-m", f"apps.{app.name}", *arguments]
+        command = [*app.program, *arguments]
         return run_main(partial(launching.launch, count, command))
     errors = (DataError, WeightsError, CheckpointError, OptionError)
     naming = partial(options_named, app)

@@ -47,11 +47,10 @@ def sweep(app: App, args: list[str]) -> None:
     study = _study(folder)
     if not study.trials:
         study.enqueue_trial(space.first())
-    sweeping = _Sweep(app, folder, study, space, options, training)
     print(f"Sweep: {folder}", flush=True)
     began = time.monotonic()
     with StopSignals() as signals:
-        sweeping.signals = signals
+        sweeping = _Sweep(app, folder, study, space, options, training, signals)
         while sweeping.has_more() and not _is_over(options.minutes, began):
             sweeping.trial()
     print_results(app, study, folder, options.metric)
@@ -64,8 +63,6 @@ def _is_over(minutes: float | None, began: float) -> bool:
 class _Sweep:
     """Trials, one after the other, each a training in a process of its own."""
 
-    signals: StopSignals
-
     def __init__(
         self,
         app: App,
@@ -74,7 +71,9 @@ class _Sweep:
         space: SearchSpace,
         options: SweepOptions,
         training: Sequence[str],
+        signals: StopSignals,
     ) -> None:
+        self._signals = signals
         self._app, self._folder, self._study, self._space = app, folder, study, space
         self._options, self._arguments = options, [*training, *_evaluating(space.recipe)]
 
@@ -113,7 +112,7 @@ class _Sweep:
         drawn = self._space.options(trial)
         trial.set_user_attr("options", drawn)
         arguments = ["--resume", str(run)] if run.is_resumable else [*self._arguments, *drawn, "--output", str(run)]
-        command = [*_program(self._app), "train", *arguments]
+        command = [*self._app.program, "train", *arguments]
         with _log(run).open("a", encoding="utf-8") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
             try:
                 pruned = self._watch(process, trial, run)
@@ -132,11 +131,11 @@ class _Sweep:
         """Wait for the end, or end a training that is worse than others were at the same step."""
         told = set(self._study.trials[trial.number].intermediate_values)
         while process.poll() is None:
-            if self.signals.requested is not None:
+            if self._signals.requested is not None:
                 process.terminate()
                 process.wait()
                 print(f"Go on with: hatch run apps/{self._app.name} sweep --resume {self._folder}", file=sys.stderr)
-                raise Interrupted(self.signals.requested, max(told, default=0), None)
+                raise Interrupted(self._signals.requested, max(told, default=0), None)
             for step, value in self._values(run).items():
                 if step not in told:
                     told.add(step)
@@ -233,10 +232,6 @@ def _study(folder: Path) -> "optuna.Study":
         load_if_exists=True,
         pruner=optuna.pruners.MedianPruner(n_startup_trials=_PATIENT_TRIALS),
     )
-
-
-def _program(app: App) -> list[str]:
-    return [sys.executable, "-m", f"apps.{app.name}"]
 
 
 def _log(run: RunDirectory) -> Path:
