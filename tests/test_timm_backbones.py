@@ -55,6 +55,9 @@ def test_a_plain_transformer_is_trained_and_evaluated(shapes: Path, tmp_path: Pa
     assert call("mask_rcnn", "eval", "--weights", last, "--data", shapes) == 0
     assert call("mask_rcnn", "convert", tmp_path / "x.pth", "--weights", last, "--to", "detectron2") == 2
     assert "a network of timm can be written as ours alone" in capsys.readouterr().err
+    for app in ("retinanet", "yolact"):
+        assert train(app, shapes, tmp_path / app, *options) == 2
+        assert "pyramid needs stages of strides 8, 16 and 32" in capsys.readouterr().err
 
 
 def test_stages_of_a_two_stage_detector_can_be_deformable(shapes: Path, tmp_path: Path, capsys) -> None:

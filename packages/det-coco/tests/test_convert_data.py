@@ -54,7 +54,10 @@ def test_boxes_in_another_form_are_not_written_on_as_they_stand(content, write, 
         annotation["bbox"] = [v / side for v, side in zip(annotation["bbox"], scale, strict=True)]
     write(content)
     assert main(["convert", str(tmp_path), str(tmp_path / "out"), "--to", "coco"]) == 2
-    assert "as fractions of the picture, and would stay so" in capsys.readouterr().err
+    assert (
+        "as boxes, masks and pictures together show; they were read so. What is written would have them as they are."
+        in capsys.readouterr().err
+    )
     assert main(["check", str(tmp_path), "--fix", str(tmp_path / "mended"), "--page", str(tmp_path / "page")]) == 1
     assert main(["convert", str(tmp_path / "mended"), str(tmp_path / "out"), "--to", "coco"]) == 0
 

@@ -237,6 +237,11 @@ def test_settings_and_rules():
             "torchvision",
             "mask head is normalised like the box head",
         ),
+        (
+            replace(detectron2_config(3), mask=MaskHeadConfig(norm="ln")),
+            "mmdetection",
+            "layer normalisation in heads can be written as ours alone",
+        ),
     ],
 )
 def test_what_cannot_be_expressed(state, config, system, message):

@@ -61,6 +61,8 @@ def backbone(config: BackboneConfig) -> ResNetFPN:
     """
     body = residual(config)
     if len(body.strides) == 1:
+        if isinstance(config, OneStageBackboneConfig):
+            raise ValueError(f"RetinaNet's pyramid needs stages of strides 8, 16 and 32; {config.name} has one of 16.")
         if config.pyramid_norm is not None:
             raise ValueError(f"The pyramid of {config.name} has norms of its own: pyramid_norm must be None.")
         return ResNetFPN(body, SimplePyramid(body.out_channels[0], config.pyramid_channels))

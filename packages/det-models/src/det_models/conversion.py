@@ -113,11 +113,6 @@ def convert(source: Weights, system: str) -> Conversion:
         raise CheckpointError(f"YOLACT can be written as ours alone: {system} has no such detector")
     if isinstance(model.backbone, OneStageBackboneConfig) and model.backbone.p7_activation == (system == "mmdetection"):
         raise CheckpointError(f"this detector cannot be written for {system}, whose P7 is made in another way")
-    if any(
-        getattr(head, "norm", None) == "ln"
-        for head in (getattr(model.detector, "box", None), getattr(model.detector, "mask", None))
-    ):
-        raise CheckpointError(f"layer normalisation in heads can be written as ours alone, not for {system}")
     content = _content(source, state, system)
     if origin == system:
         content = with_leftover(content, rest)

@@ -115,9 +115,8 @@ def _refuse_other_forms(index: CocoIndex) -> None:
     """Refuse a source that is read as what it is not, since COCO's JSON is written as the source has it."""
     for remark in index.remarks:
         if remark.kind == "form":
-            what = remark.message.partition(", as boxes, masks")[0]
             raise DataError(
-                f"{index.annotation_file}: {what}, and would stay so in what is written. "
+                f"{index.annotation_file}: {remark.message} What is written would have them as they are. "
                 "Check the data with --fix NEW_FOLDER first, which mends them, and convert that folder."
             )
 

@@ -198,6 +198,8 @@ def obstacle(config: DetectorConfig | OneStageConfig, system: str) -> str | None
     for branch in config.branches.values():
         if not any(rule.ours.text.startswith(branch.module) for rule in SYSTEMS[system].rules):
             return f"{system} has no {branch.module.replace('_', ' ')} like this detector's"
+    if "ln" in (config.box.norm, mask.norm if mask else None):
+        return "layer normalisation in heads can be written as ours alone"
     if system == "torchvision":
         if cascade is not None:
             return "torchvision has no cascades"
