@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from det_models.checkpoints._gaps import torchvision_labels
     from det_models.checkpoints._loading import ArchitectureError, ClassCountError, Report, load, load_reference
     from det_models.checkpoints._reading import Checkpoint, read
-    from det_models.checkpoints._systems import SYSTEMS, add_names, library
+    from det_models.checkpoints._registry import SYSTEMS, add_names, library
     from det_models.checkpoints._targets import TARGETS, as_run_by, differences, settings
     from det_models.checkpoints._writing import (
         leftover,

@@ -14,7 +14,7 @@ from det_heads import MaskHeadConfig, OneStageConfig
 from det_heads.yolact.config import MaskIoUConfig, YolactConfig, yolact_config, yolact_plus_config
 from det_models.checkpoints._exchange import is_counter
 from det_models.checkpoints._metadata import Metadata
-from det_models.checkpoints._systems import library
+from det_models.checkpoints._registry import library
 from det_models.conventions import (
     detectron2_cascade_config,
     detectron2_config,

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from det_models.checkpoints._gaps import labels_with_gaps, without_gaps
 from det_models.checkpoints._layouts import Layout
+from det_models.checkpoints._registry import SYSTEMS
 from det_models.checkpoints._rules import Rule, to_our_name, to_reference_name
-from det_models.checkpoints._systems import SYSTEMS, System
+from det_models.checkpoints._systems import System
 from det_models.errors import CheckpointError
 
 _SHOWN = 5

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from det_models.checkpoints._dense import by_ratio, by_size, with_background, without_background
 from det_models.checkpoints._layouts import (
     BACKGROUND_BOX_FIRST,
     BACKGROUND_FIRST,
@@ -54,13 +53,13 @@ class System:
 
 _BACKGROUND_FIRST = {"classes": BACKGROUND_FIRST, "boxes": BACKGROUND_BOX_FIRST, "masks": BACKGROUND_MASK_FIRST}
 
-_TORCHVISION_BLOCKS = """
+TORCHVISION_BLOCKS = """
     layer{stage}.{block}.conv{conv}
     layer{stage}.{block}.bn{conv}
     layer{stage}.{block}.downsample.{part}
 """
 
-_DETECTRON2_BODY = rules(
+DETECTRON2_BODY = rules(
     "backbone.body.",
     "backbone.bottom_up.",
     """
@@ -75,7 +74,7 @@ _DETECTRON2_BODY = rules(
 
 DETECTRON2 = System(
     "detectron2",
-    _DETECTRON2_BODY
+    DETECTRON2_BODY
     + rules(
         "",
         "",
@@ -107,11 +106,11 @@ DETECTRON2 = System(
     ignored=re.compile(r"pixel_(mean|std)|proposal_generator\.anchor_generator\.cell_anchors\.\d+"),
 )
 
-_TORCHVISION_BODY = rules("backbone.body.", "backbone.body.", "conv1 \n bn1" + _TORCHVISION_BLOCKS)
+TORCHVISION_BODY = rules("backbone.body.", "backbone.body.", "conv1 \n bn1" + TORCHVISION_BLOCKS)
 
 TORCHVISION = System(
     "torchvision",
-    _TORCHVISION_BODY
+    TORCHVISION_BODY
     + rules(
         "",
         "",
@@ -160,7 +159,7 @@ TORCHVISION_V2 = System(
 
 MASKRCNN_BENCHMARK = System(
     "maskrcnn-benchmark",
-    rules("backbone.body.", "backbone.body.", "conv1 stem.conv1 \n bn1 stem.bn1" + _TORCHVISION_BLOCKS)
+    rules("backbone.body.", "backbone.body.", "conv1 stem.conv1 \n bn1 stem.bn1" + TORCHVISION_BLOCKS)
     + rules(
         "",
         "",
@@ -182,17 +181,17 @@ MASKRCNN_BENCHMARK = System(
     ignored=re.compile(r"rpn\.anchor_generator\.cell_anchors\.\d+"),
 )
 
-_MMDETECTION_PYRAMID = """
+MMDETECTION_PYRAMID = """
         backbone.fpn.lateral.{level}          neck.lateral_convs.{level}.conv
         backbone.fpn.output.{level}           neck.fpn_convs.{level}.conv
         backbone.fpn.lateral_norm.{level}     neck.lateral_convs.{level}.bn
         backbone.fpn.output_norm.{level}      neck.fpn_convs.{level}.bn
 """
 
-_MMDETECTION_BODY = rules("backbone.body.", "backbone.", "conv1 \n bn1" + _TORCHVISION_BLOCKS) + rules(
+_MMDETECTION_BODY = rules("backbone.body.", "backbone.", "conv1 \n bn1" + TORCHVISION_BLOCKS) + rules(
     "",
     "",
-    _MMDETECTION_PYRAMID
+    MMDETECTION_PYRAMID
     + """
         rpn.conv                              rpn_head.rpn_conv
         rpn.convs.{layer}                     rpn_head.rpn_conv.{layer}.conv
@@ -224,7 +223,7 @@ _MMDETECTION_HEADS = """
 """
 
 
-def _respell_mmdetection(name: str) -> str:
+def respell_mmdetection(name: str) -> str:
     """Group normalisation is called like batch normalisation."""
     return re.sub(r"(?<![a-z])gn(?=\d?\.)", "bn", name)
 
@@ -233,7 +232,7 @@ MMDETECTION = System(
     "mmdetection",
     _MMDETECTION_BODY + rules("", "roi_head.", _MMDETECTION_HEADS, {"classes": SAME, "boxes": SAME, "masks": SAME}),
     ignored=re.compile(r"data_preprocessor\.(mean|std)|ema_\w+"),
-    respell=_respell_mmdetection,
+    respell=respell_mmdetection,
 )
 
 MMDETECTION_1 = System(
@@ -241,7 +240,7 @@ MMDETECTION_1 = System(
     _MMDETECTION_BODY
     + rules("", "", _MMDETECTION_HEADS, {**_BACKGROUND_FIRST, "boxes": BACKGROUND_OR_AGNOSTIC_BOX_FIRST}),
     ignored=MMDETECTION.ignored,
-    respell=_respell_mmdetection,
+    respell=respell_mmdetection,
 )
 
 
@@ -361,164 +360,3 @@ YOLACT = System(
     # Leftovers in its version 1.0, which its own loader drops.
     ignored=re.compile(r"backbone\.layer\d.*|fpn\.downsample_layers\.[2-9]\..*"),
 )
-
-# RetinaNet and FCOS. In rows of layers, normalisations and activations have numbers too.
-
-_DETECTRON2_DENSE = """
-    backbone.fpn.lateral.{level}       backbone.fpn_lateral{level+3}
-    backbone.fpn.output.{level}        backbone.fpn_output{level+3}
-    backbone.fpn.lateral_norm.{level}  backbone.fpn_lateral{level+3}.norm
-    backbone.fpn.output_norm.{level}   backbone.fpn_output{level+3}.norm
-    backbone.fpn.strided.{level}       backbone.top_block.p{level+6}
-    head.classes                       head.cls_score
-    head.boxes                         head.bbox_pred
-"""
-
-DETECTRON2_RETINANET = System(
-    "detectron2-retinanet",
-    _DETECTRON2_BODY
-    + rules(
-        "",
-        "",
-        _DETECTRON2_DENSE
-        + """
-        head.class_convs.{layer}  head.cls_subnet.{2*layer}
-        head.box_convs.{layer}    head.bbox_subnet.{2*layer}
-        """,
-    ),
-    ignored=re.compile(r"pixel_(mean|std)|anchor_generator\.cell_anchors\.\d+"),
-)
-
-DETECTRON2_FCOS = System(
-    "detectron2-fcos",
-    _DETECTRON2_BODY
-    + rules(
-        "",
-        "",
-        _DETECTRON2_DENSE
-        + """
-        head.class_convs.{layer}  head.cls_subnet.{3*layer}
-        head.class_norms.{layer}  head.cls_subnet.{3*layer+1}
-        head.box_convs.{layer}    head.bbox_subnet.{3*layer}
-        head.box_norms.{layer}    head.bbox_subnet.{3*layer+1}
-        head.centerness           head.ctrness
-        """,
-    ),
-    ignored=DETECTRON2_RETINANET.ignored,
-)
-
-_TORCHVISION_DENSE = """
-    backbone.fpn.lateral.{level}       backbone.fpn.inner_blocks.{level}.0
-    backbone.fpn.output.{level}        backbone.fpn.layer_blocks.{level}.0
-    backbone.fpn.lateral_norm.{level}  backbone.fpn.inner_blocks.{level}.1
-    backbone.fpn.output_norm.{level}   backbone.fpn.layer_blocks.{level}.1
-    backbone.fpn.strided.0             backbone.fpn.extra_blocks.p6
-    backbone.fpn.strided.1             backbone.fpn.extra_blocks.p7
-    head.classes                       head.classification_head.cls_logits
-    head.boxes                         head.regression_head.bbox_reg
-    backbone.fpn.lateral.{level}       backbone.fpn.inner_blocks.{level}
-    backbone.fpn.output.{level}        backbone.fpn.layer_blocks.{level}
-"""
-
-TORCHVISION_RETINANET = System(
-    "torchvision-retinanet",
-    _TORCHVISION_BODY
-    + rules(
-        "",
-        "",
-        _TORCHVISION_DENSE
-        + """
-        head.class_convs.{layer}  head.classification_head.conv.{layer}.0
-        head.class_norms.{layer}  head.classification_head.conv.{layer}.1
-        head.box_convs.{layer}    head.regression_head.conv.{layer}.0
-        head.box_norms.{layer}    head.regression_head.conv.{layer}.1
-
-        head.class_convs.{layer}  head.classification_head.conv.{2*layer}
-        head.box_convs.{layer}    head.regression_head.conv.{2*layer}
-        """,
-    ),
-    ignored=re.compile(r"anchor_generator\.cell_anchors\.\d+"),
-    to_ours=without_background,
-    to_theirs=with_background,
-)
-
-TORCHVISION_FCOS = System(
-    "torchvision-fcos",
-    _TORCHVISION_BODY
-    + rules(
-        "",
-        "",
-        _TORCHVISION_DENSE
-        + """
-        head.class_convs.{layer}  head.classification_head.conv.{3*layer}
-        head.class_norms.{layer}  head.classification_head.conv.{3*layer+1}
-        head.box_convs.{layer}    head.regression_head.conv.{3*layer}
-        head.box_norms.{layer}    head.regression_head.conv.{3*layer+1}
-        head.centerness           head.regression_head.bbox_ctrness
-        """,
-    ),
-    ignored=TORCHVISION_RETINANET.ignored,
-    to_ours=without_background,
-    to_theirs=with_background,
-)
-
-MMDETECTION_RETINANET = System(
-    "mmdetection-retinanet",
-    rules("backbone.body.", "backbone.", "conv1 \n bn1" + _TORCHVISION_BLOCKS)
-    + rules(
-        "",
-        "",
-        """
-        backbone.fpn.strided.0    neck.fpn_convs.3.conv
-        backbone.fpn.strided.1    neck.fpn_convs.4.conv
-        """
-        + _MMDETECTION_PYRAMID
-        + """
-        head.class_convs.{layer}  bbox_head.cls_convs.{layer}.conv
-        head.class_norms.{layer}  bbox_head.cls_convs.{layer}.bn
-        head.box_convs.{layer}    bbox_head.reg_convs.{layer}.conv
-        head.box_norms.{layer}    bbox_head.reg_convs.{layer}.bn
-        head.classes              bbox_head.retina_cls
-        head.boxes                bbox_head.retina_reg
-        """,
-    ),
-    ignored=MMDETECTION.ignored,
-    respell=_respell_mmdetection,
-    to_ours=by_size,
-    to_theirs=by_ratio,
-)
-
-SYSTEMS: dict[str, System] = {
-    system.name: system
-    for system in (
-        DETECTRON2,
-        TORCHVISION,
-        TORCHVISION_V2,
-        MASKRCNN_BENCHMARK,
-        MMDETECTION,
-        MMDETECTION_1,
-        CAFFE2,
-        YOLACT,
-        DETECTRON2_RETINANET,
-        DETECTRON2_FCOS,
-        TORCHVISION_RETINANET,
-        TORCHVISION_FCOS,
-        MMDETECTION_RETINANET,
-    )
-}
-"""All systems by name."""
-
-
-def library(system: str) -> str:
-    """The name without what tells kinds of detectors of one library apart: `torchvision-v2` is torchvision's."""
-    return re.sub("-(v2|retinanet|fcos)$", "", system)
-
-
-def add_names(system: str, table: str) -> None:
-    """Say what a system calls the modules of a branch.
-
-    Args:
-        system: One of :data:`SYSTEMS`.
-        table: A module a line: our name and the system's, with fields as in the tables of this module.
-    """
-    SYSTEMS[system] = replace(SYSTEMS[system], rules=SYSTEMS[system].rules + rules("", "", table))

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from det_heads import OneStageConfig
 from det_heads.config import PixelConfig
 from det_models.checkpoints._one_stage_targets import ONE_STAGE_TARGETS, one_stage_obstacle
+from det_models.checkpoints._registry import SYSTEMS
 from det_models.checkpoints._settings import (
     Target,
     detectron2_pixels,
@@ -20,7 +21,6 @@ from det_models.checkpoints._settings import (
     torchvision_pixels,
     yaml,
 )
-from det_models.checkpoints._systems import SYSTEMS
 from det_models.conventions import (
     detectron2_cascade_config,
     detectron2_config,

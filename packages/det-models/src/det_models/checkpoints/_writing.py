@@ -18,8 +18,8 @@ from det_heads import OneStageConfig
 from det_heads.__about__ import __version__
 from det_models.checkpoints._exchange import to_reference
 from det_models.checkpoints._gaps import spread, torchvision_labels
+from det_models.checkpoints._registry import SYSTEMS
 from det_models.checkpoints._rules import to_our_name, to_reference_name
-from det_models.checkpoints._systems import SYSTEMS
 from det_models.checkpoints._targets import TARGETS, obstacle
 from det_models.detector_config import DetectorConfig
 from det_models.errors import CheckpointError
