@@ -146,7 +146,7 @@ class _Service:
             tracker = _open(self._name, run, config)
             for action in iter(self._waiting.get, None):
                 action(tracker)
-        except Exception as error:
+        except Exception as error:  # whatever a client raises; `_tell` says it
             self._failure = error
 
 
