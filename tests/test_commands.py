@@ -109,6 +109,13 @@ def test_help_of_the_commands_that_use_a_detector_is_short_too(capsys):
         assert "--precision" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_keeps_to_80_columns(command, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert call("mask_rcnn", command, "--help") == 0
+    assert [line for line in capsys.readouterr().out.splitlines() if len(line) > 80] == []
+
+
 @pytest.mark.parametrize("command", ["train", "benchmark"])
 @pytest.mark.parametrize("app", ["mask_rcnn", "yolact"])
 def test_help_is_short_and_goes_on_by_section(app, command, capsys):

@@ -12,31 +12,31 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentConfig:
-    """What training does to images beside the recipe's own resize and mirror; by default nothing."""
+    """Changes of training images beyond the recipe's own resize and mirror; by default none."""
 
     scale_jitter: tuple[float, float] | None = None
-    """Least and greatest factor of large-scale jitter, such as 0.1 2.0, in place of the resize; every image is then a
+    """Smallest and largest factor of large-scale jitter, such as 0.1 2.0, instead of the resize; every image is then a
     square of `max_size` (YOLACT: `size`)."""
     copy_paste: float = 0.0
     """Probability that objects of another image are pasted."""
     mosaic: float = 0.0
-    """Probability that four images are joined to one."""
+    """Probability that four images are joined into one."""
     mixup: float = 0.0
     """Probability that two images are blended."""
     crop: float = 1.0
-    """Least share of both sides that a random window keeps; 1: no window."""
+    """Smallest share of each side that a random window keeps; 1: no window."""
     rotation: float = 0.0
-    """Greatest angle in degrees, either way."""
+    """Largest angle in degrees, in either direction."""
     perspective: float = 0.0
-    """Greatest way of a corner inwards, as a share of half a side."""
+    """Largest shift of a corner inwards, as a share of half a side."""
     colour: float = 0.0
-    """Greatest change of brightness, contrast and saturation, as a share; of hue a twentieth of it."""
+    """Largest change of brightness, contrast and saturation, as a share; hue changes by a twentieth of it."""
     erase: float = 0.0
     """Probability that a rectangle is erased."""
     blur: float = 0.0
     """Probability of a blur."""
     jpeg: float = 0.0
-    """Probability of the traces of a strong JPEG compression."""
+    """Probability of artefacts of strong JPEG compression."""
 
     def __post_init__(self) -> None:
         for name in ("copy_paste", "mosaic", "mixup", "colour", "erase", "blur", "jpeg"):

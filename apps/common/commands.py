@@ -80,16 +80,16 @@ COMMANDS = {
                 "--solver.steps",
                 "--train.precision",
             ),
-            more="Options with a dot are the fields of the recipe; shown are those of the chosen one. d2 is "
-            "detectron2, mrb maskrcnn-benchmark, tv torchvision.",
+            more="Options with a dot are fields of the recipe, shown with its values.\n\n"
+            "d2 is detectron2, mm mmdetection, mrb maskrcnn-benchmark, tv torchvision.",
             habits=HABITS,
         ),
         Command(
             name="sweep",
-            about="Try learning rates, sizes, anchors and augmentation by Optuna, within a budget.",
+            about="Search for a better learning rate, sizes, anchors and augmentation.",
             work="sweep:sweep",
             options=lambda _: SweepOptions(),
-            more="All other options are those of train, for every trial.",
+            more="Optuna chooses the values. Other options are those of `train`, for every trial.",
         ),
         Command(
             name="eval",
@@ -136,8 +136,7 @@ COMMANDS = {
         ),
         Command(
             name="benchmark",
-            about="Measure images per second: loading, training step, inference, frame by frame; or files side by "
-            "side.",
+            about="Measure images per second in loading, training and inference, or compare files.",
             work="benchmark:benchmark",
             options=lambda recipe: BenchmarkOptions(recipe=recipe.name, config=recipe),
             first=(
@@ -155,19 +154,19 @@ COMMANDS = {
         ),
         Command(
             name="check",
-            about="Read a whole data set, pictures included: what is wrong with it, and the options that fit.",
+            about="Find what is wrong with a data set, and the options of a recipe that fit it.",
             work="check:check",
             options=lambda recipe: CheckOptions(recipe=recipe.name),
         ),
         Command(
             name="convert",
-            about="Write a model as a checkpoint of ours, detectron2, mmdetection or torchvision, and certify it.",
+            about="Write a detector as a checkpoint of another system, or of ours, and certify it.",
             work="convert:convert",
             options=lambda _: ConvertOptions(out=tyro.MISSING, weights=tyro.MISSING, to=tyro.MISSING),
         ),
         Command(
             name="export",
-            about="Write a detector for ONNX, OpenVINO, torch.export or AOTInductor, and certify it.",
+            about="Write a detector for ONNX, OpenVINO or PyTorch's compilers, and certify it.",
             work="export:export",
             options=lambda _: ExportOptions(out=tyro.MISSING, weights=tyro.MISSING),
         ),
@@ -178,13 +177,13 @@ COMMANDS = {
         ),
         Command(
             name="report",
-            about="Write a page that says why the AP of a run, or of a results file, is what it is.",
+            about="Write a page that explains the AP of a run or of a results file.",
             work="report:report",
             options=lambda _: ReportOptions(run=tyro.MISSING),
         ),
         Command(
             name="compare",
-            about="Compare runs, or results files: what differs, and whether it is more than chance.",
+            about="Say what differs between runs or results files, and whether it may be chance.",
             work="compare:compare",
             options=lambda _: CompareOptions(runs=()),
         ),
@@ -194,7 +193,11 @@ COMMANDS = {
             work="replay:replay",
             options=lambda _: ReplayOptions(file=tyro.MISSING),
         ),
-        Command(name="recipes", about="List the recipes, or show one in full.", work="show_recipes:show_recipes"),
+        Command(
+            name="recipes",
+            about="List the recipes, show one, or find the one like another system's.",
+            work="show_recipes:show_recipes",
+        ),
         Command(
             name="weights",
             about="List the published detectors that --weights takes by name.",

@@ -29,16 +29,30 @@ complete -o default -o bashdefault -F _det_hatch hatch
 """
 
 
+HELP = """usage: apps/{app} completion
+
+Prints a script with which bash and zsh complete commands, options and recipes.
+Switch it on with
+
+  hatch run -q apps/{app} completion >> ~/.det-completion
+  source ~/.det-completion
+
+in zsh after `autoload -U bashcompinit && bashcompinit`."""
+
+
 def show_completion(app: App, args: list[str]) -> None:
     """Print a script for bash and zsh.
 
     Args:
         app: whose.
-        args: none.
+        args: none, or --help.
 
     Raises:
         UsageError: there are arguments.
     """
+    if set(args) & {"-h", "--help"}:
+        print(HELP.format(app=app.name))
+        return
     if args:
         raise UsageError("completion takes no arguments; its output is a script for bash and zsh.")
     cases = [f'            {name}) words="{" ".join(names)}" ;;' for name, names in options_of(app).items()]

@@ -26,23 +26,26 @@ class LoadingConfig:
     """How images are loaded, whatever is done to them then."""
 
     batch: int = 16
-    """Images per optimiser step, over all devices; rates and steps follow it by the linear scaling rule. `train` takes
-    auto as well: the most that fit into memory."""
+    """Images in a step, over all devices; the learning rate and the steps follow it by the linear scaling rule. `train`
+    also takes auto: the largest batch that fits into memory."""
     flip: float = 0.5
+    """Probability that an image is mirrored."""
     augment: AugmentConfig = PLAIN
     max_instances: int = 100
-    """Slots for objects per image; an image with more is an error unless `drop_excess`."""
+    """Slots for objects in an image; an image with more objects is an error, unless `drop_excess` is True."""
     drop_excess: bool = False
+    """Leave out the smallest objects of an image that has too many."""
     filter_empty: bool = True
     """Leave images without a usable object out of training."""
     min_keypoints: int = 0
     """Leave images with fewer labelled keypoints out of training."""
     repeat_threshold: float = 0.0
-    """Share of images below which those of a class are repeated, up to the root of how far it is below (LVIS: 0.001);
-    0: every image is used once per epoch."""
+    """If a class is in a smaller share f of the images than this threshold t, its images come up to sqrt(t / f) times
+    per epoch (LVIS: 0.001); 0: every image comes once."""
     exif: bool = True
-    """Turn pictures upright as their EXIF orientation says; False where they were annotated as they are stored."""
+    """Turn pictures upright as their EXIF orientation says; False if they were annotated without regard to it."""
     workers: int = 2
+    """Processes that load images, for each device; 0: the training itself loads them."""
     train: str | None = None
     """Annotation file or folder to train on; by default `--data`."""
     val: str | None = None
@@ -66,16 +69,20 @@ class DataConfig(LoadingConfig):
     """How images become static batches, resized and mirrored."""
 
     train_sizes: tuple[int, ...] = (640, 672, 704, 736, 768, 800)
-    """Shorter side, one drawn per image."""
+    """Lengths of the shorter side in training, in pixels; one is drawn for each image."""
     test_size: int = 800
+    """Length of the shorter side in evaluation and prediction."""
     max_size: int = 1333
+    """Limit of the longer side."""
     rounding: Literal["detectron2", "maskrcnn_benchmark", "mmdetection", "torchvision"] = "detectron2"
-    """Whose sizes and pixels a resize gives."""
+    """The system whose resize is reproduced, in sizes and pixels."""
     buckets: tuple[tuple[int, int], ...] = ()
-    """Padded shapes (height, width), the smallest that holds a batch is taken; empty: one per orientation. Several per
-    orientation keep images of one aspect together, which on COCO saves a seventh of the pixels."""
+    """Padded shapes (height, width); a batch takes the smallest that holds it. Empty: one for each orientation. Several
+    for an orientation keep images of similar shape together, which on COCO saves a seventh of the pixels."""
     max_polygons: int = 512
+    """Room for polygons in an image."""
     max_edges: int = 16384
+    """Room for edges of polygons in an image."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -30,21 +30,22 @@ class DetectorOptions:
     """What `eval` and `predict` may be told of the detector."""
 
     weights: Path
-    """Checkpoint or folder of a run (its checkpoints/best.pt), a detector of another system, or the name of a
+    """A checkpoint, the folder of a run (its checkpoints/best.pt), a detector of another system, or the name of a
     published one, such as detectron2/mask_rcnn_R_50_FPN_3x; `weights` lists them."""
     recipe: str | None = None
-    """For a file of another system: recipe whose images it gets; by default those of its system."""
+    """For a file of another system: the recipe that resizes its images; by default they are resized as that system
+    does it."""
     size: tuple[int, ...] = ()
-    """Pixels of an image's shorter side, and perhaps the limit of its longer side; YOLACT: of a square's side. By
-    default as in the run's own evaluation, or as the other system does it."""
+    """Pixels of an image's shorter side and, if you like, the limit of its longer side; for YOLACT, the side of a
+    square. By default as in the run's own evaluation, or as the other system does it."""
     classes: tuple[str, ...] = ()
     """Names or ids of the categories to detect; by default all."""
     max_detections: int | None = None
-    """The most detections of an image; by default as many as in the run, or in the other system."""
+    """The most detections in an image; by default as in the run, or in the other system."""
     nms_iou: float | None = None
-    """Non-maximum suppression leaves out a box with a larger IoU with a better one; by default as in the run."""
+    """Non-maximum suppression drops a box whose IoU with a better one is larger than this; by default as in the run."""
     batch: int | None = None
-    """Images at a time."""
+    """Images that go through the network at a time."""
     exif: bool | None = None
     """Turn pictures upright as their EXIF orientation says; by default as in the run, which does unless told not to."""
     device: str = "auto"
@@ -52,24 +53,25 @@ class DetectorOptions:
     precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
     """Number format of the forward pass."""
     tile: tuple[int, ...] = ()
-    """Look at big pictures in tiles of this side, or of this height and width, in pixels; by default as a whole."""
+    """Look at big pictures in tiles with this side, or with this height and width, in pixels."""
     overlap: float | None = None
     """Share of a tile that the next one shows too; by default 0.2."""
     tile_whole: bool | None = None
-    """Look at the whole picture beside its tiles, for objects larger than those; by default True."""
+    """With tiles, also look at the whole picture, for objects larger than a tile; by default True."""
     tile_merge: Literal["nms", "join"] | None = None
-    """What becomes of detections of one object in several tiles: by default nms, which keeps the best; join puts their
-    boxes and masks together."""
+    """How detections of one object in several tiles are merged: nms keeps the best (default), join joins their boxes
+    and masks."""
     tile_match: Literal["ios", "iou"] | None = None
-    """Overlap by which they are of one object: by default ios, intersection over the smaller area, or iou."""
+    """The overlap that tells whether they are one object: ios, intersection over the smaller area (default), or iou."""
 
     tta: bool = False
-    """Test-time augmentation: look at each picture in several sizes, and mirrored."""
+    """Test-time augmentation: look at each picture in several sizes, as it is and mirrored."""
     tta_sizes: tuple[int, ...] = ()
-    """Lengths of the shorter side for that, in pixels; by default nine, from half of the usual to one and a half."""
+    """Lengths of the shorter side for --tta, in pixels; by default nine, from half of the usual length to one and a
+    half times it."""
     tta_merge: Literal["nms", "weighted"] = "nms"
-    """How boxes of an object in several views become one: nms keeps the best, weighted takes their mean by scores
-    (weighted boxes fusion), of two-stage detectors."""
+    """How boxes of one object in several views are merged: nms keeps the best; weighted takes their mean, weighted by
+    scores (weighted boxes fusion; two-stage detectors only)."""
 
     @property
     def looks(self) -> dict[str, Any]:
@@ -122,29 +124,29 @@ class EvalOptions(DetectorOptions):
     """Options of `eval`."""
 
     min_score: float = 0.0
-    """Leave out detections with a lower score, which lowers AP: it counts all of them, best first."""
+    """Leave out detections with a lower score. This lowers AP, which counts all of them, best first."""
     max_detections: int | None = None
-    """The most detections of an image, all of which the metrics count; by default as many as in the run, or in the
-    other system. Metrics count 100 at least, of a class, as COCO's do."""
+    """The most detections in an image, all of which the metrics count; by default as in the run, or in the other
+    system. Metrics count at least 100 detections of each class, as COCO's do."""
     iou_thresholds: tuple[float, ...] = ()
-    """Overlaps that AP is the mean of; by default COCO's, 0.5 to 0.95."""
+    """IoU thresholds whose mean is AP; by default COCO's, 0.5 to 0.95."""
     area_ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
-    """Sizes that have an AP of their own, as name, smallest and largest area in square pixels, such as
+    """Size ranges with an AP of their own, each as name, smallest and largest area in square pixels, such as
     `tiny 0 256 rest 256 1e10`; by default COCO's s, m and l."""
     images: tuple[int, ...] = ()
     """Ids of the images to evaluate on; by default all of the split."""
     per_class: bool = False
-    """Print the AP of each class too."""
+    """Also print the AP of each class."""
     data: Path | None = None
-    """Data set: a folder or an annotation file, of COCO's or another format; by default the run's own."""
+    """Data set: a folder or an annotation file, in COCO's or another format; by default the run's own."""
     split: str | None = None
     """Split to evaluate on; by default val2017, else val, valid, validation or test, else the only one."""
     output: Path | None = None
-    """Directory for results, predictions and pictures; by default runs/<app>/eval-<time>."""
+    """Folder for results, predictions and pictures; by default runs/<app>/eval-<time>."""
     nproc: int = 1
     """Processes on this machine that share the images, each with its own device."""
     hang_seconds: float = 900.0
-    """Without a sign of life of any process for so long, the evaluation is ended, and who hangs is named."""
+    """If no process shows a sign of life for this long, the evaluation ends and names the one that hangs."""
     pictures: int = 8
     """Images drawn beside the truth."""
 
@@ -172,22 +174,22 @@ class PredictOptions(DetectorOptions):
     inputs: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """Pictures, folders of pictures, video files."""
     data: Path | None = None
-    """Instead of pictures: a data set, whose own image ids the results have; it may be without truth."""
+    """Instead of pictures: a data set, with or without ground truth; the results have its image ids."""
     split: str | None = None
     """Split of the data set; by default val2017, else val, valid, validation or test, else the only one."""
     output: Path | None = None
-    """Directory for predictions.json, pictures and videos; by default runs/<app>/predict-<time>."""
+    """Folder for predictions.json, pictures and videos; by default runs/<app>/predict-<time>."""
     min_score: float = 0.5
-    """Detections below it are written but not drawn."""
+    """Detections with a lower score are written but not drawn."""
     show: tuple[Literal["masks", "boxes", "scores", "fps"], ...] = ("masks", "boxes", "scores", "fps")
-    """What is drawn; fps, the frames per second of the whole pipeline, on videos alone."""
+    """What to draw; fps, the frames per second of the whole pipeline, is drawn on videos only."""
     as_annotations: DraftFormat | None = None
-    """Write a data set of the detections of `min_score` and better as well, with links to the pictures, to correct in a
+    """Also write a data set of the detections with `min_score` or better, with links to the pictures, to correct in a
     labelling tool or to train on: coco, yolo, or label-studio for its import of predictions."""
     unsure_score: float | None = None
-    """With `as_annotations` coco: detections from this score up to `min_score` are regions that training leaves out."""
+    """With --as-annotations coco: detections from this score up to `min_score` become regions that training ignores."""
     strict: bool = False
-    """End at the first file that cannot be read; by default it is named and skipped."""
+    """Stop at the first file that cannot be read; by default such files are named and skipped."""
 
     def __post_init__(self) -> None:
         DetectorOptions.__post_init__(self)
@@ -210,15 +212,15 @@ class BenchmarkFilesOptions:
     weights: tuple[Path, ...]
     """Checkpoints, and files that `export` wrote."""
     data: Path | None = None
-    """Data set whose pictures are looked at, and of which AP is computed; by default the run's own."""
+    """Data set with the pictures, for which AP is computed; by default the run's own."""
     split: str | None = None
     """Split of the data set; by default val2017, else val, valid, validation or test, else the only one."""
     device: str = "auto"
-    """auto, cpu, cuda or npu; what was exported runs on the CPU unless one is named."""
+    """auto, cpu, cuda or npu; exported files run on the CPU unless you name a device."""
     steps: int = 20
-    """Timed pictures."""
+    """Number of timed pictures."""
     warmup: int = 3
-    """Pictures before the timing."""
+    """Number of pictures before the timing."""
 
     def __post_init__(self) -> None:
         at_least(self, steps=1, warmup=0)

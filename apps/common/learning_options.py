@@ -17,29 +17,29 @@ class TrainOptions:
     """Options of `train` beside the fields of the recipe."""
 
     recipe: str
-    """Where the fields below start from; `recipes` lists them."""
+    """The configuration to start from; `recipes` lists them."""
     config: Path | None = None
-    """In place of a recipe: the config.json of a run, or one like it."""
+    """Instead of a recipe: the config.json of a run, or a file like it."""
     resume: Path | None = None
-    """Directory of a run to go on with, exactly where it stopped; recipe and data are the run's own."""
+    """Folder of a run to continue exactly where it stopped, with its own recipe and data."""
     data: Path | None = None
-    """Data set: a folder or an annotation file of COCO's or another format; by default a small synthetic one, made in
+    """Data set: a folder or an annotation file, in COCO's or another format; by default a small synthetic one, made in
     your cache on first use."""
     weights: str | None = None
     """Weights to start from: a file of ours or of another system, the name of a published detector (`weights` lists
-    them), or none; by default what the recipe names."""
+    them), or none; by default those that the recipe names."""
     weights_parts: tuple[str, ...] = ()
-    """Parts of a detector's weights to take, such as backbone; what is left out starts at random. By default all."""
+    """Parts of a detector's weights to take, such as backbone; the others start at random. By default all are taken."""
     drop_mismatched: bool = False
-    """Start what has another shape in the weights, or is not there, at random."""
+    """Let parameters start at random that are missing from the weights, or have another shape there."""
     drop_class_head: bool = False
-    """Where the weights have another number of classes, start the layers that tell classes apart at random."""
+    """If the weights have another number of classes, let the layers that tell classes apart start at random."""
     output: Path | None = None
-    """Directory of the run; by default runs/<app>/<recipe>-<time>."""
+    """Folder of the run; by default runs/<app>/<recipe>-<time>."""
     device: str = "auto"
     """auto, cpu, cuda or npu."""
     nproc: int = 1
-    """Processes on this machine, each with its own device; torchrun and srun start them on several."""
+    """Processes on this machine, each with its own device; for several machines, use torchrun or srun."""
     pictures: int = 8
     """Held-out images drawn beside the truth at the end."""
     values: Annotated[Recipe, tyro.conf.arg(name="")]
@@ -53,17 +53,17 @@ class SweepOptions:
     """Options of `sweep`; all others are those of `train`, for every trial."""
 
     trials: int = 20
-    """Trainings in all, those of a resumed sweep included."""
+    """Number of trainings, including those that a resumed sweep has done already."""
     minutes: float | None = None
-    """No training begins after so many minutes."""
+    """Minutes after which no further training begins."""
     vary: tuple[Varied, ...] = ("lr", "size", "anchors", "augmentation")
-    """What is tried: the learning rate, the size of images, that of anchors, how much images are augmented."""
+    """What to vary: the learning rate, the size of images, the size of anchors, the strength of augmentation."""
     metric: str = "bbox/AP"
-    """Metric of the evaluations, the higher the better."""
+    """Metric to maximise."""
     resume: Path | None = None
-    """Folder of a sweep to go on with, under its own options but for `trials` and `minutes`."""
+    """Folder of a sweep to continue with its own options; only `trials` and `minutes` may change."""
     output: Path | None = None
-    """Folder of the sweep, with a run in it for each trial; by default runs/<app>/sweep-<time>."""
+    """Folder of the sweep, which gets a run for each trial; by default runs/<app>/sweep-<time>."""
 
     def __post_init__(self) -> None:
         at_least(self, trials=1)
@@ -76,15 +76,15 @@ class AugmentationsOptions:
     """Options of `augmentations` beside the fields of the recipe."""
 
     recipe: str
-    """Where the fields below start from; `recipes` lists them."""
+    """The configuration to start from; `recipes` lists them."""
     data: Path | None = None
     """Data set: a folder or an annotation file; by default the embedded synthetic one."""
     output: Path = Path("augmentations.png")
     """The picture to write."""
     images: int = 4
-    """Images, one a row."""
+    """Number of images, one in each row."""
     draws: int = 4
-    """What the first epochs make of each, one a column."""
+    """Number of epochs to show, one in each column."""
     values: Annotated[Recipe, tyro.conf.arg(name="")]
 
     def __post_init__(self) -> None:
@@ -98,12 +98,12 @@ class BenchmarkOptions:
     """Options of `benchmark` beside the fields of the recipe."""
 
     recipe: str
-    """Where the fields below start from; `recipes` lists them."""
+    """The configuration to start from; `recipes` lists them."""
     data: Path | None = None
     """Data set: a folder or an annotation file; by default the embedded synthetic one."""
     weights: str = "none"
-    """A checkpoint, so that there is something to detect; a detector of another system brings its network, unless
-    --recipe names one. By default random weights. Several files, or an exported one, are measured side by side."""
+    """A checkpoint, so that there is something to detect; by default random weights. A detector of another system
+    brings its own network, unless --recipe names one. Several files, or an exported one, are measured side by side."""
     device: str = "auto"
     """auto, cpu, cuda or npu."""
     steps: int = 20
@@ -123,19 +123,19 @@ class CheckOptions:
     """Options of `check`."""
 
     recipe: str
-    """Whose options are fitted to the data; `recipes` lists them."""
+    """The recipe to compare with the data; `recipes` lists them."""
     data: Path | None = None
     """Folder or file of the data set; by default a small synthetic one, made in your cache on first use."""
     workers: int = default_workers()
     """Processes that read pictures."""
     page: Path = DEFAULT_PAGE
-    """HTML page with pictures to write."""
+    """HTML page to write, with pictures."""
     json: Path | None = None
-    """File for the findings as JSON."""
+    """JSON file to write the findings to."""
     fix: Path | None = None
-    """New folder for mended annotation files and a log of every change; the data set itself stays as it is."""
+    """New folder for mended annotation files and a log of every change; the data set itself is not changed."""
     device: str = "auto"
-    """Whose memory a batch has to fit in: auto, cpu, cuda or npu."""
+    """The device whose memory the batch has to fit into: auto, cpu, cuda or npu."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,6 +143,6 @@ class ReplayOptions:
     """Options of `replay`."""
 
     file: tyro.conf.Positional[Path]
-    """What the broken step left: failures/step-N.pt in the run's directory."""
+    """The file that a broken step left: failures/step-N.pt in the run's folder."""
     device: str = "auto"
     """auto, cpu, cuda or npu."""

@@ -9,7 +9,7 @@ from det_engine.cli import UsageError, take_option, unknown
 
 HELP = """usage: apps/{app} recipes [NAME] [--like CONFIGURATION]
 
-Without NAME all recipes are listed. --like finds the recipe for a
+Lists the recipes, or shows the one called NAME. --like finds the recipe for a
 configuration of another system:
   recipes --like COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_3x"""
 

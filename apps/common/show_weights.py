@@ -8,9 +8,9 @@ from det_models.published import search
 
 HELP = """usage: apps/{app} weights [WORD ...]
 
-Lists the published detectors that --weights takes by name; with words those
-that have all of them in their name, such as `weights r50 3x`. With the whole
-name it says where the file is published and where it belongs."""
+Lists the published detectors that --weights takes by name. With words, it lists
+those whose names have all of the words, such as `weights r50 3x`. With a whole
+name, it says where the file is published and where it belongs."""
 
 
 def show_weights(app: App, args: list[str]) -> None:

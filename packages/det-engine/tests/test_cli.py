@@ -36,6 +36,8 @@ class Solver:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Mask:
     size: int = 28
+    """Pixels of a side, of which
+    there are two."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -150,6 +152,28 @@ def test_help_of_a_section_shows_its_options_only(section, capsys):
     own = [name for name in option_names(RECIPE) if section == "all" or name.startswith(f"--{section}.")]
     assert shown == (own or [name for name in option_names(RECIPE) if "." not in name])
     assert "Sections" not in text
+
+
+def test_help_breaks_a_text_where_the_page_ends_alone(capsys):
+    """Not where the source has a line break."""
+    assert "Pixels of a side, of which there are two. (default: 14)" in help_page(capsys, "mask")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawing:
+    pictures: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
+    """Pictures to draw on, see :class:`~elsewhere.Drawing` or ``there``."""
+    colour: str = "red"
+    width: int = 1
+
+
+def test_short_help_has_the_arguments_without_a_name(capsys):
+    with pytest.raises(SystemExit):
+        override(Drawing(), ["--help"], "app draw", first=("--colour",))
+    text = " ".join(capsys.readouterr().out.split())
+    assert "Pictures to draw on, see `elsewhere.Drawing` or `there`." in text
+    assert "--colour STR" in text
+    assert "--width" not in text
 
 
 def test_help_of_an_unknown_section_names_the_nearest():

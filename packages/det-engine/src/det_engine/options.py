@@ -6,6 +6,7 @@ tyro does the reading and the printing; it comes with `det-engine[cli]`.
 import contextlib
 import dataclasses
 import io
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from types import ModuleType
@@ -118,8 +119,7 @@ def _options(value: Any, prefix: str = "") -> Iterator[_Option]:
             sections.append((current, prefix + _part(field.name, marks)))
         elif not (current is None and any(map(dataclasses.is_dataclass, get_args(hint)))):
             aliases = tuple(field.metadata.get("aliases", ()))
-            given = next((name for name in (getattr(mark, "name", None) for mark in marks) if name), field.name)
-            flag = f"--{prefix}{given}".replace("_", "-")
+            flag = _flag(prefix, field, marks)
             for name in _names(flag, hint, current):
                 own = hint if name == flag else get_args(hint)[0]
                 yield _Option(name, prefix.rstrip(".") or _GENERAL, type(value), own, aliases)
@@ -133,6 +133,26 @@ def _fields(value: Any) -> Iterator[tuple[dataclasses.Field[Any], Any, tuple[Any
     for field in dataclasses.fields(value):
         marks = getattr(hints[field.name], "__metadata__", ())
         yield field, get_args(hints[field.name])[0] if marks else hints[field.name], marks
+
+
+def _flag(prefix: str, field: dataclasses.Field[Any], marks: tuple[Any, ...]) -> str:
+    """The option of a field, called as `tyro.conf.arg(name=...)` says, if it does."""
+    given = next((name for name in (getattr(mark, "name", None) for mark in marks) if name), field.name)
+    return f"--{prefix}{given}".replace("_", "-")
+
+
+def _help_texts(kind: type) -> dict[str, str]:
+    """What the fields of a dataclass are, each on one line: tyro keeps the line breaks of strings behind fields."""
+    import docstring_parser
+
+    parsed = [docstring_parser.parse_from_object(each).params for each in reversed(kind.__mro__[:-1])]
+    described = {param.arg_name: param.description for params in parsed for param in params if param.description}
+    return {name: _plain(text) for name, text in described.items()}
+
+
+def _plain(text: str) -> str:
+    """A docstring's text on one line, without the marks of reStructuredText."""
+    return re.sub(r":\w+:`~?([^`]*)`", r"`\1`", " ".join(text.split())).replace("``", "`")
 
 
 def _names(name: str, hint: Any, current: Any) -> list[str]:
@@ -175,9 +195,10 @@ def _print_help(
     if topic not in (None, "all", *sections):
         raise unknown("section", str(topic), ["all", *sections])
     within = [o.name for o in options if o.section == topic or o.section.startswith(f"{topic}.")]
-    shown = {None: list(first), "all": []}.get(topic, within)
+    everything = [option.name for option in options]
+    shown = {None: first or everything, "all": everything}.get(topic, within)
     with contextlib.suppress(SystemExit):
-        _tyro_cli(_showing(default, set(shown)) if shown else default, ["--help"], prog, description)
+        _tyro_cli(_showing(default, set(shown)), ["--help"], prog, description)
     if first and topic is None:
         print(f"\nAll {len(options)} options: --help SECTION shows a section, --help all everything.")
         width = max(map(len, sections))
@@ -190,14 +211,17 @@ def _print_help(
 
 def _about(section: str, kind: type) -> str:
     """What the options of a section are about."""
-    return "" if section == _GENERAL else (kind.__doc__ or "").strip().partition("\n")[0]
+    return "" if section == _GENERAL else _plain((kind.__doc__ or "").strip().partition("\n")[0])
 
 
 def _showing(value: Any, names: set[str], prefix: str = "") -> Any:
     """`value` as an instance of a class in which all options but `names` are hidden from the help."""
     tyro, kinds, values = _tyro(), {}, {}
+    help_texts = _help_texts(type(value))
     for field, hint, marks in _fields(value):
         current = getattr(value, field.name)
+        if field.name in help_texts:
+            marks = (*marks, tyro.conf.arg(help=help_texts[field.name]))
         if dataclasses.is_dataclass(current):
             inner = prefix + _part(field.name, marks)
             if any(name.startswith(f"--{inner}".replace("_", "-")) for name in names):
@@ -206,7 +230,9 @@ def _showing(value: Any, names: set[str], prefix: str = "") -> Any:
             else:
                 # None in its place saves tyro a third of its work.
                 hint, current, marks = type(None), None, (*marks, tyro.conf.Suppress)
-        elif not names.issuperset(_names(f"--{prefix}{field.name}".replace("_", "-"), hint, current)):
+        elif tyro.conf.Positional not in marks and not names.issuperset(
+            _names(_flag(prefix, field, marks), hint, current)
+        ):
             marks = (*marks, tyro.conf.Suppress)
         kinds[field.name] = Annotated[(hint, *marks)] if marks else hint
         values[field.name] = current

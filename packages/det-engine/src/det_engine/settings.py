@@ -13,30 +13,30 @@ TrackerName = Literal["wandb", "mlflow", "clearml"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainSettings:
-    """How a training is run; what it learns from is in `SolverConfig`.
+    """How a training is run: number format, intervals, checkpoints, failures.
 
     Attributes:
-        precision: fp32 (O0), tf32, bf16, fp16 (O1), or O2; --precision for short.
+        precision: number format: fp32 (O0), tf32, bf16, fp16 (O1), or O2; --precision for short.
         loss_scale: constant loss scale of fp16, O1 and O2; None: dynamic; --loss-scale for short.
-        accumulate: micro-batches in which a process's images of a step pass the model, one after the other, to save
-            memory (gradient accumulation).
+        accumulate: number of micro-batches into which a process's images of a step are divided, to save memory
+            (gradient accumulation).
         log_interval: steps between two log lines, and between two reads from the device.
         checkpoint_interval: steps between two checkpoints; 0: only with evaluations and at the end.
         keep_interval: steps between two checkpoints that are kept for good, as `step-N.pt`; 0: none is.
         evaluation_interval: steps between two evaluations; 0: only at the end.
-        best_metric: name of the evaluated metric that decides on `best.pt`, such as `bbox/AP`; None: the first one.
+        best_metric: name of the metric that decides which checkpoint is `best.pt`, such as `bbox/AP`; None: the first.
         best_is_highest: whether a higher value of it is better.
-        patience: evaluations in a row without a new best after which the training ends; 0: never.
+        patience: number of evaluations in a row without a new best after which the training ends; 0: never.
         validation_batches: batches of held-out images whose losses are part of an evaluation; 0: none.
-        freeze: patterns of names of parameters that are not trained, such as `backbone.*`; a batch norm that they
-            freeze keeps its statistics too.
-        on_failure: what a loss that is not finite, or explodes, leads to, after it has been explained: stop the
-            training, skip the step, or go back (rollback) to the last checkpoint with half the learning rate.
-        explosion: a loss above this many times the first one (or above this number) explodes; 0: none does.
-        capture: replay the step from captured graphs on CUDA and NPU, one per shape of a batch.
-        hang_seconds: time without a sign of life of any process, or of the only one's data workers, after which a
-            training is ended.
-        seed: of every random number in the training, not negative.
+        freeze: patterns for the names of parameters that are not trained, such as `backbone.*`; a frozen batch norm
+            keeps its statistics too.
+        on_failure: what to do after a loss that is not finite, or explodes, has been explained: stop the training, skip
+            the step, or go back (rollback) to the last checkpoint with half the learning rate.
+        explosion: a loss that is this many times the first one (or larger than this number) explodes; 0: none does.
+        capture: replay the step from captured graphs on CUDA and NPU, one for each shape of a batch.
+        hang_seconds: seconds without a sign of life of a process, or of the data workers of the only one, after which
+            the training is ended.
+        seed: seed of every random number in the training, not negative.
         trackers: services that follow the run beside TensorBoard: wandb, mlflow, clearml; --tracker for short.
         display: live, line, plain, none, or auto: live on a terminal, a line in a notebook, plain elsewhere.
 

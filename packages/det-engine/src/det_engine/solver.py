@@ -16,28 +16,29 @@ class SolverConfig:
 
     Attributes:
         base_lr: learning rate at `reference_batch` images a step.
-        reference_batch: images a step for which the learning rate and the step counts are given.
+        reference_batch: images in a step for which the learning rate and the step counts are meant.
         momentum: momentum, non-Nesterov.
         weight_decay: L2 penalty of weights.
-        norm_weight_decay: of every parameter of normalisation layers; None: as other parameters.
-        no_decay: patterns of names of parameters without weight decay, such as `*pos_embed`.
+        norm_weight_decay: weight decay of all parameters of normalisation layers; None: that of other parameters.
+        no_decay: patterns for the names of parameters without weight decay, such as `*pos_embed`.
         bias_lr_factor: learning rate of biases relative to weights (maskrcnn-benchmark: 2).
-        bias_weight_decay: of biases, those of normalisation layers included; None: as other parameters.
+        bias_weight_decay: weight decay of biases, including those of normalisation layers; None: that of other
+            parameters.
         warmup_steps: length of the linear warm-up.
         warmup_factor: learning rate at step 0 relative to `base_lr`.
-        milestones: steps from which the learning rate is multiplied by `gamma` once more.
-        gamma: factor of a milestone.
-        steps: length of the training.
+        milestones: steps at which the learning rate is multiplied by `gamma`.
+        gamma: factor of the learning rate at a milestone.
+        steps: length of the training, in steps.
         clip_norm: largest L2 norm of all gradients together; None: gradients are not clipped.
         optimizer: sgd, or adamw (Loshchilov & Hutter, arXiv:1711.05101), which takes no momentum.
-        betas: of adamw.
+        betas: decay of adamw's two moving averages.
         layer_decay: learning rate of a layer relative to the next one (Clark et al., ELECTRA, arXiv:2003.10555); the
             model names its layers (`TrainableModel.layer_groups`), and everything else has the full rate.
-        rates: learning rates relative to the others by pattern of the parameters' names, such as
-            `{"backbone.*": 0.1}`; of several that fit the last one counts.
+        rates: factors of the learning rate by pattern of the parameters' names, such as `{"backbone.*": 0.1}`; if
+            several patterns fit, the last one counts.
         schedule: multistep (`milestones`, `gamma`), or cosine, which falls to `final_factor` at the last step.
-        final_factor: learning rate at the end of a cosine relative to `base_lr`.
-        ema_decay: decay of a moving average of the weights, which is what is evaluated; None: no average.
+        final_factor: learning rate at the end of a cosine schedule relative to `base_lr`.
+        ema_decay: decay of a moving average of the weights, which is then evaluated; None: no average.
 
     Raises:
         EngineError: a field makes no sense; names the first.

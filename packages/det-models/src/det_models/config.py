@@ -16,33 +16,40 @@ class BackboneConfig:
     """A body with a feature pyramid."""
 
     name: str = "resnet"
-    """`resnet`, or a network of timm such as `timm/convnextv2_atto` or `timm/vit_small_patch16_dinov3`, of which
-    `depth`, `width`, `norm_eps`, `stride_in_1x1`, `groups`, `width_per_group` and `deformable_blocks` say nothing."""
+    """`resnet`, or a network of timm such as `timm/convnextv2_atto` or `timm/vit_small_patch16_dinov3`. For those,
+    `depth`, `width`, `norm_eps`, `stride_in_1x1`, `groups`, `width_per_group` and `deformable_blocks` mean nothing."""
     depth: Depth = 50
+    """Number of layers of the ResNet."""
     width: int = 64
     """Channels of the stem; the stages scale with it."""
     norm: Literal["frozen_bn", "frozen_statistics_bn", "bn", "sync_bn", "gn"] = "frozen_bn"
+    """Normalisation: batch norm that is frozen, has frozen statistics only, is trained, or is trained over all
+    processes; or group norm."""
     norm_eps: float = 1e-5
+    """Epsilon of the normalisation."""
     stride_in_1x1: bool = True
     """Stride in the first 1x1 convolution (MSRA, Caffe2) or in the 3x3 one (torchvision)."""
     groups: int = 1
+    """Groups of the 3x3 convolutions (ResNeXt: 32)."""
     width_per_group: int = 64
+    """Channels of each group in the first stage (ResNeXt: 8)."""
     deformable_blocks: tuple[int, int, int, int] = (0, 0, 0, 0)
-    """How many blocks at the end of each stage may have deformable convolutions (DCNv2: all of the last three stages in
-    mmdetection's `dconv_c3-c5`, some in YOLACT++)."""
+    """Number of blocks at the end of each stage that may have deformable convolutions (DCNv2: all of the last three
+    stages in mmdetection's `dconv_c3-c5`, some in YOLACT++)."""
     deformable_interval: int = 1
-    """Of these, every how many-th does."""
+    """Every how many of these blocks has one."""
     drop_path: float = 0.0
-    """Largest probability that a block of a network of timm is left out for an image of training (stochastic depth)."""
+    """Largest probability that a training image skips a block of a timm network (stochastic depth)."""
     freeze_at: int = 2
     """Number of frozen parts, counted from the stem: 0 none, 1 stem, 2 stem and first stage (stride 4), ..."""
     pyramid_channels: int = 256
+    """Channels of each level of the pyramid."""
     pyramid_init: Literal["caffe2_xavier", "xavier"] = "caffe2_xavier"
     """Random start of the pyramid: by fan-in (Caffe2), or by fan-in and fan-out (mmdetection)."""
     pyramid_norm: Literal["bn", "sync_bn", "gn"] | None = None
-    """Normalisation after its convolutions (torchvision v2), which then have no bias."""
+    """Normalisation after the pyramid's convolutions (torchvision v2), which then have no bias."""
     weights: str = "none"
-    """Name of the ImageNet weights this recipe starts from, `none` for a start from scratch."""
+    """Name of the ImageNet weights that the recipe starts from; `none`: it starts from scratch."""
 
     def __post_init__(self) -> None:
         if self.name != "resnet" and not self.name.startswith("timm/"):
