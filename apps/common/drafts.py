@@ -98,7 +98,7 @@ class Drafts:
         source = ContentSplit(source=out, image_folder=root, read=lambda: self._content)
         masks = any(record.get("segmentation") for record in objects)
         convert_data({SPLIT: source}, out, to=to, parts="masks" if masks else "boxes")
-        return f"Annotations to correct: {out} ({counted})."
+        return f"Annotations to correct: {out} ({counted}).\nTo learn from them: train --data {out}"
 
 
 def _tasks(content: dict[str, list[Any]]) -> list[dict[str, Any]]:

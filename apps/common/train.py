@@ -233,8 +233,9 @@ def _parse(
         evaluation_interval=_scaled(recipe.train.evaluation_interval, ratio),
     )
     solver = keep_explicit(fitted, parsed.solver, "solver", args)
-    if solver != fitted:
-        line += f" Set by options instead: learning rate {solver.base_lr:g}, {solver.steps} steps."
+    given = {"base_lr": f"learning rate {solver.base_lr:g}", "steps": f"{solver.steps} steps"}
+    if chosen := [text for name, text in given.items() if getattr(solver, name) != getattr(fitted, name)]:
+        line += f" Set by options instead: {', '.join(chosen)}."
     if not resumed:
         solver, said = fitted_schedule(fitted, solver, args)
         sizes, of_sizes = fitted_sizes(recipe.data, parsed.data, args)

@@ -64,9 +64,9 @@ def assemble(folder: Path, pictures: Path) -> None:
 
 
 _CHART = """
-![Seconds of ours beside those of the peer, from the record of measurements](pictures/benchmarks.svg)
+![Our seconds beside those of the peer](pictures/benchmarks.svg)
 
-The bars are drawn from the newest rows of `benchmarks/results.jsonl`.
+The bars show the newest rows of `benchmarks/results.jsonl`.
 """
 
 _HOUSE = "![The packages, from apps at the top to those that import no other at the bottom](pictures/house.svg)"
@@ -78,7 +78,7 @@ This documentation was built after a training on the embedded scenes: [its repor
 """
 
 
-_TILES = """![Scenes beside each other: nothing is found as a whole, boxes and masks in tiles](pictures/tiles.png)
+_TILES = """![A mosaic of scenes: nothing is found in the whole picture, boxes and masks in its tiles](pictures/tiles.png)
 
 {}"""
 
@@ -124,7 +124,7 @@ def api_page(package: str) -> str:
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id == "__all__"
     )
     members = "".join(f"        - {name}\n" for name in names if name != "__version__")
-    symbols = "Symbols in shapes, such as `B` and `N`, are those of the [glossary](../glossary.md)."
+    symbols = "The [glossary](../glossary.md) explains symbols in shapes, such as `B` and `N`."
     return f"# {module}\n\n{symbols}\n\n::: {module}\n    options:\n      members:\n{members}"
 
 
@@ -132,8 +132,8 @@ def findings_page(folder: Path) -> str:
     """An index of the scripts: their first lines say it all."""
     parts = [
         "# Findings",
-        "What surprised us about libraries and formats of the field. Each is a script that shows it again, with public "
-        "packages alone in a temporary folder, and ends with status 1 once it has changed.",
+        "This page collects surprises about other libraries and formats. Each has a script that reproduces it with "
+        "public packages only, in a temporary folder, and that ends with status 1 once the finding has changed.",
     ]
     for script in sorted(folder.glob("*.sh")):
         lines = script.read_text(encoding="utf-8").splitlines()[1:]

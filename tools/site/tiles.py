@@ -32,9 +32,9 @@ def tiles_picture(run: Path, folder: Path) -> None:
     sheet.save(folder / "tiles.png")
     right, there = _agreeing(whole, boxes, names).any(1).sum(), _agreeing(tiled, boxes, names).any(0).sum()
     figures = (
-        f"A part of a mosaic of {mosaic.width} x {mosaic.height} pixels. As a whole (left) {len(whole)} detections are "
-        f"made in all of it, of which {right} are right; with `--tile {_SIDE}` (right) {len(tiled)}, by which {there} "
-        f"of its {len(boxes)} objects are found (IoU above 0.5)."
+        f"This is a part of a mosaic of {mosaic.width} x {mosaic.height} pixels. In the whole picture (left) there are "
+        f"{len(whole)} detections, {right} of them right. With `--tile {_SIDE}` (right) there are {len(tiled)}, which "
+        f"find {there} of the {len(boxes)} objects (IoU above 0.5)."
     )
     (folder / "tiles.md").write_text(figures, encoding="utf-8")
 

@@ -49,26 +49,28 @@ def serve(args: Sequence[str] | None = None, prog: str = "python -m det_models s
 
 
 _HELP = {
-    "megabytes": "of a picture's file",
-    "megapixels": "of a picture",
-    "seconds": "until a request is answered",
-    "waiting": "requests at a time",
+    "megabytes": "largest size of a picture's file",
+    "megapixels": "largest size of a picture",
+    "seconds": "longest time until a request is answered",
+    "waiting": "most requests at a time",
 }
 
 
 def _parser(prog: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=prog, description=(serve.__doc__ or "").splitlines()[0])
-    parser.add_argument("--weights", type=Path, required=True, help="what det_models.load takes")
+    parser.add_argument("--weights", type=Path, required=True, help="run, checkpoint, or name of a published detector")
     parser.add_argument(
         "--host",
         default="127.0.0.1",
-        help="address to listen at; 0.0.0.0 for whoever reaches this machine (default: %(default)s)",
+        help="address to listen on; 0.0.0.0 lets in anyone who can reach this machine (default: %(default)s)",
     )
-    parser.add_argument("--port", type=int, default=8000, help="0 for any that is free (default: %(default)s)")
+    parser.add_argument(
+        "--port", type=int, default=8000, help="port to listen on; 0 takes a free one (default: %(default)s)"
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or npu (default: %(default)s)")
     parser.add_argument("--precision", default="fp32", help="fp32, bf16 or fp16 (default: %(default)s)")
     parser.add_argument(
-        "--batch", type=int, default=4, help="pictures of concurrent requests at a time (default: %(default)s)"
+        "--batch", type=int, default=4, help="most pictures of concurrent requests at a time (default: %(default)s)"
     )
     return parser
 

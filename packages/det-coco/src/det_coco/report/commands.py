@@ -30,14 +30,14 @@ def report(args: Sequence[str] | None = None, prog: str = "python -m det_coco re
     Raises:
         DataError: the data, the results file or a place to write to are wrong.
     """
-    parser = argparse.ArgumentParser(prog=prog, description="Write a page that says why the AP is what it is.")
+    parser = argparse.ArgumentParser(prog=prog, description="Write a page that explains the AP of a results file.")
     parser.add_argument("results", type=Path, help="results file in COCO's format")
     _add_shared(parser, Path("report.html"))
     parser.add_argument(
         "--precision",
         type=float,
         default=PRECISION,
-        help="precision for which to name thresholds of the score (default: %(default)s)",
+        help="precision for which the page names score thresholds (default: %(default)s)",
     )
     options = _parsed(parser, args)
     if not 0 < options.precision <= 1:
