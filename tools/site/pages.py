@@ -78,7 +78,7 @@ This documentation was built after a training on the embedded scenes: [its repor
 """
 
 
-_TILES = """![A mosaic of scenes: nothing is found in the whole picture, boxes and masks in its tiles](pictures/tiles.png)
+_TILES = """![A mosaic of scenes: nothing is found in the whole, much in its tiles](pictures/tiles.png)
 
 {}"""
 
