@@ -8,7 +8,9 @@ from PIL import Image
 
 from apps.common.augmentation import AugmentConfig
 from apps.common.config import from_dict, to_dict
+from apps.mask_rcnn.config import RECIPES as MASK_RCNN
 from det_coco import Augmentation, SSDAugmentation, synthetic_dataset
+from det_coco.augment import Maybe, MultiScaleCrop
 from testing.command_line import APPS, call, train
 
 STRENGTHS = {"copy-paste": 0.7, "mosaic": 0.5, "mixup": 0.5, "crop": 0.6, "rotation": 10, "perspective": 0.1,
@@ -22,13 +24,24 @@ def data(tmp_path_factory):
     return synthetic_dataset(tmp_path_factory.mktemp("data") / "scenes", train_images=10, val_images=2, size=96)
 
 
+PUBLISHED = {
+    "mask_rcnn_vitdet_b": AugmentConfig(scale_jitter=(0.1, 2.0)),
+    "mask_rcnn_swin_t_fpn_3x": AugmentConfig(ms_crop=True),
+}
+
+
 @pytest.mark.parametrize("app", APPS)
 def test_published_recipes_have_their_own_augmentation_alone(app):
     for name, make in APPS[app].recipes.items():
-        if name == "mask_rcnn_vitdet_b":  # whose own is large-scale jitter
-            assert make().data.augment == AugmentConfig(scale_jitter=(0.1, 2.0))
-        else:
+        assert make().data.augment == PUBLISHED.get(name, AugmentConfig())
+        if name not in PUBLISHED:
             assert type(make().training_transform()) in (Augmentation, SSDAugmentation)
+
+
+def test_a_multi_scale_crop_is_an_option(data, tmp_path):
+    assert train("mask_rcnn", data, tmp_path / "run", "--data.augment.ms-crop", "True") == 0
+    steps = MASK_RCNN["mask_rcnn_swin_t_fpn_3x"]().training_transform().steps
+    assert steps[:-1] == [Maybe(0.5, MultiScaleCrop(shortest=(400, 500, 600), sides=(384, 600)))]
 
 
 @pytest.mark.parametrize("app", ["mask_rcnn", "yolact"])

@@ -94,7 +94,7 @@ def test_the_way_from_the_command_to_the_model_is_short(shapes, tmp_path, monkey
     assert train("faster_rcnn", shapes, tmp_path / "run", "--solver.steps", 1, "--pictures", 0) == 0
     names = [frame.name for frame in ways[0]]
     assert names[0] == "main"
-    assert len(names) <= 9, names
+    assert len(names) == 8, names
 
 
 def test_help_of_the_commands_that_use_a_detector_is_short_too(capsys):

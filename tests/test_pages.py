@@ -24,7 +24,7 @@ LINE = re.compile(
     r"^(?: {4}|\$ )(?:hatch run(?: -q)? apps/|python -m apps\.)(\w+) ?((?:[^#>\\\n]|\\\n)*)", flags=re.MULTILINE
 )
 SHOWN = re.compile(r"^\$ hatch run apps/(\w+) (.*)\n((?:.*\n)*?)```", flags=re.MULTILINE)
-RUN = [ROOT / "docs" / f"{name}.md" for name in ("index", "train", "use", "questions")]
+RUN = [ROOT / "docs" / f"{name}.md" for name in ("index", "train", "use", "questions", "export")]
 # Processes of their own, downloads, and services: they are tested elsewhere.
 APART = ("--nproc", "detectron2/", "sweep", "--tracker")
 

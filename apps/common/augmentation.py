@@ -25,6 +25,9 @@ class AugmentConfig:
     """Probability that two images are blended."""
     crop: float = 1.0
     """Smallest share of each side that a random window keeps; 1: no window."""
+    ms_crop: bool = False
+    """First resize half of the images to 400, 500 or 600 and cut a window of 384 to 600 pixels from them, as DETR and
+    the `ms-crop` schedules of mmdetection do."""
     rotation: float = 0.0
     """Largest angle in degrees, in either direction."""
     perspective: float = 0.0
@@ -64,6 +67,8 @@ class AugmentConfig:
             steps.append(augment.Maybe(self.mosaic, augment.Mosaic(size=(size, size))))
         if self.crop < 1:
             steps.append(augment.Crop(share=(self.crop, 1.0)))
+        if self.ms_crop:
+            steps.append(augment.Maybe(0.5, augment.MultiScaleCrop()))
         if self.rotation:
             steps.append(augment.Rotation(degrees=self.rotation))
         if self.perspective:

@@ -48,15 +48,19 @@ class Command:
     more: str = ""
     habits: Mapping[str, str] = field(default_factory=dict)
 
-    def __call__(self, app: App, args: list[str]) -> int | None:
-        """Do it, or print its help."""
+    def load(self, app: App, args: list[str]) -> Callable[[App, list[str]], int | None]:
+        """What does it, imported now; where the arguments ask for its help, that is printed instead.
+
+        Raises:
+            SystemExit: after the help.
+        """
         # What a file says is part of the help; then the command itself prints it.
         from_file = {"--config", "--resume", "--weights"} & named_options(args)
         if self.options and not from_file and {"--help", "-h"} & set(args):
             recipe, rest = take_recipe(app, args)
             read_options(app, self.name, rest, self.options(recipe))
         module, _, function = self.work.partition(":")
-        return getattr(import_module(f"apps.common.{module}"), function)(app, args)
+        return getattr(import_module(f"apps.common.{module}"), function)
 
 
 COMMANDS = {

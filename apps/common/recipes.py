@@ -88,8 +88,7 @@ def maskrcnn_benchmark(name: str, summary: str, *, mask: bool) -> TwoStageRecipe
 def swin_tiny(name: str, summary: str, *, schedule: int) -> TwoStageRecipe:
     """Mmdetection's `mask_rcnn_swin-t-p4-w7_fpn`, on timm's network and its weights, which a file has to bring.
 
-    timm's features lack the norm after each stage that mmdetection's have. Its 3x schedule also cuts windows from half
-    of the images, which are resized to 400, 500 or 600 before (`ms-crop`).
+    timm's features lack the norm after each stage that mmdetection's have.
     """
     epoch = 7330  # steps of 16 of the 117,266 images with objects
     ends = {1: (8, 11, 12), 3: (27, 33, 36)}[schedule]
@@ -101,7 +100,10 @@ def swin_tiny(name: str, summary: str, *, schedule: int) -> TwoStageRecipe:
         ),
         detector=replace(mmdetection_config(), pixels=TORCHVISION_PIXELS),
         data=DataConfig(
-            batch=16, train_sizes=(800,) if schedule == 1 else tuple(range(480, 801, 32)), rounding="mmdetection"
+            batch=16,
+            train_sizes=(800,) if schedule == 1 else tuple(range(480, 801, 32)),
+            rounding="mmdetection",
+            augment=AugmentConfig(ms_crop=schedule == 3),
         ),
         solver=SolverConfig(
             optimizer="adamw",

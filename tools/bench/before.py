@@ -3,9 +3,9 @@
     hatch run bench before DIR [--benches ops infer train_step] [--data DATA] [--rounds 5] [--limit 1.03] [--check]
 
 DIR is another checkout of this repository in which `hatch run` has made its environment. With `--data`, a data set in
-the COCO layout, the loader is measured too. Every round runs a bench once in each checkout, as a process of its own,
-so that both meet the same machine; a row compares the fastest of the rounds, since whatever else the machine does only
-adds to a time. `--check` ends with status 1 where a ratio is over the limit.
+the COCO layout, the loader is measured too. Every round runs a bench, or one operator of `ops`, once in each checkout,
+as a process of its own, so that both meet the same machine within seconds; a row compares the fastest of the rounds,
+since whatever else the machine does only adds to a time. `--check` ends with status 1 where a ratio is over the limit.
 """
 
 import argparse
@@ -17,6 +17,8 @@ import tempfile
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
+
+from operators import CASES
 
 ROOT = Path(__file__).parents[2]
 ARGUMENTS = {
@@ -44,16 +46,24 @@ def rows(bench: str, record: Path) -> Iterator[tuple[str, float]]:
                 yield f"{bench} {row['model']} {row['batch']} {side}", seconds
 
 
-def run(checkout: Path, bench: str, data: Path | None) -> dict[str, float]:
-    """Our times of a bench in a checkout, by row; `data` is that of the loader."""
+def works(bench: str, data: Path | None) -> list[list[str]]:
+    """Arguments of the parts of a bench that are run one by one; `data` is that of the loader."""
+    if bench == "ops":
+        names = [case.name for case in CASES if case.unit == "ms"]
+        # A name that contains another one is measured with that one.
+        names = [name for name in names if not any(other in name for other in names if other != name)]
+        return [[*ARGUMENTS[bench], "--only", name] for name in names]
+    return [[*ARGUMENTS[bench], *(["--data", str(data)] if bench == "loader" else [])]]
+
+
+def run(checkout: Path, bench: str, arguments: list[str]) -> dict[str, float]:
+    """Our times of a bench in a checkout, by row."""
     python = checkout / ".hatch" / "default" / "bin" / "python"
     if not python.exists():
         raise SystemExit(f"{checkout} has no environment yet: run `hatch run python -V` there.")
     with tempfile.TemporaryDirectory() as folder:
         record = Path(folder) / "rows"
-        command: list[str | Path] = [python, checkout / "tools" / "bench", bench, *ARGUMENTS[bench], "--json", record]
-        if bench == "loader" and data:
-            command += ["--data", data]
+        command: list[str | Path] = [python, checkout / "tools" / "bench", bench, *arguments, "--json", record]
         environment = {**os.environ, "PYTHONPATH": str(checkout)}
         done = subprocess.run(command, env=environment, cwd=checkout, capture_output=True, text=True, check=False)
         if done.returncode:
@@ -75,22 +85,22 @@ def main(args: list[str] | None = None) -> int:
         parser.error("the loader is measured on a data set: --data DATA")
     print(f"{'work':<50} {'before':>9} {'now':>9} {'ratio':>7}")
     missed = False
+    sides = (options.before.resolve(), ROOT)
     for bench in benches:
-        taken: dict[str, dict[Path, list[float]]] = defaultdict(lambda: defaultdict(list))
-        for number in range(options.rounds):
-            order = (options.before.resolve(), ROOT)
-            for checkout in order if number % 2 == 0 else reversed(order):
-                for name, value in run(checkout, bench, options.data and options.data.resolve()).items():
-                    taken[name][checkout].append(value)
-        for name, sides in taken.items():
-            if len(sides) == 2:
-                before, now = (min(sides[path]) for path in (options.before.resolve(), ROOT))
-                verdict = "" if now <= options.limit * before else "  OVER"
-                missed |= bool(verdict)
-                unit = "ms" if bench in ("ops", "loader") else "s"
-                print(
-                    f"{name:<50} {before:6.3f} {unit:<2} {now:6.3f} {unit:<2} {now / before:6.3f}x{verdict}", flush=True
-                )
+        unit = "ms" if bench in ("ops", "loader") else "s"
+        for arguments in works(bench, options.data and options.data.resolve()):
+            taken: dict[str, dict[Path, list[float]]] = defaultdict(lambda: defaultdict(list))
+            for number in range(options.rounds):
+                for checkout in sides if number % 2 == 0 else reversed(sides):
+                    for name, value in run(checkout, bench, arguments).items():
+                        taken[name][checkout].append(value)
+            for name, found in taken.items():
+                if len(found) == len(sides):
+                    before, now = (min(found[path]) for path in sides)
+                    verdict = "" if now <= options.limit * before else "  OVER"
+                    missed |= bool(verdict)
+                    times = f"{before:6.3f} {unit:<2} {now:6.3f} {unit:<2}"
+                    print(f"{name:<50} {times} {now / before:6.3f}x{verdict}", flush=True)
     return int(options.check and missed)
 
 

@@ -202,13 +202,15 @@ def main(args: list[str] | None = None) -> None:
         )
         recipe = replace(recipe, solver=solver)
     splits = open_splits(options.data, recipe)
-    recipe = with_classes(recipe, splits.train.num_classes).resolved()
+    recipe = with_classes(recipe, splits.train.num_classes)
+    augmented = replace(recipe, data=replace(recipe.data, augment=AUGMENTED)).resolved()
+    recipe = recipe.resolved()
     assert recipe.detector.mask is not None
     bitmaps = replace(recipe.detector, mask=replace(recipe.detector.mask, target="bitmap"))
     makers: dict[str, tuple[Callable[[TwoStageRecipe], Ours | Torchvision], TwoStageRecipe]] = {
         "ours": (Ours, recipe),
         "torchvision": (Torchvision, replace(recipe, detector=bitmaps)),
-        "augmented": (Ours, replace(recipe, data=replace(recipe.data, augment=AUGMENTED))),
+        "augmented": (Ours, augmented),
     }
     makers = {name: makers[name] for name in options.sides}
     print(f"{options.recipe}, {recipe.solver.steps} steps of {recipe.data.batch}, {torch.get_num_threads()} threads")

@@ -11,6 +11,7 @@ from apps.common.main import main
 from apps.common.splits import open_split
 from apps.faster_rcnn.config import RECIPES as FASTER_RCNN
 from apps.mask_rcnn.config import RECIPES as MASK_RCNN
+from apps.retinanet.config import RECIPES as RETINANET
 from apps.yolact.config import RECIPES as YOLACT
 from apps.yolact.config import YolactRecipe
 from det_coco import CocoIndex
@@ -42,6 +43,7 @@ FAMILIES: dict[str, Callable[[], Any]] = {
     "mask_rcnn": MASK_RCNN["tiny"],
     "cascade_rcnn": without_masks,
     "cascade_mask_rcnn": CASCADE_RCNN["tiny"],
+    "retinanet": RETINANET["tiny"],
     "yolact": YOLACT["tiny"],
     "yolact++": yolact_plus,
 }

@@ -32,15 +32,18 @@ from det_coco.augment import (
     Erasing,
     Flip,
     JPEGNoise,
+    Layer,
     Maybe,
     MixUp,
     Mosaic,
+    MultiScaleCrop,
     Perspective,
     Rotation,
     ScaleJitter,
     Scene,
+    Sheet,
 )  # fmt: skip
-from det_coco.augment.outlines import clip_edges, fill
+from det_coco.augment.outlines import clip_edges, fill, rectangle
 from det_coco.augment.painting import sample_of
 from testing.comparing import assert_same
 
@@ -114,11 +117,12 @@ PIPELINES = {
     "mosaic": [Mosaic(size=SIZE), Rotation(degrees=15), ScaleJitter(size=SIZE, scale=(0.8, 2))],
     "copy-paste": [ScaleJitter(size=SIZE, scale=(0.5, 1.5)), Flip(), CopyPaste()],
     "turned copy-paste": [CopyPaste(), Rotation(degrees=30), CopyPaste()],
+    "multi-scale crop": [MultiScaleCrop(shortest=(90, 110), sides=(80, 110)), Flip()],
     "resize": [Crop(), Augmentation(resize=Resize(shortest=(100,), longest=160))],
 }
 
 
-UPRIGHT = {"jitter", "crop", "copy-paste", "resize"}
+UPRIGHT = {"jitter", "crop", "multi-scale crop", "copy-paste", "resize"}
 
 
 @pytest.fixture(scope="module")
@@ -194,6 +198,42 @@ def test_scale_jitter_has_the_sizes_places_and_pixels_of_detectron2(coco_mini):
         np.testing.assert_allclose(np.sort(sample.boxes, axis=0), np.sort(boxes, axis=0), atol=1e-2)
 
 
+@settings(max_examples=200, deadline=None)
+@given(height=st.integers(1, 1500), width=st.integers(1, 1500), seed=st.integers(0, 2**32 - 1))
+def test_a_multi_scale_crop_is_of_the_lengths_of_its_source_and_of_the_sizes_that_it_says(height, width, seed):
+    """mmdetection's resize to (400, 500, 600) and `RandomCrop((384, 600), "absolute_range")`."""
+    step, shape = MultiScaleCrop(), BatchShape(buckets=((600, 600),), max_instances=1)
+    layer = Layer(picture=None, view=None, region=rectangle(height, width))
+    canvas = Scene(height=height, width=width, sheets=(Sheet(layers=(layer,)),), image_id=1, shape=shape, another=None)
+    window = step(canvas, np.random.default_rng(seed))
+    matrix = window.layers[0].matrix
+    resized = np.array([height * matrix[1, 1], width * matrix[0, 0]])
+    assert min(abs(min(resized) - length) for length in (400, 500, 600)) < 1e-6
+    size = np.array([window.height, window.width])
+    assert (size >= np.minimum(resized, 384) - 0.5).all()
+    assert (size <= np.minimum(resized, 600) + 0.5).all()
+    assert (window.height < window.width) <= (height < width)
+    assert (window.height > window.width) <= (height >= width)
+    offset = -matrix[:2, 2][::-1]
+    assert (offset >= 0).all()
+    assert (offset + size <= resized + 0.5).all()
+    said = np.array(step.output_sizes(height, width))
+    assert (said.min(axis=0) <= size).all()
+    assert (size <= said.max(axis=0)).all()
+    least, longest = said[:, 0] / said[:, 1], size[0] / size[1]
+    assert least.min() - 1e-9 <= longest <= least.max() + 1e-9
+
+
+def test_half_of_the_images_of_a_multi_scale_schedule_are_cut(index):
+    """Batches of every size that they may have find a bucket."""
+    resize = Resize(shortest=tuple(range(480, 801, 32)), longest=1333)
+    shape = BatchShape(buckets=default_buckets(resize), max_instances=12, max_edges=1024, max_polygons=24)
+    augmentation = Compose([Maybe(0.5, MultiScaleCrop()), Augmentation(resize=resize)])
+    loader = train_loader(index, augmentation=augmentation, shape=shape, batch_size=2, grouping="orientation")
+    batches = list(islice(loader, 4))
+    assert {tuple(batch["images"].shape[2:]) for batch in batches} <= set(default_buckets(resize))
+
+
 def test_reference_augmentations_are_the_same_inside_a_composition(index):
     resize = Resize(shortest=(64, 80), longest=112)
     shape = BatchShape(buckets=default_buckets(resize), max_instances=12, max_edges=512, max_polygons=24)
@@ -218,6 +258,22 @@ def test_what_a_crop_cut_off_does_not_come_back(quadrangles):
     assert image.shape == (48, 60, 3)
     corners = [image[y, x] for y in (0, -1) for x in (0, -1)]
     assert any((corner == (124, 117, 104)).all() for corner in corners)
+
+
+@pytest.mark.parametrize("runs", [False, True])
+def test_an_object_whose_mask_is_cut_off_is_left_out_though_its_box_is_not(runs):
+    picture = np.full((40, 40, 3), 20, dtype=np.uint8)
+    square = np.array([[0.0, 0.0], [40.0, 0.0], [40.0, 40.0], [0.0, 40.0]])
+    masks = [square[[0, 1, 3]], square]
+    if runs:
+        masks = [coco_mask.decode(coco_mask.frPyObjects([m.reshape(-1).tolist()], 40, 40))[..., 0] > 0 for m in masks]
+    index = from_samples([(picture, np.array([[0, 0, 40, 40]] * 2), np.array([0, 1]), masks)], ["half", "whole"])
+
+    def window(offset):
+        return lambda scene, _: scene.mapped(np.array([[1.0, 0, -offset], [0, 1, -offset], [0, 0, 1]]), 16, 16)
+
+    assert drawn(window(10), index).labels.tolist() == [0, 1]
+    assert drawn(window(24), index).labels.tolist() == [1]
 
 
 def test_keypoints_follow_the_map_and_their_names_the_mirror(dataset, tmp_path):
@@ -332,8 +388,8 @@ def test_a_training_goes_on_exactly_where_it_stopped(index, masks, workers):
 
 
 STEPS = [
-    Mosaic(size=(64, 64)), Crop(), Rotation(), Perspective(), ScaleJitter(size=SIZE), Flip(), ColourJitter(),
-    CopyPaste(), MixUp(), Erasing(), Blur(), JPEGNoise(),
+    Mosaic(size=(64, 64)), Crop(), MultiScaleCrop(shortest=(60, 90), sides=(40, 70)), Rotation(), Perspective(),
+    ScaleJitter(size=SIZE), Flip(), ColourJitter(), CopyPaste(), MixUp(), Erasing(), Blur(), JPEGNoise(),
 ]  # fmt: skip
 
 
@@ -446,6 +502,8 @@ def test_joined_pictures_are_those_in_use(content, write):
         (lambda: ScaleJitter(scale=(2, 1)), "scale must be two positive factors"),
         (lambda: ScaleJitter(size=(0, 10)), "size must be at least 1"),
         (lambda: Crop(share=(0.5, 1.5)), "share must be"),
+        (lambda: MultiScaleCrop(shortest=()), "shortest must be at least one length"),
+        (lambda: MultiScaleCrop(sides=(600, 384)), "sides must be two lengths"),
         (lambda: Perspective(distortion=1), "distortion must be"),
         (lambda: MixUp(alpha=0), "alpha must be positive"),
         (lambda: ColourJitter(contrast=2), "contrast must be between 0 and 1"),

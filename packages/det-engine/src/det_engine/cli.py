@@ -134,19 +134,29 @@ def _say(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
 
-def dispatch(
-    commands: Mapping[str, Callable[[list[str]], int | None]],
-    args: Sequence[str],
-    prog: str,
-    around: Callable[[str], contextlib.AbstractContextManager[None]] | None = None,
-) -> int | None:
+def dispatch(commands: Mapping[str, Callable[[list[str]], int | None]], args: Sequence[str], prog: str) -> int | None:
     """Call the command that `args` begins with, giving it the arguments after its name.
 
     Args:
         commands: functions by name; the first line of a function's docstring is its help.
         args: as in `sys.argv[1:]`; without any, or with `--help`, the commands are listed.
         prog: program name, for messages.
-        around: gives, for the name of a command, a context to call it in.
+
+    Raises:
+        UsageError: as :func:`chosen` raises it.
+    """
+    abouts = {name: (function.__doc__ or "").strip().partition("\n")[0] for name, function in commands.items()}
+    name = chosen(abouts, args, prog)
+    return 0 if name is None else commands[name](list(args[1:]))
+
+
+def chosen(commands: Mapping[str, str], args: Sequence[str], prog: str) -> str | None:
+    """Name of the command that `args` begins with; None after a list of all, which no command or `--help` asks for.
+
+    Args:
+        commands: what each does, in a line, by name.
+        args: as in `sys.argv[1:]`.
+        prog: program name, for messages.
 
     Raises:
         UsageError: there is no such command; names the nearest. Or an argument is empty, which a path would take for
@@ -154,18 +164,16 @@ def dispatch(
     """
     if not args or args[0] in ("-h", "--help"):
         print(f"usage: {prog} COMMAND [OPTIONS]\n\ncommands:")
-        abouts = [(function.__doc__ or "").strip().partition("\n")[0] for function in commands.values()]
-        print_pairs(zip(commands, abouts, strict=True), indent="  ")
+        print_pairs(commands.items(), indent="  ")
         print(f"\nOptions of a command: {prog} COMMAND --help")
-        return 0
+        return None
     if args[0] not in commands:
         raise unknown("command", args[0], commands)
     for before, argument in pairwise(args):
         if not argument or (argument.startswith("--") and argument.endswith("=")):
             what = argument.rstrip("=") or before
             raise UsageError(f"The argument after {what} is empty. Give it a value, or leave it out.")
-    with contextlib.nullcontext() if around is None else around(args[0]):
-        return commands[args[0]](list(args[1:]))
+    return args[0]
 
 
 def print_pairs(pairs: Iterable[tuple[str, str]], indent: str = "") -> None:

@@ -6,7 +6,7 @@ maps, through which pixels, boxes, outlines and keypoints go once at the end; ch
 
 from det_coco.augment.compose import Compose, Maybe, Step
 from det_coco.augment.external import Albumentations
-from det_coco.augment.geometry import Crop, Flip, Perspective, Rotation, ScaleJitter
+from det_coco.augment.geometry import Crop, Flip, MultiScaleCrop, Perspective, Rotation, ScaleJitter
 from det_coco.augment.joining import CopyPaste, MixUp, Mosaic
 from det_coco.augment.pixels import Blur, ColourJitter, Erasing, JPEGNoise
 from det_coco.augment.scene import Layer, Scene, Sheet
@@ -25,6 +25,7 @@ __all__ = [
     "Maybe",
     "MixUp",
     "Mosaic",
+    "MultiScaleCrop",
     "Perspective",
     "Rotation",
     "ScaleJitter",

@@ -92,6 +92,54 @@ class Crop:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MultiScaleCrop:
+    """A window of a number of pixels, of the picture resized to one of several lengths: DETR's, before its resize.
+
+    Carion et al., "End-to-End Object Detection with Transformers", 2020, and mmdetection's `ms-crop` schedules take it
+    for half of the images (`Maybe(0.5, MultiScaleCrop())`). There a window may stand upright in a picture that lies;
+    here it lies or stands as the picture does, so that what groups images by orientation stays true.
+
+    Attributes:
+        shortest: lengths of the picture's shorter side, in pixels.
+        sides: least and greatest length of a side of the window, in pixels, where the picture has as many.
+    """
+
+    shortest: tuple[int, ...] = (400, 500, 600)
+    sides: tuple[int, int] = (384, 600)
+
+    def __post_init__(self) -> None:
+        if not self.shortest or min(self.shortest) < 1:
+            raise ValueError(f"shortest must be at least one length of at least 1 pixel, got {self.shortest}.")
+        if not 0 < self.sides[0] <= self.sides[1]:
+            raise ValueError(f"sides must be two lengths, the lesser first, got {self.sides}.")
+
+    def output_sizes(self, height: int, width: int) -> list[tuple[int, int]]:
+        """The squarest and the longest window of each length, between which all others lie."""
+        found = []
+        for shortest in self.shortest:
+            resized = self._resized(height, width, shortest)
+            least, greatest = (np.minimum(resized, side) for side in self.sides)  # [2] height, width
+            longest = (least[0], greatest[1]) if width > height else (greatest[0], least[1])
+            found += [(int(size[0]), int(size[1])) for size in (least, longest, greatest)]
+        return list(dict.fromkeys(found))
+
+    def __call__(self, scene: Scene, random: np.random.Generator) -> Scene:
+        """Draw the length and the window."""
+        old = np.array([scene.height, scene.width])
+        new = self._resized(scene.height, scene.width, int(random.choice(self.shortest)))
+        least, greatest = (np.minimum(new, side) for side in self.sides)
+        size = random.integers(least, greatest + 1)  # [2] height, width
+        size = np.sort(size) if scene.width > scene.height else np.sort(size)[::-1]
+        top, left = random.integers(new - size + 1)
+        (scale_y, scale_x), (height, width) = new / old, map(int, size)
+        return scene.mapped(np.array([[scale_x, 0, -left], [0, scale_y, -top], [0, 0, 1]]), height, width)
+
+    def _resized(self, height: int, width: int, shortest: int) -> np.ndarray:
+        size = np.array([height, width])
+        return np.maximum((size * (shortest / size.min()) + 0.5).astype(np.int64), 1)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Rotation:
     """A turn about the middle of the canvas, which keeps its size.
 
