@@ -53,6 +53,16 @@ def test_links_of_the_repository_become_those_of_the_site(tool, tmp_path):
     assert pages._linked("```\n[a](nowhere.md)\n```\n", "docs/use.md", "use.md") == "```\n[a](nowhere.md)\n```\n"
 
 
+def test_options_in_running_text_are_not_broken(tool):
+    whole = tool("pages").with_whole_options
+    option = '<span class="option">--tile-merge</span>'
+    assert (
+        whole("<p><code>--tile-merge nms</code> and <a>--tile</a>") == f"<p><code>{option} nms</code> and <a>--tile</a>"
+    )
+    block = "<pre><span></span><code>predict --tile 640</code></pre>"
+    assert whole(block) == block
+
+
 def test_every_finding_is_on_its_page(tool):
     page = tool("pages").findings_page(ROOT / "findings")
     scripts = sorted((ROOT / "findings").glob("*.sh"))

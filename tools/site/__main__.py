@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from links import dead_links
-from pages import ROOT, assemble
+from pages import ROOT, assemble, with_whole_options
 
 BUILD = ROOT / "build" / "site"
 
@@ -29,6 +29,8 @@ def main() -> int:
     ended = subprocess.run([zensical, "build", "--clean", "--strict", "-f", BUILD / "zensical.toml"], check=False)
     if ended.returncode:
         return 1
+    for page in (BUILD / "html").rglob("*.html"):
+        page.write_text(with_whole_options(page.read_text(encoding="utf-8")), encoding="utf-8")
     dead = dead_links(BUILD / "html")
     for place in dead:
         print(place)

@@ -114,6 +114,15 @@ def _linked(text: str, source: str, place: str) -> str:
     return "".join(part if part.startswith("```") else _LINK.sub(link, part) for part in parts)
 
 
+def with_whole_options(html: str) -> str:
+    """A page with each `--option` in running text as an element, which site.css keeps on one line."""
+    return re.sub(
+        r"(?<!<span></span>)<code>[^<]*</code>",
+        lambda code: re.sub(r"--[a-z][\w.-]*", r'<span class="option">\g<0></span>', code[0]),
+        html,
+    )
+
+
 def api_page(package: str) -> str:
     """The public names of a package, for mkdocstrings to fill in."""
     module = _module(package)
