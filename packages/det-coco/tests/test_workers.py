@@ -28,3 +28,8 @@ def test_other_errors_are_none_of_it():
         raise RuntimeError("shape of DataLoader worker (pid 12) is killed by signal")
     assert ended_worker(RuntimeError("shape")) is None
     assert "take fewer workers" in str(ended_worker(ConnectionResetError("reset")))
+
+
+def test_what_a_worker_itself_raised_is_in_the_last_line():
+    error = RuntimeError("Caught RuntimeError in DataLoader worker process 0.\nTraceback ...\nNo space left on device.")
+    assert "was ended (No space left on device), which" in str(ended_worker(error))

@@ -39,7 +39,9 @@ def ended_worker(error: Exception) -> DataError | None:
 
 
 def _ended(error: Exception) -> DataError:
-    reason = str(error).strip().partition("\n")[0].rstrip(". ")
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    # What a worker itself raised comes with its traceback, whose last line says what it was.
+    reason = lines[-1 if lines[0].startswith("Caught ") else 0].rstrip(". ")
     return DataError(
         f"A worker process that loads images was ended ({reason}), which is what happens where memory, or shared "
         "memory (/dev/shm), is full: take fewer workers, or fewer or smaller images a batch."

@@ -38,7 +38,10 @@ class MetricsLog:
             kept = [line for line in lines if line["step"] <= limits.get(line["kind"], step)]
             if damaged:
                 self.damaged = len(damaged)
-                with path.with_name(f"{path.stem}.damaged{path.suffix}").open("ab") as file:
+                aside = path.with_name(f"{path.stem}.damaged{path.suffix}")
+                if aside.is_symlink():  # to who knows where
+                    aside.unlink()
+                with aside.open("ab") as file:
                     file.write(b"".join(line + b"\n" for line in damaged))
             temporary = path.with_name(f"{path.name}.writing")
             temporary.unlink(missing_ok=True)
