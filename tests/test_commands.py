@@ -255,7 +255,15 @@ def test_stopped_and_resumed_equals_uninterrupted_bit_for_bit(app, shapes, tmp_p
 
 def test_what_a_resumed_run_would_ignore_is_refused(mask_rcnn_run, faster_rcnn_run, tmp_path, capsys):
     capsys.readouterr()
-    for option, value in (("--recipe", "scratch_small"), ("--weights", "none"), ("--output", tmp_path / "other")):
+    for option, value in (
+        ("--recipe", "scratch_small"),
+        ("--config", mask_rcnn_run / "config.json"),
+        ("--weights", "none"),
+        ("--weights-parts", "backbone"),
+        ("--drop-mismatched", "True"),
+        ("--drop-class-head", "True"),
+        ("--output", tmp_path / "other"),
+    ):
         assert call("mask_rcnn", "train", "--resume", mask_rcnn_run, option, value) == 2
         assert option in error(capsys)
     assert call("mask_rcnn", "train", "--resume", faster_rcnn_run) == 2

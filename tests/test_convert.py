@@ -207,6 +207,20 @@ def test_safetensors_by_their_suffix(system: str, tmp_path: Path) -> None:
     assert call("mask_rcnn", "convert", "--weights", safe, "--to", "ours", tmp_path / "back.pt") == 0
 
 
+@pytest.mark.parametrize(("system", "name"), [("ours", "x.safetensors"), ("detectron2", "x.pkl")])
+def test_a_flipped_bit_in_what_was_written_is_noticed(
+    system: str, name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, out = run_of(tmp_path / "run.pt"), tmp_path / name
+    assert call("mask_rcnn", "convert", "--weights", source, "--to", system, out) == 0
+    content = bytearray(out.read_bytes())
+    content[len(content) // 2] ^= 1
+    out.write_bytes(content)
+    assert call("mask_rcnn", "convert", "--weights", out, "--to", "ours", tmp_path / "back.pt") == 2
+    assert "its content does not match its checksum" in capsys.readouterr().err
+    assert not (tmp_path / "back.pt").exists()
+
+
 def test_refusals(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = run_of(tmp_path / "run.pt")
     there = tmp_path / "there.pth"

@@ -104,3 +104,24 @@ def test_comparing_runs(runs, tmp_path, capsys):
 def test_what_is_wrong_is_named(runs, capsys, arguments, message):
     assert call("mask_rcnn", *[argument.format(runs=runs) for argument in arguments]) != 0
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ("{", "does not say what data it belongs to. Name it by --data."),
+        ("[" * 100_000, "does not say what data it belongs to. Name it by --data."),
+        ('{"app": "mask_rcnn", "data": null}', "does not say what it was trained with. Name the data"),
+        ('{"data": null, "recipe": "tiny"}', "does not say what it was trained with. Name the data"),
+        ('{"data": null, "recipe": {}}', "does not say what it was trained with. Name the data"),
+        ('{"data": [1], "recipe": {"data": {}}}', "does not say what it was trained with. Name the data"),
+        ('{"data": null, "recipe": {"data": {"train": 5}}}', "does not say what it was trained with. Name the data"),
+        ('{"weights": 5, "data": 7, "split": [4], "images": [[1]]}', "does not say what it was trained with."),
+    ],
+)
+def test_a_damaged_configuration_is_said_and_data_can_be_named(runs, shapes, tmp_path, capsys, config, message):
+    shutil.copytree(runs / "b", tmp_path / "b")
+    (tmp_path / "b" / "config.json").write_text(config)
+    assert call("mask_rcnn", "report", tmp_path / "b", "--pictures", 0) == 2
+    assert message in capsys.readouterr().err
+    assert call("mask_rcnn", "report", tmp_path / "b", "--pictures", 0, "--data", shapes) == 0

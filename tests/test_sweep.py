@@ -11,6 +11,7 @@ from apps.common.app import App
 from apps.common.search_space import SearchSpace
 from apps.mask_rcnn.config import tiny
 from testing.command_line import STEPS, call, read, small
+from testing.processes import start_python
 
 optuna = pytest.importorskip("optuna")
 
@@ -86,6 +87,50 @@ def test_a_sweep_that_was_stopped_goes_on_with_the_training_that_it_was_in(stand
     assert [row["trial"] for row in sorted(rows(output), key=lambda row: row["trial"])] == ["0", "1"]
     lines = (output / "trial-000" / "metrics.jsonl").read_text().splitlines()
     assert len(lines) == 4  # two before, two after
+
+
+def interrupted(stand_in, output):
+    (stand_in / "interrupt").touch()
+    options = ["--trials", "1", "--vary", "lr", "--output", output, "--data", stand_in]
+    assert call("mask_rcnn", "sweep", *options) == 128 + signal.SIGTERM
+
+
+def test_a_sweep_has_one_process(stand_in, tmp_path, capsys):
+    interrupted(stand_in, tmp_path / "sweep")
+    holding = "import sys; from det_engine import RunDirectory; run = RunDirectory(sys.argv[1]); run.hold(); input('.')"
+    holder = start_python("-c", holding, tmp_path / "sweep", stdin=-1)
+    assert holder.stdout.read(1) == "."
+    assert call("mask_rcnn", "sweep", "--resume", tmp_path / "sweep") == 2
+    assert f"is in use: process {holder.pid} on " in capsys.readouterr().err
+    holder.communicate("")
+    assert call("mask_rcnn", "sweep", "--resume", tmp_path / "sweep", "--trials", "1") == 0
+    assert not list(tmp_path.rglob("in-use.json"))
+
+
+def test_a_sweep_that_was_killed_goes_on(stand_in, tmp_path):
+    """Before its training had a checkpoint, while Optuna wrote, and with Optuna's lock taken."""
+    output = tmp_path / "sweep"
+    interrupted(stand_in, output)
+    (output / "trial-000" / "checkpoints" / "last.pt").unlink()
+    with (output / "trials.journal").open("a") as file:
+        file.write('{"op_code": 5, "worker')
+    (output / "trials.journal.lock").symlink_to("trials.journal")
+    for trials in (1, 2):
+        assert call("mask_rcnn", "sweep", "--resume", output, "--trials", trials) == 0
+    assert sorted(row["trial"] for row in rows(output)) == ["0", "1"]
+    assert len((output / "trial-000" / "metrics.jsonl").read_text().splitlines()) == 4
+
+
+def test_damaged_trials_are_one_message(stand_in, tmp_path, capsys):
+    output = tmp_path / "sweep"
+    interrupted(stand_in, output)
+    journal = output / "trials.journal"
+    for damage in ("{\n", '{"op_code": 99}\n', "[]\n"):
+        whole = journal.read_text()
+        journal.write_text(damage + whole)
+        assert call("mask_rcnn", "sweep", "--resume", output) == 2
+        assert "cannot be read: trials.journal is damaged" in capsys.readouterr().err
+        journal.write_text(whole)
 
 
 def test_bad_trainings_are_ended_early(stand_in, tmp_path, monkeypatch):

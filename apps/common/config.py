@@ -242,9 +242,11 @@ def to_dict(recipe: Recipe) -> dict[str, Any]:
 
 
 def from_dict(values: dict[str, Any], kind: type[R]) -> R:
-    """The recipe of that kind that :func:`to_dict` wrote; wrong fields raise cattrs' errors."""
+    """The recipe of that kind that :func:`to_dict` wrote; wrong fields raise cattrs' errors, other values TypeError."""
     from det_models.description import structured
 
+    if not isinstance(values, dict):
+        raise TypeError("a recipe is values by name")
     return structured(values, kind)
 
 

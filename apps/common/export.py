@@ -57,6 +57,9 @@ def _certified(weights: Weights, options: ExportOptions) -> list[Path]:
                 f"{options.out} is not written, since it would find something else than {options.weights}. "
                 "To write it all the same: --force."
             )
+        for file in written:
+            if file.suffix == options.out.suffix:  # another process may have written it meanwhile
+                refuse_existing(options.out.with_name(file.name))
         return [file.rename(options.out.with_name(file.name)) for file in written]
 
 

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 from apps.common.app import App
 from det_coco import DataError
+from det_coco.workers import naming_ended_workers
 from det_engine import EngineError
 from det_engine.cli import UsageError
 from det_models import OptionError
@@ -58,7 +59,8 @@ def options_named(app: App, command: str) -> Generator[None]:
     log = logging.getLogger("det_coco")
     log.addFilter(rename)
     try:
-        yield
+        with naming_ended_workers():
+            yield
     except DataError as error:
         error.args = (with_options(str(error), options),)
         raise

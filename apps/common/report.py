@@ -106,21 +106,31 @@ def split_of(app: App, run: Path, data: Path | None, split: str | None) -> CocoI
         DataError: there is no such split, or it cannot be read.
     """
     options: dict[str, Any] = read_json(run / "config.json") if run.is_dir() else {}
-    training, images = run, ()
+    training, images = run, []
     if "weights" in options:  # an evaluation, which says what of another run it has evaluated
-        data = data or (Path(options["data"]) if options.get("data") else None)
-        split, images = split or options.get("split"), options.get("images") or ()
-        weights = Path(options["weights"])
+        data = data or _path(options.get("data"))
+        split, images = split or _text(options.get("split")), options.get("images") or []
+        weights = _path(options["weights"]) or run
         training = weights if weights.is_dir() else weights.parent.parent
     config = read_json(training / "config.json") if training.is_dir() else {}
     if data is None and split is None and config:
         index = held_out_of_run(training, config, training / "config.json", _tasks(app, config))
     else:
-        data = data or (Path(config["data"]) if config.get("data") else None)
+        data = data or _path(config.get("data"))
         if data is None and not config:
             raise UsageError(f"{run} does not say what data it belongs to. Name it by --data.")
         index = open_split(data_root(data), split, **annotations_for(_tasks(app, config)))
-    return index.of_images(images) if images else index
+    are_ids = isinstance(images, list) and all(isinstance(number, int) for number in images)
+    return index.of_images(images) if images and are_ids else index
+
+
+def _text(value: Any) -> str | None:
+    """A value of a configuration that may be damaged, if it is a text."""
+    return value if value and isinstance(value, str) else None
+
+
+def _path(value: Any) -> Path | None:
+    return None if _text(value) is None else Path(value)
 
 
 def _tasks(app: App, config: Mapping[str, Any]) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """The content of a JSON file of a run; empty where it is missing or broken, as after a crash."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
 

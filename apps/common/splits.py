@@ -217,7 +217,10 @@ def held_out_of_run(run: Path, description: Mapping[str, Any], named: Path, task
     """
     written = run / SPLIT_FILE
     if written.is_file():
-        return find_splits(written, **annotations_for(tasks))["val"].load()
+        splits = find_splits(written, **annotations_for(tasks))
+        if "val" not in splits:
+            raise DataError(f"{written}, which says which images were held out, is damaged. Name the data by --data.")
+        return splits["val"].load()
     root, config = _of_run(description, named)
     try:
         train, val = _places(root, config, tasks)
@@ -228,14 +231,17 @@ def held_out_of_run(run: Path, description: Mapping[str, Any], named: Path, task
 
 def _of_run(description: Mapping[str, Any], named: Path) -> tuple[Path, LoadingConfig]:
     """What a run was trained with."""
-    recipe = description.get("recipe")
-    if recipe is None or "data" not in description:
-        raise UsageError(f"{named} does not say what it was trained with. Name the data to evaluate on: --data.")
-    data = description["data"]
     names = ("train", "val", "train_split", "val_split")
-    return data_root(None if data is None else Path(data)), LoadingConfig(
-        **{name: recipe["data"].get(name) for name in names}
-    )
+    try:
+        data = description["data"]
+        chosen = {name: description["recipe"]["data"].get(name) for name in names}
+        if not all(value is None or isinstance(value, str) for value in (data, *chosen.values())):
+            raise TypeError
+    except (LookupError, TypeError, AttributeError):
+        raise UsageError(
+            f"{named} does not say what it was trained with. Name the data to evaluate on: --data."
+        ) from None
+    return data_root(None if data is None else Path(data)), LoadingConfig(**chosen)
 
 
 def surroundings(splits: Splits) -> dict[str, str]:

@@ -3,6 +3,8 @@
 import contextlib
 import json
 import math
+import os
+import shutil
 import subprocess
 import sys
 import time
@@ -21,6 +23,7 @@ from det_coco import DataError
 from det_coco.outputs import whole_file
 from det_engine import EngineError, Interrupted, RunDirectory, read_metrics
 from det_engine.cli import UsageError, take_option
+from det_engine.launching import LAUNCHED
 from det_engine.options import option_names
 from det_engine.signals import StopSignals
 
@@ -33,6 +36,8 @@ _LOOK = 0.5
 """Seconds between two looks at a training's evaluations."""
 _EVALUATIONS = 5
 """Of a training that says nothing about them: else none could be ended early."""
+_FAREWELL = 150.0
+"""Seconds that a training may take to end after its sweep was killed."""
 _KEPT = "sweep.json"
 
 
@@ -43,7 +48,10 @@ def sweep(app: App, args: list[str]) -> None:
     if resumed is not None:
         options, training = _kept(resumed, options)
     space = SearchSpace(recipe=_recipe(app, training), vary=options.vary)
-    folder = resumed or _begin(options.output or default_output(app, "sweep"), options, training)
+    folder = resumed or options.output or default_output(app, "sweep")
+    holder = _held(folder)
+    if resumed is None:
+        _begin(folder, options, training)
     study = _study(folder)
     if not study.trials:
         study.enqueue_trial(space.first())
@@ -54,6 +62,7 @@ def sweep(app: App, args: list[str]) -> None:
         while sweeping.has_more() and not _is_over(options.minutes, began):
             sweeping.trial()
     print_results(app, study, folder, options.metric)
+    holder.give_back()
 
 
 def _is_over(minutes: float | None, began: float) -> bool:
@@ -111,9 +120,16 @@ class _Sweep:
         """The best value, whether the training was ended early, and why it failed."""
         drawn = self._space.options(trial)
         trial.set_user_attr("options", drawn)
+        _wait_for(run)
+        if not run.is_resumable:  # of a training that was killed before its first checkpoint nothing can go on
+            shutil.rmtree(run.path, ignore_errors=True)
         arguments = ["--resume", str(run)] if run.is_resumable else [*self._arguments, *drawn, "--output", str(run)]
         command = [*self._app.program, "train", *arguments]
-        with _log(run).open("a", encoding="utf-8") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
+        own = {**os.environ, LAUNCHED: str(os.getpid())}  # so that it ends where this process has ended
+        with (
+            _log(run).open("a", encoding="utf-8") as log,
+            subprocess.Popen(command, stdout=log, stderr=log, env=own) as process,
+        ):
             try:
                 pruned = self._watch(process, trial, run)
             finally:
@@ -195,15 +211,47 @@ def _evaluating(recipe: Recipe) -> list[str]:
     return ["--train.evaluation-interval", str(max(1, steps // _EVALUATIONS))]
 
 
-def _begin(folder: Path, options: SweepOptions, training: list[str]) -> Path:
-    """The folder of a new sweep, with its options written down."""
+def _held(folder: Path) -> RunDirectory:
+    """The folder of a sweep, of which this process is the only one.
+
+    Raises:
+        EngineError: another process is, or the folder cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise EngineError(f"Cannot make the output directory {folder}: {error.strerror or error}.") from error
+    holder = RunDirectory(folder)
+    holder.hold()
+    return holder
+
+
+def _wait_for(run: RunDirectory) -> None:
+    """Wait for a training that a killed sweep left, which ends by itself.
+
+    Raises:
+        EngineError: it does not.
+    """
+    until = time.monotonic() + _FAREWELL
+    while run.path.exists():
+        try:
+            run.hold()
+        except EngineError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(_LOOK)
+        else:
+            run.give_back()
+            return
+
+
+def _begin(folder: Path, options: SweepOptions, training: list[str]) -> None:
+    """Write down the options of a new sweep."""
     if (folder / _KEPT).exists():
         raise UsageError(f"Output {folder} holds a sweep already. Resume it (--resume {folder}) or name another.")
-    folder.mkdir(parents=True, exist_ok=True)
     kept = {"metric": options.metric, "vary": options.vary, "training": training}
     with whole_file(folder / _KEPT) as file:
         file.write(json.dumps(kept, indent=2).encode())
-    return folder
 
 
 def _kept(folder: Path, options: SweepOptions) -> tuple[SweepOptions, list[str]]:
@@ -224,14 +272,30 @@ def _study(folder: Path) -> "optuna.Study":
     except ImportError:
         raise EngineError("sweep needs Optuna, which is not installed: pip install optuna.") from None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    storage = optuna.storages.JournalStorage(JournalFileBackend(str(folder / "trials.journal")))
-    return optuna.create_study(
-        study_name="sweep",
-        storage=storage,
-        direction="maximize",
-        load_if_exists=True,
-        pruner=optuna.pruners.MedianPruner(n_startup_trials=_PATIENT_TRIALS),
-    )
+    journal = folder / "trials.journal"
+    _mend(journal)
+    try:
+        return optuna.create_study(
+            study_name="sweep",
+            storage=optuna.storages.JournalStorage(JournalFileBackend(str(journal))),
+            direction="maximize",
+            load_if_exists=True,
+            pruner=optuna.pruners.MedianPruner(n_startup_trials=_PATIENT_TRIALS),
+        )
+    except (ValueError, LookupError, TypeError, AttributeError, AssertionError) as error:
+        raise EngineError(
+            f"The trials of the sweep in {folder} cannot be read: {journal.name} is damaged ({error}). Start another "
+            "sweep; the trainings of this one are in their folders."
+        ) from error
+
+
+def _mend(journal: Path) -> None:
+    """Take away what a killed process left: half a line, which would spoil the next one, and Optuna's lock."""
+    journal.with_name(f"{journal.name}.lock").unlink(missing_ok=True)
+    if journal.exists():
+        whole = journal.read_bytes().rpartition(b"\n")
+        if whole[2]:
+            os.truncate(journal, len(whole[0]) + len(whole[1]))
 
 
 def _log(run: RunDirectory) -> Path:

@@ -273,7 +273,11 @@ def _refuse(options: TrainOptions, recipe: Recipe, run: RunDirectory) -> None:
     """Options that say where a run begins would be ignored when it goes on."""
     given = {
         "--recipe": options.recipe != recipe.name,
+        "--config": options.config is not None,
         "--weights": options.weights is not None,
+        "--weights-parts": bool(options.weights_parts),
+        "--drop-mismatched": options.drop_mismatched,
+        "--drop-class-head": options.drop_class_head,
         "--output": options.output is not None,
     }
     wrong = ", ".join(name for name, is_given in given.items() if is_given)

@@ -34,8 +34,10 @@ def read_config_file(app: App[R], path: Path) -> R:
     """
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise EngineError(f"Configuration {path} cannot be read: {error}.") from error
+    except OSError as error:
+        raise EngineError(f"Configuration {path} cannot be read: {error.strerror or error}.") from error
+    except (ValueError, RecursionError) as error:
+        raise EngineError(f"Configuration {path} is damaged, or no JSON: {error}.") from error
     if not isinstance(config, Mapping):
         raise EngineError(f"Configuration {path} is not what a run leaves: it holds no values by name.")
     return cast(R, read_config(app, {"config": config}, path, what="Configuration")[0])
@@ -50,15 +52,19 @@ def read_config(
         EngineError: the checkpoint is of another app, of none, or of another version of the recipe.
     """
     config = state.get("config") or {}
-    if config.get("app") != app.name:
+    owner = config.get("app")
+    if owner != app.name:
+        named = owner if isinstance(owner, str) and owner else None
         raise EngineError(
-            f"{what} {path} is of {config.get('app') or 'no app'}, not of {app.name}. "
-            + (f"Use apps/{config['app']}." if config.get("app") else "Give that of a run.")
+            f"{what} {path} is of {named or 'no app'}, not of {app.name}. "
+            + (f"Use apps/{named}." if named else "Give that of a run.")
         )
     try:
         return from_dict(config["recipe"], app.kind), config
     except (cattrs.BaseValidationError, KeyError, TypeError, ValueError) as error:
-        raise EngineError(f"{what} {path} was written by another version; its recipe cannot be read.") from error
+        raise EngineError(
+            f"{what} {path} was written by another version, or is damaged: its recipe cannot be read."
+        ) from error
 
 
 def open_detector(app: App, path: Path, recipe: str | None = None) -> Weights:

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 
-from det_backbones import WeightsError, read_weights
+from det_backbones import WeightsError, read_weights, write_weights
 
 ARRAY = torch.arange(6.0).reshape(2, 3)
 
@@ -177,6 +178,36 @@ def test_a_flipped_bit_in_an_archive_is_noticed(tmp_path, tail):
         path.write_bytes(flipped)
         with pytest.raises(WeightsError, match="does not match its checksum"):
             read_weights(path)
+
+
+def test_a_flipped_bit_in_what_is_written_is_noticed(tmp_path):
+    path = tmp_path / "x.safetensors"
+    write_weights(path, {"a.weight": torch.rand(100), "half": torch.rand(3).half()}, {"det": '{"threshold": 0.5}'})
+    content = path.read_bytes()
+    file = read_weights(path)
+    assert set(file.arrays) == {"a.weight", "half"}
+    assert file.metadata == {"det": {"threshold": 0.5}}
+    for position in (3, content.index(b"0.5"), content.index(b"a.weight"), content.index(b"F32"), -1, -300, -415):
+        flipped = bytearray(content)
+        flipped[position] ^= 1
+        path.write_bytes(flipped)
+        with pytest.raises(WeightsError, match=r"is truncated or damaged|is not a weights file"):
+            read_weights(path)
+
+
+def test_safetensors_whose_header_is_as_long_as_a_pickle_begins(tmp_path):
+    path, begins = tmp_path / "x.safetensors", set()
+    for count in range(0, 256, 8):
+        safetensors.torch.save_file({"a": ARRAY}, path, {"text": count * "x"})
+        begins.add(path.read_bytes()[:1])
+        assert torch.equal(read_weights(path).arrays["a"], ARRAY)
+    assert {b"\x80", b"("} <= begins
+
+
+def test_safetensors_of_others_have_no_checksum(tmp_path):
+    path = tmp_path / "x.safetensors"
+    safetensors.torch.save_file({"a": ARRAY}, path, {"format": "pt"})
+    assert torch.equal(read_weights(path).arrays["a"], ARRAY)
 
 
 def test_an_archive_without_checksums_is_read(tmp_path):

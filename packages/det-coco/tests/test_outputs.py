@@ -96,3 +96,18 @@ def test_of_a_conversion_that_meets_a_full_disk_nothing_stays(monkeypatch, tmp_p
     with pytest.raises(DataError, match=r"out cannot be written: No space left on device \(.*out/train/.*\.jpg\)\.$"):
         convert_data(find_splits(data), tmp_path / "out", to="coco", pictures="copy")
     assert not (tmp_path / "out").exists()
+
+
+def test_of_two_who_write_a_file_one_is_refused_and_the_other_is_whole(tmp_path):
+    path = tmp_path / "file"
+
+    def write_twice():
+        with whole_file(path) as first:
+            first.write(b"half of")
+            with whole_file(path) as second:
+                second.write(b"all")
+
+    with pytest.raises(DataError, match="file is being written by another process too"):
+        write_twice()
+    assert path.read_bytes() == b"all"
+    assert list(tmp_path.iterdir()) == [path]

@@ -171,6 +171,21 @@ def test_a_temporary_name_that_is_a_link_is_not_followed(tmp_path):
     assert checkpoint.load(tmp_path / "a.pt")["step"] == 3
 
 
+def test_of_two_who_write_a_file_one_is_refused_and_the_other_is_whole(tmp_path, monkeypatch):
+    sync, path = os.fsync, tmp_path / "a.pt"
+
+    def other_process(descriptor):
+        monkeypatch.setattr(os, "fsync", sync)
+        checkpoint.save(path, state(2.0))
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", other_process)
+    with pytest.raises(EngineError, match=r"a\.pt is being written by another process too"):
+        checkpoint.save(path, state(1.0))
+    assert checkpoint.load(path)["model"]["weight"][0] == 2
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_foreign_files(tmp_path):
     torch.save({"state_dict": {}, "epoch": 1}, tmp_path / "other.pt")
     with pytest.raises(EngineError, match="is no checkpoint of det-engine: it holds keys state_dict, epoch"):

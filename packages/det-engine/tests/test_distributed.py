@@ -222,6 +222,27 @@ def test_a_process_that_waits_for_others_ends_with_its_launcher():
 
 
 @pytest.mark.slow
+def test_a_single_process_ends_with_what_started_it():
+    """A training of a sweep, say."""
+    waits = (
+        "import time, torch; from det_engine import distributed; from det_engine.cli import run_main\n"
+        "def command():\n"
+        "    with distributed.processes(torch.device('cpu'), hang_seconds=1):\n"
+        "        print('here', flush=True); time.sleep(900)\n"
+        "raise SystemExit(run_main(command))"
+    )
+    launches = (
+        f"import os, subprocess, sys; os.environ[{distributed.LAUNCHED!r}] = str(os.getpid())\n"
+        "subprocess.run([sys.executable, '-c', sys.argv[1]])"
+    )
+    process = start_python("-c", launches, waits, env=environment(OMP_NUM_THREADS="1"))
+    assert process.stdout.readline() == "here\n"
+    process.kill()
+    _, errors = process.communicate(timeout=900)  # until the one that waits has closed its output
+    assert errors == "error: The process that started this job has ended; this one ends too.\nended by SIGTERM\n"
+
+
+@pytest.mark.slow
 def test_faults_in_one_of_two_processes(job, cpu, tmp_path):
     """Both know and say what is wrong, do what the policy says, and go on together; an error is shown once."""
     status, output, errors = ended(2, tmp_path, "faulty")

@@ -51,6 +51,15 @@ def test_a_killed_holder_is_no_obstacle(tmp_path, holder):
     assert str(os.getpid()) in lock.path.read_text()
 
 
+def test_a_link_in_place_of_the_lock_is_not_followed(tmp_path):
+    (tmp_path / "letter").write_text("dear")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / FolderLock.NAME).symlink_to(tmp_path / "letter")
+    lock = FolderLock.of(tmp_path / "run")
+    assert str(os.getpid()) in lock.path.read_text()
+    assert (tmp_path / "letter").read_text() == "dear"
+
+
 def test_a_process_has_one_lock_and_its_children_none(tmp_path):
     first = FolderLock.of(tmp_path)
     assert FolderLock.of(tmp_path / "." / "..") is not first

@@ -94,6 +94,36 @@ def test_metrics_after_the_resumed_step_are_removed(tmp_path):
     assert read_metrics(path) == lines
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"kind": "train", "step": 1, "loss": "x"}',
+        '{"kind": "train", "step": 1, "loss": [1]}',
+        f'{{"kind": "train", "step": 1, "images_per_second": {10**400}}}',
+        f'{{"kind": "train", "step": {10**400}, "loss": 1.0}}',
+        '{"kind": "train", "step": -1, "loss": 1.0}',
+        '{"kind": 1, "step": 1}',
+        '{"step": 1}',
+        "[1]",
+        "[" * 100_000,
+    ],
+)
+def test_lines_that_cannot_have_been_written_are_set_aside(tmp_path, line):
+    path = tmp_path / "metrics.jsonl"
+    good = {"kind": "train", "step": 1, "loss": 0.5, "bad": None}
+    path.write_text(f"{line}\n{json.dumps(good)}\n")
+    assert read_metrics(path) == [good]
+    log = MetricsLog(path, step=1)
+    log.close()
+    assert log.damaged == 1
+    assert (tmp_path / "metrics.damaged.jsonl").read_text() == f"{line}\n"
+
+
+def test_a_log_that_cannot_be_read(tmp_path):
+    with pytest.raises(EngineError, match=r"cannot be read: Is a directory\.$"):
+        read_metrics(tmp_path)
+
+
 def test_plain_values():
     value = {"p": Path("x"), 1: (np.float32(0.5), torch.tensor([1, 2])), "n": None, "i": math.inf, "o": torch.float32}
     assert to_plain(value) == {"p": "x", "1": [0.5, [1, 2]], "n": None, "i": None, "o": "torch.float32"}

@@ -1,5 +1,6 @@
 """Stopping a training in another process by signals, and going on."""
 
+import multiprocessing
 import os
 import pty
 import signal
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 from det_engine import checkpoint, read_metrics
+from det_engine.cli import run_main
 from testing.processes import environment, start_python
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
@@ -137,3 +139,33 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(small, whole, tmp_path):
         assert state["step"] >= steps[-1]
         steps.append(state["step"])
     assert_finishes_as(small, whole, path)
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_any_command_ends_in_order(tmp_path, capsys, number, status):
+    def command():
+        try:
+            os.kill(os.getpid(), number)
+            time.sleep(600)
+        finally:
+            (tmp_path / "tidied").touch()
+
+    assert run_main(command) == status
+    assert (tmp_path / "tidied").exists()
+    assert capsys.readouterr().err == f"ended by {signal.Signals(number).name}\n"
+    assert signal.getsignal(number) is signal.SIG_DFL
+
+
+def test_processes_forked_within_a_command_end_as_ever(capfd):
+    def command():
+        context = multiprocessing.get_context("fork")
+        began = context.Event()
+        child = context.Process(target=lambda: (began.set(), time.sleep(600)))
+        child.start()
+        began.wait()
+        os.kill(child.pid, signal.SIGTERM)
+        child.join()
+        return child.exitcode
+
+    assert run_main(command) == -signal.SIGTERM
+    assert capfd.readouterr().err == ""

@@ -462,6 +462,9 @@ def test_evaluations_that_return_something_else(fit, tmp_path, found):
         ({"run": "runs/x"}, "run must be a RunDirectory, .* got str"),
         ({"solver": {"steps": 3}}, "solver must be a SolverConfig, got dict"),
         ({"batch_size": 4.0}, "batch_size must be a whole number, got float"),
+        ({"resume": 5}, "resume must be a checkpoint file or the directory of a run, got int"),
+        ({"evaluate": 0.5}, "evaluate must be a function without arguments, got float"),
+        ({"pictures": lambda: None}, "pictures must return pictures by name, got NoneType"),
     ],
 )
 def test_arguments_of_other_kinds(fit, tmp_path, change, message):

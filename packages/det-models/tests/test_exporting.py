@@ -3,6 +3,7 @@
 import json
 import pickle
 import re
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -420,3 +421,51 @@ def test_a_full_disk_does_not_end_the_process():
     program = torch.export.export(torch.nn.Linear(2, 2), (torch.zeros(1, 2),))
     with pytest.raises(OSError, match="No space left on device"):
         write_pt2(program, Path("/dev/full"), metadata={})
+
+
+@pytest.mark.parametrize("name", ["onnx_file", "openvino_file", "pt2_file"])
+def test_a_flipped_bit_is_noticed(name, request, tmp_path):
+    file = request.getfixturevalue(name)
+    for part in file.parent.iterdir():
+        shutil.copy(part, tmp_path)
+    card = tmp_path / f"{file.name}.json"
+    for damaged in [tmp_path / part for part in json.loads(card.read_text())["sha256"]]:
+        content = damaged.read_bytes()
+        flipped = bytearray(content)
+        flipped[len(flipped) // 2] ^= 1
+        damaged.write_bytes(flipped)
+        for named in (card, tmp_path / file.name):
+            with pytest.raises(CheckpointError, match=rf"{damaged.name} is damaged, or was changed"):
+                open_weights(named)
+        damaged.write_bytes(content)
+    assert open_weights(card).network() == open_weights(tmp_path / file.name).network()
+
+
+def test_a_flipped_bit_in_an_archive_without_its_card_is_noticed(pt2_file, tmp_path):
+    content = bytearray(pt2_file.read_bytes())
+    content[len(content) // 2] ^= 1
+    (tmp_path / "x.pt2").write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"x\.pt2 cannot be read: .* does not match its checksum"):
+        open_weights(tmp_path / "x.pt2")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"version": "x"}, {"files": [[1]]}, {"files": 5}, {"files": [[96, 96, "../x.onnx"]]}, {"to": "paper"},
+        {"to": []}, {"outputs": 5}, {"masks": 3}, {"batch": "x"}, {"det": 3}, {"sha256": [1]},
+    ],
+)  # fmt: skip
+def test_a_card_that_was_damaged_is_one_message(pt2_file, tmp_path, change):
+    card = json.loads(pt2_file.with_name(f"{pt2_file.name}.json").read_text())
+    shutil.copy(pt2_file, tmp_path)
+    path = tmp_path / "card.json"
+    path.write_text(json.dumps(card | change))
+    if "sha256" in change:
+        assert open_weights(path).network()
+        return
+    with pytest.raises(CheckpointError, match=r"card\.json(:| is damaged)"):
+        open_weights(path)
+    path.write_text("{")
+    with pytest.raises(CheckpointError, match=r"card\.json is damaged, .* Name the exported file itself"):
+        open_weights(path)

@@ -1,6 +1,7 @@
 """Whether a weights file holds what was written into it, and whether it can be read in reasonable time and memory."""
 
 import hashlib
+import json
 import os
 import pickletools
 import zipfile
@@ -11,8 +12,10 @@ from typing import Any, BinaryIO
 import numpy as np
 from torch import Tensor
 
-# What det-engine ends its checkpoints with, before the SHA-256 of everything that precedes it.
+# What det-engine's checkpoints and our pickles end with, before the SHA-256 of everything that precedes it.
 _SEAL = b"det-engine sha256:"
+CHECKSUM = "det_backbones.sha256"
+"""Name in the metadata of a safetensors file that :func:`checksum` is kept under."""
 _ZIP = b"PK\x03\x04"
 _MOST = 10_000_000
 _DEEPEST = 1000
@@ -37,6 +40,31 @@ def is_whole(file: BinaryIO) -> bool:
         return False
     file.seek(0)
     return file.read(len(_ZIP)) != _ZIP or not zipfile.is_zipfile(file) or _archive_holds(file, checked=sealed)
+
+
+def seal(file: BinaryIO) -> None:
+    """End a file with a checksum of all that is in it, which readers of pickles do not look at.
+
+    Args:
+        file: Open for reading and writing; left at its end.
+    """
+    digest = _digest(file, file.seek(0, os.SEEK_END))
+    file.seek(0, os.SEEK_END)
+    file.write(_SEAL + digest)
+
+
+def checksum(content: bytes) -> str:
+    """The SHA-256 of all that a safetensors file says, but for the checksum in its metadata.
+
+    Args:
+        content: The whole file.
+    """
+    start = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:start])
+    header["__metadata__"] = {name: text for name, text in header.get("__metadata__", {}).items() if name != CHECKSUM}
+    digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
+    digest.update(memoryview(content)[start:])
+    return digest.hexdigest()
 
 
 def _digest(file: BinaryIO, remaining: int) -> bytes:

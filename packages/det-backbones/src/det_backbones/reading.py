@@ -25,12 +25,13 @@ from torch import Tensor
 
 from det_backbones import unpickling
 from det_backbones.errors import WeightsError
-from det_backbones.integrity import check_pickle, check_size, is_whole
+from det_backbones.integrity import CHECKSUM, check_pickle, check_size, checksum, is_whole
 from det_backbones.wrapping import unwrap
 
 # A legacy (not zip) torch.save starts with a pickled magic number.
 _TORCH_LEGACY = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)
 _ZIP = b"PK\x03\x04"
+_LONGEST_HEADER = 100_000_000  # as safetensors itself reads them
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -112,7 +113,9 @@ def write_weights(
     # The format knows no strides and no memory that tensors share.
     plain = {name: torch.empty(value.shape, dtype=value.dtype).copy_(value.detach()) for name, value in arrays.items()}
     try:
-        safetensors.torch.save_file(plain, partial, dict(metadata or {}))
+        texts = dict(metadata or {})
+        texts[CHECKSUM] = checksum(safetensors.torch.save(plain, texts))
+        safetensors.torch.save_file(plain, partial, texts)
         partial.replace(path)
     except (OSError, safetensors.SafetensorError) as error:
         raise WeightsError(f"The weights file {path} cannot be written ({_first_sentence(str(error))}).") from error
@@ -130,10 +133,11 @@ def _content(file: BinaryIO, path: Path) -> Any:
     file.seek(0)
     if head.startswith((_ZIP, _TORCH_LEGACY)):
         return _read_torch(file, path)
+    # It begins with the length of its header, whose first byte may be that of a pickle.
+    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= _LONGEST_HEADER:
+        return _read_safetensors(file, path)
     if head[0] == 0x80 or head[:1] in b"(}]c":
         return _read_pickle(file, path)
-    if head[8:9] == b"{":
-        return _read_safetensors(file, path)
     hint = " It is a pointer of Git LFS; fetch the file it stands for." if b"git-lfs" in head else ""
     raise WeightsError(f"{path} is not a weights file: it starts with {head[:16]!r}.{hint}")
 
@@ -142,7 +146,10 @@ def _read_safetensors(file: BinaryIO, path: Path) -> Any:
     content = file.read()
     try:
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-        metadata = {name: _plain(text) for name, text in header.get("__metadata__", {}).items()}
+        texts = header.get("__metadata__", {})
+        if CHECKSUM in texts and texts.pop(CHECKSUM) != checksum(content):
+            raise ValueError("its content does not match its checksum")
+        metadata = {name: _plain(text) for name, text in texts.items()}
         return metadata | {"state_dict": safetensors.torch.load(content)}
     except Exception as error:
         raise WeightsError(_damaged(path, error)) from error

@@ -1,7 +1,6 @@
 """Loaders: the data set, the sampler and worker processes together."""
 
 import os
-import re
 import signal
 from collections.abc import Iterator
 
@@ -16,11 +15,7 @@ from det_coco.errors import DataError
 from det_coco.resize import Resize
 from det_coco.sampler import EvalSampler, Grouping, TrainSampler, group_images, repeat_factors
 from det_coco.transforms import Augmentation, Transform
-
-_WORKER_ENDED = re.compile(
-    r"DataLoader worker .*(killed|exited)|shared memory|No space left on device|/dev/shm", re.IGNORECASE
-)
-"""What torch says where the system ended a worker, or had no room for what it sends."""
+from det_coco.workers import ended_worker
 
 
 class Loader:
@@ -80,15 +75,11 @@ class Loader:
                 if isinstance(batch, Failure):
                     raise DataError(batch.message)
                 yield batch
-        # A worker that ends while it hands over a batch breaks off the connection.
         except (RuntimeError, ConnectionError, EOFError) as error:
-            if not isinstance(error, RuntimeError) or _WORKER_ENDED.search(str(error)):
-                raise DataError(
-                    f"A worker process that loads images was ended ({_first_line(error)}), which is what happens "
-                    "where memory, or shared memory (/dev/shm), is full: take fewer workers, or fewer or smaller "
-                    "images a batch."
-                ) from error
-            raise
+            ended = ended_worker(error)
+            if ended is None:
+                raise
+            raise ended from error
 
 
 def train_loader(
@@ -226,7 +217,3 @@ def _start_worker(_: int) -> None:
     if hasattr(os, "setpgrp"):
         os.setpgrp()
     torch.set_num_threads(1)
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().partition("\n")[0].rstrip(".")

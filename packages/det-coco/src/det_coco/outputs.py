@@ -1,6 +1,7 @@
 """Files that are written: tried before the work for them, and whole or not at all."""
 
 import contextlib
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -78,6 +79,9 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
         temporary.unlink(missing_ok=True)  # of an earlier process, or a link to who knows where
         with temporary.open("xb") as file:
             yield file
+            if not _is_named(file, temporary):
+                temporary = None
+                raise DataError(f"{path} is being written by another process too. Name another file, or wait for it.")
         temporary.replace(target)
     except OSError as error:
         raise _cannot(path, error) from None
@@ -85,6 +89,11 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
         if temporary is not None:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
+
+
+def _is_named(file: BinaryIO, path: Path) -> bool:
+    """Whether an open file still has its name, which another process that writes the same would have taken."""
+    return path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat())
 
 
 @contextlib.contextmanager

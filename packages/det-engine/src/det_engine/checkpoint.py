@@ -53,6 +53,8 @@ def save(path: Path, state: Mapping[str, Any], *, keep: Path | None = None) -> N
             writer.seal()
             file.flush()
             os.fsync(file.fileno())
+            if not (temporary.exists() and os.path.samestat(os.fstat(file.fileno()), temporary.stat())):
+                raise EngineError(f"Checkpoint {path} is being written by another process too. Name another file.")
         # A file that was damaged since it was written must not replace the one before, which may be the last good one.
         if keep is not None and path.exists() and is_whole(path):
             link(path, keep)

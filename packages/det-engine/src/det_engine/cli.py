@@ -19,6 +19,7 @@ from itertools import pairwise
 
 from det_engine import launching
 from det_engine.errors import EngineError, Interrupted
+from det_engine.signals import Ended, ending_in_order
 
 DEBUG_VARIABLE = "DET_DEBUG"
 COLUMNS = 80
@@ -38,10 +39,10 @@ def run_main(main: Callable[[], int | None], errors: tuple[type[Exception], ...]
     |---|---|
     | 0, or what `main` returns | done |
     | 2 | one of `errors`, or `EngineError`, or a full disk: the message goes to stderr, without traceback |
-    | 129 | a closed terminal (SIGHUP) during training |
+    | 129 | a closed terminal (SIGHUP) |
     | 130 | Ctrl-C |
     | 141 | nobody reads the output any more, as after `| head` |
-    | 143 | SIGTERM during training |
+    | 143 | SIGTERM |
 
     With `DET_DEBUG=1` in the environment the traceback is shown as well.
 
@@ -50,7 +51,8 @@ def run_main(main: Callable[[], int | None], errors: tuple[type[Exception], ...]
         errors: exceptions whose message is for the user.
     """
     try:
-        status = main() or 0
+        with ending_in_order():
+            status = main() or 0
     except BaseException as error:
         found = _status_of(error, (*errors, EngineError))
         if found is None:
@@ -75,6 +77,10 @@ def _status_of(error: BaseException, errors: tuple[type[Exception], ...]) -> int
     if isinstance(error, KeyboardInterrupt):
         _say("interrupted")
         return 130
+    if isinstance(error, Ended):
+        if launching.is_main():
+            _say(str(error))
+        return 128 + error.number
     if isinstance(error, errors):
         if os.environ.get(DEBUG_VARIABLE):
             traceback.print_exception(error)

@@ -144,7 +144,9 @@ def check_version(state: Mapping[str, Any], path: Path) -> None:
     """
     version = state.get("version")
     if not isinstance(version, int) or not _is_count(version):
-        raise EngineError(f"Checkpoint {path} does not say of which version it is, so it cannot be read.")
+        raise EngineError(
+            f"Checkpoint {path} does not say of which version it is, so it cannot be read. Use another one."
+        )
     if version > VERSION:
         raise EngineError(
             f"Checkpoint {path} has version {version} of the format, written by "
@@ -160,7 +162,7 @@ def check_entries(entries: Mapping[str, Any], expected: Mapping[str, Check], pat
     """
     for name, (holds, kind) in expected.items():
         if name in entries and not holds(entries[name]):
-            raise EngineError(f"Checkpoint {path} cannot be used: its entry {name!r} is not {kind}.")
+            raise EngineError(f"Checkpoint {path} cannot be used: its entry {name!r} is not {kind}. Use another one.")
 
 
 def check_size(state: Any, path: Path) -> None:
@@ -184,7 +186,9 @@ def check_size(state: Any, path: Path) -> None:
             waiting += value.values() if isinstance(value, Mapping) else value
     size = path.stat().st_size
     if declared > _GROWTH * size:
-        raise EngineError(f"Checkpoint {path} cannot be used: its {size} bytes declare tensors of {declared} bytes.")
+        raise EngineError(
+            f"Checkpoint {path} cannot be used: its {size} bytes declare tensors of {declared} bytes. Use another one."
+        )
 
 
 def check_present(entries: Mapping[str, Any], names: tuple[str, ...], path: Path, use: str) -> None:
@@ -195,7 +199,7 @@ def check_present(entries: Mapping[str, Any], names: tuple[str, ...], path: Path
     """
     missing = [name for name in names if name not in entries]
     if missing:
-        raise EngineError(f"Checkpoint {path} cannot be {use}: it holds no {', '.join(missing)}.")
+        raise EngineError(f"Checkpoint {path} cannot be {use}: it holds no {', '.join(missing)}. Use another one.")
 
 
 @contextlib.contextmanager
@@ -213,5 +217,5 @@ def taking(name: str, path: Path) -> Iterator[None]:
         # Whoever restores it (torch, NumPy, Python's generator) raises what its first operation on it does.
         reason = str(error).strip().partition("\n")[0][:160] or type(error).__name__
         raise EngineError(
-            f"Checkpoint {path} cannot be used: its entry {name!r} is not what it was ({reason})."
+            f"Checkpoint {path} cannot be used: its entry {name!r} is not what it was ({reason}). Use another one."
         ) from error

@@ -30,6 +30,7 @@ from det_engine.launching import (
     local_rank,
     rank,
     report_to_launcher,
+    starter,
     world_size,
 )
 from det_engine.watchdog import Watchdog
@@ -84,7 +85,7 @@ def processes(device: torch.device, hang_seconds: float = 900.0) -> Iterator[Non
         RuntimeError: the block raised one that is not about another process.
     """
     if not is_launched():
-        with Watchdog(hang_seconds, device):
+        with Watchdog(hang_seconds, device, launcher=starter()):
             yield
         return
     with _joined(device, hang_seconds):

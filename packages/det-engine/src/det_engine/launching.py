@@ -9,6 +9,7 @@ import re
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
     from torch.distributed import TCPStore
 
 LAUNCHED = "DET_LAUNCHED"
-"""Set in processes that `launch` started, to the id of its own process; it prints their message."""
+"""Set in processes that `launch` or a sweep started, to the id of its own process: they end where that one has ended.
+
+`launch` prints their message."""
 _GRACE = 300
 
 
@@ -53,6 +56,12 @@ def is_launched() -> bool:
     """Whether a launcher (`launch`, torchrun, srun) started this process as one of several."""
     _take_slurm()
     return {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys()
+
+
+def starter() -> int | None:
+    """The process of ours that started this one alone, such as a sweep, and with which it ends; None: nobody's."""
+    number = int(os.environ.get(LAUNCHED, "0"))
+    return number if number == os.getppid() else None
 
 
 def is_restarted() -> bool:
@@ -109,6 +118,7 @@ def launch(count: int, command: Sequence[str]) -> int:
 
     if count < 1:
         raise EngineError(f"The number of processes must be at least 1, got {count}.")
+    started_by = starter()
     os.environ[LAUNCHED] = str(os.getpid())
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
     os.environ.setdefault("TORCHELASTIC_ERROR_LEVEL", "CRITICAL")
@@ -128,7 +138,7 @@ def launch(count: int, command: Sequence[str]) -> int:
         local_addr="localhost",
         shutdown_timeout=_GRACE,
     )
-    with _quiet_agent():
+    with _quiet_agent(), _ending_with(started_by):
         try:
             elastic_launch(config, command[0])(*command[1:])
         except SignalException as error:
@@ -184,6 +194,25 @@ def _quiet_agent() -> Iterator[None]:
         yield
     finally:
         logging.disable(logging.NOTSET)
+
+
+@contextlib.contextmanager
+def _ending_with(process: int | None) -> Iterator[None]:
+    """A block that gets SIGTERM when the process that started this one has ended."""
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(1.0):
+            if os.getppid() != process:
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
+
+    if process is not None:
+        threading.Thread(target=watch, name="starter", daemon=True).start()
+    try:
+        yield
+    finally:
+        done.set()
 
 
 def report_to_launcher(message: str) -> bool:

@@ -84,7 +84,9 @@ def _locked(path: Path) -> int | None:
             with contextlib.suppress(FileExistsError, PermissionError):
                 return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
             return None
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        if path.is_symlink():  # which none of ours is, to who knows where
+            path.unlink(missing_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
         try:
             fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # Whoever held it may have deleted the file in between, and another process made a new one.

@@ -9,6 +9,9 @@ from typing import Any
 from det_engine.errors import EngineError
 from det_engine.plain import to_plain
 
+_LARGEST = 2**53
+"""Whole numbers from here on are not what was written."""
+
 
 class MetricsLog:
     """Appends lines to a `metrics.jsonl`; each has `kind` ("train" or "evaluation") and `step`.
@@ -35,7 +38,10 @@ class MetricsLog:
             kept = [line for line in lines if line["step"] <= limits.get(line["kind"], step)]
             if damaged:
                 self.damaged = len(damaged)
-                with path.with_name(f"{path.stem}.damaged{path.suffix}").open("ab") as file:
+                aside = path.with_name(f"{path.stem}.damaged{path.suffix}")
+                if aside.is_symlink():  # to who knows where
+                    aside.unlink()
+                with aside.open("ab") as file:
                     file.write(b"".join(line + b"\n" for line in damaged))
             temporary = path.with_name(f"{path.name}.writing")
             temporary.unlink(missing_ok=True)
@@ -65,8 +71,15 @@ class MetricsLog:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The complete lines of a `metrics.jsonl`; an empty list where there is no file."""
-    return _read(path)[0]
+    """The complete lines of a `metrics.jsonl`; an empty list where there is no file.
+
+    Raises:
+        EngineError: it cannot be read.
+    """
+    try:
+        return _read(path)[0]
+    except OSError as error:
+        raise EngineError(f"{path} cannot be read: {error.strerror or error}.") from error
 
 
 def _read(path: Path) -> tuple[list[dict[str, Any]], list[bytes]]:
@@ -85,6 +98,13 @@ def _read(path: Path) -> tuple[list[dict[str, Any]], list[bytes]]:
 def _line(text: bytes) -> dict[str, Any] | None:
     try:
         line = json.loads(text)
-        return line if isinstance(line["kind"], str) and type(line["step"]) is int else None
-    except (ValueError, TypeError, KeyError, RecursionError):
+        kind, step = line.pop("kind"), line["step"]
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
+    is_whole = isinstance(kind, str) and type(step) is int and step >= 0 and all(map(_is_value, line.values()))
+    return {"kind": kind, **line} if is_whole else None
+
+
+def _is_value(value: Any) -> bool:
+    """Whether it is a number that anything can be computed with, or None."""
+    return value is None or isinstance(value, float) or (isinstance(value, int) and abs(value) < _LARGEST)

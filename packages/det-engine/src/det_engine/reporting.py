@@ -13,7 +13,7 @@ import torch
 
 from det_engine import distributed
 from det_engine.device import peak_memory_mib
-from det_engine.errors import Interrupted
+from det_engine.errors import EngineError, Interrupted
 from det_engine.metrics import MetricsLog
 from det_engine.progress import make_display
 from det_engine.run import RunDirectory
@@ -172,7 +172,10 @@ class Reporter:
             return
         self._write("evaluation", {**metrics, "seconds": seconds})
         if self._pictures is not None:
-            drawn = {f"predictions/{name}": picture for name, picture in self._pictures().items()}
+            found = self._pictures()
+            if not isinstance(found, Mapping):
+                raise EngineError(f"pictures must return pictures by name, got {type(found).__name__}.")
+            drawn = {f"predictions/{name}": picture for name, picture in found.items()}
             self._trackers.pictures(self._state.step, drawn)
         self._display.evaluated(seconds)
         self.note(f"step {self._state.step}: evaluated in {seconds:.1f} s\n{table(metrics)}")

@@ -165,7 +165,7 @@ class RunDirectory:
     def _is_ours(self) -> bool:
         try:
             return json.loads(self.environment.read_text())["written_by"] == "det-engine"
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return False
 
     def write_json(self, path: Path, value: Any) -> None:
@@ -198,7 +198,7 @@ class RunDirectory:
         """What services that follow the run call it, by their names; empty for those that are new to it."""
         try:
             return {str(name): str(known) for name, known in json.loads(self.trackers.read_text()).items()}
-        except (OSError, ValueError, AttributeError):
+        except (OSError, ValueError, AttributeError, RecursionError):
             return {}
 
     def remember_tracker(self, name: str, known: str) -> None:

@@ -21,6 +21,48 @@ class StopRequested(BaseException):
     """Raised inside `StopSignals.immediately` when a signal comes."""
 
 
+class Ended(BaseException):
+    """Raised inside `ending_in_order` when a signal comes; holds its number."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        super().__init__(f"ended by {signal.Signals(number).name}")
+
+
+@contextlib.contextmanager
+def ending_in_order() -> Iterator[None]:
+    """A block that SIGTERM and SIGHUP leave as Ctrl-C does: what was found so far is kept, what was temporary goes.
+
+    A second signal ends the process at once. Processes that are forked within it end as ever.
+
+    Raises:
+        Ended: a signal came.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    process, came = os.getpid(), False
+
+    def handle(number: int, _: FrameType | None) -> None:
+        nonlocal came
+        if came or os.getpid() != process:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+            return
+        came = True
+        raise Ended(number)
+
+    # One that is ignored, as SIGHUP is under `nohup`, stays so.
+    taken = [number for number in _SIGNALS if signal.getsignal(number) is signal.SIG_DFL]
+    for number in taken:
+        signal.signal(number, handle)
+    try:
+        yield
+    finally:
+        for number in taken:
+            signal.signal(number, signal.SIG_DFL)
+
+
 class StopSignals:
     """Turns SIGINT (Ctrl-C), SIGTERM and SIGHUP (a closed terminal) into a request that the training loop looks at.
 

@@ -138,7 +138,10 @@ class TrainingState:
             )
         step, evaluated_step, line = self._in_own_steps(state)
         if step > self.last_step:
-            raise EngineError(f"Checkpoint {path} is at step {step}, but the training ends at {self.last_step}.")
+            raise EngineError(
+                f"Checkpoint {path} is at step {step}, but the training ends at {self.last_step}. Take more "
+                "solver.steps."
+            )
         self._load(state, path)
         self.step, self.evaluated_step = step, evaluated_step
         self.resumed_from = path
@@ -197,10 +200,12 @@ class TrainingState:
     def _load(self, state: Mapping[str, Any], path: Path) -> None:
         make_step = self.make_step
         tensors = state["model"]
-        bad = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
+        averages = {} if make_step.average is None else state.get("average") or {}
+        bad = [name for part in (tensors, averages) for name, tensor in part.items() if not tensor.isfinite().all()]
         if bad:
             raise EngineError(
-                f"Checkpoint {path} cannot be resumed: {len(bad)} of its tensors are not finite, such as {bad[0]}."
+                f"Checkpoint {path} cannot be resumed: {len(bad)} of its tensors are not finite, such as {bad[0]}. Use "
+                "an earlier one."
             )
         checkpoint.load_model(self.model, tensors, path)
         if make_step.masters is not None:

@@ -1,6 +1,7 @@
 """The training loop: model, data and recipe in; run directory and metrics out."""
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,7 @@ def train(
     settings = settings or TrainSettings()
     device = torch.device(device)
     _check_arguments(model, solver, batch_size, run, settings)
+    _check_optional(resume=resume, evaluate=evaluate, validation=validation, pictures=pictures)
     distributed.per_process(batch_size)
     if distributed.is_main():
         run.hold()
@@ -189,3 +191,12 @@ def _check_arguments(model: Any, solver: Any, batch_size: Any, run: Any, setting
         if not isinstance(value, kind):
             raise EngineError(f"{name} must be {expected}, got {type(value).__name__}.")
     check_installed(settings.trackers)
+
+
+def _check_optional(resume: Any, **functions: Any) -> None:
+    """The same for arguments that may be None."""
+    if not isinstance(resume, str | os.PathLike | None):
+        raise EngineError(f"resume must be a checkpoint file or the directory of a run, got {type(resume).__name__}.")
+    for name, function in functions.items():
+        if function is not None and not callable(function):
+            raise EngineError(f"{name} must be a function without arguments, got {type(function).__name__}.")

@@ -1,19 +1,20 @@
 """Checkpoints of other systems, written as their own loaders expect them."""
 
-import contextlib
 import io
 import json
-import os
 import pickle
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from det_backbones import WeightsError, write_weights
+from det_backbones.integrity import seal
+from det_coco import DataError
+from det_coco.outputs import whole_file
 from det_heads import OneStageConfig
 from det_heads.__about__ import __version__
 from det_models.checkpoints._exchange import to_reference
@@ -117,17 +118,19 @@ def write_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
     if pickled and "__author__" not in content:
         raise CheckpointError(f"{path} must not end in .pkl: only detectron2 reads pickles; use .pth")
 
-    def put(file: BinaryIO) -> None:
-        if pickled:
-            arrays = {name: tensor.numpy() for name, tensor in content["model"].items()}
-            pickle.dump({**content, "model": arrays}, file)
-        else:
-            # Where the disk is full, torch hides the error behind one of its own; in memory it meets none.
-            archive = io.BytesIO()
-            torch.save(dict(content), archive)
-            file.write(archive.getbuffer())
-
-    _write_whole(path, put)
+    # Where the disk is full, torch hides the error behind one of its own; in memory it meets none.
+    written = io.BytesIO()
+    if pickled:
+        arrays = {name: tensor.numpy() for name, tensor in content["model"].items()}
+        pickle.dump({**content, "model": arrays}, written)
+        seal(written)
+    else:
+        torch.save(dict(content), written)
+    try:
+        with whole_file(path) as file:
+            file.write(written.getbuffer())
+    except DataError as error:
+        raise CheckpointError(str(error)) from error
 
 
 def _write_safetensors(path: Path, content: Mapping[str, Any]) -> None:
@@ -195,22 +198,6 @@ def refuse_existing(path: Path) -> None:
     """
     if path.exists():
         raise CheckpointError(f"{path} exists already; name another file, or remove it first")
-
-
-def _write_whole(path: Path, put: Callable[[BinaryIO], None]) -> None:
-    temporary = path.with_name(f"{path.name}.writing")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            put(file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be written: {error.strerror or error}.") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
 def _owned(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

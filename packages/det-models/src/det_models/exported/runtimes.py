@@ -1,7 +1,9 @@
 """Exported files in the runtimes that they are for: arrays in, arrays out."""
 
+import hashlib
 import json
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -34,9 +36,17 @@ def read_card(path: Path) -> dict[str, Any] | None:
     try:
         text = reader(path)
         return None if text is None else json.loads(text)
-    except (OSError, ValueError, RuntimeError) as error:
+    except CheckpointError:
+        raise
+    except (OSError, ValueError, RuntimeError, RecursionError, zipfile.BadZipFile, zlib.error) as error:
         reason = str(error).strip().splitlines()[0].rstrip(".")
         raise CheckpointError(f"{path} cannot be read: {reason}.") from error
+
+
+def sha256(path: Path) -> str:
+    """Checksum of a file, hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def open_runtime(path: Path, card: Mapping[str, Any], device: torch.device) -> Run:
@@ -51,9 +61,8 @@ def open_runtime(path: Path, card: Mapping[str, Any], device: torch.device) -> R
         CheckpointError: The runtime cannot load it, or not on this device.
         OptionError: The runtime is not installed.
     """
-    openers = {"onnx": _onnx, "openvino": _openvino, "pt2": _pt2, "aoti": _aoti}
     try:
-        return openers[card["to"]](path, card, device)
+        return OPENERS[card["to"]](path, card, device)
     except (OSError, ValueError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0].rstrip(".")
         raise CheckpointError(f"{path} cannot be loaded by its runtime: {reason}.") from error
@@ -135,6 +144,9 @@ def _openvino(path: Path, card: Mapping[str, Any], device: torch.device) -> Run:
 
 def _of_archive(path: Path) -> str | None:
     with zipfile.ZipFile(path) as archive:
+        damaged = archive.testzip()
+        if damaged is not None:
+            raise ValueError(f"{damaged} in it does not match its checksum")
         own = [name for name in archive.namelist() if name.endswith(MEMBER)]
         return archive.read(own[0]).decode() if own else None
 
@@ -161,3 +173,7 @@ def _of_tensors(program: Callable[..., Any], card: Mapping[str, Any]) -> Run:
 def _refuse_other_than_cpu(path: Path, device: torch.device) -> None:
     if device.type != "cpu":
         raise CheckpointError(f"{path} runs on the CPU alone, got {device}. Give --device cpu, or load the checkpoint.")
+
+
+OPENERS = {"onnx": _onnx, "openvino": _openvino, "pt2": _pt2, "aoti": _aoti}
+"""What loads a file, by the runtime that it is for."""

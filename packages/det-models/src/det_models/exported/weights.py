@@ -14,7 +14,7 @@ from det_models.config import ModelConfig
 from det_models.description import read_description
 from det_models.errors import OptionError
 from det_models.exported.predictor import ExportedPredictor
-from det_models.exported.runtimes import read_card
+from det_models.exported.runtimes import OPENERS, read_card, sha256
 from det_models.weights import Weights
 
 __all__ = ["ExportedWeights", "open_exported"]
@@ -112,22 +112,31 @@ def open_exported(path: Path) -> ExportedWeights | None:
         CheckpointError: It is damaged, or was written by a later version.
         OptionError: Its runtime is not installed.
     """
+    _check_whole(path)
     card = _card_file(path) if path.suffix == ".json" else read_card(path)
-    if card is None or card.get("format") != FORMAT:
+    if card is None and path.suffix == ".json" and path.is_file():
+        raise CheckpointError(f"{path} is damaged, or no card of an exported file. Name the exported file itself.")
+    if not isinstance(card, dict) or card.get("format") != FORMAT:
         return None
-    if card["version"] > VERSION:
-        raise CheckpointError(f"{path} was written by {card.get('written_by')}; update det-models.")
-    if path.suffix == ".json":
-        files = {(height, width): path.with_name(name) for height, width, name in card["files"]}
-    else:
-        files = {(card["shape"][0], card["shape"][1]): path}
+    try:
+        if card["version"] > VERSION:
+            raise CheckpointError(f"it was written by {card.get('written_by')}; update det-models")
+        shapes = card["files"] if path.suffix == ".json" else [(*card["shape"], path.name)]
+        files = {(int(height), int(width)): path.with_name(name) for height, width, name in shapes}
+        card = {**card, "outputs": dict(card["outputs"])}
+        batch: Any = card["batch"]
+        if card["to"] not in OPENERS or card["masks"] not in ("28", "full", "none"):
+            raise ValueError
+        if batch != "dynamic" and int(batch) < 1:
+            raise ValueError
+        model, categories = read_description(card["det"])
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {str(error).removesuffix('.')}.") from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path} is damaged: what it says of itself cannot be read. Export it again.") from error
     missing = [file.name for file in files.values() if not file.is_file()]
     if missing:
         raise CheckpointError(f"{path} names {missing[0]}, which is not beside it.")
-    try:
-        model, categories = read_description(card["det"])
-    except CheckpointError as error:
-        raise CheckpointError(f"{path}: {error}.") from error
     return ExportedWeights(
         path=path,
         kind="exported",
@@ -139,9 +148,26 @@ def open_exported(path: Path) -> ExportedWeights | None:
     )
 
 
+def _check_whole(path: Path) -> None:
+    """Hold files against the checksums in their card, where it lies beside them.
+
+    Raises:
+        CheckpointError: They differ.
+    """
+    own = path if path.suffix == ".json" else path.with_name(f"{path.name}.json")
+    checksums = (_card_file(own) or {}).get("sha256")
+    for name, expected in checksums.items() if isinstance(checksums, dict) else ():
+        file = own.with_name(Path(name).name)
+        if file.is_file() and sha256(file) != expected:
+            raise CheckpointError(
+                f"{file} is damaged, or was changed: it does not match its checksum in {own.name}. Export it again; to "
+                f"run it as it is, remove {own.name}."
+            )
+
+
 def _card_file(path: Path) -> dict[str, Any] | None:
     try:
         card = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return card if isinstance(card, dict) else None

@@ -16,6 +16,7 @@ from det_models.config import ModelConfig
 from det_models.conversion import described
 from det_models.errors import OptionError
 from det_models.exported.fitting import FittingResize
+from det_models.exported.runtimes import sha256
 from det_models.exporting.ascend import atc_command, prepare
 from det_models.exporting.card import card_of, card_path, example_path
 from det_models.exporting.example import example
@@ -94,16 +95,17 @@ def export(
         with plain_tensors():
             cards.append(_write(program, source, settings, shape, file, pictures))
         written[shape] = file
+    weights_of = [file.with_suffix(".bin") for file in written.values() if to == "openvino"]
     card = json.loads(json.dumps(cards[-1]))
     card["files"] = [[*shape, file.name] for shape, file in written.items()]
+    card["sha256"] = {file.name: sha256(file) for file in (*written.values(), *weights_of)}
     card_path(path).write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
     example_path(path).write_text(example(card, card_path(path).name), encoding="utf-8")
     if ascend:
         commands = [atc_command(file, int(batch), shape) for shape, file in written.items()]
         path.with_suffix(".atc.sh").write_text("\n".join(commands), encoding="utf-8")
-    beside = [file.with_suffix(".bin") for file in written.values() if to == "openvino"]
-    beside += [path.with_suffix(".atc.sh")] if ascend else []
-    return [*written.values(), *beside, example_path(path), card_path(path)]
+    beside = [path.with_suffix(".atc.sh")] if ascend else []
+    return [*written.values(), *weights_of, *beside, example_path(path), card_path(path)]
 
 
 def _write(
