@@ -3,16 +3,17 @@
     hatch run bench export [--models tiny/mask_rcnn mask_rcnn ...] [--to onnx openvino ...] [--size 800 1344]
 
 `tiny/FAMILY` is the family's recipe `tiny`, trained on the embedded data first, and measured on pictures held out. The
-others are full-size networks with random weights, which have no AP, on one picture of `--size`. All sides take turns,
-one picture at a time, from pixels in memory to boxes and the masks of the network. What has been trained and measured
-stays in `--output`: a run that was interrupted goes on, and models can be measured one by one; the table has all that
-are named. To measure a model once more, delete its `.json` there.
+others are full-size networks with random weights, which have no AP, on one picture of `--size`. All sides look at
+pictures with the same padding, and take turns, one picture at a time, from pixels in memory to boxes and the masks of
+the network. What has been trained and measured stays in `--output`: a run that was interrupted goes on, and models can
+be measured one by one; the table has all that are named. To measure a model once more, delete its `.json` there.
 """
 
 import argparse
 import json
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from trained import FAMILIES, trained
 
 from apps.common.evaluate import Evaluator
 from det_coco import Batch, CocoIndex
-from det_models import Weights, describe, export, open_weights
+from det_models import Predictor, Weights, describe, export, open_weights
 from det_models.certificate import LIMITS
 from det_models.exported.predictor import ExportedPredictor
 from det_models.exporting.certifying import certify
@@ -75,7 +76,7 @@ def measure(subject: Subject, folder: Path, options: argparse.Namespace) -> list
     """A row for our own inference, and for each way out of it."""
     weights, index = subject.weights, subject.index
     network = optimize_for_inference(weights.build(), torch.device("cpu"))
-    rows = [{"to": "ours", "MiB": weights.path.stat().st_size / 2**20, "AP": _ap(weights, index)}]
+    rows: list[dict[str, Any]] = [{"to": "ours", "MiB": weights.path.stat().st_size / 2**20}]
     sides: dict[str, Any] = {}
     for to in options.to:
         began, cpu = time.perf_counter(), time.process_time()
@@ -85,9 +86,11 @@ def measure(subject: Subject, folder: Path, options: argparse.Namespace) -> list
         exported = open_weights(file)
         predictor = exported.predictor()
         assert isinstance(predictor, ExportedPredictor)
+        if "AP" not in rows[0]:
+            rows[0]["AP"] = _ap(index, partial(_padded_alike, weights, predictor))
         found = certify(weights, predictor, subject.pictures)
         row |= {name: difference.absolute for name, difference in found.detections.items()}
-        row |= {"same": [found.same, max(found.counts)], "AP": _ap(exported, index)}
+        row |= {"same": [found.same, max(found.counts)], "AP": _ap(index, exported.predictor)}
         files = [file, *(one for one in beside if one.suffix == ".bin")]
         rows.append(row | {"MiB": sum(one.stat().st_size for one in files) / 2**20})
         batches = [batch for _, batch in batches_of(subject.pictures, predictor.config.resize, predictor.shape, 1)]
@@ -108,10 +111,18 @@ def _look(detect: Any, batches: list[Batch]) -> None:
         detect(batch)
 
 
-def _ap(weights: Weights, index: CocoIndex | None) -> dict[str, float]:
+def _padded_alike(weights: Weights, exported: ExportedPredictor) -> Predictor:
+    """The checkpoint's own, which pads pictures as a file does: a network sees what lies beyond an image."""
+    predictor = weights.predictor()
+    predictor.config = replace(predictor.config, buckets=exported.config.buckets)
+    predictor.shape = exported.shape
+    return predictor
+
+
+def _ap(index: CocoIndex | None, predictor: Callable[[], Any]) -> dict[str, float]:
     if index is None:
         return {}
-    metrics = Evaluator(weights.predictor, index, workers=0)()
+    metrics = Evaluator(predictor, index, workers=0)()
     return {task: values["AP"] for task, values in metrics.items()}
 
 
