@@ -87,7 +87,7 @@ def measure(subject: Subject, folder: Path, options: argparse.Namespace) -> list
         predictor = exported.predictor()
         assert isinstance(predictor, ExportedPredictor)
         if "AP" not in rows[0]:
-            rows[0]["AP"] = _ap(index, partial(_padded_alike, weights, predictor))
+            rows[0]["AP"] = _ap(index, partial(padded_alike, weights, predictor))
         found = certify(weights, predictor, subject.pictures)
         row |= {name: difference.absolute for name, difference in found.detections.items()}
         row |= {"same": [found.same, max(found.counts)], "AP": _ap(index, exported.predictor)}
@@ -111,7 +111,7 @@ def _look(detect: Any, batches: list[Batch]) -> None:
         detect(batch)
 
 
-def _padded_alike(weights: Weights, exported: ExportedPredictor) -> Predictor:
+def padded_alike(weights: Weights, exported: ExportedPredictor) -> Predictor:
     """The checkpoint's own, which pads pictures as a file does: a network sees what lies beyond an image."""
     predictor = weights.predictor()
     predictor.config = replace(predictor.config, buckets=exported.config.buckets)

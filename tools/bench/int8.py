@@ -4,7 +4,7 @@
 
 Two detectors: `tiny`, trained on the embedded data and evaluated on pictures held out, and photographs of `coco_mini`
 learnt by heart. NNCF is no dependency of ours: its rows are there where it is installed (`pip install nncf`). AP is in
-points; the runtimes take turns on the same pictures. Trainings stay in `--output`, and are not repeated.
+points, on pictures with the same padding; the runtimes take turns. Trainings stay in `--output`, and are not repeated.
 """
 
 import argparse
@@ -16,6 +16,7 @@ from typing import Any
 
 import openvino
 import torch
+from export import padded_alike
 from measuring import add_options, append, take_turns
 from trained import FAMILIES, trained
 
@@ -87,12 +88,16 @@ def measure(weights: Weights, index: CocoIndex, folder: Path, options: argparse.
     made = files(weights, index, folder)
     opened = {"checkpoint": weights, **{name: open_weights(file) for name, file in made.items()}}
     detectors = {name: one.predictor() for name, one in opened.items()}
+    exported = detectors["ONNX fp32"]
+    assert isinstance(exported, ExportedPredictor)
+    detectors["checkpoint"] = padded_alike(weights, exported)
     picture = index.image(0)
     seconds = take_turns({name: partial(one.predict, picture) for name, one in detectors.items()}, options)
     rows = []
     for name, one in opened.items():
         metrics = Evaluator(lambda name=name: detectors[name], index, workers=0)()
-        size = sum(file.stat().st_size for file in (one.path, one.path.with_suffix(".bin")) if file.exists()) / 2**20
+        parts = [one.path, *([one.path.with_suffix(".bin")] if one.path.suffix == ".xml" else [])]
+        size = sum(part.stat().st_size for part in parts) / 2**20
         points = {task: 100 * values["AP"] for task, values in metrics.items()}
         rows.append({"file": name, "MiB": size, "AP": points, "seconds": seconds[name]})
     return rows
