@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from testing.command_line import call, read
-from testing.trained import write_trained
+from testing.trained import small_model, write_model, write_trained
 
 
 @pytest.fixture(scope="module")
@@ -52,10 +52,21 @@ def test_what_finds_something_else_is_not_written(checkpoint, pictures, tmp_path
     out = tmp_path / "detector.pt2"
     command = ["export", out, "--weights", checkpoint, "--to", "pt2", "--certify", pictures]
     assert call("mask_rcnn", *command) == 2
-    assert "is not written, since it would find something else" in capsys.readouterr().err
+    told = capsys.readouterr()
+    assert "is not written, since it would find something else" in told.err
+    assert "--buckets True, or a --size that fits them, pads less" in told.err
+    assert "group norm" not in told.out
     assert not list(tmp_path.iterdir())
     assert call("mask_rcnn", *command, "--force", "True") == 0
     assert out.exists()
+
+
+def test_what_depends_on_padding_is_said(tmp_path, capsys):
+    weights = write_model(tmp_path / "fcos.pt", small_model("torchvision-fcos"))
+    for name, options in (("one.pt2", []), ("two.pt2", ["--buckets", "True"])):
+        assert call("retinanet", "export", tmp_path / name, "--weights", weights, "--to", "pt2", *options) == 0
+        said = "Note: group norm sees the zeros beside a picture" in capsys.readouterr().out
+        assert said == (not options)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import tyro
+from torch import nn
 
 from apps.common.app import App
 from apps.common.commands import read_options
@@ -27,6 +28,7 @@ MOST_LOST = 0.005
 """AP that an exported file may have less than its checkpoint, unless it is forced; 0.5 points."""
 CALIBRATION_PICTURES = 64
 """Of the data or folder, from which int8 learns the ranges of numbers."""
+_LESS = "One shape for all pictures pads most of them; --buckets True, or a --size that fits them, pads less."
 
 
 def export(app: App, args: list[str]) -> None:
@@ -52,15 +54,25 @@ def _certified(weights: Weights, options: ExportOptions) -> list[Path]:
         with stage("exporting"):
             written = _write(weights, options, Path(name) / options.out.name)
         fine = _compare(weights, options, written[-1])
+        if _sees_padding(weights) and not options.buckets and options.size is None:
+            print(
+                f"Note: group norm sees the zeros beside a picture, so what this network finds depends on them. {_LESS}"
+            )
         if not fine and not options.force:
+            hint = "" if options.buckets else f"{_LESS} "
             raise CheckpointError(
-                f"{options.out} is not written, since it would find something else than {options.weights}. "
+                f"{options.out} is not written, since it would find something else than {options.weights}. {hint}"
                 "To write it all the same: --force."
             )
         for file in written:
             if file.suffix == options.out.suffix:  # another process may have written it meanwhile
                 refuse_existing(options.out.with_name(file.name))
         return [file.rename(options.out.with_name(file.name)) for file in written]
+
+
+def _sees_padding(weights: Weights) -> bool:
+    """Whether the network computes with means over whole maps, padding included."""
+    return any(isinstance(module, nn.GroupNorm) for module in weights.build().modules())
 
 
 def _write(weights: Weights, options: ExportOptions, path: Path) -> list[Path]:
