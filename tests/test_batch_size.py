@@ -10,30 +10,25 @@ from det_engine import TrainStep
 from testing.command_line import STEPS, call, read, small, train
 
 
-def test_a_batch_that_does_not_fit_says_which_would(shapes, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ("options", "each", "tried", "words"),
+    [
+        ([], 200_000_000, 12, "About 7 would: --data.batch 7, or --train.accumulate 2"),
+        # Parts of 6; what fits is a batch of two such parts.
+        (["--train.accumulate", "2"], 400_000_000, 6, "About 3 would: --data.batch 6, or --train.accumulate 4"),
+    ],
+)
+def test_a_batch_that_does_not_fit_says_which_would(shapes, tmp_path, monkeypatch, capsys, options, each, tried, words):
     def fails(self, *_):
         raise torch.OutOfMemoryError("out of memory")
 
     monkeypatch.setattr(TrainStep, "__call__", fails)
-    monkeypatch.setattr(batch_size, "step_memory", lambda *_: (100_000_000, 200_000_000))
+    monkeypatch.setattr(batch_size, "step_memory", lambda *_: (100_000_000, each))
     monkeypatch.setattr(batch_size, "free_memory", lambda device: 2_000_000_000)
-    assert train("mask_rcnn", shapes, tmp_path / "run", "--data.batch", "12") == 2
+    assert train("mask_rcnn", shapes, tmp_path / "run", "--data.batch", "12", *options) == 2
     said = capsys.readouterr().err
-    assert "A step of 12 images does not fit into the memory of cpu" in said
-    assert "About 7 would: --data.batch 7, or --train.accumulate 2 at the same result." in said
-
-
-def test_what_fits_is_a_batch_of_parts(shapes, tmp_path, monkeypatch, capsys):
-    def fails(self, *_):
-        raise torch.OutOfMemoryError("out of memory")
-
-    monkeypatch.setattr(TrainStep, "__call__", fails)
-    monkeypatch.setattr(batch_size, "step_memory", lambda *_: (100_000_000, 400_000_000))
-    monkeypatch.setattr(batch_size, "free_memory", lambda device: 2_000_000_000)
-    assert train("mask_rcnn", shapes, tmp_path / "run", "--data.batch", "12", "--train.accumulate", "2") == 2
-    said = capsys.readouterr().err
-    assert "A step of 6 images does not fit" in said
-    assert "About 3 would: --data.batch 6, or --train.accumulate 4 at the same result." in said
+    assert f"A step of {tried} images does not fit into the memory of cpu" in said
+    assert f"{words} at the same result." in said
 
 
 @pytest.mark.parametrize(

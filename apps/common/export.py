@@ -54,7 +54,7 @@ def _certified(weights: Weights, options: ExportOptions) -> list[Path]:
         with stage("exporting"):
             written = _write(weights, options, Path(name) / options.out.name)
         fine = _compare(weights, options, written[-1])
-        if _sees_padding(weights) and not options.buckets and options.size is None:
+        if not options.buckets and options.size is None and _sees_padding(weights):
             print(
                 f"Note: group norm sees the zeros beside a picture, so what this network finds depends on them. {_LESS}"
             )

@@ -1,5 +1,6 @@
 import pickle
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -111,10 +112,7 @@ def test_nothing_is_written_over_or_left_half(state, make_config, tmp_path, monk
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("os.replace", full)
-    monkeypatch.setattr("pathlib.Path.replace", full)
-    monkeypatch.setattr("pathlib.Path.rename", full)
-    monkeypatch.setattr("os.link", full)
+    monkeypatch.setattr(Path, "replace", full)
     with pytest.raises(CheckpointError, match="No space left on device"):
         write_checkpoint(tmp_path / "new.pth", content)
     assert [entry.name for entry in tmp_path.iterdir()] == ["there.pth"]
