@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import pickle
 import re
 from collections.abc import Mapping
@@ -129,6 +130,8 @@ def write_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
     try:
         with whole_file(path) as file:
             file.write(written.getbuffer())
+            file.flush()
+            os.fsync(file.fileno())  # before it takes its name, which a loss of power must not leave empty
     except DataError as error:
         raise CheckpointError(str(error)) from error
 
