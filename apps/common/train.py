@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import sys
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -104,10 +103,10 @@ def _saying_how_to_go_on(app: App, run: RunDirectory) -> Generator[None]:
     """A training; one that is interrupted leaves its curves, and says how it goes on."""
     try:
         yield
-    except Interrupted:
+    except Interrupted as error:
         if distributed.is_main():
             draw_curves(run)
-            print(f"Go on with: hatch run apps/{app.name} train --resume {run}", file=sys.stderr, flush=True)
+        error.args = (f"{error}\nGo on with: hatch run apps/{app.name} train --resume {run}",)
         raise
 
 
