@@ -250,8 +250,9 @@ class ResNet(Normalized):
                         x = stage(x)
                 else:
                     x = stage(x)
-                features.append(x)
-        return features[1:]
+                if index:
+                    features.append(x)
+        return features
 
 
 def resnet(
