@@ -21,11 +21,11 @@ from det_models.exporting.ascend import atc_command, prepare
 from det_models.exporting.card import card_of, card_path, example_path
 from det_models.exporting.example import example
 from det_models.exporting.half import halve
-from det_models.exporting.int8 import quantize
+from det_models.exporting.int8 import Feed, quantize
 from det_models.exporting.onnx import quiet, write_onnx
 from det_models.exporting.openvino import write_openvino
 from det_models.exporting.program import Program, exported_program
-from det_models.exporting.settings import SUFFIXES, Precision, Settings, Target, shapes_of
+from det_models.exporting.settings import SUFFIXES, Precision, Settings, Target, sees_padding, shapes_of
 from det_models.exporting.torch_archives import write_aoti, write_pt2
 from det_models.images import batches_of
 from det_models.inference import optimize_for_inference, plain_tensors
@@ -33,6 +33,7 @@ from det_models.weights import Weights, open_weights
 
 __all__ = ["Settings", "export"]
 
+Shape = tuple[int, int]
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -43,7 +44,7 @@ def export(
     *,
     batch: int | Literal["dynamic"] = "dynamic",
     size: tuple[int, int] | None = None,
-    buckets: bool = False,
+    buckets: bool | None = None,
     precision: Precision = "fp32",
     preprocessing: Literal["in", "out"] = "in",
     masks: Literal["full", "28", "none"] = "28",
@@ -61,8 +62,10 @@ def export(
         to: The runtime, see :class:`~det_models.exporting.Settings`.
         batch: Images of a batch, or `dynamic`: any number of them.
         size: (height, width) in pixels that pictures are padded to, multiples of 32; a picture that is larger after
-            its usual resize is made smaller. By default a shape that holds all of them.
-        buckets: Instead, a file for each of the configuration's shapes, landscape and portrait, whose names end so.
+            its usual resize is made smaller.
+        buckets: Without a size, a file for each of the configuration's shapes, landscape and portrait, whose names end
+            so; False: one file, of a shape that holds all pictures. By default a file for each where the network sees
+            the padding (:func:`~det_models.exporting.settings.sees_padding`), and one where it does not.
         precision: Number format of weights and of convolutions and products: `fp32`, `fp16`, `bf16`, `int8`.
         preprocessing: `in`: the file takes RGB pixels of 0 to 255. `out`: it takes normalised ones.
         masks: `28`: as the network makes them; `full`: as large as the input; `none`.
@@ -84,16 +87,20 @@ def export(
         raise OptionError(f"The file must end with {SUFFIXES[to]} for {to}, got {path.name}.")
     source = weights if isinstance(weights, Weights) else open_weights(weights)
     model = source.network()
-    network = optimize_for_inference(source.build(), torch.device("cpu"))
+    built = source.build()
+    buckets = size is None and sees_padding(built) if buckets is None else buckets
+    network = optimize_for_inference(built, torch.device("cpu"))
     dtype = DTYPES.get(precision) if to in ("pt2", "aoti") else None  # the others have graphs that can be changed
     program = Program(network, model, preprocessing=preprocessing, masks=masks, dtype=dtype).eval()
     shapes = shapes_of(model, size, buckets=buckets)
-    pictures, cards = list(calibration), []
-    written: dict[tuple[int, int], Path] = {}
+    with plain_tensors():
+        fed = _fed(program, model, settings, shapes, calibration if precision == "int8" else ())
+    cards = []
+    written: dict[Shape, Path] = {}
     for shape in shapes:
         file = path if len(shapes) == 1 else path.with_stem(f"{path.stem}-{shape[0]}x{shape[1]}")
         with plain_tensors():
-            cards.append(_write(program, source, settings, shape, file, pictures))
+            cards.append(_write(program, source, settings, shape, file, fed[shape]))
         written[shape] = file
     weights_of = [file.with_suffix(".bin") for file in written.values() if to == "openvino"]
     card = json.loads(json.dumps(cards[-1]))
@@ -114,7 +121,7 @@ def _write(
     settings: Settings,
     shape: tuple[int, int],
     file: Path,
-    pictures: Sequence[Any],
+    feeds: Sequence[Feed],
 ) -> dict[str, Any]:
     """Write one file, and return its card."""
     model = replace(source.network(), buckets=(shape,))
@@ -135,7 +142,6 @@ def _write(
         write_aoti(exported, file, metadata=card)
     else:
         with tempfile.TemporaryDirectory() as folder:
-            feeds = [_feed(program, model, settings, picture) for picture in pictures]
             graph = _graph(exported, card, Path(folder), feeds, _changes(settings))
             if settings.to == "openvino":
                 write_openvino(graph, file, metadata=card)
@@ -148,7 +154,7 @@ def _graph(
     exported: Any,
     card: dict[str, Any],
     folder: Path,
-    feeds: Sequence[Any],
+    feeds: Sequence[Feed],
     changes: Sequence[Callable[[Any], None]],
 ) -> Path:
     """The program as a graph of ONNX in a folder."""
@@ -168,10 +174,24 @@ def _changes(settings: Settings) -> list[Callable[[Any], None]]:
     return [change for change, needed in wanted if needed]
 
 
-def _feed(program: Program, model: ModelConfig, settings: Settings, picture: Any) -> dict[str, Any]:
-    """A picture as the file takes it."""
-    resize = FittingResize.of(model.resize, model.buckets)
-    ((_, batch),) = batches_of([picture], resize, BatchShape(buckets=model.buckets, masks="none"), 1)
+def _fed(
+    program: Program, model: ModelConfig, settings: Settings, shapes: Sequence[Shape], pictures: Iterable[Any]
+) -> dict[Shape, list[Feed]]:
+    """Pictures as files take them, each for the file that it is for; all of them for one that none is for."""
+    pictures = list(pictures)
+    fed: dict[Shape, list[Feed]] = {shape: [] for shape in shapes}
+    for picture in pictures:
+        feed = _feed(program, model, settings, shapes, picture)
+        fed[feed["images"].shape[2:]].append(feed)
+    for shape in shapes:
+        fed[shape] = fed[shape] or [_feed(program, model, settings, [shape], picture) for picture in pictures]
+    return fed
+
+
+def _feed(program: Program, model: ModelConfig, settings: Settings, shapes: Sequence[Shape], picture: Any) -> Feed:
+    """A picture as the file takes it, of the shapes that fits it best."""
+    resize = FittingResize.of(model.resize, tuple(shapes))
+    ((_, batch),) = batches_of([picture], resize, BatchShape(buckets=tuple(shapes), masks="none"), 1)
     images = batch["images"]
     if settings.preprocessing == "out":
         images = program.network.normalize(batch)

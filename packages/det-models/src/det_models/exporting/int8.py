@@ -16,7 +16,7 @@ from det_models.certificate import Certificate, Detections, pair_up
 from det_models.errors import OptionError, missing_extra
 from det_models.exporting.onnx import quiet
 
-__all__ = ["QUANTISED", "Trial", "quantize"]
+__all__ = ["QUANTISED", "Feed", "Trial", "quantize"]
 
 QUANTISED = ("Conv", "ConvTranspose", "Gemm")
 """Operators that may be in 8 bits; those of MatMul are of non-maximum suppression."""
