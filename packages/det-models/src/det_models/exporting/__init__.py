@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -95,15 +95,16 @@ def export(
     shapes = shapes_of(model, size, buckets=buckets)
     with plain_tensors():
         fed = _fed(program, model, settings, shapes, calibration if precision == "int8" else ())
-    cards = []
+    card: dict[str, Any] = {}
+    left: tuple[str, ...] | None = None
     written: dict[Shape, Path] = {}
     for shape in shapes:
         file = path if len(shapes) == 1 else path.with_stem(f"{path.stem}-{shape[0]}x{shape[1]}")
         with plain_tensors():
-            cards.append(_write(program, source, settings, shape, file, fed[shape]))
+            card, left = _write(program, source, settings, shape, file, fed[shape], left)
         written[shape] = file
     weights_of = [file.with_suffix(".bin") for file in written.values() if to == "openvino"]
-    card = json.loads(json.dumps(cards[-1]))
+    card = json.loads(json.dumps(card))
     card["files"] = [[*shape, file.name] for shape, file in written.items()]
     card["sha256"] = {file.name: sha256(file) for file in (*written.values(), *weights_of)}
     card_path(path).write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
@@ -122,8 +123,9 @@ def _write(
     shape: tuple[int, int],
     file: Path,
     feeds: Sequence[Feed],
-) -> dict[str, Any]:
-    """Write one file, and return its card."""
+    left: tuple[str, ...] | None,
+) -> tuple[dict[str, Any], tuple[str, ...] | None]:
+    """Write one file, and return its card, and which parts are left in float, where it is in 8 bits."""
     model = replace(source.network(), buckets=(shape,))
     exported = exported_program(program, shape, settings.batch)
     found = _outputs(exported, settings)
@@ -142,36 +144,26 @@ def _write(
         write_aoti(exported, file, metadata=card)
     else:
         with tempfile.TemporaryDirectory() as folder:
-            graph = _graph(exported, card, Path(folder), feeds, _changes(settings))
+            graph = Path(folder) / "float.onnx"
+            _write_graph(exported, graph, card, settings)
+            if settings.precision == "int8":
+                small = graph.with_name("int8.onnx")
+                left = quantize(graph, small, feeds, left=left)[-1].left
+                graph = small
             if settings.to == "openvino":
                 write_openvino(graph, file, metadata=card)
             else:
                 shutil.copyfile(graph, file)
-    return card
+    return card, left
 
 
-def _graph(
-    exported: Any,
-    card: dict[str, Any],
-    folder: Path,
-    feeds: Sequence[Feed],
-    changes: Sequence[Callable[[Any], None]],
-) -> Path:
-    """The program as a graph of ONNX in a folder."""
-    graph = folder / "float.onnx"
+def _write_graph(exported: Any, path: Path, card: dict[str, Any], settings: Settings) -> None:
+    """Write the program as a graph of ONNX."""
+    changes = ((halve, settings.precision == "fp16"), (prepare, settings.ascend))
     names = {"inputs": list(card["inputs"]), "outputs": list(card["outputs"])}
+    wanted = [change for change, needed in changes if needed]
     with quiet():
-        write_onnx(exported, graph, **names, metadata=card, changes=changes)
-    if card["precision"] != "int8":
-        return graph
-    quantize(graph, folder / "int8.onnx", feeds)
-    return folder / "int8.onnx"
-
-
-def _changes(settings: Settings) -> list[Callable[[Any], None]]:
-    """What is done to the graph."""
-    wanted = ((halve, settings.precision == "fp16"), (prepare, settings.ascend))
-    return [change for change, needed in wanted if needed]
+        write_onnx(exported, path, **names, metadata=card, changes=wanted)
 
 
 def _fed(
