@@ -129,3 +129,4 @@ def test_built_pages_in_a_browser(width, dark, server):
             page.goto(f"{server}/{name}.html")
             wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
             assert wide <= 1, (name, width)
+            assert page.evaluate("document.documentElement.lang") == ("zh-CN" if name.startswith("zh/") else "en")
