@@ -4,7 +4,8 @@
 
 Two detectors: `tiny`, trained on the embedded data and evaluated on pictures held out, and photographs of `coco_mini`
 learnt by heart. NNCF is no dependency of ours: its rows are there where it is installed (`pip install nncf`). AP is in
-points, on pictures with the same padding; the runtimes take turns. Trainings stay in `--output`, and are not repeated.
+points, on pictures with the same padding, that of the training; the runtimes take turns. Trainings stay in `--output`,
+and are not repeated.
 """
 
 import argparse
@@ -79,11 +80,15 @@ def files(weights: Weights, index: CocoIndex, folder: Path) -> dict[str, Path]:
     """The cards of what is compared, by how it was made."""
     folder.mkdir(exist_ok=True)
     pictures = [index.image(number) for number in range(min(CALIBRATED, len(index)))]
+    small: dict[str, Any] = {"precision": "int8", "calibration": pictures}
+    ways: dict[str, tuple[str, Any, dict[str, Any]]] = {
+        "ONNX fp32": ("fp32.onnx", "onnx", {}),
+        "ONNX int8": ("int8.onnx", "onnx", small),
+        "OpenVINO fp32": ("fp32.xml", "openvino", {}),
+        "OpenVINO int8": ("int8.xml", "openvino", small),
+    }
     made = {
-        "ONNX fp32": export(weights, folder / "fp32.onnx")[-1],
-        "ONNX int8": export(weights, folder / "int8.onnx", precision="int8", calibration=pictures)[-1],
-        "OpenVINO fp32": export(weights, folder / "fp32.xml", "openvino")[-1],
-        "OpenVINO int8": export(weights, folder / "int8.xml", "openvino", precision="int8", calibration=pictures)[-1],
+        name: export(weights, folder / file, to, buckets=True, **more)[-1] for name, (file, to, more) in ways.items()
     }
     try:
         made["OpenVINO NNCF"] = by_nncf(made["OpenVINO fp32"], folder / "nncf.xml.json", pictures)
@@ -106,9 +111,8 @@ def measure(weights: Weights, index: CocoIndex, folder: Path, options: argparse.
     for name, one in opened.items():
         metrics = Evaluator(lambda name=name: detectors[name], index, workers=0)()
         parts = list(one.files.values()) if isinstance(one, ExportedWeights) else [one.path]
-        size = sum(
-            part.stat().st_size for part in (*parts, *(part.with_suffix(".bin") for part in parts)) if part.exists()
-        )
+        beside = [part.with_suffix(".bin") for part in parts if part.suffix == ".xml"]
+        size = sum(part.stat().st_size for part in (*parts, *beside))
         size = size / len(parts) / 2**20  # of a shape
         points = {task: 100 * values["AP"] for task, values in metrics.items()}
         rows.append({"file": name, "MiB": size, "AP": points, "seconds": seconds[name]})
