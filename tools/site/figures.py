@@ -13,17 +13,17 @@ from det_coco import default_splits, load_split, synthetic_dataset
 from det_coco.sampler import repeat_factors
 from det_models import BackboneConfig, build
 
-_RESNET = {"name": "resnet", "norm": "gn"}  # frozen norms do not run on `meta`, and cost as little
 _BODIES = {
-    "timm/efficientnet_b0": {},
-    "timm/convnextv2_atto": {},
-    "ResNet-50": _RESNET,
-    "timm/convnext_tiny": {},
-    "timm/res2net50_26w_4s": {},
-    "timm/swin_tiny_patch4_window7_224": {},
-    "timm/vit_small_patch16_dinov3": {"freeze_at": 0},
-    "ResNeXt-101 32x8d": {**_RESNET, "depth": 101, "groups": 32, "width_per_group": 8},
-    "timm/samvit_base_patch16": {"freeze_at": 0},
+    "timm/efficientnet_b0": BackboneConfig(name="timm/efficientnet_b0"),
+    "timm/convnextv2_atto": BackboneConfig(name="timm/convnextv2_atto"),
+    # Frozen norms do not run on `meta`, and cost as little as group norms.
+    "ResNet-50": BackboneConfig(norm="gn"),
+    "timm/convnext_tiny": BackboneConfig(name="timm/convnext_tiny"),
+    "timm/res2net50_26w_4s": BackboneConfig(name="timm/res2net50_26w_4s"),
+    "timm/swin_tiny": BackboneConfig(name="timm/swin_tiny_patch4_window7_224"),
+    "timm/vit_small_patch16_dinov3": BackboneConfig(name="timm/vit_small_patch16_dinov3", freeze_at=0),
+    "ResNeXt-101 32x8d": BackboneConfig(norm="gn", depth=101, groups=32, width_per_group=8),
+    "timm/samvit_base_patch16": BackboneConfig(name="timm/samvit_base_patch16", freeze_at=0),
 }
 _SIZE = (800, 1344)
 _THRESHOLD, _RAREST = 0.5, 4
@@ -32,8 +32,7 @@ _THRESHOLD, _RAREST = 0.5, 4
 def bodies_chart() -> str:
     """The products of backbones with their pyramids for one image, and their parameters; an SVG."""
     rows = []
-    for name, fields in _BODIES.items():
-        config = BackboneConfig(**{"name": name, **fields})
+    for name, config in _BODIES.items():
         with torch.device("meta"), torch.no_grad():  # nothing is computed
             body = build(replace(mask_rcnn_r50_fpn_1x(), backbone=config).resolved().model()).backbone.eval()
             assert isinstance(body, nn.Module)
@@ -42,7 +41,7 @@ def bodies_chart() -> str:
         products = counted.get_total_flops() / 2e9
         parameters = sum(each.numel() for each in body.parameters()) / 1e6
         label = f"{products:.0f} billion, {parameters:.0f} M"
-        rows.append((name.removesuffix("_patch4_window7_224"), [(products, label)]))
+        rows.append((name, [(products, label)]))
     return bars(rows)
 
 
