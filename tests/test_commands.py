@@ -206,6 +206,9 @@ def test_rates_and_steps_follow_the_batch_and_explicit_options_win(shapes, tmp_p
     assert recipe.solver.warmup_steps == 400
     assert recipe.train.evaluation_interval == 1000
     assert not (tmp_path / "run" / "pictures").exists() or not any((tmp_path / "run" / "pictures").iterdir())
+    assert out.count("AP50") == 1
+    assert call("faster_rcnn", "train", "--resume", tmp_path / "run", "--pictures", "0") == 0
+    assert capsys.readouterr().out.count("AP50") == 1  # of the run that had ended, evaluated once more
 
 
 def test_a_run_is_not_overwritten(mask_rcnn_run, shapes, capsys):

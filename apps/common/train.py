@@ -198,14 +198,15 @@ def _evaluator(model: Detector, recipe: Recipe, splits: Splits, device: torch.de
 
 def _report(app: App, run: RunDirectory, evaluator: Evaluator, result: TrainResult, pictures: int) -> None:
     """Results and pictures, on disk and in the output."""
-    if distributed.broadcast_object(not evaluator.metrics):
-        # The run had ended, and been evaluated, before it was resumed.
+    had_ended = distributed.broadcast_object(not evaluator.metrics)  # and been evaluated, before it was resumed
+    if had_ended:
         evaluator()
     if distributed.is_main():
         evaluator.write(run, pictures=pictures)
         evaluator.report(app, run, pictures=pictures)
         draw_curves(run, [f"{task}/{name}" for task in evaluator.metrics for name in ("AP", "AP50", "AP75")])
-        print_metrics(evaluator.metrics)
+        if had_ended:  # else the training has printed them
+            print_metrics(evaluator.metrics)
         print(f"{result.images_per_second:.1f} images/s in training.")
         print_places(run)
         print(f"Loss and AP over the steps: {run.curves}\nCheckpoints: {run.checkpoints}")
