@@ -23,8 +23,9 @@ from measuring import add_options, append, take_turns
 from trained import FAMILIES, trained
 
 from apps.common.evaluate import Evaluator
-from det_coco import CocoIndex
+from det_coco import BatchShape, CocoIndex
 from det_models import Weights, export, open_weights
+from det_models.exported.fitting import FittingResize
 from det_models.exported.predictor import ExportedPredictor
 from det_models.exported.weights import ExportedWeights
 from det_models.images import batches_of
@@ -46,6 +47,13 @@ def subjects(options: argparse.Namespace) -> dict[str, tuple[Weights, CocoIndex]
     }
 
 
+def _feeds(predictor: ExportedPredictor, pictures: list[Any], shapes: tuple[Any, ...], shape: Any) -> list[Any]:
+    """Pictures as the file of a shape takes them, those for which it is the best of some shapes."""
+    resize, padded = FittingResize.of(predictor.config.resize, shapes), BatchShape(buckets=shapes, masks="none")
+    batches = [batch for _, batch in batches_of(pictures, resize, padded, 1) if batch["images"].shape[2:] == shape]
+    return [{name: batch[name].numpy() for name in ("images", "image_sizes")} for batch in batches]
+
+
 def by_nncf(float_model: Path, path: Path, pictures: list[Any]) -> Path:
     """OpenVINO's models in 8 bits by NNCF's post-training quantisation.
 
@@ -57,16 +65,12 @@ def by_nncf(float_model: Path, path: Path, pictures: list[Any]) -> Path:
     nncf: Any = importlib.import_module("nncf")
     predictor = open_weights(float_model).predictor()
     assert isinstance(predictor, ExportedPredictor)
-    feeds = [
-        {name: batch[name].numpy() for name in ("images", "image_sizes")}
-        for _, batch in batches_of(pictures, predictor.config.resize, predictor.shape, 1)
-    ]
     card = json.loads(float_model.read_text())
     del card["sha256"]
     # What decides on boxes has products too, which must stay exact.
     ignored = nncf.IgnoredScope(types=["MatMul"], validate=False)
     for number, (shape, file) in enumerate(predictor.files.items()):
-        own = [feed for feed in feeds if feed["images"].shape[2:] == shape]
+        own = _feeds(predictor, pictures, tuple(predictor.files), shape) or _feeds(predictor, pictures, (shape,), shape)
         model = openvino.Core().read_model(file)
         small = nncf.quantize(model, nncf.Dataset(own), ignored_scope=ignored, subset_size=len(own))
         made = path.with_name(f"nncf-{number}.xml")
