@@ -45,12 +45,17 @@ def error(capsys: pytest.CaptureFixture[str]) -> str:
 
 
 @pytest.mark.parametrize("app", APPS)
-def test_recipes_are_listed_and_shown(app, capsys):
+def test_recipes_are_listed_and_shown(app, capsys, monkeypatch):
     assert call(app, "recipes") == 0
     listed = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in listed] == list(APPS[app].recipes)
     assert listed[0].startswith("tiny ")
     assert all(len(line.split(None, 1)) == 2 for line in listed)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    assert call(app, "recipes") == 0
+    folded = capsys.readouterr().out
+    assert max(map(len, folded.splitlines())) <= 80
+    assert folded.split() == " ".join(listed).split()
     for name, make in APPS[app].recipes.items():
         assert call(app, "recipes", name) == 0
         assert from_dict(json.loads(capsys.readouterr().out), type(make())) == make(), name
