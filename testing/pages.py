@@ -57,6 +57,7 @@ STANDS_FOR = {
     "IMAGE": "street.jpg",
     "FOLDER": "pictures",
     "PICTURES": "pictures",
+    "/home/me/files/farm": "DIR/val",
     "VIDEO": "moving.mp4",
     "RUN/failures/step-N.pt": "runs/{app}/failed/failures/step-2.pt",
     "results.json": "runs/mask_rcnn/NAME/predictions.json",
