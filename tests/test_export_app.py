@@ -72,10 +72,11 @@ def test_what_depends_on_padding_is_said(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--to", "executorch"], "no stable sort"),
+        (["--to", "executorch"], "must end with .pte"),
+        (["--to", "executorch", "--batch", "dynamic"], "must be a number for executorch"),
         (["--batch", "many"], "--batch must be a number of images or dynamic"),
         (["--precision", "int8"], "name some by --calibrate or --data"),
-        (["--for", "ascend"], "must be a number for Ascend"),
+        (["--for", "ascend", "--batch", "dynamic"], "must be a number for Ascend"),
         (["--to", "openvino"], "must end with .xml"),
     ],
 )

@@ -1,4 +1,4 @@
-"""From a checkpoint to a file that another runtime runs: ONNX, OpenVINO, torch.export, AOTInductor."""
+"""From a checkpoint to a file that another runtime runs: ONNX, OpenVINO, torch.export, AOTInductor, ExecuTorch."""
 
 import json
 import os
@@ -20,6 +20,7 @@ from det_models.exported.runtimes import sha256
 from det_models.exporting.ascend import atc_command, prepare
 from det_models.exporting.card import card_of, card_path, example_path
 from det_models.exporting.example import example
+from det_models.exporting.executorch import write_executorch
 from det_models.exporting.half import halve
 from det_models.exporting.int8 import quantize
 from det_models.exporting.onnx import quiet, write_onnx
@@ -41,7 +42,7 @@ def export(
     path: str | os.PathLike[str],
     to: Target = "onnx",
     *,
-    batch: int | Literal["dynamic"] = "dynamic",
+    batch: int | Literal["dynamic"] | None = None,
     size: tuple[int, int] | None = None,
     buckets: bool = False,
     precision: Precision = "fp32",
@@ -57,9 +58,9 @@ def export(
 
     Args:
         weights: The detector, or a file that :func:`det_models.open_weights` reads.
-        path: The file: `.onnx`, `.xml` for OpenVINO, or `.pt2`.
+        path: The file: `.onnx`, `.xml` for OpenVINO, `.pt2`, or `.pte` for ExecuTorch.
         to: The runtime, see :class:`~det_models.exporting.Settings`.
-        batch: Images of a batch, or `dynamic`: any number of them.
+        batch: Images of a batch, or `dynamic`: any number of them. By default that, or 1 for ExecuTorch and Ascend.
         size: (height, width) in pixels that pictures are padded to, multiples of 32; a picture that is larger after
             its usual resize is made smaller. By default a shape that holds all of them.
         buckets: Instead, a file for each of the configuration's shapes, landscape and portrait, whose names end so.
@@ -76,6 +77,8 @@ def export(
         OptionError: An argument is none that this detector or runtime can have; the message names those that it can.
         CheckpointError: The file holds no detector, or one that cannot be built here.
     """
+    if batch is None:
+        batch = 1 if ascend or to == "executorch" else "dynamic"
     settings = Settings(
         to=to, batch=batch, precision=precision, preprocessing=preprocessing, masks=masks, ascend=ascend
     )
@@ -86,7 +89,10 @@ def export(
     model = source.network()
     network = optimize_for_inference(source.build(), torch.device("cpu"))
     dtype = DTYPES.get(precision) if to in ("pt2", "aoti") else None  # the others have graphs that can be changed
-    program = Program(network, model, preprocessing=preprocessing, masks=masks, dtype=dtype).eval()
+    layout = torch.contiguous_format if to == "executorch" else torch.channels_last  # whose kernels add no two layouts
+    program = Program(
+        network, model, preprocessing=preprocessing, masks=masks, dtype=dtype, memory_format=layout
+    ).eval()
     shapes = shapes_of(model, size, buckets=buckets)
     pictures, cards = list(calibration), []
     written: dict[tuple[int, int], Path] = {}
@@ -133,6 +139,8 @@ def _write(
         write_pt2(exported, file, metadata=card)
     elif settings.to == "aoti":
         write_aoti(exported, file, metadata=card)
+    elif settings.to == "executorch":
+        write_executorch(exported, file, metadata=card)
     else:
         with tempfile.TemporaryDirectory() as folder:
             feeds = [_feed(program, model, settings, picture) for picture in pictures]

@@ -11,7 +11,7 @@ __all__ = ["Settings", "Target"]
 Target = Literal["onnx", "openvino", "pt2", "aoti", "executorch"]
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
 
-SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "pt2": ".pt2", "aoti": ".pt2"}
+SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "pt2": ".pt2", "aoti": ".pt2", "executorch": ".pte"}
 """How the names of files must end, by target."""
 
 PRECISIONS = {
@@ -19,6 +19,7 @@ PRECISIONS = {
     "openvino": ("fp32", "fp16", "int8"),
     "pt2": ("fp32", "fp16", "bf16"),
     "aoti": ("fp32", "fp16", "bf16"),
+    "executorch": ("fp32",),
 }
 """What each target can be written in: ONNX Runtime has no convolution in bfloat16, torch.export none in int8."""
 
@@ -29,7 +30,7 @@ class Settings:
 
     Attributes:
         to: The runtime: `onnx` (ONNX Runtime and whatever reads ONNX), `openvino`, `pt2` (PyTorch with det-ops), `aoti`
-            (compiled by AOTInductor for this machine, with det-ops).
+            (compiled by AOTInductor for this machine, with det-ops), `executorch` (ExecuTorch, for phones).
         batch: Images of a batch, or `dynamic`.
         precision: Number format of weights and of convolutions and products; boxes stay in fp32.
         preprocessing: `in`: the network normalises RGB pixels of 0 to 255 itself. `out`: it gets them normalised.
@@ -50,11 +51,6 @@ class Settings:
         for name, known in choices.items():
             if getattr(self, name) not in known:
                 raise OptionError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}.")
-        if self.to == "executorch":
-            raise OptionError(
-                "executorch cannot be written: ExecuTorch 1.5 has no stable sort and no empty_permuted at run time, "
-                "which every detector here needs. Export to onnx, which mobile runtimes read too."
-            )
         if self.precision not in PRECISIONS[self.to]:
             known = ", ".join(PRECISIONS[self.to])
             raise OptionError(f"precision must be one of {known} for {self.to}, got {self.precision!r}.")
@@ -64,6 +60,8 @@ class Settings:
             raise OptionError(f"Ascend's compiler reads onnx, got {self.to!r}.")
         if self.ascend and self.batch == "dynamic":
             raise OptionError("batch must be a number for Ascend, whose compiler wants fixed shapes, got 'dynamic'.")
+        if self.to == "executorch" and self.batch == "dynamic":
+            raise OptionError("batch must be a number for executorch, which plans memory in advance, got 'dynamic'.")
 
 
 def shapes_of(model: ModelConfig, size: Any = None, *, buckets: bool = False) -> tuple[tuple[int, int], ...]:
