@@ -45,12 +45,17 @@ def error(capsys: pytest.CaptureFixture[str]) -> str:
 
 
 @pytest.mark.parametrize("app", APPS)
-def test_recipes_are_listed_and_shown(app, capsys):
+def test_recipes_are_listed_and_shown(app, capsys, monkeypatch):
     assert call(app, "recipes") == 0
     listed = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in listed] == list(APPS[app].recipes)
     assert listed[0].startswith("tiny ")
     assert all(len(line.split(None, 1)) == 2 for line in listed)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    assert call(app, "recipes") == 0
+    folded = capsys.readouterr().out
+    assert max(map(len, folded.splitlines())) <= 80
+    assert folded.split() == " ".join(listed).split()
     for name, make in APPS[app].recipes.items():
         assert call(app, "recipes", name) == 0
         assert from_dict(json.loads(capsys.readouterr().out), type(make())) == make(), name
@@ -206,6 +211,9 @@ def test_rates_and_steps_follow_the_batch_and_explicit_options_win(shapes, tmp_p
     assert recipe.solver.warmup_steps == 400
     assert recipe.train.evaluation_interval == 1000
     assert not (tmp_path / "run" / "pictures").exists() or not any((tmp_path / "run" / "pictures").iterdir())
+    assert out.count("AP50") == 1
+    assert call("faster_rcnn", "train", "--resume", tmp_path / "run", "--pictures", "0") == 0
+    assert capsys.readouterr().out.count("AP50") == 1  # of the run that had ended, evaluated once more
 
 
 def test_a_run_is_not_overwritten(mask_rcnn_run, shapes, capsys):

@@ -55,18 +55,31 @@ def test_what_finds_something_else_is_not_written(checkpoint, pictures, tmp_path
     told = capsys.readouterr()
     assert "is not written, since it would find something else" in told.err
     assert "--buckets True, or a --size that fits them, pads less" in told.err
-    assert "group norm" not in told.out
+    assert "sees the zeros" not in told.out
     assert not list(tmp_path.iterdir())
     assert call("mask_rcnn", *command, "--force", "True") == 0
     assert out.exists()
 
 
-def test_what_depends_on_padding_is_said(tmp_path, capsys):
+def test_what_depends_on_padding_gets_the_shapes_of_its_training(pictures, tmp_path, capsys):
     weights = write_model(tmp_path / "fcos.pt", small_model("torchvision-fcos"))
-    for name, options in (("one.pt2", []), ("two.pt2", ["--buckets", "True"])):
-        assert call("retinanet", "export", tmp_path / name, "--weights", weights, "--to", "pt2", *options) == 0
-        said = "Note: group norm sees the zeros beside a picture" in capsys.readouterr().out
-        assert said == (not options)
+    command = ["export", tmp_path / "two.pt2", "--weights", weights, "--to", "pt2"]
+    assert call("retinanet", *command) == 0
+    told = capsys.readouterr().out
+    assert "so there is a file for each shape of its training; --buckets False makes one for all." in told
+    assert "two-64x96.pt2, two-96x64.pt2" in told
+    assert call("retinanet", *command) == 2
+    assert "exists already" in capsys.readouterr().err
+    output = tmp_path / "predicted"  # under the name that was asked for
+    command = ["predict", pictures, "--weights", tmp_path / "two.pt2", "--output", output, "--min-score", 0.01]
+    assert call("retinanet", *command) == 0
+    assert json.loads((output / "predictions.json").read_text())
+    capsys.readouterr()
+    one = ["export", tmp_path / "one.pt2", "--weights", weights, "--to", "pt2", "--buckets", "False"]
+    assert call("retinanet", *one) == 0
+    told = capsys.readouterr().out
+    assert "Note: this network sees the zeros beside a picture, as by group norm, so what it finds depends" in told
+    assert (tmp_path / "one.pt2").exists()
 
 
 @pytest.mark.parametrize(

@@ -154,3 +154,9 @@ def test_one_image_that_cannot_be_split(shapes, tmp_path, capsys):
     (tmp_path / picture.name).write_bytes(picture.read_bytes())
     assert call_app("faster_rcnn", "train", "--data", file, "--output", tmp_path / "run") == 2
     assert "or name other ones to evaluate on. The option is --data.val." in capsys.readouterr().err
+
+
+def test_a_step_to_repeat_has_a_command():
+    with pytest.raises(EngineError) as caught, options_named(APPS["yolact"], "train"):
+        raise EngineError("Repeat it with: replay runs/a/failures/step-2.pt.")
+    assert str(caught.value) == "Repeat it with: hatch run apps/yolact replay runs/a/failures/step-2.pt."

@@ -136,6 +136,11 @@ def test_changes_of_the_operators() -> None:
         "inference": [ADD.replace("aclnnAdd", "aclnnAddV3")],
     })  # fmt: skip
     assert changes(kept, other_kernel, kernels=True)
+    attention = folded({"inference": ["npu::npu_fusion_attention_v3(f32[2,8], 3, BNSD, None, 0.125) -> aclnnFlash"]})
+    other = attention.replace("_v3", "").replace("0.125", "0.125, numels=5")
+    assert changes(attention, other, kernels=True)
+    assert changes(attention, other, kernels=False) == []
+    assert changes(attention, other.replace("[2,8]", "[2,9]"), kernels=False)
     assert changes(kept, other_kernel, kernels=False) == []
 
 

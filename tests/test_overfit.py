@@ -8,7 +8,6 @@ import json
 from dataclasses import replace
 
 import pytest
-import torch
 
 from apps.common.app import App
 from apps.common.main import main
@@ -48,12 +47,7 @@ APPS = {
 @pytest.mark.parametrize("app", APPS.values(), ids=APPS)
 def test_eight_photographs_are_learnt_by_heart(app, tmp_path):
     root, output = write_subset(tmp_path / "data"), tmp_path / "run"
-    threads = torch.get_num_threads()
-    torch.set_num_threads(2)
-    try:
-        assert main(app, ["train", "--data", str(root), "--output", str(output), "--pictures", "0"]) == 0
-    finally:
-        torch.set_num_threads(threads)
+    assert main(app, ["train", "--data", str(root), "--output", str(output), "--pictures", "0"]) == 0
     results = json.loads((output / "results.json").read_text())
     assert results["bbox"]["AP50"] >= 0.9
     assert results["segm"]["AP50"] >= 0.8

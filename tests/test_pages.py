@@ -1,10 +1,11 @@
-"""The pages of the documentation: every command is one, and those of the pages for users run as they stand there."""
+"""The pages: every command is one, and what is shown is printed (tests/test_page_commands.py runs the commands)."""
 
-import json
+import importlib.util
 import re
 import shlex
 import shutil
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -12,31 +13,15 @@ import pytest
 from apps.common.commands import COMMANDS
 from apps.common.completion import options_of
 from apps.common.learning_options import TrainOptions
-from det_coco import synthetic_dataset
 from det_engine.options import option_names
 from testing import ROOT
-from testing.command_line import APPS, call, small, train
-from testing.readmes import run_blocks
-from testing.trained import write_example
+from testing.command_line import APPS, call
+from testing.pages import PAGES, Command, commands
 
-PAGES = [*sorted((ROOT / "docs").rglob("*.md")), ROOT / "README.md", *sorted((ROOT / "apps").glob("*/README.md"))]
-LINE = re.compile(
-    r"^(?: {4}|\$ )(?:hatch run(?: -q)? apps/|python -m apps\.)(\w+) ?((?:[^#>\\\n]|\\\n)*)", flags=re.MULTILINE
-)
 SHOWN = re.compile(r"^\$ hatch run apps/(\w+) (.*)\n((?:.*\n)*?)```", flags=re.MULTILINE)
-RUN = [ROOT / "docs" / f"{name}.md" for name in ("index", "train", "use", "questions", "export")]
-# Processes of their own, downloads, and services: they are tested elsewhere.
-APART = ("--nproc", "detectron2/", "sweep", "--tracker")
-
-
-def commands(page: Path, *, to_type: bool = False) -> list[tuple[str, list[str]]]:
-    """App and arguments of each command of a page, or of those alone that it shows without what they print."""
-    found = LINE.finditer(page.read_text(encoding="utf-8"))
-    return [
-        (line[1], shlex.split(line[2].replace("\\\n", " ")))
-        for line in found
-        if not (to_type and line[0].startswith("$"))
-    ]
+SCRIPTS = tomllib.loads((ROOT / "hatch.toml").read_text(encoding="utf-8"))["envs"]
+# What hatch's environment brings, and what a page before it has written.
+FROM_ELSEWHERE = ("python", "pytest", "torchrun", "detector.onnx.py")
 
 
 @pytest.fixture(scope="module")
@@ -46,10 +31,8 @@ def options():
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_command_has_the_options_that_a_page_gives_it(page, options):
-    for app, arguments in commands(page):
-        command, *rest = arguments or ["train"]
-        assert app in APPS, (app, arguments)
-        assert command in COMMANDS, arguments
+    for app, command, *rest in ([each.program, *each.words] for each in commands(page) if each.program in APPS):
+        assert command in COMMANDS, rest
         known = options[app].get(command)
         if known is None or "--help" in rest:
             continue
@@ -73,54 +56,33 @@ def test_every_field_of_a_recipe_that_a_page_names_is_an_option(page):
     assert named <= known
 
 
-@pytest.fixture(scope="module")
-def work(tmp_path_factory):
-    """A folder with what the pages speak of: data DIR, two runs, pictures."""
-    folder = tmp_path_factory.mktemp("pages")
-    data = synthetic_dataset(folder / "DIR", train_images=8, val_images=3, size=96)
-    write_example(folder)
-    for name in ("NAME", "OTHER"):
-        run = folder / "runs" / "mask_rcnn" / name
-        assert train("mask_rcnn", data, run, "--pictures", 0) == 0
-    shutil.copytree(data / "val", folder / "new_pictures")
-    shutil.copy(data / "annotations" / "instances_train.json", folder / "annotations.json")
-    return folder
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("page", RUN, ids=lambda page: page.stem)
-def test_the_commands_of_a_page_run(page, work, monkeypatch, capsys):
-    monkeypatch.chdir(work)
-    monkeypatch.setenv("DET_CACHE", str(work / "cache"))
-    ran = 0
-    for app, arguments in commands(page, to_type=True):
-        if any(word in argument for argument in arguments for word in APART):
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_other_program_is_there_and_has_the_options_that_a_page_gives_it(page):
+    """Modules, scripts and tools, as far as their source tells without starting them."""
+    for command in commands(page):
+        if command.program in (*APPS, *FROM_ELSEWHERE):
             continue
-        command, *rest = arguments
-        rest = ["tiny" if argument.endswith("_fpn_1x") else argument for argument in rest]
-        rest = ["5" if argument == "3000" else argument for argument in rest]
-        if command == "train" and "--resume" not in rest:
-            data = [] if "--data" in rest else ["--data", "DIR"]
-            rest = [*small(app), *rest, *data, "--solver.steps", "2"]
-        if command == "benchmark":
-            fields = [] if "--weights" in rest else small(app)  # files bring their own
-            rest += [*fields, "--steps", "1", "--warmup", "1"]
-        if "int8" in rest:
-            rest += ["--force", "True"]  # rounding hurts a network that has learnt nothing
-        status = call(app, command, *rest)
-        said = capsys.readouterr()
-        assert status == 0 or (command, status) == ("check", 1), (arguments, said.err)
-        ran += 1
-    assert ran
+        source = source_of(command)
+        assert source, (page.name, command)
+        options = {word.lstrip("[").partition("=")[0] for word in command.words if word.lstrip("[").startswith("--")}
+        text = "".join(file.read_text(encoding="utf-8") for file in source)
+        assert {option for option in options if option.rstrip("]") not in text} == set(), (page.name, command)
 
 
-@pytest.mark.parametrize("name", ["use", "questions", "parts"])
-def test_the_python_of_a_page_runs(name, work, monkeypatch):
-    monkeypatch.chdir(work)
-    run_blocks(ROOT / "docs" / f"{name}.md")
-    if name == "questions":
-        left = json.loads(Path("some_classes.json").read_text())
-        assert {category["name"] for category in left["categories"]} == {"disc", "star"}
+def source_of(command: Command) -> list[Path]:
+    """The files of a program that are looked through for its options."""
+    name = command.program
+    environment, _, script = name.rpartition(":")
+    lines = SCRIPTS[environment or "default"]["scripts"].get(script)
+    if lines is not None:
+        tools = re.findall(r"\{root\}/(tools/[\w./]+)", str(lines))
+        files = [file for tool in tools for file in ([ROOT / tool] if "." in tool else (ROOT / tool).glob("*.py"))]
+        return files or [ROOT / "hatch.toml"]
+    if "/" in name:  # a script, of the repository or of each app
+        found = [path for root in (ROOT, *(ROOT / "apps").iterdir()) if (path := root / name).is_file()]
+        return found and [*found, ROOT / "apps" / "common" / "zoo.sh"]
+    spec = importlib.util.find_spec(name)
+    return sorted(Path(spec.origin).parent.rglob("*.py")) if spec and spec.origin else []
 
 
 def test_what_is_shown_is_what_is_printed(monkeypatch, tmp_path, capsys):

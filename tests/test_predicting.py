@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import replace
+from xml.etree import ElementTree as ET
 
 import numpy as np
 import pytest
@@ -147,18 +148,33 @@ def test_unsure_detections_are_left_out_of_a_training(mask_rcnn_run, shapes, tmp
     assert train("mask_rcnn", shapes, tmp_path / "run", *options) == 0
 
 
-def test_detections_become_tasks_of_label_studio(mask_rcnn_run, shapes, tmp_path):
+def test_detections_become_tasks_of_label_studio(mask_rcnn_run, shapes, tmp_path, capsys):
+    pictures = tmp_path / "a & b"
+    shutil.copytree(shapes / "val", pictures)
     options = ["--as-annotations", "label-studio", "--min-score", "0.05"]
-    assert predict(mask_rcnn_run, shapes / "val", tmp_path / "out", *options) == 0
+    assert predict(mask_rcnn_run, pictures, tmp_path / "out", *options) == 0
+    # It serves what is below its document root, and refuses a storage that is this root itself.
+    said = capsys.readouterr().out
+    assert f"LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT={tmp_path}:" in said
+    assert f"Local Files: {pictures} (" in said
     tasks = read(tmp_path / "out" / "annotations" / "tasks.json")
-    names = [task["data"]["image"].removeprefix("/data/local-files/?d=") for task in tasks]
-    assert names == sorted(path.name for path in (shapes / "val").iterdir())
-    results = [result for task in tasks for result in task["predictions"][0]["result"] if result["type"] != "relation"]
-    assert results
-    for result in results:
-        assert result["type"] == "polygonlabels"
-        assert all(0 <= value <= 100 for point in result["value"]["points"] for value in point)
-        assert len(result["value"]["polygonlabels"]) == 1
+    names = [task["data"]["image"].removeprefix("/data/local-files/?d=a%20%26%20b/") for task in tasks]
+    assert names == sorted(path.name for path in pictures.iterdir())
+    interface = ET.parse(tmp_path / "out" / "annotations" / "interface.xml").getroot()
+    assert interface.find("Image").get("value") == "$image"
+    labels = {label.get("value") for label in interface.find("PolygonLabels[@name='polygonlabels']")}
+    predictions = [task["predictions"][0] for task in tasks]
+    assert any(prediction["result"] for prediction in predictions)
+    for prediction in predictions:
+        assert prediction.get("score") == min((region["score"] for region in prediction["result"]), default=None)
+        for region in prediction["result"]:
+            assert (region["type"], region["from_name"], region["to_name"]) == (
+                "polygonlabels",
+                "polygonlabels",
+                "image",
+            )
+            assert all(0 <= value <= 100 for point in region["value"]["points"] for value in point)
+            assert set(region["value"]["polygonlabels"]) < labels
 
 
 def object_in_two_parts():
@@ -179,18 +195,27 @@ def object_in_two_parts():
     )
 
 
-def test_all_parts_of_an_object_are_regions_of_label_studio(tmp_path):
+def test_all_parts_of_an_object_are_one_region_of_label_studio(tmp_path):
     bitmap, found = object_in_two_parts()
     drafts = Drafts(min_score=0.5)
     drafts.add(1, tmp_path / "field.png", found)
     drafts.write(tmp_path / "out", "label-studio")
-    square, bar, relation = read(tmp_path / "out" / "tasks.json")[0]["predictions"][0]["result"]
-    assert relation == {"type": "relation", "from_id": square["id"], "to_id": bar["id"], "direction": "right"}
-    corners = [[60, 20], [60, 40], [90, 20], [90, 40]]
-    assert np.allclose(sorted(bar["value"]["points"]), corners)
-    masks = [draw_polygon(np.array(region["value"]["points"]) / 100 * [20, 10]) for region in (square, bar)]
-    assert np.array_equal(masks[0] + masks[1], bitmap)
-    assert [region["value"]["polygonlabels"] for region in (square, bar)] == [["cow"], ["cow"]]
+    (region,) = read(tmp_path / "out" / "tasks.json")[0]["predictions"][0]["result"]
+    assert np.array_equal(draw_polygon(np.array(region["value"]["points"]) / 100 * [20, 10]), bitmap)
+    assert region["value"]["polygonlabels"] == ["cow"]
+    assert (region["original_width"], region["original_height"], region["score"]) == (20, 10, 0.75)
+
+
+def test_boxes_are_rectangles_of_label_studio(tmp_path):
+    _, found = object_in_two_parts()
+    drafts = Drafts(min_score=0.5)
+    drafts.add(1, tmp_path / "field.png", replace(found, rle=None))
+    drafts.write(tmp_path / "out", "label-studio")
+    (region,) = read(tmp_path / "out" / "tasks.json")[0]["predictions"][0]["result"]
+    assert region["value"].pop("rectanglelabels") == ["cow"]
+    assert region["value"] == pytest.approx({"x": 5, "y": 10, "width": 85, "height": 70, "rotation": 0})
+    interface = ET.parse(tmp_path / "out" / "interface.xml").getroot()
+    assert interface.find(f"RectangleLabels[@name='{region['from_name']}']/Label").get("value") == "cow"
 
 
 def draw_polygon(points):

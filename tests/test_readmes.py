@@ -1,19 +1,28 @@
-"""What the read-mes show must run as it stands there."""
+"""The Python that pages show must run as it stands there."""
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 from det_backbones import read_weights
+from det_coco import synthetic_dataset
 from testing import ROOT
 from testing.foreign_files import CLASSES
+from testing.pages import PAGES
 from testing.readmes import python_blocks, run_blocks
 from testing.trained import SYSTEMS, write_example
 
-# det-engine's example is tested, with its output, in its own package; that of det-models wants files.
-APART = ("det-engine", "det-models")
-READMES = [p for p in sorted(ROOT.glob("packages/*/README.md")) if p.parent.name not in APART]
-READMES += [ROOT / "docs" / "formats.md", ROOT / "docs" / "augmentation.md"]
+# Pages whose Python has a test of its own.
+ELSEWHERE = {
+    "README.md": "tests/test_readmes.py",
+    "docs/architecture.md": "tests/test_architecture.py",
+    "packages/det-engine/README.md": "packages/det-engine/tests/test_readme.py",
+    "packages/det-models/README.md": "tests/test_readmes.py",
+    "packages/det-ops/ADDING.md": "packages/det-ops/tests/test_adding.py",
+}
+OTHERS = [page for page in PAGES if python_blocks(page) and page.relative_to(ROOT).as_posix() not in ELSEWHERE]
 MODELS = ROOT / "packages" / "det-models" / "README.md"
 # A training of two steps on twelve pictures.
 SHORTER = {
@@ -23,10 +32,30 @@ SHORTER = {
 }
 
 
-@pytest.mark.parametrize("path", READMES, ids=lambda path: f"{path.parent.name}/{path.name}")
-def test_its_python_runs(path, tmp_path, monkeypatch, torchvision_is_restored):
+@pytest.fixture
+def example(tmp_path, monkeypatch):
+    """A folder with the detector, pictures and annotations that pages speak of."""
     monkeypatch.chdir(tmp_path)
-    run_blocks(path)
+    write_example(tmp_path)
+    data = synthetic_dataset(tmp_path / "data", train_images=8, val_images=3, size=96)
+    shutil.copy(data / "annotations" / "instances_train.json", "annotations.json")
+
+
+@pytest.mark.parametrize("page", OTHERS, ids=lambda page: f"{page.parent.name}/{page.name}")
+def test_its_python_runs(page, example, capsys, torchvision_is_restored):
+    run_blocks(page, {'["person"]': '["disc"]'})
+    if page.stem == "report":
+        assert Path("report.html").exists()
+        assert "boxes: half finds 0 objects that the first misses" in capsys.readouterr().out
+    if page.stem == "questions":
+        left = json.loads(Path("some_classes.json").read_text())
+        assert {category["name"] for category in left["categories"]} == {"disc", "star"}
+
+
+def test_what_runs_elsewhere_has_a_test_there():
+    for page, test in ELSEWHERE.items():
+        assert python_blocks(ROOT / page), page
+        assert Path(page).name in (ROOT / test).read_text(encoding="utf-8"), (page, test)
 
 
 def test_the_first_page(tmp_path, monkeypatch):
@@ -52,10 +81,3 @@ def test_training_from_python(tmp_path, monkeypatch, capsys):
     found = run_blocks(MODELS, SHORTER)["found"]
     assert set(found.categories.values()) == set(CLASSES)
     assert read_weights("runs/shapes/checkpoints/last.pt").metadata["step"] == 2
-
-
-def test_reports_from_python(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    run_blocks(ROOT / "docs" / "report.md")
-    assert (tmp_path / "report.html").exists()
-    assert "boxes: half finds 0 objects that the first misses" in capsys.readouterr().out

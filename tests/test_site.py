@@ -46,11 +46,28 @@ def test_links_of_the_repository_become_those_of_the_site(tool, tmp_path):
     assert first == "[a](data.md#x) [b](parts/det-ops.md) c"
     picture = pages._linked("![a](../../docs/pictures/x.png)", "packages/det-ops/README.md", "parts/det-ops.md")
     assert picture == "![a](../pictures/x.png)"
-    assert pages._linked("<!-- ![a](pictures/x.png) -->", "docs/use.md", "use.md") == "![a](pictures/x.png)"
     with pytest.raises(SystemExit, match=r"links to nowhere\.md"):
         pages._linked("[a](nowhere.md)", "docs/use.md", "use.md")
     assert "`[a](nowhere.md)`" not in first
     assert pages._linked("```\n[a](nowhere.md)\n```\n", "docs/use.md", "use.md") == "```\n[a](nowhere.md)\n```\n"
+
+
+def test_pictures_are_shown_where_they_were_drawn(tool, tmp_path):
+    shown = tool("pages")._with_pictures
+    page = "<!-- ![a](pictures/x.png)\n\nWhat one sees. -->\n<!-- more -->\n"
+    assert shown(page, tmp_path) == "\n<!-- more -->\n"
+    (tmp_path / "x.png").touch()
+    (tmp_path / "more.md").write_text("7 objects")
+    assert shown(page, tmp_path) == "![a](pictures/x.png)\n\nWhat one sees.\n7 objects\n"
+
+
+def test_bars_are_of_one_scale(tool):
+    picture = ET.fromstring(tool("charts").bars([("a & b", [(4, "four"), (1, "one")]), ("c", [(2, "two")])]))
+    boxes = [float(element.get("width")) for element in picture.iter() if element.tag.endswith("rect")]
+    assert boxes == [200, 50, 100]
+    assert [element.text for element in picture.iter() if element.tag.endswith("text")] == [
+        "a & b", "four", "one", "c", "two",
+    ]  # fmt: skip
 
 
 def test_options_in_running_text_are_not_broken(tool):
@@ -129,3 +146,4 @@ def test_built_pages_in_a_browser(width, dark, server):
             page.goto(f"{server}/{name}.html")
             wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
             assert wide <= 1, (name, width)
+            assert page.evaluate("document.documentElement.lang") == ("zh-CN" if name.startswith("zh/") else "en")

@@ -139,11 +139,13 @@ def test_train_measure_evaluate_and_finetune(app, zoo, tmp_path):
     config = read(best.parents[1] / "config.json")
     assert json.dumps(config).count('"O1"') == (app == "faster_rcnn")
 
-    done = run(app, "train_performance_1p", *args, *options, "--solver.steps", 2, **given)
-    check(done, output, f"{app}_bs2_1p_perf")
-
     done = run(app, "train_eval_8p", *path, f"--pth_path={best}", "--nproc=1", *SHORT[1:], **variables)
     check(done, output, f"{app}_bs1_1p_eval", trains=False)
+
+    if app not in ("mask_rcnn", "yolact"):  # two families; the scripts of all are the same three lines
+        return
+    done = run(app, "train_performance_1p", *args, *options, "--solver.steps", 2, **given)
+    check(done, output, f"{app}_bs2_1p_perf")
 
     finetune = [*path, f"--pth_path={best}", *options, "--solver.steps", 2]
     done = run(app, "train_finetune_1p", *finetune, **variables)

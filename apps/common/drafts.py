@@ -1,8 +1,6 @@
 """Detections as annotations to correct: a data set that labelling tools open, and that training takes."""
 
-import json
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from apps.common.detecting_options import DraftFormat
+from apps.common.label_studio import write_tasks
 from det_coco import DataError, convert_data, decode_rle
 from det_coco.formats import ContentSplit
 from det_coco.keypoints import usual_limbs, usual_names
 from det_coco.outlines import join_outlines, trace_parts
-from det_coco.outputs import whole_file
 from det_models import Detections
 
 SPLIT = "train"
@@ -85,55 +83,18 @@ class Drafts:
         root = Path(os.path.commonpath([Path(image["file_name"]).parent for image in self._content["images"]]))
         for image in self._content["images"]:
             image["file_name"] = Path(image["file_name"]).relative_to(root).as_posix()
-        if to == "label-studio":
-            file = out / "tasks.json"
-            with whole_file(file) as written:
-                written.write(json.dumps(_tasks(self._content), ensure_ascii=False).encode())
-            return f"Annotations to correct: {file} ({counted}; pictures are served from {root})."
         for record in self._content["annotations"]:
             if record.get("segmentation"):
                 # A training has room for so many polygons; specks of a mask would fill it.
                 parts = [np.reshape(flat, (-1, 2)) for flat in record["segmentation"]]
                 record["segmentation"] = [join_outlines(parts).reshape(-1).tolist()]
+        said = f"Annotations to correct: {out} ({counted})."
+        if to == "label-studio":
+            return f"{said}\n{write_tasks(self._content, root, out)}"
         source = ContentSplit(source=out, image_folder=root, read=lambda: self._content)
         masks = any(record.get("segmentation") for record in objects)
         convert_data({SPLIT: source}, out, to=to, parts="masks" if masks else "boxes")
-        return f"Annotations to correct: {out} ({counted}).\nTo learn from them: train --data {out}"
-
-
-def _tasks(content: dict[str, list[Any]]) -> list[dict[str, Any]]:
-    """Tasks with pre-annotations as Label Studio imports them, coordinates in per cent of the picture.
-
-    It has no region of several polygons: those of one object are regions with relations between them, which its own
-    export keeps. Source: labelstud.io/guide/predictions, /guide/task_format; pictures by its local file storage.
-    """
-    names = {category["id"]: category["name"] for category in content["categories"]}
-    tasks = []
-    for image in content["images"]:
-        size = {"original_width": image["width"], "original_height": image["height"], "image_rotation": 0}
-        own = [record for record in content["annotations"] if record["image_id"] == image["id"]]
-        regions = [region for record in own if not record.get("ignore") for region in _regions(record, names, size)]
-        task = {"data": {"image": f"/data/local-files/?d={image['file_name']}"}}
-        tasks.append(task | {"predictions": [{"model_version": "det", "result": regions}]})
-    return tasks
-
-
-def _regions(record: dict[str, Any], names: dict[int, str], size: dict[str, int]) -> Iterator[dict[str, Any]]:
-    """A polygon for each part of a mask, the others related to the first; a rectangle where there is no mask."""
-    scale = 100 / np.array([size["original_width"], size["original_height"]])
-    own = {"from_name": "label", "to_name": "image", "score": record["score"], **size}
-    name, first = names[record["category_id"]], str(record["id"])
-    for number, flat in enumerate(record.get("segmentation") or ()):
-        points = (np.reshape(flat, (-1, 2)) * scale).tolist()
-        part = f"{first}-{number + 1}" if number else first
-        value = {"points": points, "closed": True, "polygonlabels": [name]}
-        yield {"id": part, "type": "polygonlabels", "value": value, **own}
-        if number:
-            yield {"type": "relation", "from_id": first, "to_id": part, "direction": "right"}
-    if not record.get("segmentation"):
-        (x, y), (width, height) = np.reshape(record["bbox"], (2, 2)) * scale
-        value = {"x": float(x), "y": float(y), "width": float(width), "height": float(height), "rotation": 0}
-        yield {"id": first, "type": "rectanglelabels", "value": value | {"rectanglelabels": [name]}, **own}
+        return f"{said}\nTo learn from them: train --data {out}"
 
 
 def _skeleton(found: Detections) -> dict[str, Any]:

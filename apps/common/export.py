@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Literal
 
 import tyro
-from torch import nn
 
 from apps.common.app import App
 from apps.common.commands import read_options
@@ -23,12 +22,15 @@ from det_models import CheckpointError, OptionError, Weights, open_weights
 from det_models import export as export_file
 from det_models.checkpoints import refuse_existing
 from det_models.exported.weights import ExportedWeights
+from det_models.exporting.card import card_path
 from det_models.exporting.certifying import certify, passes
+from det_models.exporting.settings import sees_padding
 
 MOST_LOST = 0.005
 """AP that an exported file may have less than its checkpoint, unless it is forced; 0.5 points."""
 CALIBRATION_PICTURES = 64
 """Of the data or folder, from which int8 learns the ranges of numbers."""
+_SEES = "This network sees the zeros beside a picture, as by group norm"
 _LESS = "One shape for all pictures pads most of them; --buckets True, or a --size that fits them, pads less."
 
 
@@ -36,7 +38,8 @@ def export(app: App, args: list[str]) -> None:
     """Write a detector for ONNX, OpenVINO, torch.export, AOTInductor or ExecuTorch, and certify it."""
     default = ExportOptions(out=tyro.MISSING, weights=tyro.MISSING)
     options = read_options(app, "export", args, default)
-    refuse_existing(options.out)
+    for path in (options.out, card_path(options.out)):  # of several files, the card alone has the name as it is
+        refuse_existing(path)
     try_files(options.out)
     weights = open_detector(app, options.weights)
     try:
@@ -54,13 +57,14 @@ def _certified(weights: Weights, options: ExportOptions) -> list[Path]:
     with tempfile.TemporaryDirectory(dir=options.out.parent) as name:
         with stage("exporting"):
             written = _write(weights, options, Path(name) / options.out.name)
+        several = sum(file.suffix == options.out.suffix for file in written) > 1
+        if several and options.buckets is None:
+            print(f"{_SEES}, so there is a file for each shape of its training; --buckets False makes one for all.")
         fine = _compare(weights, options, written[-1])
-        if not options.buckets and options.size is None and _sees_padding(weights):
-            print(
-                f"Note: group norm sees the zeros beside a picture, so what this network finds depends on them. {_LESS}"
-            )
+        if options.buckets is False and options.size is None and sees_padding(weights.build()):
+            print(f"Note: {_SEES.lower()}, so what it finds depends on them. {_LESS}")
         if not fine and not options.force:
-            hint = "" if options.buckets else f"{_LESS} "
+            hint = "" if several else f"{_LESS} "
             raise CheckpointError(
                 f"{options.out} is not written, since it would find something else than {options.weights}. {hint}"
                 "To write it all the same: --force."
@@ -69,11 +73,6 @@ def _certified(weights: Weights, options: ExportOptions) -> list[Path]:
             if file.suffix == options.out.suffix:  # another process may have written it meanwhile
                 refuse_existing(options.out.with_name(file.name))
         return [file.rename(options.out.with_name(file.name)) for file in written]
-
-
-def _sees_padding(weights: Weights) -> bool:
-    """Whether the network computes with means over whole maps, padding included."""
-    return any(isinstance(module, nn.GroupNorm) for module in weights.build().modules())
 
 
 def _write(weights: Weights, options: ExportOptions, path: Path) -> list[Path]:

@@ -39,10 +39,11 @@ class ExportOptions:
     batch: str | None = None
     """Images in a batch: a number, or dynamic. By default dynamic, or 1 for ExecuTorch and Ascend."""
     size: tuple[int, int] | None = None
-    """Height and width that pictures are padded to, multiples of 32; larger pictures are shrunk. By default a shape
-    that holds all pictures, landscape and portrait."""
-    buckets: bool = False
-    """Write a file for each of the detector's shapes, landscape and portrait, instead of one for all."""
+    """Height and width that pictures are padded to, multiples of 32; larger pictures are shrunk. By default as
+    --buckets says."""
+    buckets: bool | None = None
+    """True: a file for each of the detector's shapes, landscape and portrait; False: one file, of a shape that holds
+    all pictures. By default True where the network sees the padding, as group norm does, else False."""
     precision: Literal["fp32", "fp16", "bf16", "int8"] = "fp32"
     """Number format of the weights and of the arithmetic of convolutions. int8 needs --data or --calibrate."""
     preprocessing: Literal["in", "out"] = "in"

@@ -69,7 +69,8 @@ def options_named(app: App, command: str) -> Generator[None]:
         raise
     except EngineError as error:
         if command == "train" and not isinstance(error, UsageError):
-            error.args = (_TRAINING.sub(_section_named, str(error)),)
+            message = _TRAINING.sub(_section_named, str(error))
+            error.args = (message.replace(": replay ", f": hatch run apps/{app.name} replay "),)
         raise
     finally:
         log.removeFilter(rename)

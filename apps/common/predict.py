@@ -30,6 +30,7 @@ from apps.common.detecting_options import PredictOptions
 from apps.common.drafts import Drafts, refuse_videos
 from apps.common.output import PACKAGES, default_output
 from apps.common.pictures import write_corner
+from apps.common.printing import say
 from apps.common.reading import Frame, Reader
 from apps.common.splits import open_split
 from apps.common.video import VideoFile, is_video, write_video
@@ -171,7 +172,7 @@ def _write_pictures(items: Iterable[Predicted], folder: Path, keep: Keep, min_sc
         keep(item.rows)
         save_picture(item.picture, folder / f"{item.frame.number:05d}-{item.frame.path.stem}.png")
         why = _why_none(len(item.rows), item.shown, item.best, min_score)
-        print(f"{item.frame.path}: {len(item.rows)} detections, {item.shown} drawn{why}")
+        say(f"{item.frame.path}: {len(item.rows)} detections, {item.shown} drawn{why}")
 
 
 def _write_video(items: Iterator[Predicted], folder: Path, keep: Keep, min_score: float) -> None:
@@ -186,7 +187,7 @@ def _write_video(items: Iterator[Predicted], folder: Path, keep: Keep, min_score
             drawn, best = drawn + item.shown, max(best, item.best)
     # Some frames had waited while the first was written.
     speed = f", {(frames - 1) / (ended - first.time):.1f} frames/s" if frames > 1 else ""
-    print(f"{path}: {frames} frames, {detections} detections{_why_none(detections, drawn, best, min_score)}{speed}")
+    say(f"{path}: {frames} frames, {detections} detections{_why_none(detections, drawn, best, min_score)}{speed}")
 
 
 def _why_none(found: int, drawn: int, best: float, min_score: float) -> str:

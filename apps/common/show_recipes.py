@@ -1,11 +1,12 @@
 """``recipes [NAME] [--like CONFIGURATION]``."""
 
 import json
+import sys
 
 from apps.common.app import App
 from apps.common.config import to_dict
 from apps.common.like import show_alike
-from det_engine.cli import UsageError, take_option, unknown
+from det_engine.cli import UsageError, print_pairs, take_option, unknown
 
 HELP = """usage: apps/{app} recipes [NAME] [--like CONFIGURATION]
 
@@ -24,9 +25,12 @@ def show_recipes(app: App, args: list[str]) -> None:
         show_alike(like)
         return
     if not args:
-        width = max(map(len, app.recipes))
-        for name, recipe in app.recipes.items():
-            print(f"{name:<{width}}  {recipe().summary}")
+        summaries = {name: recipe().summary for name, recipe in app.recipes.items()}
+        if sys.stdout.isatty():
+            print_pairs(summaries.items())
+        else:  # a line each, for other programs
+            width = max(map(len, summaries))
+            print("\n".join(f"{name:<{width}}  {summary}" for name, summary in summaries.items()))
         return
     if len(args) > 1:
         raise UsageError(f"recipes takes one name, got {' '.join(args)}.")

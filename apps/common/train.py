@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import sys
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -104,10 +103,10 @@ def _saying_how_to_go_on(app: App, run: RunDirectory) -> Generator[None]:
     """A training; one that is interrupted leaves its curves, and says how it goes on."""
     try:
         yield
-    except Interrupted:
+    except Interrupted as error:
         if distributed.is_main():
             draw_curves(run)
-            print(f"Go on with: hatch run apps/{app.name} train --resume {run}", file=sys.stderr, flush=True)
+        error.args = (f"{error}\nGo on with: hatch run apps/{app.name} train --resume {run}",)
         raise
 
 
@@ -198,14 +197,15 @@ def _evaluator(model: Detector, recipe: Recipe, splits: Splits, device: torch.de
 
 def _report(app: App, run: RunDirectory, evaluator: Evaluator, result: TrainResult, pictures: int) -> None:
     """Results and pictures, on disk and in the output."""
-    if distributed.broadcast_object(not evaluator.metrics):
-        # The run had ended, and been evaluated, before it was resumed.
+    had_ended = distributed.broadcast_object(not evaluator.metrics)  # and been evaluated, before it was resumed
+    if had_ended:
         evaluator()
     if distributed.is_main():
         evaluator.write(run, pictures=pictures)
         evaluator.report(app, run, pictures=pictures)
         draw_curves(run, [f"{task}/{name}" for task in evaluator.metrics for name in ("AP", "AP50", "AP75")])
-        print_metrics(evaluator.metrics)
+        if had_ended:  # else the training has printed them
+            print_metrics(evaluator.metrics)
         print(f"{result.images_per_second:.1f} images/s in training.")
         print_places(run)
         print(f"Loss and AP over the steps: {run.curves}\nCheckpoints: {run.checkpoints}")

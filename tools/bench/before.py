@@ -3,9 +3,10 @@
     hatch run bench before DIR [--benches ops infer train_step] [--data DATA] [--rounds 5] [--limit 1.03] [--check]
 
 DIR is another checkout of this repository in which `hatch run` has made its environment. With `--data`, a data set in
-the COCO layout, the loader is measured too. Every round runs a bench, or one operator of `ops`, once in each checkout,
-as a process of its own, so that both meet the same machine within seconds; a row compares the fastest of the rounds,
-since whatever else the machine does only adds to a time. `--check` ends with status 1 where a ratio is over the limit.
+the COCO layout, the loader is measured too. Every round runs a bench, or one operator without its peer, once in each
+checkout, as a process of its own, so that both meet the same machine within seconds; a row compares the fastest of the
+rounds, since whatever else the machine does only adds to a time. `--check` ends with status 1 where a ratio is over the
+limit.
 """
 
 import argparse
@@ -22,7 +23,7 @@ from operators import CASES
 
 ROOT = Path(__file__).parents[2]
 ARGUMENTS = {
-    "ops": ["--repeat", "7"],
+    "ops": [],
     "infer": ["--repeat", "5", "--warmup", "2"],
     "train_step": ["--repeat", "3", "--warmup", "1"],
     "loader": ["--images", "128"],
@@ -31,11 +32,6 @@ ARGUMENTS = {
 
 def rows(bench: str, record: Path) -> Iterator[tuple[str, float]]:
     """(name, our seconds or milliseconds) of what a bench recorded."""
-    if bench == "ops":
-        for row in json.loads(record.read_text())["rows"]:
-            if row["unit"] != "MB":
-                yield row["name"], row["ours"]
-        return
     for line in record.read_text().splitlines():
         row = json.loads(line)
         if bench == "loader":
@@ -49,10 +45,7 @@ def rows(bench: str, record: Path) -> Iterator[tuple[str, float]]:
 def works(bench: str, data: Path | None) -> list[list[str]]:
     """Arguments of the parts of a bench that are run one by one; `data` is that of the loader."""
     if bench == "ops":
-        names = [case.name for case in CASES if case.unit == "ms"]
-        # A name that contains another one is measured with that one.
-        names = [name for name in names if not any(other in name for other in names if other != name)]
-        return [[*ARGUMENTS[bench], "--only", name] for name in names]
+        return [[case.name] for case in CASES if case.unit == "ms"]
     return [[*ARGUMENTS[bench], *(["--data", str(data)] if bench == "loader" else [])]]
 
 
@@ -63,12 +56,15 @@ def run(checkout: Path, bench: str, arguments: list[str]) -> dict[str, float]:
         raise SystemExit(f"{checkout} has no environment yet: run `hatch run python -V` there.")
     with tempfile.TemporaryDirectory() as folder:
         record = Path(folder) / "rows"
-        command: list[str | Path] = [python, checkout / "tools" / "bench", bench, *arguments, "--json", record]
-        environment = {**os.environ, "PYTHONPATH": str(checkout)}
+        tools = checkout / "tools" / "bench"
+        command: list[str | Path] = [python, tools, bench, *arguments, "--json", record]
+        if bench == "ops":
+            command = [python, "-P", Path(__file__).with_name("alone.py"), *arguments]
+        environment = {**os.environ, "PYTHONPATH": f"{checkout}{os.pathsep}{tools}"}
         done = subprocess.run(command, env=environment, cwd=checkout, capture_output=True, text=True, check=False)
         if done.returncode:
             raise SystemExit(f"`bench {bench}` failed in {checkout}:\n{done.stderr}")
-        return dict(rows(bench, record))
+        return {arguments[0]: float(done.stdout)} if bench == "ops" else dict(rows(bench, record))
 
 
 def main(args: list[str] | None = None) -> int:

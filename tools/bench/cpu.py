@@ -36,6 +36,7 @@ from train_step import our_step, own_masks, torchvision_step
 from apps.common import process
 from apps.mask_rcnn.config import RECIPES as MASK_RCNN
 from apps.yolact.config import RECIPES as YOLACT
+from det_backbones import ResNet
 from det_coco import CocoIndex
 from det_engine import TrainStep
 from det_heads import Yolact
@@ -124,13 +125,23 @@ def memory(options: argparse.Namespace) -> Rows:
     rows: Rows = []
     for work, count in (("training", options.batch), ("inference", 1)):
         scene = {"size": options.memory_size, "count": count}
-        found = {side: in_process(peak_of, work, side, options.threads, scene)[1] for side in ("ours", "torchvision")}
+        sides = ["ours", "torchvision", *(["ours recomputed"] if work == "training" else [])]
+        measured = {side: in_process(peak_of, work, side, options.threads, scene) for side in sides}
+        found = {side: peak for side, (_, peak) in measured.items()}
         ratio = found["ours"] / found["torchvision"]
         print(
             f"memory of {work + ',':<11} {count} image(s) of {options.memory_size[0]} x {options.memory_size[1]}: ours "
             f"{found['ours']:.0f} MiB, torchvision's {found['torchvision']:.0f} MiB, {ratio:.2f} of it",
             flush=True,
         )
+        if work == "training":
+            slower = measured["ours recomputed"][0] / measured["ours"][0]
+            peak = found["ours recomputed"]
+            print(
+                f"  with stages computed again (--backbone.recompute True): {peak:.0f} MiB, "
+                f"{peak / found['torchvision']:.2f} of it, in {slower:.2f}x our time",
+                flush=True,
+            )
         row = {"bench": "cpu", "work": f"memory of {work}", "batch": count, "size": options.memory_size}
         rows.append(row | {"mebibytes": found})
     return rows
@@ -147,7 +158,7 @@ def peak_of(work: str, side: str, threads: int, scene: Mapping[str, Any]) -> tup
 
     Args:
         work: "training" or "inference".
-        side: "ours" or "torchvision".
+        side: "ours", "ours recomputed" (the stages of its backbone) or "torchvision".
         threads: Of the CPU; with one the seconds are the CPU's.
         scene: Images: `count` of `size`, with `objects` of `classes`.
     """
@@ -159,7 +170,9 @@ def peak_of(work: str, side: str, threads: int, scene: Mapping[str, Any]) -> tup
     batch = make_scene(scene["count"], *scene["size"], classes=classes, objects=scene.get("objects", 8))
     peer = pair.torchvision
     assert peer is not None
-    if side == "ours":
+    if side == "ours recomputed":
+        cast(ResNet, pair.ours.get_submodule("backbone.body")).recompute = True
+    if side != "torchvision":
         act = our_step(pair, batch, options) if work == "training" else our_sides(pair, batch, options)[0]
     else:
         act = (torchvision_step if work == "training" else torchvision_side)(peer, batch, options)
@@ -167,7 +180,7 @@ def peak_of(work: str, side: str, threads: int, scene: Mapping[str, Any]) -> tup
     gc.collect()
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
-    if side == "ours":
+    if side != "torchvision":
         process.tune()
     peak_memory(reset=True)
     seconds = take_turns({side: act}, options)[side]

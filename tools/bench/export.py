@@ -80,10 +80,10 @@ def measure(subject: Subject, folder: Path, options: argparse.Namespace) -> list
     sides: dict[str, Any] = {}
     for to in options.to:
         began, cpu = time.perf_counter(), time.process_time()
-        file, *beside = export(weights, folder / f"{to}{SUFFIXES[to]}", to, size=subject.size)
+        written = export(weights, folder / f"{to}{SUFFIXES[to]}", to, size=subject.size)
         row: dict[str, Any] = {"to": to, "convert": time.perf_counter() - began}
         row |= {"convert_cpu": time.process_time() - cpu}
-        exported = open_weights(file)
+        exported = open_weights(written[-1])
         predictor = exported.predictor()
         assert isinstance(predictor, ExportedPredictor)
         if "AP" not in rows[0]:
@@ -91,8 +91,9 @@ def measure(subject: Subject, folder: Path, options: argparse.Namespace) -> list
         found = certify(weights, predictor, subject.pictures)
         row |= {name: difference.absolute for name, difference in found.detections.items()}
         row |= {"same": [found.same, max(found.counts)], "AP": _ap(index, exported.predictor)}
-        files = [file, *(one for one in beside if one.suffix == ".bin")]
-        rows.append(row | {"MiB": sum(one.stat().st_size for one in files) / 2**20})
+        files = [one for one in written if one.suffix in (SUFFIXES[to], ".bin")]
+        size = sum(one.stat().st_size for one in files) / len(predictor.files) / 2**20  # of a shape
+        rows.append(row | {"MiB": size})
         batches = [batch for _, batch in batches_of(subject.pictures, predictor.config.resize, predictor.shape, 1)]
         sides.setdefault("ours", partial(_look, partial(_infer, network), batches[:TIMED]))
         sides[to] = partial(_look, predictor.forward, batches[:TIMED])

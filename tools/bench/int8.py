@@ -4,11 +4,13 @@
 
 Two detectors: `tiny`, trained on the embedded data and evaluated on pictures held out, and photographs of `coco_mini`
 learnt by heart. NNCF is no dependency of ours: its rows are there where it is installed (`pip install nncf`). AP is in
-points, on pictures with the same padding; the runtimes take turns. Trainings stay in `--output`, and are not repeated.
+points, on pictures with the same padding, that of the training; the runtimes take turns. Trainings stay in `--output`,
+and are not repeated.
 """
 
 import argparse
 import importlib
+import json
 import time
 from functools import partial
 from pathlib import Path
@@ -21,9 +23,11 @@ from measuring import add_options, append, take_turns
 from trained import FAMILIES, trained
 
 from apps.common.evaluate import Evaluator
-from det_coco import CocoIndex
+from det_coco import BatchShape, CocoIndex
 from det_models import Weights, export, open_weights
+from det_models.exported.fitting import FittingResize
 from det_models.exported.predictor import ExportedPredictor
+from det_models.exported.weights import ExportedWeights
 from det_models.images import batches_of
 from testing.overfitting import overfit, write_subset
 
@@ -43,41 +47,55 @@ def subjects(options: argparse.Namespace) -> dict[str, tuple[Weights, CocoIndex]
     }
 
 
+def _feeds(predictor: ExportedPredictor, pictures: list[Any], shapes: tuple[Any, ...], shape: Any) -> list[Any]:
+    """Pictures as the file of a shape takes them, those for which it is the best of some shapes."""
+    resize, padded = FittingResize.of(predictor.config.resize, shapes), BatchShape(buckets=shapes, masks="none")
+    batches = [batch for _, batch in batches_of(pictures, resize, padded, 1) if batch["images"].shape[2:] == shape]
+    return [{name: batch[name].numpy() for name in ("images", "image_sizes")} for batch in batches]
+
+
 def by_nncf(float_model: Path, path: Path, pictures: list[Any]) -> Path:
-    """OpenVINO's model in 8 bits by NNCF's post-training quantisation.
+    """OpenVINO's models in 8 bits by NNCF's post-training quantisation.
 
     Args:
-        float_model: The `.xml` in float32.
-        path: The `.xml` to write.
+        float_model: The card of those in float32.
+        path: The card to write.
         pictures: To learn ranges from.
     """
     nncf: Any = importlib.import_module("nncf")
     predictor = open_weights(float_model).predictor()
     assert isinstance(predictor, ExportedPredictor)
-    feeds = [
-        {name: batch[name].numpy() for name in ("images", "image_sizes")}
-        for _, batch in batches_of(pictures, predictor.config.resize, predictor.shape, 1)
-    ]
+    card = json.loads(float_model.read_text())
+    del card["sha256"]
     # What decides on boxes has products too, which must stay exact.
     ignored = nncf.IgnoredScope(types=["MatMul"], validate=False)
-    model = openvino.Core().read_model(float_model)
-    small = nncf.quantize(model, nncf.Dataset(feeds), ignored_scope=ignored, subset_size=len(feeds))
-    openvino.save_model(small, path, compress_to_fp16=False)
+    for number, (shape, file) in enumerate(predictor.files.items()):
+        own = _feeds(predictor, pictures, tuple(predictor.files), shape) or _feeds(predictor, pictures, (shape,), shape)
+        model = openvino.Core().read_model(file)
+        small = nncf.quantize(model, nncf.Dataset(own), ignored_scope=ignored, subset_size=len(own))
+        made = path.with_name(f"nncf-{number}.xml")
+        openvino.save_model(small, made, compress_to_fp16=False)
+        card["files"][number][2] = made.name
+    path.write_text(json.dumps(card))
     return path
 
 
 def files(weights: Weights, index: CocoIndex, folder: Path) -> dict[str, Path]:
-    """What is compared, by how it was made."""
+    """The cards of what is compared, by how it was made."""
     folder.mkdir(exist_ok=True)
     pictures = [index.image(number) for number in range(min(CALIBRATED, len(index)))]
+    small: dict[str, Any] = {"precision": "int8", "calibration": pictures}
+    ways: dict[str, tuple[str, Any, dict[str, Any]]] = {
+        "ONNX fp32": ("fp32.onnx", "onnx", {}),
+        "ONNX int8": ("int8.onnx", "onnx", small),
+        "OpenVINO fp32": ("fp32.xml", "openvino", {}),
+        "OpenVINO int8": ("int8.xml", "openvino", small),
+    }
     made = {
-        "ONNX fp32": export(weights, folder / "fp32.onnx")[0],
-        "ONNX int8": export(weights, folder / "int8.onnx", precision="int8", calibration=pictures)[0],
-        "OpenVINO fp32": export(weights, folder / "fp32.xml", "openvino")[0],
-        "OpenVINO int8": export(weights, folder / "int8.xml", "openvino", precision="int8", calibration=pictures)[0],
+        name: export(weights, folder / file, to, buckets=True, **more)[-1] for name, (file, to, more) in ways.items()
     }
     try:
-        made["OpenVINO NNCF"] = by_nncf(made["OpenVINO fp32"], folder / "nncf.xml", pictures)
+        made["OpenVINO NNCF"] = by_nncf(made["OpenVINO fp32"], folder / "nncf.xml.json", pictures)
     except ImportError:
         print("NNCF is not installed, and left out.")
     return made
@@ -96,8 +114,10 @@ def measure(weights: Weights, index: CocoIndex, folder: Path, options: argparse.
     rows = []
     for name, one in opened.items():
         metrics = Evaluator(lambda name=name: detectors[name], index, workers=0)()
-        parts = [one.path, *([one.path.with_suffix(".bin")] if one.path.suffix == ".xml" else [])]
-        size = sum(part.stat().st_size for part in parts) / 2**20
+        parts = list(one.files.values()) if isinstance(one, ExportedWeights) else [one.path]
+        beside = [part.with_suffix(".bin") for part in parts if part.suffix == ".xml"]
+        size = sum(part.stat().st_size for part in (*parts, *beside))
+        size = size / len(parts) / 2**20  # of a shape
         points = {task: 100 * values["AP"] for task, values in metrics.items()}
         rows.append({"file": name, "MiB": size, "AP": points, "seconds": seconds[name]})
     return rows

@@ -54,8 +54,12 @@ BODIES = (
     "timm/resnet10t",
     "timm/mobilenetv3_small_050",
     "timm/swin_tiny_patch4_window7_224",
+    "timm/vit_tiny_patch16_224",
 )
 """Mask R-CNN on networks of timm, of which these are the kinds of body that a user may bring."""
+
+NOT_ON_910 = ("timm/vit_tiny_patch16_224",)
+"""Those whose position embeddings torch_npu resamples on the CPU, for the first Ascend 910."""
 
 
 def main() -> None:
@@ -107,6 +111,7 @@ def _missing() -> str | None:
 
 def _check(folder: Path, networks: list[str], soc: str, *, update: bool) -> int:
     """The number of problems on one kind of NPU, after printing them."""
+    networks = [name for name in networks if not (soc == "Ascend910ProB" and name in NOT_ON_910)]
     tasks = [(name, "fp32") for name in networks]
     # The first Ascends have no bfloat16.
     tiny = [name for name in networks if name in TINY]

@@ -19,6 +19,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 import det_ops
 from det_ops.npu_check.facts import DYNAMIC, INDEXING
 from det_ops.reference import roi_align as reference
+from tools.npu.attention import fusion_attention, fusion_attention_grad, fusion_attention_v1
 
 _DTYPES = {
     torch.float32: "f32", torch.float16: "f16", torch.bfloat16: "bf16", torch.float64: "f64", torch.bool: "bool",
@@ -94,6 +95,10 @@ def _matmul_backward(grad: Tensor, one: Tensor, other: Tensor, mask: list[bool])
 _VENDOR: dict[str, Callable[..., Any]] = {
     "aten::matmul_backward": _matmul_backward,
     "npu::l1_loss_backward": _l1_backward,
+    "npu::npu_fusion_attention": fusion_attention_v1,
+    "npu::npu_fusion_attention_grad": fusion_attention_grad,
+    "npu::npu_fusion_attention_grad_v3": fusion_attention_grad,
+    "npu::npu_fusion_attention_v3": fusion_attention,
     "npu::npu_binary_cross_entropy_with_logits_backward": _cross_entropy_backward,
     "npu::npu_gather_backward": _gather_backward,
     "npu::npu_nms_v4": _nms,

@@ -14,6 +14,9 @@ half precision what full precision gives."""
 
 _INDICES = re.compile(r"(max_pool2d_with_indices_backward\(.*), i\d+\[[\d,]*\]\)$")
 
+_ATTENTION = re.compile(r"(npu_fusion_attention(?:_grad)?)(?:_v3)?\((.*?, [BS]\w{2,3}),.*\)$")
+"""The attention of each kind of NPU, whose forms differ in what they say of random numbers."""
+
 
 def judge(result: dict[str, Any], precision: str) -> list[str]:
     """What the step did that it must not do, and where its numbers are not the CPU's."""
@@ -52,7 +55,7 @@ def changes(kept: str, found: str, *, kernels: bool) -> list[str]:
 
 
 def _without_kernels(lines: list[str]) -> list[str]:
-    """The lines of `folded` by operators alone, whose indices of maxima have a form for each kind of NPU."""
+    """The lines of `folded` by operators alone; indices of maxima and attention have a form for each kind of NPU."""
     counts: Counter[tuple[str, str]] = Counter()
     part = ""
     for line in lines:
@@ -60,5 +63,6 @@ def _without_kernels(lines: list[str]) -> list[str]:
             part = line.partition(":")[0]
         else:
             count, _, operator = line.strip().partition(" ")
-            counts[part, _INDICES.sub(r"\1, indices)", operator.partition(" -> ")[0])] += int(count)
+            plain = _INDICES.sub(r"\1, indices)", operator.partition(" -> ")[0])
+            counts[part, _ATTENTION.sub(r"\1(\2)", plain)] += int(count)
     return [f"{part} {count:4} {operator}" for (part, operator), count in counts.items()]

@@ -35,7 +35,13 @@ from det_models.inference import optimize_for_inference
 from tools.npu.emulation import Emulation, deprecated
 from tools.npu.self_test import unnoticed
 
-TIMM = ("convnextv2_atto", "resnet10t", "mobilenetv3_small_050", "swin_tiny_patch4_window7_224")
+TIMM = (
+    "convnextv2_atto",
+    "resnet10t",
+    "mobilenetv3_small_050",
+    "swin_tiny_patch4_window7_224",
+    "vit_tiny_patch16_224",
+)
 
 
 def on_timm(name: str) -> Recipe:

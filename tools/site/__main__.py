@@ -30,7 +30,10 @@ def main() -> int:
     if ended.returncode:
         return 1
     for page in (BUILD / "html").rglob("*.html"):
-        page.write_text(with_whole_options(page.read_text(encoding="utf-8")), encoding="utf-8")
+        text = with_whole_options(page.read_text(encoding="utf-8"))
+        if page.parent.name == "zh":  # browsers choose the forms of characters by it
+            text = text.replace('<html lang="en"', '<html lang="zh-CN"', 1)
+        page.write_text(text, encoding="utf-8")
     dead = dead_links(BUILD / "html")
     for place in dead:
         print(place)

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ _WORK = {
     ("yolact", "training step"): "training step",
 }
 _BAR, _GAP, _LEFT, _WIDTH = 18, 14, 250, 640
+_COLOURS = "#3f51b5", "#9e9e9e"
 _STYLE = "font-family:system-ui,sans-serif;font-size:14px"
 _FONT = 'font-family="system-ui,sans-serif"'
 
@@ -47,10 +48,31 @@ def _svg(rows: Mapping[str, tuple[str, float, str, float]]) -> str:
         parts += [
             _text(0, top + 13, escape(head)),
             _text(0, top + _BAR + 13, escape(detail), opacity=0.7),
-            *_bar(top, mine * scale, "#3f51b5", f"{ours} {mine:.2f} s"),
-            *_bar(top + _BAR, theirs * scale, "#9e9e9e", f"{peer} {theirs:.2f} s, {theirs / mine:.2f}x"),
+            *_bar(top, mine * scale, _COLOURS[0], f"{ours} {mine:.2f} s"),
+            *_bar(top + _BAR, theirs * scale, _COLOURS[1], f"{peer} {theirs:.2f} s, {theirs / mine:.2f}x"),
         ]
         top += 2 * _BAR + _GAP + 6
+    return _whole(parts, height)
+
+
+def bars(rows: Sequence[tuple[str, Sequence[tuple[float, str]]]]) -> str:
+    """An SVG with one or two bars for each row, all of one scale.
+
+    Args:
+        rows: names, each with the lengths of its bars and what stands beside them.
+    """
+    longest = max(length for _, own in rows for length, _ in own)
+    parts, top = [], _GAP
+    for name, own in rows:
+        parts.append(_text(0, top + 13, escape(name)))
+        for colour, (length, label) in zip(_COLOURS, own, strict=False):
+            parts += _bar(top, length / longest * (_WIDTH - _LEFT - 190), colour, label)
+            top += _BAR
+        top += _GAP
+    return _whole(parts, top)
+
+
+def _whole(parts: Sequence[str], height: int) -> str:
     # A colour in the middle, since the picture does not know whether the page is light or dark.
     head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" fill="#808080" style="{_STYLE}">'
     return head + "".join(parts) + "</svg>\n"

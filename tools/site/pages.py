@@ -27,8 +27,8 @@ PLACES = {
 
 _LINK = re.compile(r"(!?)\[([^\]]+)\]\(([^()\s]+)\)")
 
-_MADE = re.compile(r"<!-- (!\[[^\]]*\]\([^)]*\)) -->")
-"""A picture that the build makes, so that the repository's own page has a comment in its place."""
+_MADE = re.compile(r"<!-- (!\[[^\]]*\]\(([^)]*)\).*?) -->", flags=re.DOTALL)
+"""A picture that the build makes, with its caption, so that the repository's own page has a comment in its place."""
 
 
 def assemble(folder: Path, pictures: Path) -> None:
@@ -41,7 +41,8 @@ def assemble(folder: Path, pictures: Path) -> None:
     for source, place in PLACES.items():
         if source in ("README.md", "findings"):
             continue
-        _write(folder / place, _linked((ROOT / source).read_text(encoding="utf-8"), source, place))
+        text = _with_pictures((ROOT / source).read_text(encoding="utf-8"), pictures)
+        _write(folder / place, _linked(text, source, place))
     chart = benchmark_chart(ROOT / "benchmarks" / "results.jsonl")
     _write(folder / "pictures" / "benchmarks.svg", chart)
     _insert(folder / "benchmarks.md", _CHART)
@@ -51,9 +52,6 @@ def assemble(folder: Path, pictures: Path) -> None:
     page.write_text(re.sub(r"```mermaid.*?```", _HOUSE, text, flags=re.DOTALL), encoding="utf-8")
     if (pictures / "report.html").exists():
         _insert(folder / "report.md", _RUN)
-        _replace(
-            folder / "use.md", "<!-- tiles -->", _TILES.format((pictures / "tiles.md").read_text(encoding="utf-8"))
-        )
     _write(folder / "findings.md", findings_page(ROOT / "findings"))
     for script in sorted((ROOT / "findings").glob("*.sh")):
         shutil.copy(script, _made(folder / "findings") / script.name)
@@ -78,13 +76,12 @@ This documentation was built after a training on the embedded scenes: [its repor
 """
 
 
-_TILES = """![A mosaic of scenes: nothing is found in the whole, much in its tiles](pictures/tiles.png)
-
-{}"""
-
-
-def _replace(page: Path, old: str, new: str) -> None:
-    page.write_text(page.read_text(encoding="utf-8").replace(old, new), encoding="utf-8")
+def _with_pictures(text: str, pictures: Path) -> str:
+    """A page with the pictures that were drawn, and with what was written of some: `<!-- x -->` stands for `x.md`."""
+    text = _MADE.sub(lambda made: made[1] if (pictures / Path(made[2]).name).exists() else "", text)
+    for written in sorted(pictures.glob("*.md")):
+        text = text.replace(f"<!-- {written.stem} -->", written.read_text(encoding="utf-8"))
+    return text
 
 
 def _insert(page: Path, text: str) -> None:
@@ -109,7 +106,6 @@ def _linked(text: str, source: str, place: str) -> str:
             return label
         return f"{found[1]}[{label}]({os.path.relpath(there, Path(place).parent).replace(os.sep, '/')}{hash_}{anchor})"
 
-    text = _MADE.sub(r"\1", text)
     parts = re.split(r"(^```.*?^```)", text, flags=re.DOTALL | re.MULTILINE)
     return "".join(part if part.startswith("```") else _LINK.sub(link, part) for part in parts)
 

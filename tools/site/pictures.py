@@ -1,17 +1,21 @@
 """Draw the pictures of the site: `python tools/site/pictures.py FOLDER [--run RUN]`.
 
 They come from the embedded scenes. With a run of Mask R-CNN on those, its detections stand beside the truth, it looks
-at a big picture in tiles, and its report and curves are part of the site; without one there are the scenes alone.
+at a big picture in tiles and at scenes several times, it annotates some, and its report and curves are part of the
+site; without one there are the scenes alone. The sweep was run before: its trials are in tools/site/sweep.
 """
 
 import argparse
 import re
 import shlex
 import shutil
+import tempfile
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
+from figures import bodies_chart, repeats_chart
+from looks import draft_picture, views_picture
 from PIL import Image
 from tiles import tiles_picture
 
@@ -31,6 +35,9 @@ def main() -> None:
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
     augmentations(options.folder / "augmentation.jpg")
+    sweep(options.folder / "sweep.png")
+    (options.folder / "bodies.svg").write_text(bodies_chart(), encoding="utf-8")
+    (options.folder / "repeats.svg").write_text(repeats_chart(), encoding="utf-8")
     if options.run is None:
         sheet(scenes(), columns=3).save(options.folder / "first.png")
         return
@@ -39,6 +46,8 @@ def main() -> None:
         options.folder / "first.png"
     )
     tiles_picture(options.run, options.folder)
+    views_picture(options.run, options.folder)
+    draft_picture(options.run, options.folder / "draft.png")
     for name in ("report.html", "curves.png"):
         shutil.copy(options.run / name, options.folder)
 
@@ -49,8 +58,21 @@ def augmentations(picture: Path) -> None:
     command = re.search(r"^\$ hatch run apps/mask_rcnn (augmentations .*?[^\\])$", page, re.DOTALL | re.MULTILINE)
     assert command, "docs/augmentation.md shows no command"
     options = shlex.split(command[1].replace("\\\n", " "))
-    if run_app(App(name="mask_rcnn", recipes=RECIPES), [*options, "--output", str(picture)]):
-        raise SystemExit(f"{command[1]} has failed.")
+    run([*options, "--output", str(picture)])
+
+
+def sweep(picture: Path) -> None:
+    """Draw what a sweep draws at its end, of the trials whose table docs/train.md shows."""
+    with tempfile.TemporaryDirectory() as folder:
+        shutil.copytree(Path(__file__).with_name("sweep"), folder, dirs_exist_ok=True)
+        run(["sweep", "--resume", folder, "--trials", "5"])
+        shutil.copy(Path(folder, "sweep.png"), picture)
+
+
+def run(command: Sequence[str]) -> None:
+    """A command of Mask R-CNN's."""
+    if run_app(App(name="mask_rcnn", recipes=RECIPES), list(command)):
+        raise SystemExit(f"{shlex.join(command)} has failed.")
 
 
 def scenes() -> list[Image.Image]:

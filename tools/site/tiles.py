@@ -30,8 +30,9 @@ def tiles_picture(run: Path, folder: Path) -> None:
     for number, found in enumerate((whole, tiled)):
         sheet.paste(found.draw(mosaic, show=("masks", "boxes")).crop(_SHOWN), (number * (_SHOWN[2] + 16), 0))
     sheet.save(folder / "tiles.png")
-    right, there = _agreeing(whole, boxes, names).any(1).sum(), _agreeing(tiled, boxes, names).any(0).sum()
+    right, there = agreeing(whole, boxes, names).any(1).sum(), agreeing(tiled, boxes, names).any(0).sum()
     figures = (
+        "![A mosaic of scenes: nothing is found in the whole, much in its tiles](pictures/tiles.png)\n\n"
         f"This is a part of a mosaic of {mosaic.width} x {mosaic.height} pixels. In the whole picture (left) there are "
         f"{len(whole)} detections, {right} of them right. With `--tile {_SIDE}` (right) there are {len(tiled)}, which "
         f"find {there} of the {len(boxes)} objects (IoU above 0.5)."
@@ -54,7 +55,7 @@ def _mosaic(index: CocoIndex) -> tuple[Image.Image, np.ndarray, list[str]]:
     return mosaic, np.concatenate(boxes), names
 
 
-def _agreeing(found: Detections, boxes: np.ndarray, names: list[str]) -> np.ndarray:
+def agreeing(found: Detections, boxes: np.ndarray, names: list[str]) -> np.ndarray:
     """Which detections [K, N] are of which objects: of their class, with an IoU above 0.5."""
     overlaps = box_iou(torch.as_tensor(found.boxes), torch.as_tensor(boxes)).numpy()
     return (overlaps > 0.5) & (np.array(found.names, dtype=object)[:, None] == np.array(names, dtype=object))

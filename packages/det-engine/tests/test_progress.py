@@ -46,6 +46,18 @@ def test_the_live_display_shows_step_losses_speed_and_time_left():
         assert part in text
 
 
+def test_the_live_display_shows_what_a_signal_brings_within_its_block():
+    stream = io.StringIO()
+    display = LiveDisplay(2, 0, stream, interval=0)
+    display.step(2)
+    display.evaluated(1.5)
+    assert display.urgent("stopping")
+    display.close()
+    assert "stopping" in stream.getvalue()
+    assert "ETA 0:00:00\n" in stream.getvalue()  # no evaluation is to come
+    assert not display.urgent("stopping")  # nor would anybody see it
+
+
 def seen(text):
     """What a notebook shows of a text with carriage returns."""
     lines = []

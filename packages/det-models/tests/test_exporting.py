@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,17 +16,17 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
-from det_models import CheckpointError, OptionError, export, load, open_weights
+from det_models import CheckpointError, OptionError, build, export, load, open_weights
 from det_models.certificate import Certificate, pair_up
 from det_models.exported.fitting import FittingResize
 from det_models.exported.runtimes import open_runtime
-from det_models.exporting import DTYPES
+from det_models.exporting import DTYPES, _fed
 from det_models.exporting.certifying import _with_extent, certify, passes
 from det_models.exporting.half import HALVED, halve
-from det_models.exporting.int8 import Trial, _search, parts_of, quantize
+from det_models.exporting.int8 import Trial, _search, overlap, parts_of, quantize
 from det_models.exporting.openvino import write_openvino
 from det_models.exporting.program import Program
-from det_models.exporting.settings import Settings, shapes_of
+from det_models.exporting.settings import Settings, sees_padding, shapes_of
 from det_models.exporting.torch_archives import write_pt2
 from det_models.inference import optimize_for_inference
 from det_ops import paste_masks
@@ -349,9 +350,12 @@ def test_int8(checkpoint, onnx_file, tmp_path, monkeypatch):
     ]
     told = []
     trials = quantize(onnx_file, tmp_path / "int8.onnx", feeds, told.append)
-    assert [trial.left for trial in trials[:3]] == [(), ("backbone.fpn",), ("rpn",)]
-    assert told == [f"int8: {trial}." for trial in trials]
-    assert trials[-1].found >= trials[1].found
+    assert told[0].endswith("overlap with the objects in float32, with nothing in float.")
+    assert [line.rsplit("with ", 1)[1] for line in told[1:3]] == [f"{name} alone in 8 bits." for name in two]
+    assert sorted(told) == sorted(f"int8: {trial}." for trial in trials)
+    whole = [trial for trial in trials if not trial.alone]
+    assert trials[-1].overlap == max(trial.overlap for trial in whole)
+    assert [trial.alone for trial in trials if trial.alone] == [*two]
     onnx = pytest.importorskip("onnx")
     kinds = [node.op_type for node in onnx.load(tmp_path / "int8.onnx").graph.node]
     assert kinds.count("DequantizeLinear") > 2
@@ -361,13 +365,43 @@ def test_int8(checkpoint, onnx_file, tmp_path, monkeypatch):
 def test_the_search_leaves_what_hurts_most_in_float():
     harm = {"stem": 0.01, "rpn": 0.2, "head": 0.15}
 
-    def trial(left):
-        return Trial(left, 1 - sum(value for name, value in harm.items() if name not in left))
+    def trial(left, alone=""):
+        return Trial(left, 1 - sum(value for name, value in harm.items() if name not in left), alone)
 
     trials = _search(trial, tuple(harm))
     assert trials[-1].left == ("rpn", "head")
-    assert trials[-1].found == pytest.approx(0.99)
-    assert [one.left for one in trials[:4]] == [(), ("stem",), ("rpn",), ("head",)]
+    assert trials[-1].overlap == pytest.approx(0.99)
+    assert [one.alone for one in trials[:3]] == ["stem", "rpn", "head"]
+    assert [one.left for one in trials[3:]] == [(), ("rpn",), ("rpn", "head")]
+    harm = {"stem": 0.01, "rpn": 0.02}
+    assert [one.left for one in _search(trial, tuple(harm))] == [()]
+
+
+def test_the_search_writes_the_best_that_it_has_seen():
+    """Noise of one part may hide that of another."""
+    overlaps = {(): 0.8, ("a",): 0.7, ("a", "b"): 0.6, ("b",): 0.5}
+    trials = _search(lambda left, alone="": Trial(left, overlaps[left], alone), ("b", "a"))
+    assert trials[-1] == trials[2] == Trial((), 0.8)
+
+
+def test_overlap():
+    mask = torch.zeros(4, 4)
+    mask[:, :2] = 1
+    one = {
+        "boxes": torch.tensor([[[0.0, 0, 10, 10], [20, 20, 30, 30], [0, 0, 10, 10]]]),
+        "scores": torch.tensor([[0.9, 0.8, 0.1]]),
+        "labels": torch.tensor([[0, 1, 1]]),
+        "valid": torch.tensor([[True, True, True]]),
+        "masks": mask.expand(1, 3, 4, 4),
+    }
+    assert overlap([one], [one]) == 1
+    half = {**one, "boxes": torch.tensor([[[0.0, 0, 10, 5], [20, 20, 30, 30], [0, 0, 10, 10]]])}
+    assert overlap([one], [half]) == overlap([half], [one]) == pytest.approx(0.75)
+    assert overlap([one], [{**half, "masks": half["masks"].flip(-1)}]) == 0
+    assert overlap([one], [{**one, "labels": torch.tensor([[2, 1, 1]])}]) == pytest.approx(0.5)
+    none = {**one, "valid": torch.zeros(1, 3, dtype=torch.bool)}
+    assert overlap([one], [none]) == overlap([none], [one]) == 0
+    assert overlap([none], [none]) == 1
 
 
 def test_a_larger_picture_is_made_to_fit():
@@ -376,6 +410,47 @@ def test_a_larger_picture_is_made_to_fit():
     assert resize.output_size(96, 64) == (64, 42)
     both = FittingResize.of(small_model().resize, ((64, 96), (96, 64)))
     assert both.output_size(96, 64) == (96, 64)
+
+
+def test_a_network_that_sees_its_padding_is_exported_in_every_shape(tmp_path):
+    model = small_model("torchvision-fcos")
+    checkpoint = write_model(tmp_path / "fcos.pt", model)
+    written = export(checkpoint, tmp_path / "two.pt2", "pt2")
+    assert [file.name for file in written] == ["two-64x96.pt2", "two-96x64.pt2", "two.pt2.py", "two.pt2.json"]
+    found = load(tmp_path / "two.pt2")  # the name that was asked for
+    assert tuple(found.files) == model.buckets
+    assert_passes(checkpoint, tmp_path / "two.pt2")
+    random = np.random.default_rng(0)
+    for shape in model.buckets:
+        picture = random.integers(0, 256, (*shape, 3), dtype=np.uint8)  # as large as the input: nothing resizes it
+        np.save(tmp_path / "picture.npy", picture)
+        command = [sys.executable, "two.pt2.py", "picture.npy", "0.01"]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+        best = found.predict(picture, min_score=0.01)
+        name, _, corners = re.fullmatch(r"(\w+) (0\.\d+) \[(.*)\]", done.stdout.splitlines()[0]).groups()
+        assert name == best.names[0]
+        assert [float(corner) for corner in corners.split(",")] == pytest.approx(best.boxes[0].tolist(), abs=0.1)
+
+
+def test_what_sees_its_padding():
+    assert sees_padding(build(small_model("torchvision-fcos")))
+    assert not sees_padding(build(small_model()))
+    with_norm = small_model()
+    assert sees_padding(build(replace(with_norm, backbone=replace(with_norm.backbone, norm="gn"))))
+
+
+def test_pictures_calibrate_the_file_that_they_are_for():
+    model = small_model()
+    program = Program(build(model).eval(), model)
+    wide, high, _ = pictures()
+    fed = _fed(program, model, Settings(), model.buckets, [wide, high, wide])
+    assert {shape: [feed["images"].shape for feed in feeds] for shape, feeds in fed.items()} == {
+        (64, 96): [(1, 3, 64, 96)] * 2,
+        (96, 64): [(1, 3, 96, 64)],
+    }
+    alone = _fed(program, model, Settings(), model.buckets, [wide])
+    assert [feed["images"].shape for feed in alone[96, 64]] == [(1, 3, 96, 64)]
+    assert alone[96, 64][0]["image_sizes"].tolist() == [[42, 64]]
 
 
 def test_shapes():

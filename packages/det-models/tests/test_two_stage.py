@@ -8,7 +8,9 @@ import torch
 import torch.nn.functional as F
 
 from det_heads import BatchPart, BoxHead, flatten_levels, ground_truth, mask_targets, rpn_losses, select_proposals
+from det_models import build
 from testing.operators import StaticRecorder, assert_equal_calls
+from testing.trained import small_model
 
 PLAIN = ["detectron2", "torchvision", "maskrcnn_benchmark"]
 SYSTEMS = [*PLAIN, "detectron2_cascade", "mmdetection_cascade"]
@@ -232,3 +234,20 @@ def test_parameter_names(make_config, make_detector):
         "rpn.conv", "rpn.objectness", "rpn.deltas", "box_head.fc1", "box_head.fc2", "box_head.cls_score",
         "box_head.bbox_pred", "mask_head.convs", "mask_head.deconv", "mask_head.predictor",
     }  # fmt: skip
+
+
+def test_stages_that_are_computed_again_change_nothing(make_batch):
+    found, config = [], small_model()
+    for recompute in (False, True):
+        torch.manual_seed(0)
+        model = build(replace(config, backbone=replace(config.backbone, recompute=recompute))).train()
+        assert model.backbone.body.recompute is recompute
+        losses = model(make_batch(), part=FIRST)
+        sum(losses.values()).backward()
+        gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+        found.append(dict(losses) | gradients)
+    assert found[0].keys() == found[1].keys()
+    for name, value in found[0].items():
+        assert torch.equal(value, found[1][name]), name
+    with pytest.raises(ValueError, match=r"recompute is of backbone.name resnet alone, got timm/convnextv2_atto"):
+        replace(config.backbone, name="timm/convnextv2_atto", recompute=True)

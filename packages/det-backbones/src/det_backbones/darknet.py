@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from det_backbones.folding import Normalized
 from det_backbones.initialization import kaiming_normal
 from det_backbones.norm import Norm, affine_maps, convolve_and_normalize, make_norm
+from det_backbones.recompute import recomputed
 
 _SLOPE = 0.1  # of the leaky ReLU, in darknet's src/activations.h
 
@@ -51,6 +52,7 @@ class DarkNet(nn.Module):
         norm: Normalisation of all convolutions.
         norm_eps: Its epsilon.
         width: Channels of the stem; all stages scale with it.
+        recompute: Compute the stages again in the backward pass instead of keeping their maps.
 
     Attributes:
         out_channels: Channels of C1, ..., C5.
@@ -64,10 +66,12 @@ class DarkNet(nn.Module):
         norm: Norm = "frozen_bn",
         norm_eps: float = 1e-5,
         width: int = 32,
+        recompute: bool = False,
     ) -> None:
         super().__init__()
         if len(blocks) != 5 or min(blocks) < 0:
             raise ValueError(f"blocks must be five counts, one for each stage, got {tuple(blocks)}")
+        self.recompute = recompute
         self.strides = (2, 4, 8, 16, 32)
         self.out_channels = tuple(width * 2 ** (stage + 1) for stage in range(5))
         self.stem = _Convolution(3, width, 3, 1, norm, norm_eps)
@@ -94,6 +98,6 @@ class DarkNet(nn.Module):
         with affine_maps(self, x):
             x = self.stem(x)
             for stage in self.layers:
-                x = stage(x)
+                x = recomputed(stage, x) if self.recompute else stage(x)
                 features.append(x)
         return features

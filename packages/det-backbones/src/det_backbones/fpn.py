@@ -123,15 +123,12 @@ class FPN(Normalized):
                     f"features must halve in size from map to map, got {' x '.join(map(str, coarse))} after "
                     f"{' x '.join(map(str, fine))}"
                 )
-        laterals = [
-            self._convolve(feature, self.lateral[level], self.lateral_norm, level)
-            for level, feature in enumerate(features)
-        ]
         outputs: list[Tensor] = []
-        merged = laterals[-1]  # [B, C, H_l, W_l] of the coarsest level, then of each finer one
-        for level in reversed(range(len(laterals))):
-            if level < len(laterals) - 1:
-                merged = self._enlarge(merged, laterals[level]).add_(laterals[level])
+        merged: Tensor | None = None  # [B, C, H_l, W_l] of the level before, which is coarser
+        for level in reversed(range(len(features))):
+            lateral = self._convolve(features[level], self.lateral[level], self.lateral_norm, level)
+            merged = lateral if merged is None else self._enlarge(merged, lateral).add_(lateral)
+            del lateral  # before the next map of this size is made
             output = self._convolve(merged, self.output[level], self.output_norm, level)
             outputs.insert(0, F.relu_(output) if self.activation else output)
         if self.max_pool_level:

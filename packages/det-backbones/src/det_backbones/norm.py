@@ -4,9 +4,10 @@ Legend: `B` images, `C` channels, `H, W` height and width.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
+from functools import partial
 from typing import Any, Literal, TypeGuard, cast, get_args
 
 import torch
@@ -190,11 +191,22 @@ def affine_maps(network: nn.Module, x: Tensor) -> Iterator[None]:
         sizes = [norm.channels for norm in norms]
         parts = (part.split(sizes) for part in (scale, shift, shift.to(_compute_dtype(x, dtype))))
         maps |= zip(norms, zip(*parts, strict=True), strict=True)
+    with _known(maps):
+        yield
+
+
+@contextmanager
+def _known(maps: Mapping[nn.Module, tuple[Tensor, Tensor, Tensor]] | None) -> Iterator[None]:
     token = _MAPS.set(maps)
     try:
         yield
     finally:
         _MAPS.reset(token)
+
+
+def same_maps() -> Callable[[], AbstractContextManager[None]]:
+    """Makes blocks for later, in any thread, in which the maps are known that :func:`affine_maps` has computed now."""
+    return partial(_known, _MAPS.get())
 
 
 def _compute_dtype(x: Tensor, dtype: torch.dtype) -> torch.dtype:

@@ -16,6 +16,7 @@ from det_backbones.depth import Depth
 from det_backbones.folding import Normalized
 from det_backbones.initialization import kaiming_normal
 from det_backbones.norm import Norm, affine_maps, convolve_and_normalize, make_norm
+from det_backbones.recompute import recomputed
 
 BLOCKS: dict[int, tuple[int, int, int, int]] = {
     18: (2, 2, 2, 2),
@@ -136,6 +137,7 @@ class ResNet(Normalized):
         out_channels: Channels of C2, C3, C4, C5.
         strides: Their strides in pixels of the input: 4, 8, 16, 32.
         freeze_at: How many of stem, layer1, ..., layer4 are constant.
+        recompute: Whether stages are computed again in the backward pass.
     """
 
     def __init__(
@@ -152,6 +154,7 @@ class ResNet(Normalized):
         width: int = 64,
         zero_init_residual: bool = False,
         deformable: Deformable | None = None,
+        recompute: bool = False,
     ) -> None:
         super().__init__()
         if not 0 <= freeze_at <= 5:
@@ -165,6 +168,7 @@ class ResNet(Normalized):
         if deformable is not None and (block is BasicBlock or groups != 1):
             raise ValueError("deformable convolutions are for ResNets of depth 50 and more, without groups")
         self.freeze_at = freeze_at
+        self.recompute = recompute
         self.strides = (4, 8, 16, 32)
         expansion = 4 if block is Bottleneck else 1
         self.out_channels = tuple(width * 2**stage * expansion for stage in range(4))
@@ -249,9 +253,10 @@ class ResNet(Normalized):
                     with torch.no_grad():
                         x = stage(x)
                 else:
-                    x = stage(x)
-                features.append(x)
-        return features[1:]
+                    x = recomputed(stage, x) if self.recompute and isinstance(stage, nn.Module) else stage(x)
+                if index:
+                    features.append(x)
+        return features
 
 
 def resnet(
@@ -266,6 +271,7 @@ def resnet(
     width: int = 64,
     zero_init_residual: bool = False,
     deformable: Deformable | None = None,
+    recompute: bool = False,
 ) -> ResNet:
     """A ResNet of the given depth, or a ResNeXt with `groups` and `width_per_group`.
 
@@ -282,6 +288,8 @@ def resnet(
         width: Channels of the stem; all stages scale with it.
         zero_init_residual: Start with blocks that are the identity (Goyal et al. 2017); only for training from scratch.
         deformable: Which 3 x 3 convolutions are deformable; None: none.
+        recompute: Keep only what goes into a stage for the backward pass, and compute the stage again there: less
+            memory, a longer step, the same numbers.
 
     Raises:
         ValueError: An argument outside the values above.
@@ -300,6 +308,7 @@ def resnet(
         width=width,
         zero_init_residual=zero_init_residual,
         deformable=deformable,
+        recompute=recompute,
     )
 
 

@@ -12,6 +12,12 @@ from torch import Tensor, nn
 from det_backbones.norm import ChannelNorm
 
 
+class _Gelu(nn.GELU):
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+        # The norm before it leaves the channels last in memory, which torch_npu's GELU refuses.
+        return super().forward(input.contiguous())
+
+
 class SimplePyramid(nn.Module):
     """Levels of strides 4, 8, 16, 32 and 64 from the one feature of a plain vision transformer, of stride 16.
 
@@ -34,7 +40,7 @@ class SimplePyramid(nn.Module):
                 nn.Sequential(
                     nn.ConvTranspose2d(in_channels, half, 2, 2),
                     ChannelNorm(half),
-                    nn.GELU(),
+                    _Gelu(),
                     nn.ConvTranspose2d(half, quarter, 2, 2),
                 ),
                 nn.ConvTranspose2d(in_channels, half, 2, 2),

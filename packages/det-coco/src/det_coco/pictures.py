@@ -46,7 +46,7 @@ def draw(
     # Large objects first, so that small ones on top of them stay visible.
     area = (drawn.boxes[:, 2] - drawn.boxes[:, 0]) * (drawn.boxes[:, 3] - drawn.boxes[:, 1])  # [N]
     order = np.argsort(-area, kind="stable")
-    colours = [_colour(int(label), n) for n, label in enumerate(drawn.labels)]
+    colours = [class_colour(int(label), n) for n, label in enumerate(drawn.labels)]
     canvas = np.array(image)
     if factor > 1:
         canvas = np.array(Image.fromarray(image).resize((width * factor, height * factor), Image.Resampling.BICUBIC))
@@ -163,6 +163,21 @@ def _label(drawn: Drawn, n: int, class_names: Sequence[str] | Mapping[int, str])
     return legible(name, f"class {number}") + crowd + score
 
 
+def class_colour(label: int, instance: int = 0) -> Colour:
+    """The strong colour that objects of a class are drawn in: hue by class, spread by the golden ratio.
+
+    Args:
+        label: contiguous class 0 .. C - 1.
+        instance: number of the object, by which its brightness varies a little.
+
+    Returns:
+        red, green, blue, 0 to 255.
+    """
+    hue = (0.02 + label * 0.618034) % 1
+    red, green, blue = colorsys.hsv_to_rgb(hue, 0.85 - 0.2 * (instance % 2), 1.0 - 0.12 * (instance % 3))
+    return int(255 * red), int(255 * green), int(255 * blue)
+
+
 def _blend_masks(canvas: np.ndarray, drawn: Drawn, order: np.ndarray, colours: Sequence[Colour], factor: int) -> None:
     if drawn.masks is None:
         return
@@ -256,13 +271,6 @@ def _write(
 
 def _overlap(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> bool:
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
-
-
-def _colour(label: int, instance: int) -> Colour:
-    """A strong colour: hue by class, spread by the golden ratio; brightness varied by object."""
-    hue = (0.02 + label * 0.618034) % 1
-    red, green, blue = colorsys.hsv_to_rgb(hue, 0.85 - 0.2 * (instance % 2), 1.0 - 0.12 * (instance % 3))
-    return int(255 * red), int(255 * green), int(255 * blue)
 
 
 def _text_size(width: int, height: int) -> int:

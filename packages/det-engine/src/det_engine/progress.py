@@ -41,6 +41,9 @@ class Display(Protocol):
     def busy(self, text: str) -> None:
         """How far a stage is that is no step, such as an evaluation; an empty text: it has ended."""
 
+    def urgent(self, text: str) -> bool:
+        """Whether it shows `text` soon without writing now, when a signal may have come in the middle of a line."""
+
     def close(self) -> None:
         """Training ended."""
 
@@ -158,6 +161,10 @@ class NoDisplay:
     def busy(self, text: str) -> None:
         """Nothing."""
 
+    def urgent(self, text: str) -> bool:  # noqa: ARG002
+        """False."""
+        return False
+
     def close(self) -> None:
         """Nothing."""
 
@@ -242,8 +249,12 @@ class LiveDisplay(NoDisplay):
             expand=True,
         )
         self._task = self._bar.add_task("training", total=total, completed=start, eta="?")
-        self._live = Live(Group(self._bar, Text("")), console=self._console, refresh_per_second=4)
+        self._below = self._urgent = ""
+        self._live = Live(get_renderable=self._block, console=self._console, refresh_per_second=4)
         self._live.start()
+
+    def _block(self) -> Group:
+        return Group(self._bar, Text(self._below), *([Text(self._urgent)] if self._urgent else []))
 
     def step(self, step: int) -> None:
         """Move the bar."""
@@ -251,15 +262,26 @@ class LiveDisplay(NoDisplay):
 
     def losses(self, step: int, values: Mapping[str, float]) -> None:  # noqa: ARG002
         """Replace the losses."""
-        self._live.update(Group(self._bar, Text(describe(values))))
+        self._below = describe(values)
 
     def note(self, text: str) -> None:
         """Print `text` above the bar."""
         self._console.print(Text(text))
 
+    def evaluated(self, seconds: float) -> None:
+        """Count the time of an evaluation; after the last there is nothing left."""
+        super().evaluated(seconds)
+        if self._bar.finished:
+            self._bar.update(self._task, eta=clock(0))
+
     def busy(self, text: str) -> None:
         """Write `text` in place of the losses."""
-        self._live.update(Group(self._bar, Text(text)))
+        self._below = text
+
+    def urgent(self, text: str) -> bool:
+        """Write `text` below the losses when the block is drawn next."""
+        self._urgent = text
+        return self._live.is_started
 
     def close(self) -> None:
         """Leave the last state on the screen."""

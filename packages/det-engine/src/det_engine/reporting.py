@@ -121,6 +121,10 @@ class Reporter:
             with _shown():
                 self._display.close()
 
+    def urgent(self, text: str) -> bool:
+        """Whether the display shows a line that a signal brings, which must not be written now."""
+        return self._display.urgent(text)
+
     def rewind(self) -> None:
         """Forget the lines after the state's step, from which the training goes on."""
         self._times = []

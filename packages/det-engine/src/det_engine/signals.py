@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 
 from det_engine.launching import LAUNCHED
@@ -71,10 +71,13 @@ class StopSignals:
 
     Attributes:
         requested: number of the signal that came, or None.
+        show: shows a line from within the handler, and returns whether it did; else the line goes to stderr, in whose
+            place on a terminal a live display would be drawn.
     """
 
     def __init__(self) -> None:
         self.requested: int | None = None
+        self.show: Callable[[str], bool] = lambda _: False
         self._raise_now = False
         self._first = 0.0
         self._previous: dict[int, object] = {}
@@ -114,7 +117,9 @@ class StopSignals:
             _write(b"\n" + (_SHOW_CURSOR if sys.stderr.isatty() else b""))
             os._exit(128 + number)
         self.requested, self._first = number, time.monotonic()
-        _write(b"\nstopping after this step and a checkpoint; once more to leave at once\n")
+        line = "stopping after this step and a checkpoint; once more to leave at once"
+        if not self.show(line):
+            _write(f"\n{line}\n".encode())
         if self._raise_now:
             raise StopRequested
 

@@ -99,6 +99,7 @@ def train(
         checkpoint.Writer() as writer,
         Reporter(run, state, pictures, evaluates=evaluate is not None) as reporter,
     ):
+        signals.show = reporter.urgent
         for note in (*notes, *_of_batch_norm(model, batch_size, settings.accumulate)):
             reporter.note(note)
         data = Data(batches, state, solver.steps)

@@ -180,7 +180,7 @@ def yolact(config: YolactBackboneConfig, detector: YolactConfig) -> Yolact:
 
 def darknet(config: YolactBackboneConfig) -> DarkNet:
     """Build DarkNet-53."""
-    return DarkNet(norm=config.norm, norm_eps=config.norm_eps)
+    return DarkNet(norm=config.norm, norm_eps=config.norm_eps, recompute=config.recompute)
 
 
 def residual(config: BackboneConfig) -> ResNet | TimmBody:
@@ -198,6 +198,7 @@ def residual(config: BackboneConfig) -> ResNet | TimmBody:
         width=config.width,
         freeze_at=config.freeze_at,
         deformable=_deformable(config),
+        recompute=config.recompute,
     )
 
 

@@ -42,6 +42,9 @@ class BackboneConfig:
     """Largest probability that a training image skips a block of a timm network (stochastic depth)."""
     freeze_at: int = 2
     """Number of frozen parts, counted from the stem: 0 none, 1 stem, 2 stem and first stage (stride 4), ..."""
+    recompute: bool = False
+    """Compute the stages of a ResNet again in the backward pass instead of keeping their maps (mmdetection's
+    `with_cp`): less memory, a longer step, the same numbers."""
     pyramid_channels: int = 256
     """Channels of each level of the pyramid."""
     pyramid_init: Literal["caffe2_xavier", "xavier"] = "caffe2_xavier"
@@ -56,6 +59,8 @@ class BackboneConfig:
             raise ValueError(f"backbone.name must be resnet or a network of timm, timm/NAME, got {self.name!r}")
         if self.drop_path and self.name == "resnet":
             raise ValueError(f"drop_path is of networks of timm alone, got {self.drop_path} with backbone.name resnet")
+        if self.recompute and self.name != "resnet":
+            raise ValueError(f"recompute is of backbone.name resnet alone, got {self.name}")
         if any(self.deformable_blocks) and self.name != "resnet":
             raise ValueError(f"deformable_blocks are of backbone.name resnet alone, got {self.name}")
         if self.pyramid_channels < 1:

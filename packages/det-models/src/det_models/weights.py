@@ -233,6 +233,9 @@ def open_weights(path: str | os.PathLike[str]) -> Weights:
 
 
 def _file(path: Path) -> Path:
+    card = path.with_name(f"{path.name}.json")
+    if path.suffix in (".onnx", ".xml", ".pt2") and not path.exists() and card.is_file():
+        return card  # of a file for each shape, which have longer names
     if not path.is_dir():
         return path
     for name in ("best.pt", "last.pt"):

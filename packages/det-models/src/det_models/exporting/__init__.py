@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -22,11 +22,11 @@ from det_models.exporting.card import card_of, card_path, example_path
 from det_models.exporting.example import example
 from det_models.exporting.executorch import write_executorch
 from det_models.exporting.half import halve
-from det_models.exporting.int8 import quantize
+from det_models.exporting.int8 import Feed, quantize
 from det_models.exporting.onnx import quiet, write_onnx
 from det_models.exporting.openvino import write_openvino
 from det_models.exporting.program import Program, exported_program
-from det_models.exporting.settings import SUFFIXES, Precision, Settings, Target, shapes_of
+from det_models.exporting.settings import SUFFIXES, Precision, Settings, Target, sees_padding, shapes_of
 from det_models.exporting.torch_archives import write_aoti, write_pt2
 from det_models.images import batches_of
 from det_models.inference import optimize_for_inference, plain_tensors
@@ -34,6 +34,7 @@ from det_models.weights import Weights, open_weights
 
 __all__ = ["Settings", "export"]
 
+Shape = tuple[int, int]
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -44,7 +45,7 @@ def export(
     *,
     batch: int | Literal["dynamic"] | None = None,
     size: tuple[int, int] | None = None,
-    buckets: bool = False,
+    buckets: bool | None = None,
     precision: Precision = "fp32",
     preprocessing: Literal["in", "out"] = "in",
     masks: Literal["full", "28", "none"] = "28",
@@ -62,8 +63,10 @@ def export(
         to: The runtime, see :class:`~det_models.exporting.Settings`.
         batch: Images of a batch, or `dynamic`: any number of them. By default that, or 1 for ExecuTorch and Ascend.
         size: (height, width) in pixels that pictures are padded to, multiples of 32; a picture that is larger after
-            its usual resize is made smaller. By default a shape that holds all of them.
-        buckets: Instead, a file for each of the configuration's shapes, landscape and portrait, whose names end so.
+            its usual resize is made smaller.
+        buckets: Without a size, a file for each of the configuration's shapes, landscape and portrait, whose names end
+            so; False: one file, of a shape that holds all pictures. By default a file for each where the network sees
+            the padding (:func:`~det_models.exporting.settings.sees_padding`), and one where it does not.
         precision: Number format of weights and of convolutions and products: `fp32`, `fp16`, `bf16`, `int8`.
         preprocessing: `in`: the file takes RGB pixels of 0 to 255. `out`: it takes normalised ones.
         masks: `28`: as the network makes them; `full`: as large as the input; `none`.
@@ -87,22 +90,27 @@ def export(
         raise OptionError(f"The file must end with {SUFFIXES[to]} for {to}, got {path.name}.")
     source = weights if isinstance(weights, Weights) else open_weights(weights)
     model = source.network()
-    network = optimize_for_inference(source.build(), torch.device("cpu"))
+    built = source.build()
+    buckets = size is None and sees_padding(built) if buckets is None else buckets
+    network = optimize_for_inference(built, torch.device("cpu"))
     dtype = DTYPES.get(precision) if to in ("pt2", "aoti") else None  # the others have graphs that can be changed
     layout = torch.contiguous_format if to == "executorch" else torch.channels_last  # whose kernels add no two layouts
     program = Program(
         network, model, preprocessing=preprocessing, masks=masks, dtype=dtype, memory_format=layout
     ).eval()
     shapes = shapes_of(model, size, buckets=buckets)
-    pictures, cards = list(calibration), []
-    written: dict[tuple[int, int], Path] = {}
+    with plain_tensors():
+        fed = _fed(program, model, settings, shapes, calibration if precision == "int8" else ())
+    card: dict[str, Any] = {}
+    left: tuple[str, ...] | None = None
+    written: dict[Shape, Path] = {}
     for shape in shapes:
         file = path if len(shapes) == 1 else path.with_stem(f"{path.stem}-{shape[0]}x{shape[1]}")
         with plain_tensors():
-            cards.append(_write(program, source, settings, shape, file, pictures))
+            card, left = _write(program, source, settings, shape, file, fed[shape], left)
         written[shape] = file
     weights_of = [file.with_suffix(".bin") for file in written.values() if to == "openvino"]
-    card = json.loads(json.dumps(cards[-1]))
+    card = json.loads(json.dumps(card))
     card["files"] = [[*shape, file.name] for shape, file in written.items()]
     card["sha256"] = {file.name: sha256(file) for file in (*written.values(), *weights_of)}
     card_path(path).write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
@@ -120,9 +128,10 @@ def _write(
     settings: Settings,
     shape: tuple[int, int],
     file: Path,
-    pictures: Sequence[Any],
-) -> dict[str, Any]:
-    """Write one file, and return its card."""
+    feeds: Sequence[Feed],
+    left: tuple[str, ...] | None,
+) -> tuple[dict[str, Any], tuple[str, ...] | None]:
+    """Write one file, and return its card, and which parts are left in float, where it is in 8 bits."""
     model = replace(source.network(), buckets=(shape,))
     exported = exported_program(program, shape, settings.batch)
     found = _outputs(exported, settings)
@@ -143,43 +152,46 @@ def _write(
         write_executorch(exported, file, metadata=card)
     else:
         with tempfile.TemporaryDirectory() as folder:
-            feeds = [_feed(program, model, settings, picture) for picture in pictures]
-            graph = _graph(exported, card, Path(folder), feeds, _changes(settings))
+            graph = Path(folder) / "float.onnx"
+            _write_graph(exported, graph, card, settings)
+            if settings.precision == "int8":
+                small = graph.with_name("int8.onnx")
+                left = quantize(graph, small, feeds, left=left)[-1].left
+                graph = small
             if settings.to == "openvino":
                 write_openvino(graph, file, metadata=card)
             else:
                 shutil.copyfile(graph, file)
-    return card
+    return card, left
 
 
-def _graph(
-    exported: Any,
-    card: dict[str, Any],
-    folder: Path,
-    feeds: Sequence[Any],
-    changes: Sequence[Callable[[Any], None]],
-) -> Path:
-    """The program as a graph of ONNX in a folder."""
-    graph = folder / "float.onnx"
+def _write_graph(exported: Any, path: Path, card: dict[str, Any], settings: Settings) -> None:
+    """Write the program as a graph of ONNX."""
+    changes = ((halve, settings.precision == "fp16"), (prepare, settings.ascend))
     names = {"inputs": list(card["inputs"]), "outputs": list(card["outputs"])}
+    wanted = [change for change, needed in changes if needed]
     with quiet():
-        write_onnx(exported, graph, **names, metadata=card, changes=changes)
-    if card["precision"] != "int8":
-        return graph
-    quantize(graph, folder / "int8.onnx", feeds)
-    return folder / "int8.onnx"
+        write_onnx(exported, path, **names, metadata=card, changes=wanted)
 
 
-def _changes(settings: Settings) -> list[Callable[[Any], None]]:
-    """What is done to the graph."""
-    wanted = ((halve, settings.precision == "fp16"), (prepare, settings.ascend))
-    return [change for change, needed in wanted if needed]
+def _fed(
+    program: Program, model: ModelConfig, settings: Settings, shapes: Sequence[Shape], pictures: Iterable[Any]
+) -> dict[Shape, list[Feed]]:
+    """Pictures as files take them, each for the file that it is for; all of them for one that none is for."""
+    pictures = list(pictures)
+    fed: dict[Shape, list[Feed]] = {shape: [] for shape in shapes}
+    for picture in pictures:
+        feed = _feed(program, model, settings, shapes, picture)
+        fed[feed["images"].shape[2:]].append(feed)
+    for shape in shapes:
+        fed[shape] = fed[shape] or [_feed(program, model, settings, [shape], picture) for picture in pictures]
+    return fed
 
 
-def _feed(program: Program, model: ModelConfig, settings: Settings, picture: Any) -> dict[str, Any]:
-    """A picture as the file takes it."""
-    resize = FittingResize.of(model.resize, model.buckets)
-    ((_, batch),) = batches_of([picture], resize, BatchShape(buckets=model.buckets, masks="none"), 1)
+def _feed(program: Program, model: ModelConfig, settings: Settings, shapes: Sequence[Shape], picture: Any) -> Feed:
+    """A picture as the file takes it, of the shapes that fits it best."""
+    resize = FittingResize.of(model.resize, tuple(shapes))
+    ((_, batch),) = batches_of([picture], resize, BatchShape(buckets=tuple(shapes), masks="none"), 1)
     images = batch["images"]
     if settings.preprocessing == "out":
         images = program.network.normalize(batch)

@@ -1,6 +1,6 @@
 """The program beside an exported file that shows how to run it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 __all__ = ["example"]
@@ -13,9 +13,8 @@ import sys
 {imports}
 picture = np.load(sys.argv[1])  # uint8 [height, width, 3], red, green, blue
 least = float(sys.argv[2]) if len(sys.argv) > 2 else 0.5
-{open}
-height, width = {height}, {width}
 {size}
+{open}
 y, x = [np.clip((np.arange(n) + 0.5) * m / n - 0.5, 0, m - 1) for n, m in zip(size, picture.shape)]
 top, left = np.floor(y).astype(int), np.floor(x).astype(int)
 down, right = np.minimum(top + 1, picture.shape[0] - 1), np.minimum(left + 1, picture.shape[1] - 1)
@@ -77,17 +76,16 @@ def example(card: Mapping[str, Any], name: str) -> str:
         name: The name of the card.
     """
     needs, imports, opening, run = _RUNTIMES[card["to"]]
-    height, width, file = card["files"][0]
+    if len(card["files"]) > 1:
+        opening = opening.replace('"{file}"', "files[height, width]")
     pixels, dtype = card["pixels"], card["inputs"]["images"]["dtype"]
     return _TEMPLATE.format(
         name=name.removesuffix(".json"),
-        height=height,
-        width=width,
         needs=needs,
         imports=imports,
-        open=opening.format(file=file, card=name),
+        open=opening.format(file=card["files"][0][2], card=name),
         run=run.format(),
-        size=_size(card["resize"]),
+        size=_size(card["resize"], card["files"]),
         normalise=_normalise(pixels) if "mean" in pixels else "",
         count=1 if card["batch"] == "dynamic" else card["batch"],
         dtype=dtype,
@@ -95,13 +93,23 @@ def example(card: Mapping[str, Any], name: str) -> str:
     )
 
 
-def _size(resize: Mapping[str, Any]) -> str:
+def _size(resize: Mapping[str, Any], files: Sequence[Sequence[Any]]) -> str:
+    """Lines that choose height and width of the network's input, and the size of the picture in it."""
+    one = f"height, width = {files[0][0]}, {files[0][1]}\n"
     if "shortest" not in resize:
-        return "size = [height, width]"
-    return (
+        return f"{one}size = [height, width]"
+    usual = (
         f"scale = min({resize['shortest']} / min(picture.shape[:2]), {resize['longest']} / max(picture.shape[:2]))\n"
-        "scale = min(scale, height / picture.shape[0], width / picture.shape[1])\n"
-        "size = [round(side * scale) for side in picture.shape[:2]]"
+    )
+    size = "size = [round(side * scale) for side in picture.shape[:2]]"
+    if len(files) == 1:
+        return f"{usual}{one}scale = min(scale, height / picture.shape[0], width / picture.shape[1])\n{size}"
+    named = ", ".join(f'({height}, {width}): "{name}"' for height, width, name in files)
+    return (
+        f"files = {{{named}}}\n{usual}"
+        "fits = {s: min(scale, s[0] / picture.shape[0], s[1] / picture.shape[1]) for s in files}\n"
+        "height, width = max(files, key=lambda s: (fits[s], -s[0] * s[1]))  # the smallest that holds it\n"
+        f"scale = fits[height, width]\n{size}"
     )
 
 

@@ -12,23 +12,24 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from det_models.certificate import Certificate, Detections, pair_up
+from det_models.certificate import Detections
 from det_models.errors import OptionError, missing_extra
 from det_models.exporting.onnx import quiet
+from det_ops import box_iou
 
-__all__ = ["QUANTISED", "Trial", "quantize"]
+__all__ = ["QUANTISED", "Feed", "Trial", "overlap", "quantize"]
 
 QUANTISED = ("Conv", "ConvTranspose", "Gemm")
 """Operators that may be in 8 bits; those of MatMul are of non-maximum suppression."""
 
-ENOUGH = 0.9
-"""Share of the objects of the float network at which the search ends: one that finds 92 % has lost no AP."""
-MOST_LEFT = 4
-"""Parts that may be left in float."""
-JUDGED = 8
+ENOUGH = 0.95
+"""Overlap with the objects of the float network at which nothing more is left in float."""
+MOST_LEFT = 3
+"""Parts that may be left in float; with more, little is left to be fast."""
+JUDGED = 16
 """Pictures that a trial is judged by."""
 SURE = 0.25
-"""Score from which a detection counts there."""
+"""Score from which a detection is an object there."""
 
 Feed = dict[str, np.ndarray]
 
@@ -38,17 +39,27 @@ class Trial(NamedTuple):
 
     Attributes:
         left: Those parts.
-        found: Share of the objects that both it and the float network find, of those that one is :data:`SURE` of.
+        overlap: With the objects of the float network; see :func:`overlap`.
+        alone: The only part in 8 bits, in a trial of one.
     """
 
     left: tuple[str, ...]
-    found: float
+    overlap: float
+    alone: str = ""
 
     def __str__(self) -> str:
-        return f"{self.found:6.1%} of the objects with {', '.join(self.left) or 'nothing'} in float"
+        what = f"{self.alone} alone in 8 bits" if self.alone else f"{', '.join(self.left) or 'nothing'} in float"
+        return f"{self.overlap:6.1%} overlap with the objects in float32, with {what}"
 
 
-def quantize(graph: Path, path: Path, feeds: Sequence[Feed], say: Callable[[str], None] = print) -> list[Trial]:
+def quantize(
+    graph: Path,
+    path: Path,
+    feeds: Sequence[Feed],
+    say: Callable[[str], None] = print,
+    *,
+    left: tuple[str, ...] | None = None,
+) -> list[Trial]:
     """Write a graph in 8 bits.
 
     Args:
@@ -56,6 +67,7 @@ def quantize(graph: Path, path: Path, feeds: Sequence[Feed], say: Callable[[str]
         path: Where it goes.
         feeds: Inputs by name, of pictures like those that it will see.
         say: Is told of each trial.
+        left: Parts to leave in float, as the search for the same network has found in another shape; None: search.
 
     Returns:
         The trials, the last of which was written.
@@ -77,26 +89,28 @@ def quantize(graph: Path, path: Path, feeds: Sequence[Feed], say: Callable[[str]
             ranges = calibrator.compute_data()
             before = _detections(graph, feeds[:JUDGED])
 
-        def trial(left: tuple[str, ...]) -> Trial:
+        def trial(left: tuple[str, ...], alone: str = "") -> Trial:
             _write(graph, path, ranges, [name for part, names in parts.items() if part not in left for name in names])
-            tried = Trial(left, _agreement(before, _detections(path, feeds[:JUDGED])))
+            tried = Trial(left, overlap(before, _detections(path, feeds[:JUDGED])), alone)
             say(f"int8: {tried}.")
             return tried
 
-        return _search(trial, tuple(parts))
+        return _search(trial, tuple(parts)) if left is None else [trial(left)]
 
 
-def _search(trial: Callable[[tuple[str, ...]], Trial], parts: tuple[str, ...]) -> list[Trial]:
-    """Leave that part in float which gains most, one after the other, until enough is found."""
+def _search(trial: Callable[..., Trial], parts: tuple[str, ...]) -> list[Trial]:
+    """Leave those parts in float that change most when they alone are in 8 bits, until the overlap is enough."""
     trials = [trial(())]
-    best = trials[0]
-    while best.found < ENOUGH and len(best.left) < min(MOST_LEFT, len(parts)):
-        tried = [trial((*best.left, part)) for part in parts if part not in best.left]
-        trials += tried
-        best = max(tried, key=lambda one: one.found)
-    if trials[-1] != best:
-        trials.append(trial(best.left))
-    return trials
+    if trials[0].overlap >= ENOUGH:
+        return trials
+    alone = [trial(tuple(other for other in parts if other != part), part) for part in parts]
+    worst = [one.alone for one in sorted(alone, key=lambda one: one.overlap)]
+    for count in range(1, min(MOST_LEFT, len(parts)) + 1):
+        trials.append(trial(tuple(worst[:count])))
+        if trials[-1].overlap >= ENOUGH:
+            break
+    best = max(trials, key=lambda one: one.overlap)
+    return [*alone, *trials] if best == trials[-1] else [*alone, *trials, trial(best.left)]
 
 
 def parts_of(graph: Path) -> dict[str, list[str]]:
@@ -140,17 +154,40 @@ def _write(graph: Path, path: Path, ranges: Any, nodes: list[str]) -> None:
     quantizer.model.save_model_to_file(str(path))
 
 
-def _agreement(before: Iterable[Detections], after: Iterable[Detections]) -> float:
-    """Share of the objects that both networks find; 1 where there are none."""
-    certificate = Certificate("")
-    for one, other in zip(before, after, strict=True):
-        pair_up(certificate, _sure(one), _sure(other))
-    most = max(certificate.counts)
-    return certificate.pairs / most if most else 1.0
+def overlap(before: Sequence[Detections], after: Sequence[Detections]) -> float:
+    """How much the objects of two networks overlap on average, which is what COCO's AP measures at ten thresholds.
+
+    Args:
+        before: What one detects, of each batch.
+        after: What the other does.
+
+    Returns:
+        Mean over the objects of both of their largest IoU with a detection of the same class of the other network, of
+        boxes times of masks; 0 for one without any, 1 where there are no objects.
+    """
+    found = [value for one, other in zip(before, after, strict=True) for value in _overlaps(one, other)]
+    return sum(found) / len(found) if found else 1.0
 
 
-def _sure(found: Detections) -> dict[str, torch.Tensor]:
-    return {**found, "valid": found["valid"] & (found["scores"] >= SURE)}
+def _overlaps(one: Detections, other: Detections) -> list[float]:
+    values = []
+    for mine, theirs in ((one, other), (other, one)):
+        for image in range(len(mine["valid"])):
+            sure = mine["valid"][image] & (mine["scores"][image] >= SURE)
+            valid = theirs["valid"][image]
+            boxes = box_iou(mine["boxes"][image][sure], theirs["boxes"][image][valid])
+            boxes[mine["labels"][image][sure][:, None] != theirs["labels"][image][valid]] = 0
+            if not boxes.numel():
+                values += [0.0] * len(boxes)
+                continue
+            most, partner = boxes.max(1)
+            if "masks" in mine:
+                a = mine["masks"][image][sure] > 0.5
+                b = theirs["masks"][image][valid][partner] > 0.5
+                both, either = ((a & b).sum((1, 2)), (a | b).sum((1, 2)))
+                most = most * torch.where(either > 0, both / either, 1.0)
+            values += most.tolist()
+    return values
 
 
 def _detections(path: Path, feeds: Sequence[Feed]) -> list[Detections]:

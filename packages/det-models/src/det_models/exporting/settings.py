@@ -3,10 +3,13 @@
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+from torch import nn
+
+from det_backbones import TimmBody
 from det_models.config import ModelConfig
 from det_models.errors import OptionError, whole_number
 
-__all__ = ["Settings", "Target"]
+__all__ = ["Settings", "Target", "sees_padding", "shapes_of"]
 
 Target = Literal["onnx", "openvino", "pt2", "aoti", "executorch"]
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
@@ -62,6 +65,18 @@ class Settings:
             raise OptionError("batch must be a number for Ascend, whose compiler wants fixed shapes, got 'dynamic'.")
         if self.to == "executorch" and self.batch == "dynamic":
             raise OptionError("batch must be a number for executorch, which plans memory in advance, got 'dynamic'.")
+
+
+def sees_padding(network: nn.Module) -> bool:
+    """Whether a network computes with whole maps, padding included, so that what it finds depends on the padding.
+
+    Group norm does. So do squeeze-and-excitation, attention and others of timm's networks, of whose modules we do not
+    know the meaning: all of them count.
+
+    Args:
+        network: As it was built, norms and all.
+    """
+    return any(isinstance(module, nn.GroupNorm | TimmBody) for module in network.modules())
 
 
 def shapes_of(model: ModelConfig, size: Any = None, *, buckets: bool = False) -> tuple[tuple[int, int], ...]:
