@@ -85,10 +85,11 @@ def test_what_depends_on_padding_gets_the_shapes_of_its_training(pictures, tmp_p
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--to", "executorch"], "no stable sort"),
+        (["--to", "executorch"], "must end with .pte"),
+        (["--to", "executorch", "--batch", "dynamic"], "must be a number for executorch"),
         (["--batch", "many"], "--batch must be a number of images or dynamic"),
         (["--precision", "int8"], "name some by --calibrate or --data"),
-        (["--for", "ascend"], "must be a number for Ascend"),
+        (["--for", "ascend", "--batch", "dynamic"], "must be a number for Ascend"),
         (["--to", "openvino"], "must end with .xml"),
     ],
 )

@@ -19,7 +19,7 @@ from det_engine.stages import stage
 from det_models import Predictor, Weights
 from det_models.exported.weights import ExportedWeights
 
-EXPORTED = (".onnx", ".xml", ".pt2", ".json")
+EXPORTED = (".onnx", ".xml", ".pt2", ".pte", ".json")
 """How the names of exported files and their cards end."""
 
 

@@ -3,6 +3,7 @@
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import tyro
 
@@ -34,7 +35,7 @@ _LESS = "One shape for all pictures pads most of them; --buckets True, or a --si
 
 
 def export(app: App, args: list[str]) -> None:
-    """Write a detector for ONNX, OpenVINO, torch.export or AOTInductor, and certify it."""
+    """Write a detector for ONNX, OpenVINO, torch.export, AOTInductor or ExecuTorch, and certify it."""
     default = ExportOptions(out=tyro.MISSING, weights=tyro.MISSING)
     options = read_options(app, "export", args, default)
     for path in (options.out, card_path(options.out)):  # of several files, the card alone has the name as it is
@@ -79,7 +80,7 @@ def _write(weights: Weights, options: ExportOptions, path: Path) -> list[Path]:
         weights,
         path,
         options.to,
-        batch="dynamic" if options.batch == "dynamic" else _whole(options.batch),
+        batch=_batch(options.batch),
         size=options.size,
         buckets=options.buckets,
         precision=options.precision,
@@ -90,7 +91,9 @@ def _write(weights: Weights, options: ExportOptions, path: Path) -> list[Path]:
     )
 
 
-def _whole(text: str) -> int:
+def _batch(text: str | None) -> int | Literal["dynamic"] | None:
+    if text is None or text == "dynamic":
+        return text
     if not text.isdecimal() or int(text) < 1:
         raise OptionError(f"--batch must be a number of images or dynamic, got {text!r}.")
     return int(text)

@@ -29,14 +29,15 @@ class ExportOptions:
     """Options of `export`."""
 
     out: tyro.conf.Positional[Path]
-    """The file to write; it must not exist yet. Its name ends with .onnx, .xml (OpenVINO) or .pt2. A card and an
-    example are written beside it."""
+    """The file to write; it must not exist yet. Its name ends with .onnx, .xml (OpenVINO), .pt2 or .pte
+    (ExecuTorch). A card and an example are written beside it."""
     weights: Path
     """A run's checkpoint, or a detector of another system."""
     to: Literal["onnx", "openvino", "pt2", "aoti", "executorch"] = "onnx"
-    """The runtime: ONNX Runtime and anything that reads ONNX; OpenVINO; PyTorch; PyTorch, compiled by AOTInductor."""
-    batch: str = "dynamic"
-    """Images in a batch: a number, or dynamic."""
+    """The runtime: ONNX Runtime and anything that reads ONNX; OpenVINO; PyTorch; PyTorch, compiled by AOTInductor;
+    ExecuTorch."""
+    batch: str | None = None
+    """Images in a batch: a number, or dynamic. By default dynamic, or 1 for ExecuTorch and Ascend."""
     size: tuple[int, int] | None = None
     """Height and width that pictures are padded to, multiples of 32; larger pictures are shrunk. By default as
     --buckets says."""

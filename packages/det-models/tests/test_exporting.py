@@ -83,6 +83,12 @@ def aoti_file(tmp_path_factory, checkpoint):
     return export(checkpoint, tmp_path_factory.mktemp("aoti") / "mask_rcnn.pt2", "aoti", batch=1)[0]
 
 
+@pytest.fixture(scope="module")
+def executorch_file(tmp_path_factory, checkpoint):
+    pytest.importorskip("executorch")
+    return export(checkpoint, tmp_path_factory.mktemp("executorch") / "mask_rcnn.pte", "executorch")[0]
+
+
 def assert_passes(checkpoint, file, precision="fp32"):
     certificate = certify(open_weights(checkpoint), open_weights(file).predictor(), pictures())
     assert certificate.counts[0] > 10
@@ -150,7 +156,10 @@ def test_a_file_says_what_it_is(onnx_file):
     assert (card["max_detections"], card["nms_iou"], card["score_threshold"]) == (100, 0.5, 0.05)
 
 
-@pytest.mark.parametrize("runtime", ["onnx", "openvino", "pt2", pytest.param("aoti", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "runtime",
+    ["onnx", "openvino", "pt2", *(pytest.param(name, marks=pytest.mark.slow) for name in ("aoti", "executorch"))],
+)
 def test_its_example_runs(runtime, request, tmp_path):
     file = request.getfixturevalue(f"{runtime}_file")
     picture = pictures()[0]
@@ -292,6 +301,18 @@ def test_inclusive_boxes_end_outside(tmp_path):
 @pytest.mark.slow
 def test_aoti(checkpoint, aoti_file):
     assert_passes(checkpoint, aoti_file)
+
+
+@pytest.mark.slow
+def test_executorch(checkpoint, executorch_file):
+    certificate = assert_passes(checkpoint, executorch_file)
+    assert certificate.detections["boxes"].absolute < 0.01
+    content = executorch_file.read_bytes()
+    assert b"XnnpackBackend" in content
+    card = json.loads(executorch_file.with_name("mask_rcnn.pte.json").read_text())
+    assert card["inputs"]["images"]["shape"] == [1, 3, 96, 96]
+    with pytest.raises(CheckpointError, match="runs on the CPU alone"):
+        open_runtime(executorch_file, card, torch.device("cuda"))
 
 
 @pytest.mark.slow
@@ -448,7 +469,8 @@ def test_shapes():
     ("values", "words"),
     [
         ({"to": "tflite"}, "to must be one of onnx, openvino, pt2, aoti, executorch"),
-        ({"to": "executorch"}, "no stable sort"),
+        ({"to": "executorch"}, "batch must be a number for executorch"),
+        ({"to": "executorch", "batch": 1, "precision": "fp16"}, "fp32 for executorch"),
         ({"precision": "bf16"}, "fp32, fp16, int8 for onnx"),
         ({"to": "pt2", "precision": "int8"}, "fp32, fp16, bf16 for pt2"),
         ({"batch": 0}, "batch must be at least 1"),

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import threading
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping
@@ -29,7 +30,7 @@ def read_card(path: Path) -> dict[str, Any] | None:
         CheckpointError: It is damaged.
         OptionError: Its runtime is not installed.
     """
-    readers = {".onnx": _of_onnx, ".xml": _of_openvino, ".pt2": _of_archive}
+    readers = {".onnx": _of_onnx, ".xml": _of_openvino, ".pt2": _of_archive, ".pte": _of_executorch}
     reader = readers.get(path.suffix)
     if reader is None or not path.is_file():
         return None
@@ -170,10 +171,36 @@ def _of_tensors(program: Callable[..., Any], card: Mapping[str, Any]) -> Run:
     return run
 
 
+def _of_executorch(path: Path) -> str | None:
+    program = _executorch_program(path)
+    return program.load_method("det").execute([])[0] if "det" in program.method_names else None
+
+
+def _executorch_program(path: Path) -> Any:
+    try:
+        from executorch.runtime import Runtime
+    except ImportError as error:
+        raise missing_extra("executorch", "writes and runs ExecuTorch's programs") from error
+    return Runtime.get().load_program(path.read_bytes())  # of its own, so that a file can be replaced meanwhile
+
+
+def _executorch(path: Path, card: Mapping[str, Any], device: torch.device) -> Run:
+    _refuse_other_than_cpu(path, device)
+    # A method reads the bytes that its program holds, and does not keep the program alive.
+    program, names, lock = _executorch_program(path), list(card["outputs"]), threading.Lock()
+
+    def run(images: np.ndarray, image_sizes: np.ndarray) -> dict[str, np.ndarray]:
+        with lock:  # a method has one memory
+            found = program.load_method("forward").execute([torch.from_numpy(images), torch.from_numpy(image_sizes)])
+        return {name: value.numpy() for name, value in zip(names, found, strict=True)}
+
+    return run
+
+
 def _refuse_other_than_cpu(path: Path, device: torch.device) -> None:
     if device.type != "cpu":
         raise CheckpointError(f"{path} runs on the CPU alone, got {device}. Give --device cpu, or load the checkpoint.")
 
 
-OPENERS = {"onnx": _onnx, "openvino": _openvino, "pt2": _pt2, "aoti": _aoti}
+OPENERS = {"onnx": _onnx, "openvino": _openvino, "pt2": _pt2, "aoti": _aoti, "executorch": _executorch}
 """What loads a file, by the runtime that it is for."""

@@ -1,4 +1,4 @@
-"""From a checkpoint to a file that another runtime runs: ONNX, OpenVINO, torch.export, AOTInductor."""
+"""From a checkpoint to a file that another runtime runs: ONNX, OpenVINO, torch.export, AOTInductor, ExecuTorch."""
 
 import json
 import os
@@ -20,6 +20,7 @@ from det_models.exported.runtimes import sha256
 from det_models.exporting.ascend import atc_command, prepare
 from det_models.exporting.card import card_of, card_path, example_path
 from det_models.exporting.example import example
+from det_models.exporting.executorch import write_executorch
 from det_models.exporting.half import halve
 from det_models.exporting.int8 import Feed, quantize
 from det_models.exporting.onnx import quiet, write_onnx
@@ -42,7 +43,7 @@ def export(
     path: str | os.PathLike[str],
     to: Target = "onnx",
     *,
-    batch: int | Literal["dynamic"] = "dynamic",
+    batch: int | Literal["dynamic"] | None = None,
     size: tuple[int, int] | None = None,
     buckets: bool | None = None,
     precision: Precision = "fp32",
@@ -58,9 +59,9 @@ def export(
 
     Args:
         weights: The detector, or a file that :func:`det_models.open_weights` reads.
-        path: The file: `.onnx`, `.xml` for OpenVINO, or `.pt2`.
+        path: The file: `.onnx`, `.xml` for OpenVINO, `.pt2`, or `.pte` for ExecuTorch.
         to: The runtime, see :class:`~det_models.exporting.Settings`.
-        batch: Images of a batch, or `dynamic`: any number of them.
+        batch: Images of a batch, or `dynamic`: any number of them. By default that, or 1 for ExecuTorch and Ascend.
         size: (height, width) in pixels that pictures are padded to, multiples of 32; a picture that is larger after
             its usual resize is made smaller.
         buckets: Without a size, a file for each of the configuration's shapes, landscape and portrait, whose names end
@@ -79,6 +80,8 @@ def export(
         OptionError: An argument is none that this detector or runtime can have; the message names those that it can.
         CheckpointError: The file holds no detector, or one that cannot be built here.
     """
+    if batch is None:
+        batch = 1 if ascend or to == "executorch" else "dynamic"
     settings = Settings(
         to=to, batch=batch, precision=precision, preprocessing=preprocessing, masks=masks, ascend=ascend
     )
@@ -91,7 +94,10 @@ def export(
     buckets = size is None and sees_padding(built) if buckets is None else buckets
     network = optimize_for_inference(built, torch.device("cpu"))
     dtype = DTYPES.get(precision) if to in ("pt2", "aoti") else None  # the others have graphs that can be changed
-    program = Program(network, model, preprocessing=preprocessing, masks=masks, dtype=dtype).eval()
+    layout = torch.contiguous_format if to == "executorch" else torch.channels_last  # whose kernels add no two layouts
+    program = Program(
+        network, model, preprocessing=preprocessing, masks=masks, dtype=dtype, memory_format=layout
+    ).eval()
     shapes = shapes_of(model, size, buckets=buckets)
     with plain_tensors():
         fed = _fed(program, model, settings, shapes, calibration if precision == "int8" else ())
@@ -142,6 +148,8 @@ def _write(
         write_pt2(exported, file, metadata=card)
     elif settings.to == "aoti":
         write_aoti(exported, file, metadata=card)
+    elif settings.to == "executorch":
+        write_executorch(exported, file, metadata=card)
     else:
         with tempfile.TemporaryDirectory() as folder:
             graph = Path(folder) / "float.onnx"

@@ -58,6 +58,13 @@ _RUNTIMES = {
         'program = torch._inductor.aoti_load_package("{file}")\ncard = json.load(open("{card}"))',
         "found = {{k: v.numpy() for k, v in program(*map(torch.from_numpy, feed.values())).items()}}",
     ),
+    "executorch": (
+        "numpy, torch and executorch",
+        "\nimport numpy as np\nimport torch\nfrom executorch.runtime import Runtime\n",
+        'program = Runtime.get().load_program("{file}")\ncard = json.loads(program.load_method("det").execute([])[0])',
+        'outputs = program.load_method("forward").execute([torch.from_numpy(value) for value in feed.values()])\n'
+        'found = {{name: value.numpy() for name, value in zip(card["outputs"], outputs)}}',
+    ),
 }
 
 

@@ -32,6 +32,7 @@ class Program(nn.Module):
         preprocessing: `in` where it normalises the pixels, `out` where it gets them normalised.
         masks: `28`, `full` or `none`.
         dtype: What convolutions and products are computed in, by autocast; None: float32.
+        memory_format: Of the pixels that the first convolution reads, and of the network's weights.
     """
 
     def __init__(
@@ -42,9 +43,11 @@ class Program(nn.Module):
         preprocessing: Literal["in", "out"] = "in",
         masks: Literal["28", "full", "none"] = "28",
         dtype: torch.dtype | None = None,
+        memory_format: torch.memory_format = torch.channels_last,
     ) -> None:
         super().__init__()
-        self.network, self.config = network, config
+        self.network, self.config = network.to(memory_format=memory_format), config
+        self.memory_format = memory_format
         self.preprocessing, self.masks, self.dtype = preprocessing, masks, dtype
 
     def forward(self, images: Tensor, image_sizes: Tensor) -> dict[str, Tensor]:
@@ -61,10 +64,9 @@ class Program(nn.Module):
         batch = {"images": images, "image_sizes": image_sizes}
         # In here, not around the tracing, where it would leave no trace in the program.
         with nullcontext() if self.dtype is None else torch.autocast("cpu", dtype=self.dtype):
-            if self.preprocessing == "in":
-                found = self.network(batch)
-            else:
-                found = self.network.from_features(self.network.backbone(images), batch)
+            pixels = self.network.normalize(batch) if self.preprocessing == "in" else images
+            pixels = pixels.contiguous(memory_format=self.memory_format)
+            found = self.network.from_features(self.network.backbone(pixels), batch)
         found = dict(found)
         if self.masks == "none":
             found = {name: value for name, value in found.items() if not name.startswith("mask")}

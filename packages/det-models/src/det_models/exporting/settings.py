@@ -14,7 +14,7 @@ __all__ = ["Settings", "Target", "sees_padding", "shapes_of"]
 Target = Literal["onnx", "openvino", "pt2", "aoti", "executorch"]
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
 
-SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "pt2": ".pt2", "aoti": ".pt2"}
+SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "pt2": ".pt2", "aoti": ".pt2", "executorch": ".pte"}
 """How the names of files must end, by target."""
 
 PRECISIONS = {
@@ -22,6 +22,7 @@ PRECISIONS = {
     "openvino": ("fp32", "fp16", "int8"),
     "pt2": ("fp32", "fp16", "bf16"),
     "aoti": ("fp32", "fp16", "bf16"),
+    "executorch": ("fp32",),
 }
 """What each target can be written in: ONNX Runtime has no convolution in bfloat16, torch.export none in int8."""
 
@@ -32,7 +33,7 @@ class Settings:
 
     Attributes:
         to: The runtime: `onnx` (ONNX Runtime and whatever reads ONNX), `openvino`, `pt2` (PyTorch with det-ops), `aoti`
-            (compiled by AOTInductor for this machine, with det-ops).
+            (compiled by AOTInductor for this machine, with det-ops), `executorch` (ExecuTorch, for phones).
         batch: Images of a batch, or `dynamic`.
         precision: Number format of weights and of convolutions and products; boxes stay in fp32.
         preprocessing: `in`: the network normalises RGB pixels of 0 to 255 itself. `out`: it gets them normalised.
@@ -53,11 +54,6 @@ class Settings:
         for name, known in choices.items():
             if getattr(self, name) not in known:
                 raise OptionError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}.")
-        if self.to == "executorch":
-            raise OptionError(
-                "executorch cannot be written: ExecuTorch 1.5 has no stable sort and no empty_permuted at run time, "
-                "which every detector here needs. Export to onnx, which mobile runtimes read too."
-            )
         if self.precision not in PRECISIONS[self.to]:
             known = ", ".join(PRECISIONS[self.to])
             raise OptionError(f"precision must be one of {known} for {self.to}, got {self.precision!r}.")
@@ -67,6 +63,8 @@ class Settings:
             raise OptionError(f"Ascend's compiler reads onnx, got {self.to!r}.")
         if self.ascend and self.batch == "dynamic":
             raise OptionError("batch must be a number for Ascend, whose compiler wants fixed shapes, got 'dynamic'.")
+        if self.to == "executorch" and self.batch == "dynamic":
+            raise OptionError("batch must be a number for executorch, which plans memory in advance, got 'dynamic'.")
 
 
 def sees_padding(network: nn.Module) -> bool:
