@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
+from assigned import assigned_picture
 from figures import bodies_chart, repeats_chart
 from looks import draft_picture, views_picture
 from PIL import Image
@@ -36,6 +37,7 @@ def main() -> None:
     options.folder.mkdir(parents=True, exist_ok=True)
     augmentations(options.folder / "augmentation.jpg")
     sweep(options.folder / "sweep.png")
+    assigned_picture(options.folder / "assigned.png")
     (options.folder / "bodies.svg").write_text(bodies_chart(), encoding="utf-8")
     (options.folder / "repeats.svg").write_text(repeats_chart(), encoding="utf-8")
     if options.run is None:
