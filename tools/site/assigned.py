@@ -59,7 +59,7 @@ def _samples(recipe: OneStageRecipe, size: tuple[int, int], truth: GroundTruth) 
     detector = build(replace(recipe, backbone=narrow).resolved().model())
     assert isinstance(detector, OneStageDetector)
     width, height = size
-    cells = [(-(-height // stride), -(-width // stride)) for stride in detector.backbone.strides]
+    cells = [(-(-height // stride), -(-width // stride)) for stride in detector.anchors.strides]
     return detector.sample(detector.anchors(cells, (height, width)), truth)
 
 
