@@ -30,7 +30,7 @@ class _Sampling(Sampling):
         return out
 
     def backward(self, part: Part, grad: Tensor) -> None:
-        grad = grad.contiguous()
+        grad = grad.to(self.dtype).contiguous()  # autocast, where a backward pass is inside of it, has rounded it
         grads = address(self.grad_input), address(self.grad_offset), address(self.grad_mask)
         function("deform_columns_backward", self.dtype)(*self._arguments(part), grad.data_ptr(), *grads)
 
