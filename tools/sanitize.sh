@@ -18,8 +18,13 @@ for package in det-ops det-coco; do
 done
 
 libraries="$(${CXX:-c++} -print-file-name=libasan.so):$(${CXX:-c++} -print-file-name=libubsan.so)"
+options="log_path=$folder/report:print_stacktrace=1"  # pytest would swallow what a process says as it ends
 cd "$root"
-# Python frees at its end what it likes; what a test compiles or starts anew is compiled or started without them.
-LD_PRELOAD="$libraries" ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 OMP_NUM_THREADS=1 \
-  PYTHONPATH="$folder:$root" python -m pytest -q -p no:cacheprovider -m "not slow" \
-  -k "not compile and not export and not guide and not onnx and not npu" "$@" packages/det-ops/tests packages/det-coco/tests
+# Python frees at its end what it likes, so leaks say nothing. What compiles or exports tests no code of ours.
+status=0
+LD_PRELOAD="$libraries" ASAN_OPTIONS="$options:detect_leaks=0" UBSAN_OPTIONS="$options" OMP_NUM_THREADS=1 \
+  PYTHONPATH="$folder:$root" python -m pytest -v -p no:cacheprovider -m "not slow" \
+  -k "not compile and not export and not guide and not onnx and not npu and not executorch" \
+  "$@" packages/det-ops/tests packages/det-coco/tests || status=$?
+cat "$folder"/report* 2> /dev/null || true
+exit "$status"
