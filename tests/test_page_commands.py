@@ -38,7 +38,7 @@ ELSEWHERE = {
     "apps/mask_rcnn/test/train_full_8p.sh": "tests/test_zoo.py",
 }
 # What launches others, and what CI types itself.
-APART = ("torchrun", "pytest", "test", "lint", "types", "wheels", "docs", "npu:check", ".ci/run")
+APART = ("torchrun", "pytest", "test", "lint", "types", "wheels", "sanitize", "docs", "npu:check", ".ci/run")
 
 
 def runnable(page: Path) -> list[Command]:
