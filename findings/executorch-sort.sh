@@ -2,8 +2,8 @@
 # executorch 1.5.1, torch 2.14.1
 #
 # ExecuTorch writes a program that sorts without a word, and its runtime cannot load that program: none of its kernels is a sort,
-# "error: 0x14" is all that Python is told. A topk of all elements loads and runs. It has no order among equal elements, which a
-# stable sort has.
+# "error: 0x14" is all that Python is told. A topk of all elements loads and runs, but leaves equal elements in any order, which a
+# stable sort does not.
 #
 # Why a good guess is wrong: sort is in PyTorch's core operators, export, lowering and serialisation all succeed, and the lowering
 # does refuse what it cannot write in other cases. The list of operators without a kernel is made when a program is loaded.
@@ -40,11 +40,11 @@ def run(content, given):
 
 x = torch.tensor([2.0, 3.0, 1.0])
 written = program(lambda x: torch.sort(x, descending=True).values, x)
-print(f"sort: written without a word; loaded: {run(written, x)}")
+print(f"sort is written without a word; when it is loaded: {run(written, x)}")
 print(f"topk of all elements: {run(program(lambda x: torch.topk(x, 3).values, x), x)}")
 zeros = torch.zeros(40)
 order = run(program(lambda x: torch.topk(x, 40).indices, zeros), zeros)
-print(f"its order of 40 equal elements is theirs: {order == sorted(order)}")
+print(f"topk keeps the order of 40 equal elements: {order == sorted(order)}")
 holds = "Failed to load method" in str(run(written, x)) and sorted(order) == list(range(40)) and order != sorted(order)
 sys.exit(not holds)
 PYTHON
