@@ -2,7 +2,7 @@
 # executorch 1.5.1, torch 2.14.1
 #
 # ExecuTorch writes a program that sorts without a word, and its runtime cannot load that program: none of its kernels is a sort,
-# "error: 0x14" is all that Python is told. A topk of all elements loads and runs, but leaves equal elements in any order, which a
+# "error: 0x:14" is all that Python is told. A topk of all elements loads and runs, but leaves equal elements in any order, which a
 # stable sort does not.
 #
 # Why a good guess is wrong: sort is in PyTorch's core operators, export, lowering and serialisation all succeed, and the lowering
