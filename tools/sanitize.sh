@@ -20,11 +20,12 @@ done
 libraries="$(${CXX:-c++} -print-file-name=libasan.so):$(${CXX:-c++} -print-file-name=libubsan.so)"
 options="log_path=$folder/report:print_stacktrace=1"  # pytest would swallow what a process says as it ends
 cd "$root"
-# Python frees at its end what it likes, so leaks say nothing. What compiles or exports tests no code of ours.
+# Python frees at its end what it likes, so leaks say nothing. What compiles or exports tests no code of ours, and a
+# browser does not start with them.
 status=0
 LD_PRELOAD="$libraries" ASAN_OPTIONS="$options:detect_leaks=0" UBSAN_OPTIONS="$options" OMP_NUM_THREADS=1 \
   PYTHONPATH="$folder:$root" python -m pytest -v -p no:cacheprovider -m "not slow" \
-  -k "not compile and not export and not guide and not onnx and not npu and not executorch" \
+  -k "not compile and not export and not guide and not onnx and not npu and not executorch and not browser" \
   "$@" packages/det-ops/tests packages/det-coco/tests || status=$?
 cat "$folder"/report* 2> /dev/null || true
 exit "$status"
