@@ -25,7 +25,8 @@ cd "$root"
 status=0
 LD_PRELOAD="$libraries" ASAN_OPTIONS="$options:detect_leaks=0" UBSAN_OPTIONS="$options" OMP_NUM_THREADS=1 \
   PYTHONPATH="$folder:$root" python -m pytest -v -p no:cacheprovider -m "not slow" \
-  -k "not compile and not export and not guide and not onnx and not npu and not executorch and not browser" \
+  -k "not compile and not export and not guide and not onnx and not npu and not executorch" \
+  --ignore-glob '*page*.py' \
   "$@" packages/det-ops/tests packages/det-coco/tests || status=$?
 cat "$folder"/report* 2> /dev/null || true
 exit "$status"
